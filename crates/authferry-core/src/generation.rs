@@ -1,0 +1,171 @@
+//! What may be known of a generation by those who never see its bytes.
+
+use alloc::boxed::Box;
+use core::{cmp::Ordering, fmt, str::FromStr};
+
+/// One state of a login, without its secrets.
+///
+/// The machine, the reports and the receipts work with this; the bytes stay with
+/// whoever read them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Generation {
+    /// Tells this generation's token set from every other one.
+    pub fingerprint: Fingerprint,
+    /// Whose login it is.
+    pub account: Account,
+    /// When its tokens were issued.
+    pub issued: Issued,
+}
+
+/// A short hash of a generation's token set, shown as 16 hex digits. Safe to print.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 8]);
+
+impl Fingerprint {
+    /// Wraps the first eight bytes of a hash.
+    #[must_use]
+    pub fn new(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = NotAFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(NotAFingerprint);
+        }
+        let bits = u64::from_str_radix(text, 16).map_err(|_| NotAFingerprint)?;
+        Ok(Self(bits.to_be_bytes()))
+    }
+}
+
+/// The text is not 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a fingerprint of 16 hex digits")]
+pub struct NotAFingerprint;
+
+/// The account a login is bound to, as a short hash of the account id. Safe to print.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Account(Box<str>);
+
+impl Account {
+    /// Wraps a label that is equal for equal accounts and tells nothing else.
+    #[must_use]
+    pub fn new(label: &str) -> Self {
+        Self(label.into())
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What an auth file says of when its tokens were issued.
+///
+/// Compared field by field in this order; a field that one side lacks decides nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Issued {
+    /// The access token's `iat`, in Unix seconds.
+    pub iat: Option<i64>,
+    /// The access token's `exp`, in Unix seconds.
+    pub exp: Option<i64>,
+    /// The file's `last_refresh`, in Unix nanoseconds.
+    pub last_refresh: Option<i128>,
+}
+
+impl Issued {
+    /// Returns whether this was issued after (`Greater`) or before (`Less`) `other`;
+    /// `None` when no field that both sides have tells them apart.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Option<Ordering> {
+        [
+            pair(self.iat, other.iat),
+            pair(self.exp, other.exp),
+            pair(self.last_refresh, other.last_refresh),
+        ]
+        .into_iter()
+        .flatten()
+        .find(|order| order.is_ne())
+    }
+}
+
+fn pair<T: Ord>(ours: Option<T>, theirs: Option<T>) -> Option<Ordering> {
+    Some(ours?.cmp(&theirs?))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    fn issued(iat: Option<i64>, exp: Option<i64>, last_refresh: Option<i128>) -> Issued {
+        Issued {
+            iat,
+            exp,
+            last_refresh,
+        }
+    }
+
+    #[test]
+    fn the_first_field_that_differs_decides() {
+        let order = |a: Issued, b: Issued| a.compare(&b);
+        assert_eq!(
+            order(
+                issued(Some(2), Some(1), None),
+                issued(Some(1), Some(9), None)
+            ),
+            Some(Ordering::Greater)
+        );
+        assert_eq!(
+            order(
+                issued(Some(1), Some(1), None),
+                issued(Some(1), Some(9), None)
+            ),
+            Some(Ordering::Less)
+        );
+        assert_eq!(
+            order(
+                issued(Some(1), None, Some(5)),
+                issued(Some(1), Some(9), Some(4))
+            ),
+            Some(Ordering::Greater)
+        );
+        assert_eq!(
+            order(issued(None, Some(3), None), issued(Some(1), None, None)),
+            None
+        );
+        assert_eq!(order(Issued::default(), Issued::default()), None);
+    }
+
+    #[test]
+    fn a_fingerprint_survives_its_own_text() {
+        let fingerprint = Fingerprint::new([0, 1, 2, 3, 4, 5, 6, 255]);
+        assert_eq!(fingerprint.to_string(), "00010203040506ff");
+        assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
+        for bad in [
+            "",
+            "+0010203040506ff",
+            "00010203040506f",
+            "00010203040506fg",
+        ] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(NotAFingerprint), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Decides what happens to a login, and touches nothing.
+//!
+//! No I/O, no clock, no randomness, no environment and no async runtime: the crate is
+//! `no_std`, so the compiler holds that. It never sees a token either; what it knows of
+//! an auth file is its [`Generation`].
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod generation;
+mod secret;
+mod store;
+
+pub use generation::{Account, Fingerprint, Generation, Issued, NotAFingerprint};
+pub use secret::Secret;
+pub use store::{
+    BoxError, CasError, ErrorKind, Guarantees, Origin, Reads, SecretStore, Stamp, StoreError,
+    Stored, Swap, UnknownText, Version, WriteId,
+};
