@@ -9,13 +9,22 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod backoff;
 mod generation;
+mod policy;
 mod secret;
 mod store;
+mod trip;
+mod verdict;
 
 pub use generation::{Account, Fingerprint, Generation, Issued, NotAFingerprint};
+pub use policy::{Policy, Winner};
 pub use secret::Secret;
 pub use store::{
     BoxError, CasError, ErrorKind, Guarantees, Origin, Reads, SecretStore, Stamp, StoreError,
     Stored, Swap, UnknownText, Version, WriteId,
 };
+pub use trip::{
+    Base, Cause, Effect, Event, Goal, Keep, Outcome, Reply, Terms, Trip, Trouble, Write,
+};
+pub use verdict::{Held, Refusal, Seen};

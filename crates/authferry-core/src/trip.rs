@@ -1,0 +1,520 @@
+//! The round trip as a machine: an event goes in, effects come out.
+//!
+//! Three activities advance side by side: the command (not yet, running, exited), the
+//! file that it rewrites, and the one conversation with the store. Writing through while
+//! the command runs and persisting after it are the same path, and at most one request
+//! is under way. The machine holds no secret, so it can be printed, logged and explored:
+//! `trip/model.rs` walks through every order of events.
+//!
+//! A swap that did not clearly succeed is settled by looking. What is there is then
+//! ours (it landed after all), still the base (try again, same write id), or theirs.
+
+use alloc::{vec, vec::Vec};
+use core::cmp::Ordering;
+
+use crate::backoff;
+use crate::policy::Winner;
+use crate::verdict::{self, Held, Refusal, Seen, Start};
+use crate::{Fingerprint, Generation, Version, WriteId};
+
+mod messages;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod rows;
+
+pub use messages::{Base, Cause, Effect, Event, Goal, Keep, Outcome, Reply, Terms, Trouble, Write};
+
+/// A round trip under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Trip {
+    terms: Terms,
+    child: Child,
+    sync: Sync,
+    /// What was on disk before the trip; what a restore is judged by.
+    before: Seen,
+    /// `None` only until the first read.
+    base: Option<Base>,
+    /// The newest generation seen on disk that may be persisted.
+    newest: Option<Generation>,
+    /// Generations that were on disk before the newest: a file set back to one of them is
+    /// no news.
+    past: Vec<Fingerprint>,
+    /// Why the file cannot be persisted as it was left, if so.
+    left: Option<Cause>,
+    /// Writes that are not settled: each may have landed, or may yet.
+    sent: Vec<Write>,
+    /// The base is known not to be current any more: look before the next swap.
+    moved: bool,
+    /// A generation that is not tried again until it changes or the command ends.
+    parked: Option<Fingerprint>,
+    /// Something of ours has landed.
+    written: bool,
+    buried: Vec<Fingerprint>,
+    late: bool,
+    attempt: u32,
+    writes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Child {
+    NotYet,
+    Running,
+    Exited,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Sync {
+    Idle,
+    Reading,
+    Placing,
+    Swapping(Write),
+    /// After the pause: read (`true`), or go on with what is due.
+    Pausing(bool),
+    /// Theirs is kept first; then ours is swapped over it.
+    Burying(Generation),
+    Rescuing(Outcome),
+    Done,
+}
+
+type Step = (Trip, Vec<Effect>);
+
+impl Trip {
+    /// Begins a trip that restores; `seen` is the file before anything was touched.
+    #[must_use]
+    pub fn start(terms: Terms, seen: Seen) -> Step {
+        let mut trip = Self::new(terms, Child::NotYet);
+        trip.before = seen;
+        trip.look()
+    }
+
+    /// Begins the second half of a trip whose first half another process made: persists
+    /// what `seen` found on disk, which descends from `base`.
+    #[must_use]
+    pub fn resume(terms: Terms, base: Base, seen: Seen) -> Step {
+        let mut trip = Self::new(terms, Child::Running);
+        trip.base = Some(base);
+        trip.step(Event::Exited(seen))
+    }
+
+    /// Takes one event in. An event that answers nothing that is still asked changes nothing.
+    #[must_use]
+    pub fn step(mut self, event: Event) -> Step {
+        match (self.sync.clone(), event) {
+            (Sync::Reading, Event::Read(Ok(held))) if self.child == Child::NotYet => {
+                self.begin(held)
+            }
+            (Sync::Reading, Event::Read(Ok(held))) => self.settle(held),
+            (Sync::Reading, Event::Read(Err(trouble))) => self.hindered(trouble, true),
+            (Sync::Placing, Event::Placed(true)) => self.ready(),
+            (Sync::Placing, Event::Placed(false)) => self.refuse(Refusal::NotPlaced),
+            (Sync::Swapping(write), Event::Swapped(reply)) => self.swapped(write, reply),
+            (Sync::Pausing(true), Event::Woke) => self.look(),
+            (Sync::Pausing(false), Event::Woke) => self.advance(),
+            (Sync::Burying(theirs), Event::Rescued(kept)) => self.bury(&theirs, kept),
+            (Sync::Rescuing(outcome), Event::Rescued(kept)) => self.finish(rescued(outcome, kept)),
+            (sync, Event::Changed(generation)) if self.child == Child::Running => {
+                self.see(generation);
+                if sync == Sync::Idle {
+                    self.advance()
+                } else {
+                    (self, vec![])
+                }
+            }
+            (sync, Event::Exited(seen)) if self.child == Child::Running => {
+                self.child = Child::Exited;
+                self.parked = None;
+                self.attempt = 0;
+                match seen {
+                    Seen::Usable(generation) => self.left = self.see(generation),
+                    Seen::Unusable => self.left = Some(Cause::Unusable),
+                    Seen::Missing => self.left = Some(Cause::Missing),
+                }
+                match sync {
+                    Sync::Idle | Sync::Pausing(false) => self.advance(),
+                    Sync::Pausing(true) => self.look(),
+                    Sync::Reading
+                    | Sync::Placing
+                    | Sync::Swapping(_)
+                    | Sync::Burying(_)
+                    | Sync::Rescuing(_)
+                    | Sync::Done => (self, vec![]),
+                }
+            }
+            (sync, Event::Deadline) if self.child != Child::Running => {
+                self.late = true;
+                match sync {
+                    Sync::Reading | Sync::Swapping(_) | Sync::Pausing(_) => self.out_of_time(),
+                    // These do not wait for the store.
+                    Sync::Idle
+                    | Sync::Placing
+                    | Sync::Burying(_)
+                    | Sync::Rescuing(_)
+                    | Sync::Done => (self, vec![]),
+                }
+            }
+            _ => (self, vec![]),
+        }
+    }
+
+    fn new(terms: Terms, child: Child) -> Self {
+        Self {
+            terms,
+            child,
+            sync: Sync::Idle,
+            before: Seen::Missing,
+            base: None,
+            newest: None,
+            past: Vec::new(),
+            left: None,
+            sent: Vec::new(),
+            moved: false,
+            parked: None,
+            written: false,
+            buried: Vec::new(),
+            late: false,
+            attempt: 0,
+            writes: 0,
+        }
+    }
+
+    /// The store was read before the command: the table *What restore does*.
+    fn begin(mut self, held: Option<Held>) -> Step {
+        let start = verdict::start(&self.before, held.as_ref(), self.terms.replace);
+        if let Some(Held {
+            version,
+            generation: Some(theirs),
+            count,
+            ..
+        }) = held
+        {
+            self.base = Some(Base {
+                version,
+                generation: theirs,
+                count,
+            });
+        }
+        match start {
+            Start::Keep => self.ready(),
+            Start::Place => {
+                self.sync = Sync::Placing;
+                (self, vec![Effect::Place])
+            }
+            Start::Adopt(ours) => self.swap(ours),
+            Start::Refuse(why) => self.refuse(why),
+        }
+    }
+
+    /// File and store agree, and nothing is under way.
+    fn ready(mut self) -> Step {
+        self.sent.clear();
+        self.attempt = 0;
+        match self.terms.goal {
+            Goal::Restore => self.finish(Outcome::Restored),
+            Goal::Run => {
+                self.child = Child::Running;
+                self.sync = Sync::Idle;
+                (self, vec![Effect::Run])
+            }
+        }
+    }
+
+    /// Takes note of a generation on disk; returns why it must not be persisted, if so.
+    fn see(&mut self, generation: Generation) -> Option<Cause> {
+        let latest = self
+            .newest
+            .as_ref()
+            .or(self.base.as_ref().map(|base| &base.generation))?;
+        let known = latest.fingerprint;
+        if generation.fingerprint == known || self.past.contains(&generation.fingerprint) {
+            return None;
+        }
+        if generation.account != latest.account {
+            if !self.terms.allow_account_change {
+                return Some(Cause::OtherAccount);
+            }
+        } else if generation.issued.compare(&latest.issued) == Some(Ordering::Less) {
+            return Some(Cause::Older);
+        }
+        self.past.push(known);
+        self.newest = Some(generation);
+        None
+    }
+
+    /// The generation that the store should hold and does not.
+    fn due(&self) -> Option<&Generation> {
+        let base = self.base.as_ref()?;
+        self.newest
+            .as_ref()
+            .filter(|g| g.fingerprint != base.generation.fingerprint)
+    }
+
+    /// Nothing is under way: does what is due, or rests, or ends.
+    fn advance(mut self) -> Step {
+        if self.child == Child::NotYet {
+            return self.ready();
+        }
+        match self.due().cloned() {
+            Some(ours) if self.parked != Some(ours.fingerprint) => {
+                if self.moved {
+                    self.look()
+                } else {
+                    self.swap(ours)
+                }
+            }
+            _ if self.child == Child::Running => {
+                self.sync = Sync::Idle;
+                (self, vec![])
+            }
+            _ => match self.left {
+                // Nothing is left that could be kept.
+                Some(cause @ Cause::Missing) => self.finish(Outcome::Stranded {
+                    cause,
+                    rescued: false,
+                }),
+                Some(cause) => self.strand(cause),
+                None if self.written => {
+                    let buried = core::mem::take(&mut self.buried);
+                    self.finish(Outcome::Persisted { buried })
+                }
+                None => self.finish(Outcome::Unchanged),
+            },
+        }
+    }
+
+    /// Sends a generation on top of the base, under the write id it had before if this is
+    /// another attempt at the same write.
+    fn swap(mut self, generation: Generation) -> Step {
+        let Some(base) = &self.base else {
+            return (self, vec![]);
+        };
+        let earlier = self.sent.iter().find(|w| {
+            w.generation.fingerprint == generation.fingerprint && w.expected == base.version
+        });
+        let write = if let Some(write) = earlier {
+            write.clone()
+        } else {
+            self.writes += 1;
+            let write = Write {
+                id: WriteId {
+                    trip: self.terms.trip,
+                    number: self.writes,
+                },
+                expected: base.version.clone(),
+                generation,
+                count: base.count + 1,
+            };
+            self.sent.push(write.clone());
+            write
+        };
+        self.sync = Sync::Swapping(write.clone());
+        (self, vec![Effect::Swap(write)])
+    }
+
+    fn swapped(mut self, write: Write, reply: Reply) -> Step {
+        match reply {
+            Reply::Landed(version) => {
+                self.landed(write, version);
+                self.advance()
+            }
+            // Before the command the look leads straight to the next swap, hence the pause.
+            Reply::Conflict | Reply::Ambiguous if self.child == Child::NotYet => self.pause(true),
+            Reply::Conflict | Reply::Ambiguous => self.look(),
+            Reply::Refused(trouble) => self.hindered(trouble, false),
+        }
+    }
+
+    /// A write of ours is what the store holds. None sent before it can land any more: each
+    /// expects a version that is gone for good.
+    fn landed(&mut self, write: Write, version: Version) {
+        self.base = Some(Base {
+            version,
+            generation: write.generation,
+            count: write.count,
+        });
+        self.sent.clear();
+        self.moved = false;
+        self.written = true;
+        self.attempt = 0;
+    }
+
+    fn look(mut self) -> Step {
+        self.sync = Sync::Reading;
+        (self, vec![Effect::Read])
+    }
+
+    /// The store was read to settle what became of our writes: the table *What persist does*.
+    fn settle(mut self, held: Option<Held>) -> Step {
+        let Some(held) = held else {
+            return self.yield_to(Outcome::Stranded {
+                cause: Cause::Emptied,
+                rescued: false,
+            });
+        };
+        if let Some(write) = self.ours(&held) {
+            self.landed(write, held.version);
+            return self.advance();
+        }
+        if self
+            .base
+            .as_ref()
+            .is_some_and(|base| base.version == held.version)
+        {
+            self.moved = false;
+            return self.pause(false);
+        }
+        let (Some(ours), Some(theirs)) = (self.due().cloned(), held.generation) else {
+            return self.yield_to(Outcome::Stranded {
+                cause: Cause::Stranger,
+                rescued: false,
+            });
+        };
+        if theirs.account != ours.account {
+            return self.yield_to(Outcome::Stranded {
+                cause: Cause::Stranger,
+                rescued: false,
+            });
+        }
+        match self.terms.policy.judge(&ours, &theirs, held.reseed) {
+            Winner::Theirs => self.yield_to(Outcome::Superseded {
+                by: theirs.fingerprint,
+                rescued: false,
+            }),
+            Winner::Ours => {
+                let (version, count) = (held.version, held.count);
+                self.base = Some(Base {
+                    version,
+                    generation: theirs.clone(),
+                    count,
+                });
+                self.moved = false;
+                if self.terms.history {
+                    return self.bury(&theirs, true);
+                }
+                self.sync = Sync::Burying(theirs);
+                (self, vec![Effect::Rescue(Keep::Theirs)])
+            }
+        }
+    }
+
+    /// The write of ours that the store shows, by its id or by its tokens.
+    fn ours(&self, held: &Held) -> Option<Write> {
+        let shown = held.generation.as_ref().map(|g| g.fingerprint);
+        let by_id = self.sent.iter().find(|w| held.id == Some(w.id));
+        let by_tokens = self
+            .sent
+            .iter()
+            .find(|w| shown == Some(w.generation.fingerprint));
+        if let Some(write) = by_id.or(by_tokens) {
+            return Some(write.clone());
+        }
+        // Somebody else carried our very tokens there: as good as our own write.
+        let due = self.due().filter(|ours| shown == Some(ours.fingerprint))?;
+        Some(Write {
+            id: WriteId {
+                trip: self.terms.trip,
+                number: 0,
+            },
+            expected: held.version.clone(),
+            generation: due.clone(),
+            count: held.count,
+        })
+    }
+
+    /// Theirs is about to be replaced, and can be had elsewhere if `kept`.
+    fn bury(mut self, theirs: &Generation, kept: bool) -> Step {
+        if self.late {
+            return self.out_of_time();
+        }
+        if !kept {
+            return self.yield_to(Outcome::Superseded {
+                by: theirs.fingerprint,
+                rescued: false,
+            });
+        }
+        if !self.buried.contains(&theirs.fingerprint) {
+            self.buried.push(theirs.fingerprint);
+        }
+        self.advance()
+    }
+
+    /// What is in the store stays. While the command runs, its next generation is judged
+    /// afresh; after it, this is the end.
+    fn yield_to(mut self, outcome: Outcome) -> Step {
+        self.moved = true;
+        if self.child == Child::Running {
+            self.parked = self.due().map(|ours| ours.fingerprint);
+            return self.advance();
+        }
+        self.rescue(outcome)
+    }
+
+    /// The store did not do as asked; `reading`: it was asked to show what it holds.
+    fn hindered(mut self, trouble: Trouble, reading: bool) -> Step {
+        match (trouble, self.child) {
+            (Trouble::Transient, _) => self.pause(reading),
+            (Trouble::Permanent, Child::NotYet) if reading => self.refuse(Refusal::Unreadable),
+            (Trouble::Permanent, Child::NotYet) => self.refuse(Refusal::Unwritable),
+            (Trouble::Permanent, Child::Running) => {
+                self.moved |= reading;
+                self.parked = self.due().map(|ours| ours.fingerprint);
+                self.advance()
+            }
+            (Trouble::Permanent, Child::Exited) => self.strand(Cause::Store),
+        }
+    }
+
+    fn pause(mut self, then_look: bool) -> Step {
+        if self.late {
+            return self.out_of_time();
+        }
+        self.attempt = self.attempt.saturating_add(1);
+        // Before the command every attempt starts from a fresh look at the store.
+        self.sync = Sync::Pausing(then_look || self.child == Child::NotYet);
+        let delay = backoff::pause(self.attempt, self.terms.trip);
+        (self, vec![Effect::Wait(delay)])
+    }
+
+    fn out_of_time(self) -> Step {
+        match self.child {
+            Child::NotYet => self.refuse(Refusal::OutOfTime),
+            Child::Running | Child::Exited => self.strand(Cause::Store),
+        }
+    }
+
+    fn strand(self, cause: Cause) -> Step {
+        self.rescue(Outcome::Stranded {
+            cause,
+            rescued: false,
+        })
+    }
+
+    fn rescue(mut self, outcome: Outcome) -> Step {
+        self.sync = Sync::Rescuing(outcome);
+        (self, vec![Effect::Rescue(Keep::Ours)])
+    }
+
+    fn refuse(self, why: Refusal) -> Step {
+        self.finish(Outcome::Refused(why))
+    }
+
+    fn finish(mut self, outcome: Outcome) -> Step {
+        self.sync = Sync::Done;
+        (self, vec![Effect::Finish(outcome)])
+    }
+}
+
+/// The outcome, now that it is known whether the rescue succeeded.
+fn rescued(outcome: Outcome, kept: bool) -> Outcome {
+    match outcome {
+        Outcome::Superseded { by, .. } => Outcome::Superseded { by, rescued: kept },
+        Outcome::Stranded { cause, .. } => Outcome::Stranded {
+            cause,
+            rescued: kept,
+        },
+        Outcome::Refused(_)
+        | Outcome::Restored
+        | Outcome::Unchanged
+        | Outcome::Persisted { .. } => outcome,
+    }
+}

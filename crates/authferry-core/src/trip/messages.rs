@@ -1,0 +1,180 @@
+//! What goes into the machine and what comes out of it.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::policy::Policy;
+use crate::verdict::{Held, Refusal, Seen};
+use crate::{Fingerprint, Generation, Version, WriteId};
+
+/// What a trip is to do, fixed before it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// How far the trip goes.
+    pub goal: Goal,
+    /// Whose generation stays current after a conflict.
+    pub policy: Policy,
+    /// The first half of each of the trip's write ids: drawn at random, once.
+    pub trip: u64,
+    /// Whether the store itself keeps what is replaced; otherwise it is rescued first.
+    pub history: bool,
+    /// Whether restore may replace a file that is unusable, foreign or undecided.
+    pub replace: bool,
+    /// Whether persist may write a login of another account than was restored.
+    pub allow_account_change: bool,
+}
+
+/// How far a trip goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Goal {
+    /// Place the login, then stop: a later trip persists.
+    Restore,
+    /// Place the login, run the command, persist.
+    Run,
+}
+
+/// The generation in the store that the one on disk descends from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Base {
+    /// The version that the next swap expects.
+    pub version: Version,
+    /// What the store holds at that version.
+    pub generation: Generation,
+    /// How many generations the login has had.
+    pub count: u64,
+}
+
+/// What the machine asks for. Each but `Run` and `Finish` is answered by one event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Read the store; answered by [`Event::Read`].
+    Read,
+    /// Write what was read last to the auth file; answered by [`Event::Placed`].
+    Place,
+    /// Start the command and report on the file: [`Event::Changed`], then [`Event::Exited`].
+    Run,
+    /// Swap a generation in; answered by [`Event::Swapped`].
+    Swap(Write),
+    /// Let some time pass; answered by [`Event::Woke`], unless the machine moved on.
+    Wait(Duration),
+    /// Keep something that the store will not hold; answered by [`Event::Rescued`].
+    Rescue(Keep),
+    /// The trip is over.
+    Finish(Outcome),
+}
+
+/// One intended write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Write {
+    /// The same on every attempt at this write.
+    pub id: WriteId,
+    /// The version it is to replace.
+    pub expected: Version,
+    /// The generation to be written.
+    pub generation: Generation,
+    /// How many generations the login will have had.
+    pub count: u64,
+}
+
+/// What a rescue is to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Keep {
+    /// Everything of ours that the store lacks: the newest generation seen on disk, and
+    /// what the last look at the file found, if that is something else.
+    Ours,
+    /// The generation that was read from the store last, and is about to be replaced.
+    Theirs,
+}
+
+/// What happened in the world.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The store was read.
+    Read(Result<Option<Held>, Trouble>),
+    /// The auth file was written (`true`) or could not be.
+    Placed(bool),
+    /// A new valid generation is on disk while the command runs.
+    Changed(Generation),
+    /// The command and all its descendants are gone; this is the last look at the file.
+    Exited(Seen),
+    /// A swap was answered, or was not.
+    Swapped(Reply),
+    /// The wait is over.
+    Woke,
+    /// The time for talking to the store is over. Sent once, and never while the command runs.
+    Deadline,
+    /// The rescue succeeded (`true`) or failed.
+    Rescued(bool),
+}
+
+/// What is known after a swap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reply {
+    /// Written, under this version.
+    Landed(Version),
+    /// Not written: the store moved.
+    Conflict,
+    /// Unknown.
+    Ambiguous,
+    /// Not written.
+    Refused(Trouble),
+}
+
+/// Whether asking again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// It may pass.
+    Transient,
+    /// It will not pass by itself.
+    Permanent,
+}
+
+/// How a trip ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Nothing was touched and no command ran.
+    Refused(Refusal),
+    /// The login is in place, as far as [`Goal::Restore`] goes.
+    Restored,
+    /// The login did not change.
+    Unchanged,
+    /// The newest generation is current in the store.
+    Persisted {
+        /// Generations of others, issued earlier, that it replaced. Each can be had from
+        /// the store's history or from the rescue.
+        buried: Vec<Fingerprint>,
+    },
+    /// Somebody else's generation stays current.
+    Superseded {
+        /// Theirs.
+        by: Fingerprint,
+        /// Whether ours was kept.
+        rescued: bool,
+    },
+    /// The newest generation is not in the store, as far as is known.
+    Stranded {
+        /// Why.
+        cause: Cause,
+        /// Whether it was kept elsewhere.
+        rescued: bool,
+    },
+}
+
+/// Why a generation did not reach the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The store refused it, or could not be reached in time.
+    Store,
+    /// The store was emptied meanwhile.
+    Emptied,
+    /// The store holds another account's login now, or something that is no login.
+    Stranger,
+    /// The file belongs to another account than was restored.
+    OtherAccount,
+    /// The file carries a generation that was issued before the one in the store.
+    Older,
+    /// The file carries no login any more.
+    Unusable,
+    /// The file is gone.
+    Missing,
+}
