@@ -1,1 +1,42 @@
-//! The rig.
+//! The real Codex on a throw-away machine, against a stub of the endpoints it talks to.
+//!
+//! Nobody's account is involved: the [`Login`]s are made up, the [`Stub`] gives out and
+//! spends their tokens, a [`Codex`] comes from npm as it is, and a [`Runner`] is the
+//! machine that one job finds and leaves behind. What the stub spends stays spent, so
+//! that a login which is lost or doubled on the way is as dead here as in earnest.
+//!
+//! | Codex asks for | the stub | a test can have it |
+//! |---|---|---|
+//! | `POST /oauth/token` | rotates: a refresh token is good for one refresh | fail, drop the connection before or after it has decided, leave the refresh token out ([`Fault`]); hold the reply ([`Stub::hold`]) |
+//! | the same with a spent token | says `refresh_token_reused`, 401 | say so with 400 ([`Rules::reused_status`]) |
+//! | the same with a token of nobody's | says `invalid_grant`, 400 | |
+//! | `POST /oauth/revoke` | ends the login | |
+//! | `POST /backend-api/codex/responses` | says "OK", if the bearer is the newest access token of its login and has not ended; else 401 | take older ones ([`Bearer`]), fail always ([`Rules::model_failure`]), hold the reply |
+//! | anything else, `CONNECT` included | says 404 at once | |
+//!
+//! Each request is an [`Event`], recorded before the reply goes out.
+//!
+//! ```no_run
+//! use rig::{Codex, Login, Runner, Stub, What, finish};
+//!
+//! let login = Login::stale();
+//! let stub = Stub::start(&login);
+//! let codex = Codex::install(rig::V0_169)?;
+//! let runner = Runner::new(&stub, &codex)?;
+//! runner.place(&login.auth_json())?;
+//! let run = finish(&mut runner.exec());
+//! assert!(run.status.success());
+//! assert_eq!(stub.count(What::is_rotation), 1);
+//! assert!(stub.is_live(&std::fs::read(runner.auth_file())?));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+mod codex;
+mod login;
+mod runner;
+mod stub;
+
+pub use codex::{Codex, V0_145, V0_166, V0_169};
+pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
+pub use runner::{EXEC, Runner, finish};
+pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};

@@ -10,7 +10,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Doubles from 100 ms up to 5 s, and takes between half and all of that: `salt`, which
 /// is different for each trip, spreads out many jobs that failed at the same moment.
 #[must_use]
-pub(crate) fn pause(attempt: u32, salt: u64) -> Duration {
+pub fn pause(attempt: u32, salt: u64) -> Duration {
     let doublings = attempt.saturating_sub(1).min(16);
     let full = FIRST.saturating_mul(1 << doublings).min(LONGEST);
     let spread = mix(salt ^ u64::from(attempt)) % 1000;

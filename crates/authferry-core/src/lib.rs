@@ -17,6 +17,7 @@ mod store;
 mod trip;
 mod verdict;
 
+pub use backoff::pause;
 pub use generation::{Account, Fingerprint, Generation, Issued, NotAFingerprint};
 pub use policy::{Policy, Winner};
 pub use secret::Secret;

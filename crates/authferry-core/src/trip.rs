@@ -157,6 +157,20 @@ impl Trip {
         }
     }
 
+    /// Returns the generation in the store that the file descends from; `None` until the
+    /// store was read.
+    #[must_use]
+    pub fn base(&self) -> Option<&Base> {
+        self.base.as_ref()
+    }
+
+    /// Returns the generation that the store should hold and, as far as is known, does not.
+    #[must_use]
+    pub fn due(&self) -> Option<&Generation> {
+        let base = self.base.as_ref()?;
+        self.newest.as_ref().filter(|g| g.fingerprint != base.generation.fingerprint)
+    }
+
     fn new(terms: Terms, child: Child) -> Self {
         Self {
             terms,
@@ -197,10 +211,14 @@ impl Trip {
         match start {
             Start::Keep => self.ready(),
             Start::Place => {
+                self.newest = None;
                 self.sync = Sync::Placing;
                 (self, vec![Effect::Place])
             }
-            Start::Adopt(ours) => self.swap(ours),
+            Start::Adopt(ours) => {
+                self.newest = Some(ours.clone());
+                self.swap(ours)
+            }
             Start::Refuse(why) => self.refuse(why),
         }
     }
@@ -239,14 +257,6 @@ impl Trip {
         self.past.push(known);
         self.newest = Some(generation);
         None
-    }
-
-    /// The generation that the store should hold and does not.
-    fn due(&self) -> Option<&Generation> {
-        let base = self.base.as_ref()?;
-        self.newest
-            .as_ref()
-            .filter(|g| g.fingerprint != base.generation.fingerprint)
     }
 
     /// Nothing is under way: does what is due, or rests, or ends.

@@ -1,1 +1,136 @@
-//! Does what the core asks.
+//! Does what the core asks: store, command, file, signals, time.
+//!
+//! [`run`], [`restore`] and [`persist`] each carry one trip to its end and tell what
+//! became of the login; [`seed`] puts a first one into the store. The machine in the core
+//! decides, [`drive`](mod@drive) is the only loop that awaits, and everything here that
+//! touches a secret hands it on without looking.
+
+mod child;
+mod drive;
+mod receipt;
+mod report;
+mod rescue;
+mod seed;
+mod signals;
+mod watch;
+
+use std::{io, path::Path, process::Command, time::Duration};
+
+use authferry_codex::{Home, Look, Unfit};
+use authferry_core::{Goal, Policy, SecretStore, Seen, Terms, Trip};
+
+pub use receipt::Receipt;
+pub use report::{CommandEnd, Placement, Report, Written};
+pub use seed::{SeedError, Seeded, seed};
+pub use signals::Signals;
+
+/// What a trip works with.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Where the login is kept.
+    pub store: &'a dyn SecretStore,
+    /// Where Codex looks for it. Has passed [`Home::preflight`].
+    pub home: &'a Home,
+    /// The folder for generations that the store will not hold.
+    pub rescue: &'a Path,
+    /// Whose generation stays current after a conflict.
+    pub policy: Policy,
+    /// Whether restore may replace a file that is unusable, foreign or undecided.
+    pub replace: bool,
+    /// Whether persist may write a login of another account than was restored.
+    pub allow_account_change: bool,
+    /// Who writes, for people.
+    pub writer: &'a str,
+    /// How long the store may take before the command, and again after it.
+    pub patience: Duration,
+    /// How long processes may stay that the command leaves behind.
+    pub linger: Duration,
+}
+
+/// Why a trip did not begin. Nothing was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBegun {
+    /// The auth file cannot be looked at.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// The system does not give what every trip needs.
+    #[error("cannot get random bytes, signals or child processes from the system")]
+    System(#[from] io::Error),
+}
+
+/// Restores the login, runs the command, writes through meanwhile and persists after it.
+///
+/// The report tells the outcome; an error means that nothing was touched.
+pub async fn run(
+    job: &Job<'_>,
+    command: Command,
+    signals: &mut Signals,
+) -> Result<Report, NotBegun> {
+    begin(job, Goal::Run, Some(command), signals).await
+}
+
+/// Restores the login and leaves a receipt beside it.
+///
+/// The report tells the outcome; an error means that nothing was touched.
+pub async fn restore(job: &Job<'_>, signals: &mut Signals) -> Result<Report, NotBegun> {
+    begin(job, Goal::Restore, None, signals).await
+}
+
+/// Persists what is in the home, which descends from what `receipt` tells.
+///
+/// The report tells the outcome; an error means that nothing was touched.
+pub async fn persist(
+    job: &Job<'_>,
+    receipt: &Receipt,
+    signals: &mut Signals,
+) -> Result<Report, NotBegun> {
+    // A file that may not be opened is as unusable as one that makes no sense.
+    let (look, unfit) = match job.home.settled_look() {
+        Ok(look) => (look, None),
+        Err(unfit) => (Look::Missing, Some(unfit)),
+    };
+    let seen = if unfit.is_some() {
+        Seen::Unusable
+    } else {
+        seen(&look)
+    };
+    let step = Trip::resume(terms(job, Goal::Run)?, receipt.base.clone(), seen);
+    let driver = drive::Driver::new(job, look, None).resumed(receipt.placed, unfit);
+    Ok(driver.drive(step, signals).await?)
+}
+
+async fn begin(
+    job: &Job<'_>,
+    goal: Goal,
+    command: Option<Command>,
+    signals: &mut Signals,
+) -> Result<Report, NotBegun> {
+    let look = job.home.settled_look()?;
+    let step = Trip::start(terms(job, goal)?, seen(&look));
+    Ok(drive::Driver::new(job, look, command)
+        .drive(step, signals)
+        .await?)
+}
+
+fn terms(job: &Job<'_>, goal: Goal) -> io::Result<Terms> {
+    Ok(Terms {
+        goal,
+        policy: job.policy,
+        trip: random()?,
+        history: job.store.guarantees().history,
+        replace: job.replace,
+        allow_account_change: job.allow_account_change,
+    })
+}
+
+fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
+}
+
+fn seen(look: &Look) -> Seen {
+    match look {
+        Look::Missing => Seen::Missing,
+        Look::Unusable { .. } => Seen::Unusable,
+        Look::Usable { generation, .. } => Seen::Usable(generation.clone()),
+    }
+}

@@ -1,1 +1,28 @@
-//! The command.
+//! The command: arguments and environment become a plan, the plan is carried out, and
+//! what became of the login is told.
+
+mod args;
+mod commands;
+mod ending;
+mod env;
+pub mod exit;
+mod plan;
+mod stores;
+mod telling;
+mod trust;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs the command line that this process was started with, and returns its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    // While secrets are in memory: no core dump, no debugger of the same user. A program
+    // that is started from here gets its own setting back when it is loaded.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).ok();
+    let args = args::Args::parse();
+    let ending = commands::run(args.command, &args.global).unwrap_or_else(|ending| *ending);
+    ending.tell(&args.global)
+}

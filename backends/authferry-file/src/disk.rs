@@ -1,0 +1,232 @@
+//! One folder, and the few things that are done in it.
+
+use std::{
+    fs::{File, TryLockError},
+    io::{self, Read, Write},
+    thread,
+    time::{Duration, Instant},
+};
+
+use authferry_core::Secret;
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{
+    facts::Facts,
+    steps::change,
+    trouble::{Exposure, Trouble},
+};
+
+/// How often a lock that somebody else holds is tried again.
+const LOCK_PACE: Duration = Duration::from_millis(5);
+
+/// An open folder. Everything is reached from its descriptor, so that a folder that is
+/// moved or replaced meanwhile makes no difference.
+pub(crate) struct Folder {
+    dir: File,
+    path: String,
+    me: u32,
+}
+
+/// Who else may have the lock at the same time.
+#[derive(Clone, Copy)]
+pub(crate) enum Sharing {
+    Readers,
+    Nobody,
+}
+
+impl Folder {
+    /// Opens the folder, which must be there and be nobody else's to write to.
+    pub(crate) fn open(path: &str) -> Result<Self, Trouble> {
+        let trouble = io_trouble("open", path);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+            Ok(dir) => File::from(dir),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(Trouble::NoFolder(path.into())),
+            Err(errno) => return Err(trouble(errno.into())),
+        };
+        let me = rustix::process::geteuid().as_raw();
+        Facts::of(&dir.metadata().map_err(trouble)?)
+            .vet_folder(me)
+            .map_err(exposed(path))?;
+        Ok(Self {
+            dir,
+            path: path.into(),
+            me,
+        })
+    }
+
+    /// Takes the lock, waiting for others up to `patience`. Dropping the file lets go.
+    ///
+    /// The lock's file is never removed: who waits for a file that has lost its name
+    /// would share the lock with nobody. Should somebody remove it by hand, the one who
+    /// gets the lock notices and takes the new one.
+    pub(crate) fn lock(
+        &self,
+        name: &str,
+        sharing: Sharing,
+        patience: Duration,
+    ) -> Result<File, Trouble> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let lock = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
+            let ours = facts_of(&lock, name)?;
+            ours.vet_file(self.me).map_err(exposed(name))?;
+            let outcome = match sharing {
+                Sharing::Readers => lock.try_lock_shared(),
+                Sharing::Nobody => lock.try_lock(),
+            };
+            match outcome {
+                Ok(()) => {
+                    let named = self.look(name)?;
+                    if named.is_some_and(|named| named.inode == ours.inode) {
+                        return Ok(lock);
+                    }
+                }
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_PACE);
+                }
+                Err(TryLockError::WouldBlock) => return Err(Trouble::Locked(name.into())),
+                Err(TryLockError::Error(error)) => return Err(io_trouble("lock", name)(error)),
+            }
+        }
+    }
+
+    /// Returns what the file says of itself, or `None` if there is none.
+    pub(crate) fn look(&self, name: &str) -> Result<Option<Facts>, Trouble> {
+        match self.open_existing(name)? {
+            Some(file) => Ok(Some(self.vetted(&file, name)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads a file of at most `max` bytes, or `None` if there is none.
+    ///
+    /// A longer one is not read at all. One that changes while it is read is told as
+    /// [`Trouble::Moving`]: its bytes may be half of one login and half of another.
+    pub(crate) fn read(&self, name: &str, max: usize) -> Result<Option<(Secret, Facts)>, Trouble> {
+        let Some(mut file) = self.open_existing(name)? else {
+            return Ok(None);
+        };
+        let facts = self.vetted(&file, name)?;
+        let too_long = || Trouble::TooLong {
+            name: name.into(),
+            len: facts.len,
+            max,
+        };
+        let len = usize::try_from(facts.len).map_err(|_| too_long())?;
+        if len > max {
+            return Err(too_long());
+        }
+        // Of the right size from the start: growing would leave copies behind.
+        let mut bytes = vec![0; len];
+        let outcome = file.read_exact(&mut bytes);
+        let secret = Secret::new(bytes);
+        match outcome {
+            Ok(()) if facts_of(&file, name)? == facts => Ok(Some((secret, facts))),
+            Ok(()) => Err(Trouble::Moving(name.into())),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(Trouble::Moving(name.into()))
+            }
+            Err(error) => Err(io_trouble("read", name)(error)),
+        }
+    }
+
+    /// Writes a new file that is ours alone, down to the disk.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<Facts, Trouble> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let mut file = self.open_file(name, flags)?;
+        let mut write = || {
+            change(|| file.write_all(bytes))?;
+            change(|| file.sync_all())?;
+            file.metadata()
+        };
+        let metadata = write().map_err(io_trouble("write", name))?;
+        Ok(Facts::of(&metadata))
+    }
+
+    /// Gives the file another name, over whatever has that name.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), Trouble> {
+        change(|| Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?))
+            .map_err(io_trouble("replace", to))
+    }
+
+    /// Returns whether there is anything by that name.
+    pub(crate) fn has(&self, name: &str) -> Result<bool, Trouble> {
+        match rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(io_trouble("find", name)(errno.into())),
+        }
+    }
+
+    /// Removes the file if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Trouble> {
+        let remove = || match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        };
+        change(remove).map_err(io_trouble("remove", name))
+    }
+
+    /// Brings the names in the folder down to the disk.
+    pub(crate) fn sync(&self) -> Result<(), Trouble> {
+        change(|| self.dir.sync_all()).map_err(io_trouble("sync", &self.path))
+    }
+
+    fn open_existing(&self, name: &str) -> Result<Option<File>, Trouble> {
+        match self.open_file(name, OFlags::RDONLY) {
+            Ok(file) => Ok(Some(file)),
+            Err(Trouble::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    fn open_file(&self, name: &str, flags: OFlags) -> Result<File, Trouble> {
+        // Without NONBLOCK a pipe in the file's place would keep us waiting for ever.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let open = || Ok(rustix::fs::openat(&self.dir, name, flags, mode)?.into());
+        let opened = if flags.contains(OFlags::CREATE) {
+            change(open)
+        } else {
+            open()
+        };
+        opened.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::LOOP) => exposed(name)(Exposure::Symlink),
+            Some(Errno::ISDIR | Errno::NXIO) => exposed(name)(Exposure::NotAFile),
+            Some(_) | None => io_trouble("open", name)(error),
+        })
+    }
+
+    fn vetted(&self, file: &File, name: &str) -> Result<Facts, Trouble> {
+        let facts = facts_of(file, name)?;
+        if facts.replaced() {
+            return Err(Trouble::Moving(name.into()));
+        }
+        facts.vet_file(self.me).map_err(exposed(name))?;
+        Ok(facts)
+    }
+}
+
+fn facts_of(file: &File, name: &str) -> Result<Facts, Trouble> {
+    let metadata = file.metadata().map_err(io_trouble("look at", name))?;
+    Ok(Facts::of(&metadata))
+}
+
+fn io_trouble(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Trouble {
+    move |source| Trouble::Io {
+        action,
+        name: name.into(),
+        source,
+    }
+}
+
+fn exposed(name: &str) -> impl FnOnce(Exposure) -> Trouble {
+    move |exposure| Trouble::Exposed {
+        name: name.into(),
+        exposure,
+    }
+}

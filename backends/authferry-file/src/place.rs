@@ -1,0 +1,202 @@
+//! How a login is read and replaced, step by step.
+//!
+//! A login and what stands beside it are two files, and there is no way to replace two
+//! files at once. So the file beside it is written first and describes *both* the login
+//! that is there and the one that is coming; the rename of the login alone decides.
+//! Whoever looks recognises the file that is there by its bytes, its inode and the time
+//! it was written. There is no moment at which a killed writer leaves anything else than
+//! the old login with its stamp or the new one with its own.
+
+use std::time::Duration;
+
+use authferry_core::{Secret, Stamp, Stored, Version};
+
+use crate::{
+    address::{Address, LOCK, META, TEMP},
+    disk::{Folder, Sharing},
+    facts::Facts,
+    meta::{self, Entry, Meta, version_by_hand},
+    trouble::Trouble,
+};
+
+/// The largest login, in bytes. An auth file has a few thousand.
+pub(crate) const MAX_LEN: usize = 1024 * 1024;
+
+/// How long to wait for others. A writer holds the lock for as long as its disk takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The names of one place's files.
+pub(crate) struct Place {
+    folder: String,
+    login: String,
+    login_temp: String,
+    meta: String,
+    meta_temp: String,
+    lock: String,
+    patience: Duration,
+}
+
+/// What is known after a swap that did not succeed.
+#[derive(Debug)]
+pub(crate) enum Unswapped {
+    /// Not written: something else is there than was expected.
+    Conflict,
+    /// Not written: what went wrong came before the login was replaced.
+    Before(Trouble),
+    /// The login was replaced, or may have been, and then something went wrong.
+    After(Trouble),
+}
+
+impl Place {
+    pub(crate) fn new(address: &Address) -> Self {
+        let name = address.name();
+        Self {
+            folder: address.folder().into(),
+            login: name.into(),
+            login_temp: format!("{name}{TEMP}"),
+            meta: format!("{name}{META}"),
+            meta_temp: format!("{name}{META}{TEMP}"),
+            lock: format!("{name}{LOCK}"),
+            patience: PATIENCE,
+        }
+    }
+
+    /// Returns what is there.
+    pub(crate) fn read(&self) -> Result<Option<Stored>, Trouble> {
+        let folder = Folder::open(&self.folder)?;
+        let _lock = folder.lock(&self.lock, Sharing::Readers, self.patience)?;
+        Ok(self.held(&folder)?.map(|held| held.stored))
+    }
+
+    /// Replaces what is there if it is still `expected`.
+    pub(crate) fn swap(
+        &self,
+        expected: Option<&Version>,
+        new: &Secret,
+        stamp: &Stamp,
+    ) -> Result<Version, Unswapped> {
+        use Unswapped::{After, Before, Conflict};
+
+        if new.expose().len() > MAX_LEN {
+            return Err(Before(Trouble::TooLong {
+                name: "the new login".into(),
+                len: new.expose().len() as u64,
+                max: MAX_LEN,
+            }));
+        }
+        let folder = Folder::open(&self.folder).map_err(Before)?;
+        let _lock = folder
+            .lock(&self.lock, Sharing::Nobody, self.patience)
+            .map_err(Before)?;
+        self.clean_up(&folder).map_err(Before)?;
+        let held = self.held(&folder).map_err(Before)?;
+
+        if let Some(held) = held.as_ref().filter(|held| held.is_write(new, stamp)) {
+            // Sent again because the first answer was lost, maybe to a disk that failed
+            // right after the rename: the name must be down before we say so.
+            folder.sync().map_err(After)?;
+            return Ok(held.stored.version.clone());
+        }
+        if held.as_ref().map(|held| &held.stored.version) != expected {
+            return Err(Conflict);
+        }
+        let written = self
+            .prepare(&folder, held.as_ref(), new, stamp)
+            .and_then(|version| self.replace(&folder, held.as_ref()).map(|()| version));
+        if let Err(Before(_) | Conflict) = written {
+            // The trouble that is already known is the one to tell.
+            self.clean_up(&folder).ok();
+        }
+        let version = written?;
+        folder.sync().map_err(After)?;
+        Ok(version)
+    }
+
+    /// Brings the new login to the disk under another name, and then what is to stand
+    /// beside it. What is there keeps its bytes and its version.
+    fn prepare(
+        &self,
+        folder: &Folder,
+        held: Option<&Held>,
+        new: &Secret,
+        stamp: &Stamp,
+    ) -> Result<Version, Unswapped> {
+        let prepare = || {
+            let facts = folder.write(&self.login_temp, new.expose())?;
+            let next = Entry::new(new, &facts, stamp).map_err(Trouble::Random)?;
+            let version = next.version.clone();
+            let meta = Meta::between(held.and_then(|held| held.entry.clone()), next);
+            folder.write(&self.meta_temp, &meta.text(&self.meta)?)?;
+            folder.rename(&self.meta_temp, &self.meta)?;
+            // A crash of the whole machine must not keep the second rename alone.
+            folder.sync()?;
+            Ok(version)
+        };
+        prepare().map_err(Unswapped::Before)
+    }
+
+    /// Puts the new login in the place of the old one: the step that decides.
+    fn replace(&self, folder: &Folder, held: Option<&Held>) -> Result<(), Unswapped> {
+        // Hands take no lock. Bringing the new login to the disk took its time, so look
+        // again: what is left for a hand to get lost in is a few microseconds.
+        let now = folder.look(&self.login).map_err(Unswapped::Before)?;
+        if now != held.map(|held| held.facts) {
+            return Err(Unswapped::Conflict);
+        }
+        folder
+            .rename(&self.login_temp, &self.login)
+            .map_err(|trouble| match folder.has(&self.login_temp) {
+                Ok(true) => Unswapped::Before(trouble),
+                Ok(false) | Err(_) => Unswapped::After(trouble),
+            })
+    }
+
+    /// Removes what a killed writer left. Only for who has the lock alone.
+    fn clean_up(&self, folder: &Folder) -> Result<(), Trouble> {
+        folder.remove(&self.login_temp)?;
+        folder.remove(&self.meta_temp)
+    }
+
+    fn held(&self, folder: &Folder) -> Result<Option<Held>, Trouble> {
+        let meta = match folder.read(&self.meta, meta::MAX_LEN)? {
+            Some((text, _)) => Meta::parse(&self.meta, text.expose())?,
+            None => Meta::default(),
+        };
+        let Some((secret, facts)) = folder.read(&self.login, MAX_LEN)? else {
+            return Ok(None);
+        };
+        let entry = meta.entry_of(&secret, &facts).cloned();
+        let (version, stamp) = match &entry {
+            Some(entry) => (entry.version.clone(), Some(entry.stamp.clone())),
+            None => (version_by_hand(&secret, &facts), None),
+        };
+        Ok(Some(Held {
+            stored: Stored {
+                secret,
+                version,
+                stamp,
+            },
+            facts,
+            entry,
+        }))
+    }
+}
+
+/// What is there, with what is needed to replace it.
+struct Held {
+    stored: Stored,
+    facts: Facts,
+    entry: Option<Entry>,
+}
+
+impl Held {
+    /// Returns whether it came by this very write.
+    fn is_write(&self, new: &Secret, stamp: &Stamp) -> bool {
+        let theirs = self.stored.stamp.as_ref();
+        theirs.is_some_and(|theirs| theirs.id == stamp.id)
+            && self.stored.secret.expose() == new.expose()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! What an auth file says of itself.
+
+use authferry_core::{Account, Fingerprint, Generation, Issued, Secret};
+use serde::Deserialize;
+use serde_json::error::Category;
+use sha2::{Digest, Sha256};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{Member, Unusable, jwt, value::Value};
+
+/// The largest auth file that is read, in bytes. Real ones have some 5,000.
+pub const MAX_LEN: usize = 1 << 20;
+
+/// Reads what an auth file says of itself, without altering a byte.
+///
+/// Accepts every file on which Codex can run and which it can rotate, whatever its line
+/// ends, its indentation and its further members; an opaque access token and a missing
+/// `last_refresh` too. Any other file is named for its first fault, of those that Codex
+/// 0.169.0 was seen to have: it ignores such a file in silence and runs without a login,
+/// or can never refresh it.
+///
+/// Two files with the same three tokens and account have the same fingerprint, however
+/// they are written.
+pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
+    let text = text(secret)?;
+    let file: AuthFile = match serde_json::from_str(text).map_err(|error| not_read(&error))? {
+        Value::Object(file) => file,
+        Value::Missing | Value::Null | Value::Text(_) | Value::Other => {
+            return Err(Unusable::NotAnObject);
+        }
+    };
+    is_chatgpt_managed(&file)?;
+    let tokens = file.tokens.object(Member::Tokens)?;
+    let id_token = tokens.id_token.text(Member::IdToken)?;
+    let access_token = tokens.access_token.text(Member::AccessToken)?;
+    let refresh_token = tokens.refresh_token.text(Member::RefreshToken)?;
+    let account_id = tokens.account_id.text(Member::AccountId)?;
+    if !jwt::is_jwt(id_token) {
+        return Err(Unusable::IdTokenNotAJwt);
+    }
+    let last_refresh = file
+        .last_refresh
+        .optional_text(Member::LastRefresh)?
+        .map(|time| OffsetDateTime::parse(time, &Rfc3339))
+        .transpose()
+        .map_err(|_| Unusable::BadLastRefresh)?;
+    let (iat, exp) = jwt::lifetime(access_token);
+
+    Ok(Generation {
+        fingerprint: Fingerprint::new(digest(
+            "authferry: fingerprint",
+            &[id_token, access_token, refresh_token, account_id],
+        )),
+        account: account(account_id),
+        issued: Issued {
+            iat,
+            exp,
+            last_refresh: last_refresh.map(OffsetDateTime::unix_timestamp_nanos),
+        },
+    })
+}
+
+/// The members that matter, as Codex's own type has them.
+#[derive(Deserialize)]
+struct AuthFile<'a> {
+    #[serde(borrow, default)]
+    auth_mode: Value<'a>,
+    #[serde(borrow, default, rename = "OPENAI_API_KEY")]
+    api_key: Value<'a>,
+    #[serde(borrow, default)]
+    tokens: Value<'a, Tokens<'a>>,
+    #[serde(borrow, default)]
+    last_refresh: Value<'a>,
+    #[serde(borrow, default)]
+    personal_access_token: Value<'a>,
+    #[serde(borrow, default)]
+    bedrock_api_key: Value<'a>,
+    #[serde(borrow, default)]
+    bedrock_access_keys: Value<'a>,
+}
+
+#[derive(Deserialize)]
+struct Tokens<'a> {
+    #[serde(borrow, default)]
+    id_token: Value<'a>,
+    #[serde(borrow, default)]
+    access_token: Value<'a>,
+    #[serde(borrow, default)]
+    refresh_token: Value<'a>,
+    #[serde(borrow, default)]
+    account_id: Value<'a>,
+}
+
+fn text(secret: &Secret) -> Result<&str, Unusable> {
+    let bytes = secret.expose();
+    if bytes.len() > MAX_LEN {
+        return Err(Unusable::TooLarge);
+    }
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        return Err(Unusable::Bom);
+    }
+    let text = str::from_utf8(bytes).map_err(|error| match error.error_len() {
+        None => Unusable::Truncated,
+        Some(_) => Unusable::NotUtf8,
+    })?;
+    if text.trim_ascii().is_empty() {
+        return Err(Unusable::Empty);
+    }
+    Ok(text)
+}
+
+/// Keeps of an error what cannot quote the file.
+fn not_read(error: &serde_json::Error) -> Unusable {
+    match error.classify() {
+        Category::Eof => Unusable::Truncated,
+        Category::Syntax | Category::Io => Unusable::NotJson {
+            line: error.line(),
+            column: error.column(),
+        },
+        // Every type is taken and no member is required, so nothing else is left.
+        Category::Data => Unusable::RepeatedMember,
+    }
+}
+
+/// Goes by `auth_mode` and, without one, by the order in which Codex looks: personal
+/// access token, Bedrock, API key, and last `chatgpt`. A key that is set to the empty text counts.
+fn is_chatgpt_managed(file: &AuthFile) -> Result<(), Unusable> {
+    let api_key = file.api_key.optional_text(Member::ApiKey)?;
+    match file.auth_mode.optional_text(Member::AuthMode)? {
+        Some("chatgpt") => Ok(()),
+        Some("apikey") => Err(Unusable::ApiKeyMode),
+        Some("chatgptAuthTokens") => Err(Unusable::ExternalTokens),
+        Some(mode) => Err(OTHER_MODES
+            .into_iter()
+            .find(|known| *known == mode)
+            .map_or(Unusable::UnknownMode, Unusable::OtherMode)),
+        None if file.personal_access_token.is_set() => {
+            Err(Unusable::OtherMode("personalAccessToken"))
+        }
+        None if file.bedrock_api_key.is_set() => Err(Unusable::OtherMode("bedrockApiKey")),
+        None if file.bedrock_access_keys.is_set() => Err(Unusable::OtherMode("bedrockAccessKeys")),
+        None if api_key.is_some() => Err(Unusable::ApiKeyMode),
+        None => Ok(()),
+    }
+}
+
+/// The other modes that Codex knows.
+pub(crate) const OTHER_MODES: [&str; 5] = [
+    "headers",
+    "agentIdentity",
+    "personalAccessToken",
+    "bedrockApiKey",
+    "bedrockAccessKeys",
+];
+
+fn account(id: &str) -> Account {
+    let hash: [u8; 6] = digest("authferry: account", &[id]);
+    Account::new(&hash.map(|byte| format!("{byte:02x}")).concat())
+}
+
+/// Returns the first bytes of a SHA-256 over the texts. The label keeps it apart from
+/// hashes made for another purpose, the lengths keep `["ab", "c"]` apart from
+/// `["a", "bc"]`.
+fn digest<const N: usize>(label: &str, texts: &[&str]) -> [u8; N] {
+    let mut hash = Sha256::new();
+    for text in core::iter::once(&label).chain(texts) {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    let hash = hash.finalize();
+    core::array::from_fn(|at| hash[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::made_up::{self, MARK, jwt, with, with_value, without};
+
+    fn read(file: impl Into<Vec<u8>>) -> Result<Generation, Unusable> {
+        parse(&Secret::new(file.into()))
+    }
+
+    #[test]
+    fn how_a_file_is_written_does_not_matter() {
+        let good = read(made_up::auth_file(1)).expect("a good file");
+        for same in [
+            made_up::auth_file(1).replace('\n', "\r\n"),
+            made_up::auth_file(1).replace(['\n', ' '], ""),
+            format!("\n\t {}\r\n ", made_up::auth_file(1)),
+            with(
+                r#""auth_mode": "chatgpt""#,
+                r#""agent_identity": {"a": ["b"]}"#,
+            ),
+            with_value("OPENAI_API_KEY", r#""a key beside an explicit mode""#),
+            with(
+                "\"tokens\": {",
+                r#""more": [{"deep": 1e3}], "tokens": {"more": null,"#,
+            ),
+            with("refresh-1", r"\u0072efresh\u002d1"),
+        ] {
+            assert_eq!(read(&*same).as_ref(), Ok(&good), "{same}");
+        }
+    }
+
+    #[test]
+    fn the_times_come_from_the_access_token_and_the_file() {
+        let issued = |file: String| read(file).expect("a good file").issued;
+        let all = Issued {
+            iat: Some(1_800_000_001),
+            exp: Some(1_800_864_001),
+            last_refresh: Some(1_795_429_230_123_456_789),
+        };
+        assert_eq!(issued(made_up::auth_file(1)), all);
+        let offset = r#""2026-11-23T12:20:30.123456789+02:00""#;
+        assert_eq!(issued(with_value("last_refresh", offset)), all);
+        let never = Issued {
+            last_refresh: None,
+            ..all
+        };
+        assert_eq!(issued(with_value("last_refresh", "null")), never);
+        assert_eq!(issued(without("last_refresh")), never);
+        let opaque = Issued {
+            iat: None,
+            exp: None,
+            ..all
+        };
+        assert_eq!(issued(with_value("access_token", "\"opaque\"")), opaque);
+    }
+
+    #[test]
+    fn any_other_token_makes_another_fingerprint() {
+        let good = read(made_up::auth_file(1)).expect("a good file");
+        for (name, other) in [
+            ("id_token", jwt("{}")),
+            ("access_token", "opaque".to_owned()),
+            ("refresh_token", "opaque".to_owned()),
+            ("account_id", "another".to_owned()),
+        ] {
+            let other = read(with_value(name, &format!("\"{other}\""))).expect("a good file");
+            assert_ne!(other.fingerprint, good.fingerprint, "{name}");
+            assert_eq!(
+                other.account == good.account,
+                name != "account_id",
+                "{name}"
+            );
+        }
+        let split = |access, refresh| {
+            let file = with_value("access_token", access)
+                .replace(&format!("\"{MARK}-refresh-1\""), refresh);
+            read(file).expect("a good file").fingerprint
+        };
+        assert_ne!(split("\"ab\"", "\"c\""), split("\"a\"", "\"bc\""));
+    }
+
+    /// Receipts carry both from one release to the next.
+    #[test]
+    fn fingerprint_and_account_never_change() {
+        let file = format!(
+            r#"{{"tokens":{{"id_token":"{}","access_token":"b","refresh_token":"c","account_id":"d"}}}}"#,
+            "e30.e30.a"
+        );
+        let generation = read(file).expect("a good file");
+        assert_eq!(generation.fingerprint.to_string(), "360423e9cf1187c9");
+        assert_eq!(generation.account.to_string(), "6e66db54f415");
+    }
+}

@@ -1,0 +1,295 @@
+//! The checks that come before anything is touched.
+
+use std::{
+    fs::{self, Metadata},
+    io::ErrorKind::{NotADirectory, NotFound},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::{fs::Access, io::Errno, process::geteuid};
+
+use crate::{Home, Unfit, config, mounts::is_mount_point};
+
+/// Does as [`Home::preflight`] says, and returns whether the home is there.
+pub(crate) fn preflight(home: &Home) -> Result<bool, Unfit> {
+    let us = geteuid().as_raw();
+    let (path, resolved) = nearest(home.dir())?;
+    let folder = fs::metadata(&resolved).map_err(|error| Unfit::io("examine", path, error))?;
+    if !folder.is_dir() {
+        return Err(Unfit::HomeNotADirectory { path: path.into() });
+    }
+    let there = path == home.dir();
+    if there {
+        check_home(path, &folder, us)?;
+    } else {
+        // The home is missing, and will be made in there.
+        check_writable(path)?;
+    }
+    check_work_tree(home.dir(), &resolved)?;
+    if there {
+        check_file(home.auth_file(), &resolved, &folder, us)?;
+        config::check(&path.join("config.toml"))?;
+    }
+    Ok(there)
+}
+
+/// Returns the home, or the nearest thing above it that is there: as it was named, and
+/// with all links resolved.
+pub(crate) fn nearest(home: &Path) -> Result<(&Path, PathBuf), Unfit> {
+    for path in home.ancestors() {
+        match path.canonicalize() {
+            Ok(resolved) => return Ok((path, resolved)),
+            // A link that leads nowhere: no folder can be made in its place.
+            Err(_) if path.is_symlink() => {
+                return Err(Unfit::HomeNotADirectory { path: path.into() });
+            }
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {}
+            Err(error) => return Err(Unfit::io("examine", path, error)),
+        }
+    }
+    Err(Unfit::HomeNotADirectory { path: home.into() })
+}
+
+/// Refuses a home in a git work tree, whether `.git` is a folder or, as in a submodule or
+/// a linked work tree, a file.
+fn check_work_tree(home: &Path, resolved: &Path) -> Result<(), Unfit> {
+    for root in resolved.ancestors() {
+        let path = root.join(".git");
+        match path.symlink_metadata() {
+            Ok(_) => {
+                return Err(Unfit::InsideGitWorkTree {
+                    path: home.into(),
+                    root: root.into(),
+                });
+            }
+            Err(error) if error.kind() == NotFound => {}
+            Err(error) => return Err(Unfit::io("examine", path, error)),
+        }
+    }
+    Ok(())
+}
+
+fn check_home(path: &Path, folder: &Metadata, us: u32) -> Result<(), Unfit> {
+    let (owner, mode) = (folder.uid(), folder.mode() & 0o7777);
+    let path = path.to_path_buf();
+    if owner != us {
+        return Err(Unfit::HomeNotOurs { path, owner });
+    }
+    if mode & 0o077 != 0 {
+        return Err(Unfit::HomeReadableByOthers { path, mode });
+    }
+    // Root may write whatever the mode says, but the mode says what was meant.
+    if mode & 0o300 != 0o300 {
+        return Err(Unfit::HomeNotWritable { path });
+    }
+    check_writable(&path)
+}
+
+/// Refuses what Codex could not replace, which it notices only after it has spent the
+/// refresh token. Rights for others are no reason: nobody else gets past the home, and
+/// the next write takes them away.
+pub(crate) fn check_file(
+    path: &Path,
+    resolved: &Path,
+    folder: &Metadata,
+    us: u32,
+) -> Result<(), Unfit> {
+    let file = match path.symlink_metadata() {
+        Ok(file) => file,
+        Err(error) if error.kind() == NotFound => return Ok(()),
+        Err(error) => return Err(Unfit::io("examine", path, error)),
+    };
+    let path = path.to_path_buf();
+    if file.is_symlink() {
+        return Err(Unfit::Symlink { path });
+    }
+    if !file.is_file() {
+        return Err(Unfit::NotARegularFile { path });
+    }
+    if file.nlink() != 1 {
+        let links = file.nlink();
+        return Err(Unfit::HardLinked { path, links });
+    }
+    if is_mount_point(&resolved.join(Home::AUTH_FILE), &file, folder) {
+        return Err(Unfit::MountPoint { path });
+    }
+    if file.uid() != us {
+        let owner = file.uid();
+        return Err(Unfit::ForeignOwner { path, owner });
+    }
+    if file.mode() & 0o200 == 0 || !has_access(&path, Access::WRITE_OK)? {
+        return Err(Unfit::ReadOnlyFile { path });
+    }
+    Ok(())
+}
+
+fn check_writable(folder: &Path) -> Result<(), Unfit> {
+    if has_access(folder, Access::WRITE_OK | Access::EXEC_OK)? {
+        Ok(())
+    } else {
+        Err(Unfit::HomeNotWritable {
+            path: folder.into(),
+        })
+    }
+}
+
+/// Asks the kernel, which also knows of read-only file systems, immutable files and
+/// access lists.
+///
+/// It answers for the real user, who is the effective one in a program that is never
+/// set-uid. The call that asks for the effective user is refused by the system call
+/// filters of older container runtimes.
+fn has_access(path: &Path, access: Access) -> Result<bool, Unfit> {
+    match rustix::fs::access(path, access) {
+        Ok(()) => Ok(true),
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(false),
+        Err(error) => Err(Unfit::io("examine", path, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::made_up::{home, name, set_mode};
+
+    fn outcome(home: &Home) -> String {
+        name(home.preflight())
+    }
+
+    fn metadata(path: &Path) -> Metadata {
+        fs::metadata(path).expect("a file")
+    }
+
+    #[test]
+    fn a_usual_home_is_fine_and_left_alone() {
+        let (above, home) = home();
+        for mode in [0o600, 0o640, 0o644, 0o666] {
+            set_mode(home.auth_file(), mode);
+            let before = metadata(home.auth_file());
+            assert_eq!(outcome(&home), "fine");
+            let after = metadata(home.auth_file());
+            assert_eq!(
+                (before.ino(), before.ctime_nsec()),
+                (after.ino(), after.ctime_nsec())
+            );
+        }
+        let link = above.path().join("link");
+        symlink(home.dir(), &link).expect("a link");
+        assert_eq!(outcome(&Home::new(&link).expect("a home")), "fine");
+
+        fs::remove_file(home.auth_file()).expect("a file");
+        assert_eq!(outcome(&home), "fine");
+        assert_eq!(fs::read_dir(home.dir()).expect("a folder").count(), 0);
+        let missing = Home::new(&home.dir().join("a/b")).expect("a home");
+        assert_eq!(outcome(&missing), "fine");
+        assert_eq!(fs::read_dir(home.dir()).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn the_auth_file_must_be_replaceable() {
+        let (above, home) = home();
+        let elsewhere = above.path().join("elsewhere");
+        fs::hard_link(home.auth_file(), &elsewhere).expect("a link");
+        assert_eq!(outcome(&home), "HardLinked");
+
+        fs::remove_file(home.auth_file()).expect("a file");
+        for target in [elsewhere.as_path(), Path::new("/nowhere/at/all")] {
+            symlink(target, home.auth_file()).expect("a link");
+            assert_eq!(outcome(&home), "Symlink");
+            fs::remove_file(home.auth_file()).expect("a link");
+        }
+
+        fs::create_dir(home.auth_file()).expect("a folder");
+        assert_eq!(outcome(&home), "NotARegularFile");
+        fs::remove_dir(home.auth_file()).expect("a folder");
+
+        fs::rename(elsewhere, home.auth_file()).expect("a file");
+        for mode in [0o400, 0o444, 0o466] {
+            set_mode(home.auth_file(), mode);
+            assert_eq!(outcome(&home), "ReadOnlyFile", "{mode:o}");
+        }
+        set_mode(home.auth_file(), 0o600);
+        assert_eq!(outcome(&home), "fine");
+    }
+
+    #[test]
+    fn home_and_file_must_be_ours() {
+        let (_above, home) = home();
+        let folder = metadata(home.dir());
+        let file = |us| name(check_file(home.auth_file(), home.dir(), &folder, us));
+        assert_eq!(file(folder.uid()), "fine");
+        assert_eq!(file(folder.uid() + 1), "ForeignOwner");
+        let dir = |us| name(check_home(home.dir(), &folder, us));
+        assert_eq!(dir(folder.uid()), "fine");
+        assert_eq!(dir(folder.uid() + 1), "HomeNotOurs");
+    }
+
+    #[test]
+    fn the_home_must_be_a_private_writable_folder() {
+        let (_above, home) = home();
+        for mode in [0o755, 0o750, 0o710, 0o701, 0o702, 0o1777] {
+            set_mode(home.dir(), mode);
+            let unfit = home.preflight().expect_err("an open home").to_string();
+            assert!(unfit.contains(&format!("(mode {mode:04o}, ")), "{unfit}");
+        }
+        for mode in [0o500, 0o600] {
+            set_mode(home.dir(), mode);
+            assert_eq!(outcome(&home), "HomeNotWritable", "{mode:o}");
+        }
+        set_mode(home.dir(), 0o700);
+
+        let link = home.dir().join("link");
+        symlink("nowhere", &link).expect("a link");
+        for path in [
+            home.auth_file(),
+            &home.auth_file().join("a/b"),
+            &link,
+            &link.join("a"),
+        ] {
+            let home = Home::new(path).expect("a home");
+            assert_eq!(outcome(&home), "HomeNotADirectory", "{path:?}");
+        }
+    }
+
+    #[test]
+    fn no_home_in_a_work_tree() {
+        let (above, home) = home();
+        let root = above.path().canonicalize().expect("a folder");
+        let missing = Home::new(&above.path().join("a/b")).expect("a home");
+        let link = tempfile::tempdir().expect("a folder");
+        symlink(&root, link.path().join("link")).expect("a link");
+        let linked = Home::new(&link.path().join("link/home")).expect("a home");
+        let git = above.path().join(".git");
+
+        let refused = |home: &Home| {
+            let found = match home.preflight() {
+                Err(Unfit::InsideGitWorkTree { root, .. }) => root,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, root);
+        };
+        let all = [&home, &missing, &linked];
+        for home in all {
+            assert_eq!(outcome(home), "fine");
+        }
+        fs::create_dir(&git).expect("a folder");
+        all.into_iter().for_each(refused);
+        fs::remove_dir(&git).expect("a folder");
+        fs::write(&git, "gitdir: elsewhere").expect("a file");
+        all.into_iter().for_each(refused);
+        fs::rename(&git, home.dir().join(".git")).expect("a file");
+        assert_eq!(outcome(&home), "InsideGitWorkTree");
+        assert_eq!(outcome(&missing), "fine");
+    }
+
+    #[test]
+    fn the_configuration_is_looked_at() {
+        let (_above, home) = home();
+        let config = "cli_auth_credentials_store = \"keyring\"";
+        fs::write(home.dir().join("config.toml"), config).expect("a file");
+        assert_eq!(outcome(&home), "CredentialsStore");
+    }
+}

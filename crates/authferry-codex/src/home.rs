@@ -1,0 +1,262 @@
+//! A Codex home, and the auth file in it.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use authferry_core::Secret;
+
+use crate::{Unfit, checks};
+
+/// A `CODEX_HOME`: the folder in which Codex keeps its auth file.
+///
+/// The folders above it are taken as they are: whoever may rename one of them can put
+/// another home in this one's place at any time. A home that is itself a symbolic link is
+/// followed, and its target is what is checked; only the auth file must not be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    dir: PathBuf,
+    auth_file: PathBuf,
+}
+
+impl Home {
+    /// The auth file's name.
+    pub(crate) const AUTH_FILE: &str = "auth.json";
+
+    /// Names a home. Nothing is looked at, except for the current folder when `dir` is
+    /// relative.
+    ///
+    /// Fails if `dir` is empty, or relative while there is no current folder.
+    pub fn new(dir: &Path) -> io::Result<Self> {
+        let dir = std::path::absolute(dir)?;
+        let auth_file = dir.join(Self::AUTH_FILE);
+        Ok(Self { dir, auth_file })
+    }
+
+    /// Returns the folder, as an absolute path.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the path of the auth file, whether or not it is there.
+    #[must_use]
+    pub fn auth_file(&self) -> &Path {
+        &self.auth_file
+    }
+
+    /// Refuses a home in which Codex would ignore, lose or publish a login. Changes
+    /// nothing.
+    ///
+    /// A missing home is fine, as is a missing auth file. Otherwise the home must be
+    /// ours, writable, closed to everybody else and outside of any git work tree; the
+    /// auth file must be a regular file of ours with one name, writable and not a mount
+    /// point; and `config.toml` must leave the auth file in use. The variants of [`Unfit`]
+    /// say which of these failed, the first one found.
+    pub fn preflight(&self) -> Result<(), Unfit> {
+        checks::preflight(self).map(drop)
+    }
+
+    /// Puts these bytes in the auth file's place, mode 0600, and makes them durable.
+    ///
+    /// Begins with [`preflight`](Self::preflight), and makes a missing home, mode 0700. A
+    /// reader sees the file that was there or the new one, whole; after an error it is
+    /// the former, unless syncing the folder failed. Must not be called while Codex runs,
+    /// which would throw its own rotation away.
+    pub fn place(&self, secret: &Secret) -> Result<(), Unfit> {
+        if !checks::preflight(self)? {
+            self.make()?;
+        }
+        let write = |error| Unfit::io("write", &self.auth_file, error);
+        let mut file = tempfile::Builder::new()
+            .prefix(".authferry-")
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(&self.dir)
+            .map_err(write)?;
+        file.write_all(secret.expose()).map_err(write)?;
+        file.as_file().sync_all().map_err(write)?;
+        // A rename replaces whatever came there since the preflight; it follows no link.
+        file.persist(&self.auth_file)
+            .map_err(|error| write(error.error))?;
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|error| Unfit::io("sync", &self.dir, error))
+    }
+
+    /// Removes the auth file; a missing one is fine.
+    ///
+    /// [`Unfit::Symlink`] and [`Unfit::NotARegularFile`] for what
+    /// [`place`](Self::place) cannot have put there.
+    pub fn remove(&self) -> Result<(), Unfit> {
+        let path = || self.auth_file.clone();
+        let removed = match self.auth_file.symlink_metadata() {
+            Ok(found) if found.is_symlink() => return Err(Unfit::Symlink { path: path() }),
+            Ok(found) if !found.is_file() => return Err(Unfit::NotARegularFile { path: path() }),
+            Ok(_) => fs::remove_file(&self.auth_file),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Unfit::io("remove", path(), error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Makes the home, which was missing a moment ago. If it is there by now then
+    /// somebody else made it, and nobody has checked it.
+    fn make(&self) -> Result<(), Unfit> {
+        let make = |dir: &Path, above: bool| {
+            DirBuilder::new()
+                .mode(0o700)
+                .recursive(above)
+                .create(dir)
+                .map_err(|error| Unfit::io("make", dir, error))
+        };
+        if let Some(above) = self.dir.parent() {
+            make(above, true)?;
+        }
+        make(&self.dir, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::symlink, thread};
+
+    use super::*;
+    use crate::{
+        Look,
+        made_up::{auth_file, home, mode, secret, set_mode},
+    };
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).expect("a folder");
+        let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+        let mut names: Vec<_> = entries
+            .map(|entry| name(entry).into_string().expect("a text"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_home_is_absolute() {
+        let here = std::env::current_dir().expect("a folder");
+        let home = Home::new(Path::new("a/b")).expect("a home");
+        assert_eq!(home.dir(), here.join("a/b"));
+        assert_eq!(home.auth_file(), here.join("a/b/auth.json"));
+        assert!(Home::new(Path::new("")).is_err());
+    }
+
+    #[test]
+    fn a_missing_home_is_made() {
+        let above = tempfile::tempdir().expect("a folder");
+        let home = Home::new(&above.path().join("a/b")).expect("a home");
+        home.place(&secret(2)).expect("a place");
+        assert_eq!(
+            fs::read(home.auth_file()).expect("a file"),
+            auth_file(2).as_bytes()
+        );
+        assert_eq!(mode(home.auth_file()), 0o600);
+        assert_eq!(mode(home.dir()), 0o700);
+        assert_eq!(mode(&above.path().join("a")), 0o700);
+    }
+
+    #[test]
+    fn a_home_that_came_meanwhile_is_not_taken_over() {
+        let (_above, home) = home();
+        let unfit = home.make().expect_err("a home of somebody else's");
+        assert!(matches!(unfit, Unfit::Io { action: "make", .. }), "{unfit}");
+    }
+
+    #[test]
+    fn the_file_is_replaced_and_nothing_else() {
+        let (_above, home) = home();
+        set_mode(home.auth_file(), 0o644);
+        fs::write(home.dir().join("other"), "other").expect("a file");
+        home.place(&secret(2)).expect("a place");
+        assert_eq!(
+            fs::read(home.auth_file()).expect("a file"),
+            auth_file(2).as_bytes()
+        );
+        assert_eq!(mode(home.auth_file()), 0o600);
+        assert_eq!(names(home.dir()), ["auth.json", "other"]);
+    }
+
+    #[test]
+    fn a_reader_never_sees_anything_between() {
+        let (_above, home) = home();
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 0..60 {
+                    home.place(&secret(n % 3)).expect("a place");
+                }
+            });
+            while !writer.is_finished() {
+                let look = home.look().expect("a look");
+                assert!(matches!(look, Look::Usable { .. }), "{look:?}");
+                assert_eq!(mode(home.auth_file()), 0o600);
+                // A temporary file is no less secret than the one that it becomes.
+                for entry in fs::read_dir(home.dir()).expect("a folder") {
+                    let entry = entry.expect("an entry").metadata();
+                    assert!(entry.map_or(true, |it| it.permissions().mode() & 0o7777 == 0o600));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn nothing_is_placed_where_the_preflight_refuses() {
+        let (above, home) = home();
+        let elsewhere = above.path().join("elsewhere");
+        let refused = |variant: &str| {
+            let before = names(home.dir());
+            let unfit = home.place(&secret(2)).expect_err("a refusal");
+            assert!(format!("{unfit:?}").starts_with(variant), "{unfit}");
+            assert_eq!(names(home.dir()), before);
+        };
+
+        fs::hard_link(home.auth_file(), &elsewhere).expect("a link");
+        refused("HardLinked");
+        fs::remove_file(home.auth_file()).expect("a file");
+        symlink(&elsewhere, home.auth_file()).expect("a link");
+        refused("Symlink");
+        assert_eq!(
+            fs::read(&elsewhere).expect("a file"),
+            auth_file(1).as_bytes()
+        );
+        fs::remove_file(home.auth_file()).expect("a link");
+        fs::create_dir(home.auth_file()).expect("a folder");
+        refused("NotARegularFile");
+
+        let missing = Home::new(&above.path().join("a/b")).expect("a home");
+        fs::create_dir(above.path().join(".git")).expect("a folder");
+        let unfit = missing.place(&secret(2)).expect_err("a refusal");
+        assert!(matches!(unfit, Unfit::InsideGitWorkTree { .. }), "{unfit}");
+        assert!(!above.path().join("a").exists());
+    }
+
+    #[test]
+    fn what_was_placed_is_removed_and_nothing_else() {
+        let (above, home) = home();
+        home.remove().expect("a file");
+        assert!(names(home.dir()).is_empty());
+        home.remove().expect("no file");
+
+        let elsewhere = above.path().join("elsewhere");
+        fs::write(&elsewhere, "other").expect("a file");
+        symlink(&elsewhere, home.auth_file()).expect("a link");
+        assert!(matches!(home.remove(), Err(Unfit::Symlink { .. })));
+        fs::remove_file(home.auth_file()).expect("a link");
+        fs::create_dir(home.auth_file()).expect("a folder");
+        assert!(matches!(home.remove(), Err(Unfit::NotARegularFile { .. })));
+        assert!(elsewhere.exists());
+
+        let missing = Home::new(&above.path().join("a/b")).expect("a home");
+        missing.remove().expect("no home");
+    }
+}

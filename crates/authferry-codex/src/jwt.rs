@@ -1,0 +1,89 @@
+//! What is read of a JWT. No signature is checked: neither does Codex.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::value::Value;
+
+/// Returns whether the text is a JWT whose payload is a JSON object.
+pub(crate) fn is_jwt(text: &str) -> bool {
+    payload(text)
+        .is_some_and(|json| matches!(serde_json::from_slice::<Value>(&json), Ok(Value::Object(_))))
+}
+
+/// Returns the claims `iat` and `exp`, in Unix seconds; `None` for a claim that is missing
+/// or no whole number, and for an opaque token.
+pub(crate) fn lifetime(text: &str) -> (Option<i64>, Option<i64>) {
+    #[derive(Deserialize)]
+    struct Iat {
+        iat: Option<i64>,
+    }
+    #[derive(Deserialize)]
+    struct Exp {
+        exp: Option<i64>,
+    }
+
+    let Some(json) = payload(text) else {
+        return (None, None);
+    };
+    // One at a time, so that an odd `iat` cannot hide the `exp` that Codex goes by.
+    let iat = serde_json::from_slice::<Iat>(&json).ok();
+    let exp = serde_json::from_slice::<Exp>(&json).ok();
+    (iat.and_then(|it| it.iat), exp.and_then(|it| it.exp))
+}
+
+/// Returns the decoded second part. As Codex does, this asks for three parts with
+/// something in them and looks at no fourth: a login that Codex accepts must not be
+/// refused here.
+fn payload(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let mut parts = text
+        .split('.')
+        .map(|part| Some(part).filter(|p| !p.is_empty()));
+    let (_header, payload, _signature) = (parts.next()??, parts.next()??, parts.next()??);
+    let mut json = Zeroizing::new(Vec::new());
+    URL_SAFE_NO_PAD.decode_vec(payload, &mut json).ok()?;
+    Some(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::made_up::jwt;
+
+    #[test]
+    fn a_jwt_is_told_from_other_texts() {
+        assert!(is_jwt(&jwt("{}")));
+        assert!(is_jwt(&format!("{}.more", jwt(r#"{"exp":1}"#))));
+        let good = jwt("{}");
+        let (header, rest) = good.split_once('.').expect("three parts");
+        let (payload, signature) = rest.split_once('.').expect("three parts");
+        for bad in [
+            String::new(),
+            "opaque".to_owned(),
+            "..".to_owned(),
+            format!("{header}.{payload}"),
+            format!("{header}.{payload}."),
+            format!(".{payload}.{signature}"),
+            format!("{header}..{signature}"),
+            format!("{header}.{payload}==.{signature}"),
+            format!("{header}.+/+/.{signature}"),
+            jwt("not JSON"),
+            jwt("[]"),
+            jwt(r#""text""#),
+        ] {
+            assert!(!is_jwt(&bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_claim_is_read_for_itself() {
+        let of = |claims: &str| lifetime(&jwt(claims));
+        assert_eq!(of(r#"{"iat":1,"exp":2}"#), (Some(1), Some(2)));
+        assert_eq!(of(r#"{"exp":2}"#), (None, Some(2)));
+        assert_eq!(of(r#"{"iat":1.5,"exp":2}"#), (None, Some(2)));
+        assert_eq!(of(r#"{"iat":1,"exp":"2"}"#), (Some(1), None));
+        assert_eq!(of(r#"{"iat":null,"exp":null}"#), (None, None));
+        assert_eq!(lifetime("opaque"), (None, None));
+    }
+}

@@ -1,0 +1,155 @@
+//! Breaks the wire between a caller and a store.
+
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use authferry_core::{
+    CasError, ErrorKind, Guarantees, Secret, SecretStore, Stamp, StoreError, Stored, Version,
+};
+
+/// What happens to one swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing: the swap and its answer pass.
+    Pass,
+    /// The swap passes, this much later.
+    Delay(Duration),
+    /// The swap never reaches the store, and the caller is told so:
+    /// [`CasError::Refused`].
+    Refused(ErrorKind),
+    /// The swap never reaches the store, and the caller cannot know:
+    /// [`CasError::Ambiguous`].
+    Lost,
+    /// The store does the swap and answers; the answer is lost:
+    /// [`CasError::Ambiguous`].
+    ReplyLost,
+}
+
+/// A store behind a wire that fails by a script.
+///
+/// Each swap takes the next fault; after the last one all pass. Reads always do.
+pub struct Faulty {
+    inner: Box<dyn SecretStore>,
+    script: Mutex<Box<dyn Iterator<Item = Fault> + Send>>,
+}
+
+impl Faulty {
+    /// Puts `script` between the caller and `inner`.
+    #[must_use]
+    pub fn new(
+        inner: Box<dyn SecretStore>,
+        script: impl IntoIterator<Item = Fault, IntoIter: Send + 'static>,
+    ) -> Self {
+        Self {
+            inner,
+            script: Mutex::new(Box::new(script.into_iter())),
+        }
+    }
+
+    fn next_fault(&self) -> Fault {
+        self.script
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
+            .unwrap_or(Fault::Pass)
+    }
+
+    fn injected(&self, kind: ErrorKind) -> StoreError {
+        StoreError {
+            kind,
+            operation: "write",
+            store: self.to_string(),
+            source: Some("injected fault".into()),
+        }
+    }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Faulty({:?})", self.inner)
+    }
+}
+
+#[async_trait]
+impl SecretStore for Faulty {
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+
+    async fn read(&self) -> Result<Option<Stored>, StoreError> {
+        self.inner.read().await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: Option<&Version>,
+        new: &Secret,
+        stamp: &Stamp,
+    ) -> Result<Version, CasError> {
+        let ambiguous = || CasError::Ambiguous(self.injected(ErrorKind::Unavailable));
+        match self.next_fault() {
+            Fault::Pass => {}
+            Fault::Delay(time) => tokio::time::sleep(time).await,
+            Fault::Refused(kind) => return Err(CasError::Refused(self.injected(kind))),
+            Fault::Lost => return Err(ambiguous()),
+            Fault::ReplyLost => {
+                // Whatever the answer was, nobody gets to see it.
+                drop(self.inner.compare_and_swap(expected, new, stamp).await);
+                return Err(ambiguous());
+            }
+        }
+        self.inner.compare_and_swap(expected, new, stamp).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use authferry_core::{Origin, WriteId};
+
+    use super::*;
+    use crate::MemoryStore;
+
+    #[tokio::test]
+    async fn each_swap_takes_the_next_fault_and_only_reply_lost_lands() {
+        let store = MemoryStore::new("faulty");
+        let faulty = Faulty::new(
+            Box::new(store.clone()),
+            [
+                Fault::Refused(ErrorKind::Throttled),
+                Fault::Lost,
+                Fault::ReplyLost,
+                Fault::Pass,
+            ],
+        );
+        let login = Secret::new(b"made-up".to_vec());
+        let stamp = Stamp {
+            id: WriteId { trip: 1, number: 1 },
+            count: 1,
+            origin: Origin::Seed,
+            writer: "a test".into(),
+        };
+        let swap = || faulty.compare_and_swap(None, &login, &stamp);
+
+        let refused = swap().await;
+        assert!(
+            matches!(&refused, Err(CasError::Refused(e)) if e.kind == ErrorKind::Throttled),
+            "{refused:?}"
+        );
+        assert!(matches!(swap().await, Err(CasError::Ambiguous(_))));
+        assert!(faulty.read().await.expect("reads pass").is_none());
+        assert!(matches!(swap().await, Err(CasError::Ambiguous(_))));
+        let landed = faulty.read().await.expect("reads pass").expect("it landed");
+        assert_eq!(swap().await.expect("one write"), landed.version);
+        assert_eq!(store.history().len(), 1);
+    }
+}

@@ -1,0 +1,152 @@
+//! What restore leaves for persist.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use authferry_codex::Home;
+use authferry_core::{Account, Base, Generation, Issued, NotAFingerprint, Version};
+use serde::{Deserialize, Serialize};
+
+const NAME: &str = "authferry-receipt.json";
+
+/// Which generation the auth file descends from. No secret: fingerprints and versions.
+///
+/// It lies in the home, beside the file it speaks of, from the moment the file is placed
+/// until its login is known to be safe, and follows every write that lands. Whoever can
+/// change it can change the auth file as well; what it says is checked by the store's swap.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Lines")]
+pub struct Receipt {
+    /// The store's address.
+    pub store: String,
+    /// What the next swap is to sit on.
+    pub base: Base,
+    /// Whether there was no auth file before: then persist removes it again.
+    pub placed: bool,
+    /// When this was written, in Unix seconds.
+    pub time: u64,
+}
+
+impl Receipt {
+    pub(crate) fn new(store: String, base: Base, placed: bool) -> Self {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            store,
+            base,
+            placed,
+            time: now.as_secs(),
+        }
+    }
+
+    /// Reads the receipt that a home holds; `None` if it holds none. `InvalidData` when it
+    /// is not one that was written here.
+    pub fn read(home: &Home) -> io::Result<Option<Self>> {
+        match fs::read(path(home)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn write(&self, home: &Home) -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".authferry-receipt-")
+            .permissions(fs::Permissions::from_mode(0o600))
+            .tempfile_in(home.dir())?;
+        serde_json::to_writer(&mut file, &Lines::from(self))?;
+        file.persist(path(home))?;
+        Ok(())
+    }
+
+    pub(crate) fn remove(home: &Home) -> io::Result<()> {
+        match fs::remove_file(path(home)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A receipt as it is written down.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lines {
+    store: String,
+    version: String,
+    fingerprint: String,
+    account: String,
+    /// The access token's, in Unix seconds.
+    iat: Option<i64>,
+    /// The access token's, in Unix seconds.
+    exp: Option<i64>,
+    /// In Unix nanoseconds.
+    last_refresh: Option<i128>,
+    count: u64,
+    placed: bool,
+    time: u64,
+}
+
+impl From<&Receipt> for Lines {
+    fn from(receipt: &Receipt) -> Self {
+        let Base {
+            version,
+            generation,
+            count,
+        } = &receipt.base;
+        Self {
+            store: receipt.store.clone(),
+            version: version.to_string(),
+            fingerprint: generation.fingerprint.to_string(),
+            account: generation.account.to_string(),
+            iat: generation.issued.iat,
+            exp: generation.issued.exp,
+            last_refresh: generation.issued.last_refresh,
+            count: *count,
+            placed: receipt.placed,
+            time: receipt.time,
+        }
+    }
+}
+
+impl TryFrom<Lines> for Receipt {
+    type Error = NotAFingerprint;
+
+    fn try_from(lines: Lines) -> Result<Self, Self::Error> {
+        let Lines {
+            iat,
+            exp,
+            last_refresh,
+            ..
+        } = lines;
+        let generation = Generation {
+            fingerprint: lines.fingerprint.parse()?,
+            account: Account::new(&lines.account),
+            issued: Issued {
+                iat,
+                exp,
+                last_refresh,
+            },
+        };
+        let version = Version::new(&lines.version);
+        let base = Base {
+            version,
+            generation,
+            count: lines.count,
+        };
+        Ok(Self {
+            store: lines.store,
+            base,
+            placed: lines.placed,
+            time: lines.time,
+        })
+    }
+}
+
+fn path(home: &Home) -> PathBuf {
+    home.dir().join(NAME)
+}

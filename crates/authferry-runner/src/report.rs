@@ -1,0 +1,93 @@
+//! What became of a login, as facts: how it is told is the command's affair.
+
+use std::{io, path::PathBuf, time::SystemTime};
+
+use authferry_codex::{Unfit, Unusable};
+use authferry_core::{Base, Fingerprint, Outcome, StoreError, Version};
+
+/// Everything that is known at the end of a trip. Holds no secret.
+#[derive(Debug)]
+pub struct Report {
+    /// How the trip ended.
+    pub outcome: Outcome,
+    /// How the command ended, if the trip came to that.
+    pub command: Option<CommandEnd>,
+    /// The number of the first signal that asked the job to end.
+    pub signal: Option<i32>,
+    /// How the file came to carry the login.
+    pub placement: Option<Placement>,
+    /// What the store holds, as far as this trip knows.
+    pub base: Option<Base>,
+    /// What this trip wrote to the store, in order.
+    pub writes: Vec<Written>,
+    /// The files in which something was kept that the store does not hold as current.
+    pub rescued: Vec<PathBuf>,
+    /// Why something could not be kept.
+    pub rescue_error: Option<io::Error>,
+    /// The last thing that the store complained of.
+    pub store_error: Option<StoreError>,
+    /// What is wrong with the value in the store.
+    pub stored_unusable: Option<Unusable>,
+    /// What is wrong with the auth file's content.
+    pub file_unusable: Option<Unusable>,
+    /// What is wrong with the auth file or the home itself.
+    pub unfit: Option<Unfit>,
+    /// Why there is no receipt, or an old one.
+    pub receipt_error: Option<io::Error>,
+    /// How many processes that the command left behind had to be ended.
+    pub ended: usize,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub enum CommandEnd {
+    /// With this code; 128 + n for signal n.
+    Exited(u8),
+    /// It could not be started.
+    NotStarted(io::Error),
+    /// A signal came before it was started.
+    Cancelled,
+}
+
+/// How the auth file came to carry the login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// It was written from the store.
+    Placed,
+    /// It carried the store's generation already.
+    Kept,
+    /// It was newer than the store, which took it over.
+    Adopted,
+}
+
+/// One write that landed.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The store's name for it.
+    pub version: Version,
+    /// The generation.
+    pub fingerprint: Fingerprint,
+    /// When its landing was known.
+    pub at: SystemTime,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        Self {
+            outcome: Outcome::Unchanged,
+            command: None,
+            signal: None,
+            placement: None,
+            base: None,
+            writes: Vec::new(),
+            rescued: Vec::new(),
+            rescue_error: None,
+            store_error: None,
+            stored_unusable: None,
+            file_unusable: None,
+            unfit: None,
+            receipt_error: None,
+            ended: 0,
+        }
+    }
+}

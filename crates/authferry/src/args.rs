@@ -1,0 +1,157 @@
+//! What can be typed.
+#![expect(clippy::doc_markdown, reason = "the comments are the help texts")]
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Carry a ChatGPT login of Codex from one ephemeral CI job to the next.
+#[derive(Debug, Parser)]
+#[command(
+    name = "authferry",
+    bin_name = "authferry",
+    version,
+    max_term_width = 100,
+    next_line_help = false
+)]
+#[command(after_help = "Exit codes: the command's own when the login is safe; \
+    120 not persisted, kept in a file; 121 not persisted, lost; 122 superseded by somebody else's; \
+    124 refused; 125 store or configuration failed; 126 command not executable; \
+    127 command not found; 2 usage")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Where the login is kept [default: $AUTHFERRY_STORE, or a file in the state folder]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) store: Option<String>,
+    /// The home of Codex [default: $CODEX_HOME, or ~/.codex]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) codex_home: Option<PathBuf>,
+    /// Where to keep a login that the store will not hold [default: a folder in the state folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) rescue_dir: Option<PathBuf>,
+    /// Print the outcome as JSON on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Write the outcome as JSON to a file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Say nothing unless something is wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Tell each write as well
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Restore the login, run a command, and persist what Codex wrote, even while it runs
+    Run(Run),
+    /// Place the login in the home of Codex, and leave a receipt for `persist`
+    Restore(Restore),
+    /// Put what Codex wrote since `restore` into the store
+    Persist(Persist),
+    /// Put a fresh login into the store
+    Seed(Seed),
+    /// Show what the store holds
+    Status(Status),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) restoring: Restoring,
+    #[command(flatten)]
+    pub(crate) persisting: Persisting,
+    /// How long processes may stay that the command leaves behind
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
+    pub(crate) linger: Duration,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) restoring: Restoring,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Persist {
+    #[command(flatten)]
+    pub(crate) persisting: Persisting,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Seed {
+    /// The auth file to be put into the store, or `-` for standard input
+    pub(crate) file: PathBuf,
+    /// Put it over what the store holds
+    #[arg(long)]
+    pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Exit with 1 if the login needs attention: for monitors
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restoring {
+    /// Let go of an auth file that is unusable, of another account, or not known to be older
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Fill an empty store from this environment variable; a filled one is not touched
+    #[arg(long, value_name = "VAR")]
+    pub(crate) seed_from_env: Option<String>,
+    /// Go on although the repository is public, or the change comes from a fork
+    #[arg(long)]
+    pub(crate) allow_untrusted: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Persisting {
+    /// Persist a login of another account than was restored
+    #[arg(long)]
+    pub(crate) allow_account_change: bool,
+    /// Whose login stays current when the store moved meanwhile
+    #[arg(long, value_name = "WHOSE", value_enum, default_value_t = OnConflict::Newest)]
+    pub(crate) on_conflict: OnConflict,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// How long the store may take
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1m")]
+    pub(crate) patience: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OnConflict {
+    /// The later-issued one; a reseed always stays
+    Newest,
+    /// The one in the store
+    Theirs,
+}

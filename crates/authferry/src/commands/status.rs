@@ -1,0 +1,165 @@
+//! `status`: what the store holds.
+
+use std::{fmt::Write, time::Duration};
+
+use authferry_core::{Generation, Origin, Stored};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::args::{Global, Status};
+use crate::commands::block_on;
+use crate::ending::{Ending, Result};
+use crate::plan::Plan;
+use crate::{exit, telling};
+
+pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
+    let plan = Plan::new(global)?;
+    let held = block_on(plan.store.read())?.map_err(|error| telling::store(&error))?;
+    let Some(stored) = held else {
+        let what = format!("{} holds no login yet", plan.store);
+        return Err(Ending::bad(exit::FAILED, "empty", what)
+            .hint("put one there with `authferry seed FILE`")
+            .into());
+    };
+    let generation = authferry_codex::parse(&stored.secret).map_err(|why| {
+        let what = format!("what {} holds is unusable: {why}", plan.store);
+        Ending::bad(exit::FAILED, "unusable", what)
+            .hint("put a fresh login over it with `authferry seed --replace FILE`")
+    })?;
+    Ok(told(
+        &plan,
+        args,
+        &stored,
+        &generation,
+        OffsetDateTime::now_utc(),
+    ))
+}
+
+fn told(
+    plan: &Plan,
+    args: &Status,
+    stored: &Stored,
+    generation: &Generation,
+    now: OffsetDateTime,
+) -> Ending {
+    let ends = generation
+        .issued
+        .exp
+        .and_then(|exp| OffsetDateTime::from_unix_timestamp(exp).ok());
+    let refreshed = generation
+        .issued
+        .last_refresh
+        .and_then(|nanoseconds| OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok());
+    let stamp = stored.stamp.as_ref();
+    let written = match stamp.map(|stamp| (stamp.origin, &stamp.writer)) {
+        None => "by hand".to_owned(),
+        Some((Origin::Seed, writer)) => format!("seeded by {writer}"),
+        Some((Origin::Rotation, writer)) => format!("persisted by {writer}"),
+    };
+    let mut ending = Ending::good("held", "");
+    let mut row = |name: &str, value: &dyn std::fmt::Display| {
+        ending.lines.push(format!("{name:<13} {value}"));
+    };
+    row("store", &plan.store);
+    row("login", &generation.fingerprint);
+    row("account", &generation.account);
+    row("version", &stored.version);
+    if let Some(stamp) = stamp {
+        row("generation", &stamp.count);
+    }
+    row("written", &written);
+    row(
+        "access token",
+        &ends.map_or_else(|| "tells no end".to_owned(), |at| ending_at(at, now)),
+    );
+    row(
+        "last refresh",
+        &refreshed.map_or_else(|| "unknown".to_owned(), text),
+    );
+    if args.check && ends.is_some_and(|ends| ends <= now) {
+        ending.failed = true;
+        ending.code = exit::ATTENTION;
+        ending.outcome = "attention";
+        ending.message = format!(
+            "login {} is in {}, but its access token has ended",
+            generation.fingerprint, plan.store
+        );
+        ending = ending.hint("let a job rotate it: `authferry run -- codex exec …`");
+    }
+    ending
+        .fact("store", plan.store.to_string())
+        .fact("fingerprint", generation.fingerprint.to_string())
+        .fact("account", generation.account.to_string())
+        .fact("version", stored.version.to_string())
+        .fact("generation", stamp.map(|stamp| stamp.count))
+        .fact("origin", stamp.map(|stamp| stamp.origin.to_string()))
+        .fact("writer", stamp.map(|stamp| stamp.writer.clone()))
+        .fact("access_token_ends", ends.map(text))
+        .fact("last_refresh", refreshed.map(text))
+}
+
+fn text(at: OffsetDateTime) -> String {
+    let seconds = at.replace_nanosecond(0).unwrap_or(at);
+    seconds.format(&Rfc3339).unwrap_or_default()
+}
+
+fn ending_at(ends: OffsetDateTime, now: OffsetDateTime) -> String {
+    let mut line = String::new();
+    let distance = (ends - now).unsigned_abs();
+    let words = if ends > now {
+        ("ends", "in ", "")
+    } else {
+        ("ended", "", " ago")
+    };
+    // Writing to a string cannot fail.
+    write!(
+        line,
+        "{} {}, {}{}{}",
+        words.0,
+        text(ends),
+        words.1,
+        rounded(distance),
+        words.2
+    )
+    .ok();
+    line
+}
+
+/// The span in its largest unit alone: nobody plans by the seconds of ten days.
+fn rounded(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_in_their_largest_unit() {
+        let told = |seconds| rounded(Duration::from_secs(seconds));
+        assert_eq!(
+            [told(1), told(59), told(60)],
+            ["1 second", "59 seconds", "1 minute"]
+        );
+        assert_eq!([told(7200), told(86_400 * 10 - 1)], ["2 hours", "9 days"]);
+    }
+
+    #[test]
+    fn a_token_that_has_ended_is_told_so() {
+        let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).expect("a time");
+        assert_eq!(
+            ending_at(at(3600), at(0)),
+            "ends 1970-01-01T01:00:00Z, in 1 hour"
+        );
+        assert_eq!(
+            ending_at(at(0), at(120)),
+            "ended 1970-01-01T00:00:00Z, 2 minutes ago"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! `run`, `restore`, `persist`: the round trip, in one process or in two.
+
+use std::{ffi::OsString, process};
+
+use authferry_codex::Home;
+use authferry_core::{Outcome, Refusal};
+use authferry_runner::{NotBegun, Receipt, Report, Signals};
+
+use crate::args::{Global, Persist, Restore, Restoring, Run};
+use crate::commands::{block_on, seed};
+use crate::ending::{Ending, Result};
+use crate::plan::{JobTerms, Plan};
+use crate::{env, exit, telling};
+
+pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
+    let plan = Plan::new(global)?;
+    plan.trust(&args.restoring)?;
+    let home = plan.home(global)?;
+    let terms = JobTerms {
+        replace: args.restoring.replace,
+        linger: args.linger,
+        ..JobTerms::from(&args.persisting)
+    };
+    let job = plan.job(&home, &terms);
+    let program = args.command.first().cloned().unwrap_or_default();
+    let report = block_on(async {
+        let mut signals = install()?;
+        let trip = async |signals: &mut Signals| {
+            authferry_runner::run(
+                &job,
+                command(&args.command, &args.restoring, &home),
+                signals,
+            )
+            .await
+        };
+        let report = trip(&mut signals).await;
+        match first_seed(&plan, &terms, &args.restoring, report).await? {
+            Some(report) => Ok(report),
+            None => begun(trip(&mut signals).await),
+        }
+    })??;
+    Ok(telling::trip(&job, &report, Some(&program)))
+}
+
+pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
+    let plan = Plan::new(global)?;
+    plan.trust(&args.restoring)?;
+    let home = plan.home(global)?;
+    let terms = JobTerms {
+        replace: args.restoring.replace,
+        patience: args.common.patience,
+        ..JobTerms::default()
+    };
+    let job = plan.job(&home, &terms);
+    let report = block_on(async {
+        let mut signals = install()?;
+        let report = authferry_runner::restore(&job, &mut signals).await;
+        match first_seed(&plan, &terms, &args.restoring, report).await? {
+            Some(report) => Ok(report),
+            None => begun(authferry_runner::restore(&job, &mut signals).await),
+        }
+    })??;
+    Ok(telling::trip(&job, &report, None))
+}
+
+pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
+    let plan = Plan::new(global)?;
+    let home = plan.home_as_left(global)?;
+    let receipt = receipt(&plan, &home)?;
+    let terms = JobTerms::from(&args.persisting);
+    let job = plan.job(&home, &terms);
+    let report = block_on(async {
+        let mut signals = install()?;
+        begun(authferry_runner::persist(&job, &receipt, &mut signals).await)
+    })??;
+    Ok(telling::trip(&job, &report, None))
+}
+
+/// The command as it was typed, with the home that was made ready for it and without the
+/// variable that holds a login.
+fn command(typed: &[OsString], restoring: &Restoring, home: &Home) -> process::Command {
+    let mut words = typed.iter();
+    let mut command = process::Command::new(words.next().map_or("".as_ref(), OsString::as_os_str));
+    command.args(words).env("CODEX_HOME", home.dir());
+    if let Some(variable) = &restoring.seed_from_env {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Fills an empty store from the environment if that was asked for; `None` then says that
+/// the trip is to be made again.
+async fn first_seed(
+    plan: &Plan,
+    terms: &JobTerms,
+    restoring: &Restoring,
+    report: std::result::Result<Report, NotBegun>,
+) -> Result<Option<Report>> {
+    let report = begun(report)?;
+    let empty = report.outcome == Outcome::Refused(Refusal::NothingStored);
+    let (true, Some(variable)) = (empty, &restoring.seed_from_env) else {
+        return Ok(Some(report));
+    };
+    let Some(value) = env::named(variable) else {
+        let what = format!(
+            "{} holds no login yet, and {variable} is not set",
+            plan.store
+        );
+        return Err(Ending::refused(exit::FAILED, what).into());
+    };
+    seed::from_env(plan, terms, variable, value).await?;
+    Ok(None)
+}
+
+fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
+    let receipt = Receipt::read(home).map_err(|error| {
+        let what = format!(
+            "the receipt in {} cannot be read: {error}",
+            home.dir().display()
+        );
+        Ending::refused(exit::REFUSED, what).hint(ADOPT)
+    })?;
+    let Some(receipt) = receipt else {
+        let what = format!(
+            "{} holds no receipt of `authferry restore`",
+            home.dir().display()
+        );
+        return Err(Ending::refused(exit::REFUSED, what).hint(ADOPT).into());
+    };
+    if receipt.store != plan.store.to_string() {
+        let what = format!(
+            "the login was restored from {}, not from {}",
+            receipt.store, plan.store
+        );
+        let hint = format!("use `--store {}`", receipt.store);
+        return Err(Ending::refused(exit::REFUSED, what).hint(hint).into());
+    }
+    Ok(receipt)
+}
+
+const ADOPT: &str = "run `authferry restore` there: it puts a newer auth file into the store";
+
+/// From here on no signal ends this process by itself.
+fn install() -> Result<Signals> {
+    Signals::install().map_err(|error| {
+        Ending::refused(exit::FAILED, "the system gives no signals")
+            .because(&error)
+            .into()
+    })
+}
+
+fn begun(report: std::result::Result<Report, NotBegun>) -> Result<Report> {
+    Ok(report.map_err(|error| match error {
+        NotBegun::Unfit(unfit) => telling::unfit(&unfit),
+        NotBegun::System(_) => Ending::refused(exit::FAILED, &error).because(&error),
+    })?)
+}

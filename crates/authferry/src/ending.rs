@@ -1,0 +1,157 @@
+//! The end of every command: what is told to people and to programs, and the exit code.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::args::Global;
+
+/// What there is to tell at the end. Holds no secret.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    pub(crate) code: u8,
+    /// One word for programs: `persisted`, `refused`, …
+    pub(crate) outcome: &'static str,
+    /// What happened to the login, then what is wrong, if something is.
+    pub(crate) message: String,
+    /// Whether something is wrong.
+    pub(crate) failed: bool,
+    /// What lies below, from the nearest to the farthest.
+    pub(crate) causes: Vec<String>,
+    /// Next steps that work.
+    pub(crate) hints: Vec<String>,
+    /// What should be known although the login is safe.
+    pub(crate) warnings: Vec<String>,
+    /// What only `--verbose` tells.
+    pub(crate) details: Vec<String>,
+    /// What `status` prints to standard output.
+    pub(crate) lines: Vec<String>,
+    /// More for programs.
+    pub(crate) facts: Map<String, Value>,
+}
+
+/// A command's failure is told in the same way as its success.
+pub(crate) type Result<T> = std::result::Result<T, Box<Ending>>;
+
+impl Ending {
+    pub(crate) fn good(outcome: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            message: message.into(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn bad(code: u8, outcome: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            outcome,
+            message: message.into(),
+            failed: true,
+            ..Self::default()
+        }
+    }
+
+    /// Nothing was touched.
+    pub(crate) fn refused(code: u8, what: impl std::fmt::Display) -> Self {
+        Self::bad(code, "refused", format!("nothing was touched: {what}"))
+    }
+
+    /// Adds the chain of causes below an error.
+    pub(crate) fn because(mut self, error: &dyn std::error::Error) -> Self {
+        let mut source = error.source();
+        while let Some(error) = source {
+            self.causes.push(error.to_string());
+            source = error.source();
+        }
+        self
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    pub(crate) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.facts.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Tells it all, and returns the exit code.
+    ///
+    /// A stream that nobody reads any more is no reason to fail: the login matters more.
+    pub(crate) fn tell(self, global: &Global) -> ExitCode {
+        let mut code = self.code;
+        let mut err = io::stderr().lock();
+        err.write_all(self.for_people(global).as_bytes()).ok();
+        let mut out = io::stdout().lock();
+        if global.json {
+            writeln!(out, "{:#}", self.for_programs()).ok();
+        } else {
+            for line in &self.lines {
+                writeln!(out, "{line}").ok();
+            }
+        }
+        if let Some(path) = &global.report
+            && let Err(error) = fs::write(path, format!("{:#}\n", self.for_programs()))
+        {
+            writeln!(
+                err,
+                "error: the report cannot be written to {}: {error}",
+                path.display()
+            )
+            .ok();
+            if code == crate::exit::OK {
+                code = crate::exit::FAILED;
+            }
+        }
+        ExitCode::from(code)
+    }
+
+    fn for_people(&self, global: &Global) -> String {
+        let mut text = String::new();
+        let label = if self.failed { "error" } else { "authferry" };
+        if !self.message.is_empty() && (self.failed || !global.quiet) {
+            lines(&mut text, &format!("{label}: "), &self.message);
+        }
+        for cause in &self.causes {
+            lines(&mut text, "  caused by: ", cause);
+        }
+        for detail in self.details.iter().filter(|_| global.verbose) {
+            lines(&mut text, "  ", detail);
+        }
+        for warning in &self.warnings {
+            lines(&mut text, "warning: ", warning);
+        }
+        if !self.hints.is_empty() {
+            text.push('\n');
+        }
+        for hint in &self.hints {
+            lines(&mut text, "hint: ", hint);
+        }
+        text
+    }
+
+    fn for_programs(&self) -> Value {
+        let mut all = Map::from_iter([
+            ("outcome".to_owned(), json!(self.outcome)),
+            ("exit_code".to_owned(), json!(self.code)),
+            ("message".to_owned(), json!(self.message)),
+            ("causes".to_owned(), json!(self.causes)),
+            ("warnings".to_owned(), json!(self.warnings)),
+            ("hints".to_owned(), json!(self.hints)),
+        ]);
+        all.extend(self.facts.clone());
+        Value::Object(all)
+    }
+}
+
+fn lines(text: &mut String, label: &str, message: &str) {
+    // Writing to a string cannot fail.
+    writeln!(text, "{label}{message}").ok();
+}

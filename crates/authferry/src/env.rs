@@ -1,0 +1,95 @@
+//! Every environment variable that is read, and the only place where that is done.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+use authferry_codex::{OVERRIDES, Override};
+
+/// The environment, as far as it matters.
+#[derive(Debug)]
+pub(crate) struct Env {
+    /// `AUTHFERRY_STORE`: the store's address.
+    pub(crate) store: Option<String>,
+    /// `CODEX_HOME`, as Codex reads it.
+    pub(crate) codex_home: Option<PathBuf>,
+    /// `HOME`: the default Codex home and the default state folder lie in it.
+    pub(crate) home: Option<PathBuf>,
+    /// `XDG_STATE_HOME`: the default store and the rescue folder lie in it.
+    pub(crate) state_home: Option<PathBuf>,
+    /// Those set of the variables under which Codex does not run on the auth file.
+    pub(crate) overrides: Vec<Override>,
+    /// What CI systems tell of the job.
+    pub(crate) job: BTreeMap<&'static str, String>,
+}
+
+/// What GitHub and GitLab tell of a job, of which the trust check and the writer's name
+/// are made.
+const JOB: &[&str] = &[
+    "CI_JOB_URL",
+    "CI_MERGE_REQUEST_SOURCE_PROJECT_ID",
+    "CI_PROJECT_ID",
+    "CI_PROJECT_VISIBILITY",
+    "GITHUB_EVENT_PATH",
+    "GITHUB_REPOSITORY",
+    "GITHUB_RUN_ATTEMPT",
+    "GITHUB_RUN_ID",
+    "GITHUB_SERVER_URL",
+];
+
+impl Env {
+    pub(crate) fn read() -> Self {
+        let text = |name| given(name).and_then(|value| value.into_string().ok());
+        let path = |name| given(name).map(PathBuf::from);
+        Self {
+            store: text("AUTHFERRY_STORE"),
+            codex_home: path("CODEX_HOME"),
+            home: path("HOME"),
+            state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
+            overrides: OVERRIDES
+                .iter()
+                .copied()
+                .filter(|o| given(o.variable).is_some())
+                .collect(),
+            job: JOB
+                .iter()
+                .filter_map(|&name| Some((name, text(name)?)))
+                .collect(),
+        }
+    }
+
+    /// Who writes: the CI job's address, or the host's name.
+    pub(crate) fn writer(&self) -> String {
+        let github = || {
+            let [server, repository, run] =
+                ["GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"]
+                    .map(|name| self.job.get(name));
+            let attempt = self
+                .job
+                .get("GITHUB_RUN_ATTEMPT")
+                .map_or("1", String::as_str);
+            Some(format!(
+                "{}/{}/actions/runs/{}/attempts/{attempt}",
+                server?, repository?, run?
+            ))
+        };
+        let host = || {
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned()
+        };
+        self.job
+            .get("CI_JOB_URL")
+            .cloned()
+            .or_else(github)
+            .unwrap_or_else(host)
+    }
+}
+
+/// Returns the value of a variable that the user names; such a variable may hold a login.
+pub(crate) fn named(name: &str) -> Option<OsString> {
+    given(name)
+}
+
+fn given(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}

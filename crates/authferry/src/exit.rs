@@ -1,0 +1,28 @@
+//! The exit codes, in one place.
+//!
+//! `run` gives the command's own code (128 + n when signal n ended it) whenever the login
+//! is safe; a code from here says that something else matters more. A command can exit
+//! with these numbers as well: `--report` tells them apart.
+
+/// The login is safe, or nothing had to be done.
+pub const OK: u8 = 0;
+/// `status --check`: the login in the store needs somebody's attention.
+pub const ATTENTION: u8 = 1;
+/// The command line makes no sense; clap exits with it by itself.
+pub const USAGE: u8 = 2;
+/// The login was not persisted, and is kept in a file.
+pub const RESCUED: u8 = 120;
+/// The login was not persisted, and could not be kept.
+pub const LOST: u8 = 121;
+/// Somebody else's generation is current, and ours is kept.
+pub const SUPERSEDED: u8 = 122;
+/// A claim was not obtained in time.
+pub const NO_CLAIM: u8 = 123;
+/// Refused by preflight or the trust check, before anything was touched.
+pub const REFUSED: u8 = 124;
+/// The store or the configuration failed before the command ran.
+pub const FAILED: u8 = 125;
+/// The command cannot be executed.
+pub const NOT_EXECUTABLE: u8 = 126;
+/// There is no such command.
+pub const NOT_FOUND: u8 = 127;

@@ -1,0 +1,5 @@
+//! See `authferry --help`.
+
+fn main() -> std::process::ExitCode {
+    authferry::main()
+}

@@ -1,0 +1,189 @@
+//! Arguments and environment, made into a plan with nothing left open.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use authferry_codex::Home;
+use authferry_core::{Policy, SecretStore};
+use authferry_runner::Job;
+
+use crate::args::{Global, OnConflict, Persisting, Restoring};
+use crate::ending::{Ending, Result};
+use crate::env::Env;
+use crate::stores::{self, NoStore};
+use crate::{exit, telling, trust};
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) env: Env,
+    pub(crate) store: Box<dyn SecretStore>,
+    pub(crate) rescue: PathBuf,
+    pub(crate) writer: String,
+}
+
+impl Plan {
+    /// Finds out which store is meant, and where a rescue goes.
+    pub(crate) fn new(global: &Global) -> Result<Self> {
+        let env = Env::read();
+        let state = || state_folder(&env);
+        let address = match global.store.as_ref().or(env.store.as_ref()) {
+            Some(address) => address.clone(),
+            None => default_store(&state()?)?,
+        };
+        let store = stores::open(&address).map_err(|error| no_store(&address, &error))?;
+        let rescue = match &global.rescue_dir {
+            Some(directory) => absolute(directory)?,
+            None => state()?.join("rescue"),
+        };
+        let writer = env.writer();
+        Ok(Self {
+            env,
+            store,
+            rescue,
+            writer,
+        })
+    }
+
+    /// Finds the home of Codex, and refuses one in which a login would be ignored, lost or
+    /// published, and an environment under which Codex runs on something else.
+    pub(crate) fn home(&self, global: &Global) -> Result<Home> {
+        let home = self.home_as_left(global)?;
+        if let Some(set) = self.env.overrides.first() {
+            let what = format!("while {} is set, Codex {}", set.variable, set.effect);
+            let hint = format!(
+                "unset {} in this job, or do without authferry",
+                set.variable
+            );
+            return Err(Ending::refused(exit::REFUSED, what).hint(hint).into());
+        }
+        home.preflight().map_err(|unfit| telling::unfit(&unfit))?;
+        Ok(home)
+    }
+
+    /// Finds the home of Codex after a job: whatever became of it, what can be kept is kept.
+    pub(crate) fn home_as_left(&self, global: &Global) -> Result<Home> {
+        let directory = match (&global.codex_home, &self.env.codex_home, &self.env.home) {
+            (Some(directory), _, _) | (None, Some(directory), _) => directory.clone(),
+            (None, None, Some(home)) => home.join(".codex"),
+            (None, None, None) => {
+                let ending = Ending::refused(exit::FAILED, "neither CODEX_HOME nor HOME is set");
+                return Err(ending
+                    .hint("name the home of Codex with `--codex-home DIR`")
+                    .into());
+            }
+        };
+        let home = Home::new(&directory).map_err(|error| {
+            Ending::refused(exit::FAILED, "the current folder is unknown").because(&error)
+        })?;
+        Ok(home)
+    }
+
+    /// Refuses a job that a stranger can make run code.
+    pub(crate) fn trust(&self, restoring: &Restoring) -> Result<()> {
+        match trust::distrust(&self.env) {
+            Some(reason) if !restoring.allow_untrusted => {
+                let ending = Ending::refused(exit::REFUSED, reason);
+                let ending =
+                    ending.hint("use an API key in such a job: a login is for trusted jobs alone");
+                Err(ending
+                    .hint("if nobody else can change what runs here, add `--allow-untrusted`")
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The job for a trip.
+    pub(crate) fn job<'a>(&'a self, home: &'a Home, terms: &JobTerms) -> Job<'a> {
+        Job {
+            store: &*self.store,
+            home,
+            rescue: &self.rescue,
+            policy: terms.policy,
+            replace: terms.replace,
+            allow_account_change: terms.allow_account_change,
+            writer: &self.writer,
+            patience: terms.patience,
+            linger: terms.linger,
+        }
+    }
+}
+
+/// What the arguments of the trips have in common.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct JobTerms {
+    pub(crate) policy: Policy,
+    pub(crate) replace: bool,
+    pub(crate) allow_account_change: bool,
+    pub(crate) patience: Duration,
+    pub(crate) linger: Duration,
+}
+
+impl From<&Persisting> for JobTerms {
+    fn from(args: &Persisting) -> Self {
+        let policy = match args.on_conflict {
+            OnConflict::Newest => Policy::Newest,
+            OnConflict::Theirs => Policy::Theirs,
+        };
+        let allow_account_change = args.allow_account_change;
+        Self {
+            policy,
+            allow_account_change,
+            patience: args.common.patience,
+            ..Self::default()
+        }
+    }
+}
+
+fn state_folder(env: &Env) -> Result<PathBuf> {
+    let default = || Some(env.home.as_ref()?.join(".local/state"));
+    let state = env.state_home.clone().or_else(default);
+    let Some(state) = state.filter(|state| state.is_absolute()) else {
+        let ending = Ending::refused(exit::FAILED, "neither XDG_STATE_HOME nor HOME is set");
+        return Err(ending
+            .hint("name both `--store ADDRESS` and `--rescue-dir DIR`")
+            .into());
+    };
+    Ok(state.join("authferry"))
+}
+
+/// The embedded default needs its folder: no other store's place is made here.
+fn default_store(state: &Path) -> Result<String> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state);
+    made.map_err(|error| {
+        let what = format!("cannot make the folder {}: {error}", state.display());
+        Ending::refused(exit::FAILED, what)
+    })?;
+    Ok(format!("file://{}/login.json", state.display()))
+}
+
+fn absolute(directory: &Path) -> Result<PathBuf> {
+    std::path::absolute(directory).map_err(|error: io::Error| {
+        Ending::refused(exit::FAILED, "the current folder is unknown")
+            .because(&error)
+            .into()
+    })
+}
+
+fn no_store(address: &str, error: &NoStore) -> Box<Ending> {
+    let ending = match error {
+        NoStore::UnknownScheme => {
+            let ending =
+                Ending::refused(exit::FAILED, format!("{address} is no store that is known"));
+            ending.hint(format!(
+                "an address begins with one of: {}",
+                stores::schemes()
+            ))
+        }
+        NoStore::BadAddress(error) => Ending::refused(exit::FAILED, error).because(&**error),
+    };
+    ending.into()
+}

@@ -1,0 +1,79 @@
+//! Whether a job may be trusted with a login.
+//!
+//! Whoever can make a job run code can make it read the auth file. So a login is not for
+//! public repositories, and not for changes that come from a fork. What is not told is
+//! not held against the job: outside of CI there is nothing to ask.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::env::Env;
+
+/// Returns why the job is not to be trusted, or `None` if nothing speaks against it.
+pub(crate) fn distrust(env: &Env) -> Option<&'static str> {
+    let job = |name| env.job.get(name).map(String::as_str);
+    if job("CI_PROJECT_VISIBILITY") == Some("public") {
+        return Some("the project is public (CI_PROJECT_VISIBILITY)");
+    }
+    let source = job("CI_MERGE_REQUEST_SOURCE_PROJECT_ID");
+    if source.is_some() && source != job("CI_PROJECT_ID") {
+        return Some("the merge request comes from a fork (CI_MERGE_REQUEST_SOURCE_PROJECT_ID)");
+    }
+    let event = fs::read(job("GITHUB_EVENT_PATH")?).ok()?;
+    event_distrust(&serde_json::from_slice(&event).ok()?)
+}
+
+fn event_distrust(event: &Value) -> Option<&'static str> {
+    let repository = &event["repository"];
+    if repository["private"] == false || repository["visibility"] == "public" {
+        return Some("the repository is public (GITHUB_EVENT_PATH)");
+    }
+    let own = &repository["full_name"];
+    // `null` where the fork was deleted meanwhile.
+    let foreign = |repository: Option<&Value>| repository.is_some_and(|r| r["full_name"] != *own);
+    if foreign(event.pointer("/pull_request/head/repo")) {
+        return Some("the pull request comes from a fork (GITHUB_EVENT_PATH)");
+    }
+    if foreign(event.pointer("/workflow_run/head_repository")) {
+        return Some("the workflow run was set off from a fork (GITHUB_EVENT_PATH)");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_of_github_are_told_apart() {
+        let own = json!({"full_name": "us/repo", "private": true, "visibility": "private"});
+        let fork = json!({"full_name": "them/repo"});
+        let from =
+            |head: &Value| json!({"repository": own, "pull_request": {"head": {"repo": head}}});
+        let run =
+            |head: &Value| json!({"repository": own, "workflow_run": {"head_repository": head}});
+        let trusted = [
+            json!({"repository": own}),
+            json!({}),
+            json!({"schedule": "0 3 * * *"}),
+            from(&own),
+            run(&own),
+        ];
+        for event in trusted {
+            assert_eq!(event_distrust(&event), None, "{event}");
+        }
+        let untrusted = [
+            json!({"repository": {"private": false}}),
+            json!({"repository": {"visibility": "public"}}),
+            from(&fork),
+            from(&Value::Null),
+            run(&fork),
+        ];
+        for event in untrusted {
+            assert!(event_distrust(&event).is_some(), "{event}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What the tests of the whole program have in common: a store, and runners that come and go.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rig::{Codex, EXEC, Login, Runner, Stub, finish, secrets_in};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const AUTHFERRY: &str = env!("CARGO_BIN_EXE_authferry-under-test");
+
+/// A file store that holds a login, the provider's stub, and a Codex to run.
+pub(crate) struct Ferry {
+    pub(crate) stub: Stub,
+    pub(crate) codex: Codex,
+    store: TempDir,
+}
+
+impl Ferry {
+    /// Signs `login` in and seeds it.
+    pub(crate) fn new(version: &str, login: &Login) -> Self {
+        let ferry = Self {
+            stub: Stub::start(login),
+            codex: Codex::install(version).expect("Codex from npm"),
+            store: TempDir::with_prefix("store-").expect("a temporary folder"),
+        };
+        let seeded = ferry.seed(login, &[]);
+        assert!(seeded.status.success(), "{seeded:?}");
+        ferry
+    }
+
+    /// Runs `authferry seed` on a login.
+    pub(crate) fn seed(&self, login: &Login, more: &[&str]) -> Output {
+        let file = self.store.path().join("to-be-seeded.json");
+        fs::write(&file, login.auth_json()).expect("room");
+        let runner = self.runner();
+        let mut seed = self.authferry(&runner, &["seed"]);
+        seed.arg(&file).args(more);
+        finish(&mut seed)
+    }
+
+    /// A fresh machine without a login.
+    pub(crate) fn runner(&self) -> Runner {
+        Runner::new(&self.stub, &self.codex).expect("room for a runner")
+    }
+
+    /// `authferry` on a runner, with this store.
+    pub(crate) fn authferry(&self, runner: &Runner, arguments: &[&str]) -> Command {
+        let mut command = runner.command(AUTHFERRY);
+        command.env("AUTHFERRY_STORE", self.address());
+        command.args(arguments);
+        command
+    }
+
+    /// `authferry run -- codex exec …` on a runner.
+    pub(crate) fn run(&self, runner: &Runner) -> Command {
+        let mut command = self.authferry(runner, &["run", "--", "codex"]);
+        command.args(EXEC);
+        command
+    }
+
+    /// The store's address.
+    pub(crate) fn address(&self) -> String {
+        format!("file://{}", self.store_file().display())
+    }
+
+    /// The file whose bytes are the value in the store.
+    pub(crate) fn store_file(&self) -> PathBuf {
+        self.store.path().join("login.json")
+    }
+
+    /// The bytes in the store.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        fs::read(self.store_file()).expect("a value in the store")
+    }
+
+    /// Whether the store holds the one generation with which the login goes on.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stub.is_live(&self.stored())
+    }
+
+    /// `authferry status --json`.
+    pub(crate) fn status(&self) -> Value {
+        let output = finish(&mut self.authferry(&self.runner(), &["status", "--json"]));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    }
+
+    /// Waits until the store holds the live generation.
+    #[track_caller]
+    pub(crate) fn wait_until_live(&self) {
+        wait_until("the live generation is in the store", || self.is_live());
+    }
+}
+
+/// Starts a command whose output is of no interest.
+#[track_caller]
+pub(crate) fn start(command: &mut Command) -> Child {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a program to start")
+}
+
+/// Waits for something, for a quarter of a minute at most.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !happened() {
+        assert!(Instant::now() < deadline, "it never came to be that {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Writes a program to a runner's work folder.
+pub(crate) fn script(runner: &Runner, text: &str) -> PathBuf {
+    let path = runner.work().join("script");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("room");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our file");
+    path
+}
+
+/// Fails if an output shows a piece of a login.
+#[track_caller]
+pub(crate) fn assert_silent(output: &Output, auth_jsons: &[&[u8]]) {
+    let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let said = String::from_utf8_lossy(&said);
+    for auth_json in auth_jsons {
+        for secret in secrets_in(std::str::from_utf8(auth_json).expect("JSON")) {
+            assert!(!said.contains(&secret), "a token was printed: {said}");
+        }
+    }
+}
+
+/// The exit code, with the whole output to explain another one.
+#[track_caller]
+pub(crate) fn assert_code(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+}
+
+/// The names in a folder, sorted.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<_> = entries
+        .map(|e| {
+            e.expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    names
+}

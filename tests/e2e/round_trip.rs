@@ -1,0 +1,172 @@
+//! The main job: a login goes from runner to runner, whatever becomes of the jobs.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use rig::{Endpoint, Login, What, finish};
+
+use crate::ferry::{Ferry, assert_code, assert_silent, names, script, start};
+
+/// Makes a test of each story on each version, so that a failure names both.
+macro_rules! on_each_version {
+    ($($story:ident),+ $(,)?) => {
+        on_each_version!(@ V0_145 $($story),+);
+        on_each_version!(@ V0_166 $($story),+);
+        on_each_version!(@ V0_169 $($story),+);
+    };
+    (@ $version:ident $($story:ident),+) => {
+        #[expect(non_snake_case, reason = "named like the version")]
+        mod $version {
+            $(
+                #[test]
+                fn $story() {
+                    super::$story(rig::$version);
+                }
+            )+
+        }
+    };
+}
+pub(crate) use on_each_version;
+
+on_each_version![
+    the_second_runner_goes_on_with_what_the_first_left_behind,
+    the_same_without_authferry_ends_at_the_second_runner,
+    restore_and_persist_do_as_run_does,
+    a_rotation_is_in_the_store_before_the_run_ends,
+    a_rotation_by_a_run_that_fails_is_kept,
+    a_fresh_login_costs_no_write,
+];
+
+fn the_second_runner_goes_on_with_what_the_first_left_behind(version: &str) {
+    let stale = Login::stale();
+    let ferry = Ferry::new(version, &stale);
+
+    let first = ferry.runner();
+    let run = finish(&mut ferry.run(&first));
+    assert_code(&run, 0);
+    assert!(ferry.is_live(), "{run:?}");
+    assert!(!first.auth_file().exists(), "the login was left behind");
+    assert_silent(&run, &[stale.auth_json().as_bytes(), &ferry.stored()]);
+    assert_eq!(ferry.status()["generation"], 2);
+
+    let second = ferry.runner();
+    let run = finish(&mut ferry.run(&second));
+    assert_code(&run, 0);
+    assert_eq!(
+        ferry.stub.count(What::is_rotation),
+        1,
+        "the token was spent once"
+    );
+    assert!(ferry.is_live());
+    assert_eq!(
+        ferry.status()["generation"],
+        2,
+        "nothing was rotated, so nothing was written"
+    );
+}
+
+/// The proof that the test before this one could fail.
+fn the_same_without_authferry_ends_at_the_second_runner(version: &str) {
+    let stale = Login::stale();
+    let ferry = Ferry::new(version, &stale);
+    for (runner, code) in [(ferry.runner(), 0), (ferry.runner(), 1)] {
+        runner.place(&stale.auth_json()).expect("room");
+        assert_code(&finish(&mut runner.exec()), code);
+    }
+}
+
+fn restore_and_persist_do_as_run_does(version: &str) {
+    let stale = Login::stale();
+    let ferry = Ferry::new(version, &stale);
+    let runner = ferry.runner();
+    let home = names(&runner.codex_home());
+
+    let restored = finish(&mut ferry.authferry(&runner, &["restore"]));
+    assert_code(&restored, 0);
+    let mode = fs::metadata(runner.auth_file())
+        .expect("placed")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(
+        fs::read(runner.auth_file()).expect("placed"),
+        ferry.stored()
+    );
+    assert_code(&finish(&mut runner.exec()), 0);
+    assert!(!ferry.is_live(), "nobody has persisted yet");
+    let rotated = fs::read(runner.auth_file()).expect("rotated");
+
+    let persisted = finish(&mut ferry.authferry(&runner, &["persist"]));
+    assert_code(&persisted, 0);
+    assert_eq!(ferry.stored(), rotated, "byte for byte");
+    assert!(ferry.is_live());
+    for output in [restored, persisted] {
+        assert_silent(&output, &[stale.auth_json().as_bytes(), &rotated]);
+    }
+    let left = names(&runner.codex_home());
+    let ours = |name: &&String| name.starts_with("auth.json") || name.contains("authferry");
+    assert_eq!(
+        left.iter()
+            .filter(ours)
+            .filter(|name| !name.ends_with("lock"))
+            .count(),
+        0,
+        "{left:?} {home:?}"
+    );
+}
+
+fn a_rotation_is_in_the_store_before_the_run_ends(version: &str) {
+    let ferry = Ferry::new(version, &Login::stale());
+    let model = ferry.stub.hold(Endpoint::Model);
+    let runner = ferry.runner();
+    let mut run = start(&mut ferry.run(&runner));
+    ferry
+        .stub
+        .wait_for(Duration::from_secs(15), What::is_rotation);
+    ferry.wait_until_live();
+    assert!(
+        run.try_wait().expect("our child").is_none(),
+        "the run is not over"
+    );
+    drop(model);
+    assert!(run.wait().expect("our child").success());
+    assert_eq!(ferry.status()["generation"], 2, "and it was written once");
+}
+
+fn a_rotation_by_a_run_that_fails_is_kept(version: &str) {
+    let ferry = Ferry::new(version, &Login::stale());
+    ferry.stub.rules(|rules| rules.model_failure = Some(500));
+    let runner = ferry.runner();
+    assert_code(&finish(&mut ferry.run(&runner)), 1);
+    assert!(ferry.is_live());
+}
+
+fn a_fresh_login_costs_no_write(version: &str) {
+    let ferry = Ferry::new(version, &Login::fresh());
+    let before = ferry.status();
+    let runner = ferry.runner();
+    assert_code(&finish(&mut ferry.run(&runner)), 0);
+    assert_eq!(ferry.status(), before);
+    assert_eq!(ferry.stub.count(What::is_refresh), 0);
+}
+
+#[test]
+fn arguments_and_streams_reach_the_command_untouched() {
+    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let runner = ferry.runner();
+    let echo = script(
+        &runner,
+        r#"cat; printf '%s|' "$@"; echo to stderr >&2; exit 7"#,
+    );
+    let mut command = ferry.authferry(&runner, &["-q", "run", "--"]);
+    command.arg(echo).args(["--json", "-v", "a b", ""]);
+    let input = runner.work().join("input");
+    fs::write(&input, "from stdin\n").expect("room");
+    command.stdin(fs::File::open(&input).expect("just written"));
+    let run = finish(&mut command);
+    assert_code(&run, 7);
+    assert_eq!(
+        String::from_utf8_lossy(&run.stdout),
+        "from stdin\n--json|-v|a b||"
+    );
+    assert_eq!(String::from_utf8_lossy(&run.stderr), "to stderr\n");
+}

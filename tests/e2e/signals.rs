@@ -1,0 +1,201 @@
+//! Signals may end the command, never the persist.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    process::Child,
+    time::{Duration, Instant},
+};
+
+use rig::{Endpoint, Login, What, finish};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ferry::{Ferry, assert_code, script, start, wait_until};
+use crate::round_trip::on_each_version;
+
+on_each_version![
+    a_signal_during_the_model_call_keeps_the_rotation,
+    a_kill_after_the_write_through_keeps_the_rotation,
+];
+
+fn a_signal_during_the_model_call_keeps_the_rotation(version: &str) {
+    for (signal, codes) in [
+        (Signal::TERM, [143, 143]),
+        (Signal::INT, [1, 130]),
+        (Signal::HUP, [129, 129]),
+    ] {
+        let ferry = Ferry::new(version, &Login::stale());
+        let _model = ferry.stub.hold(Endpoint::Model);
+        let runner = ferry.runner();
+        let mut run = start(&mut ferry.run(&runner));
+        ferry
+            .stub
+            .wait_for(Duration::from_secs(15), What::is_model_call);
+        tell(&run, signal);
+        let status = run.wait().expect("our child");
+        let code = status
+            .code()
+            .unwrap_or_else(|| panic!("{signal:?} ended authferry itself: {status}"));
+        assert!(codes.contains(&code), "{signal:?} gave {code}");
+        assert!(ferry.is_live(), "{signal:?} lost the login");
+        assert!(
+            !runner.auth_file().exists(),
+            "{signal:?} left the login behind"
+        );
+    }
+}
+
+fn a_kill_after_the_write_through_keeps_the_rotation(version: &str) {
+    let ferry = Ferry::new(version, &Login::stale());
+    let model = ferry.stub.hold(Endpoint::Model);
+    let runner = ferry.runner();
+    let mut run = start(&mut ferry.run(&runner));
+    ferry.wait_until_live();
+    run.kill().expect("our child");
+    assert_eq!(run.wait().expect("our child").signal(), Some(9));
+    assert!(ferry.is_live());
+
+    let next = ferry.runner();
+    drop(model);
+    assert_code(&finish(&mut ferry.run(&next)), 0);
+    assert_eq!(ferry.stub.count(What::is_rotation), 1);
+}
+
+/// Codex up to 0.169.0 does not end with its npm launcher when that is killed.
+#[test]
+fn an_orphaned_codex_is_waited_for() {
+    let ferry = Ferry::new(rig::V0_169, &Login::stale());
+    let runner = ferry.runner();
+    runner.link("codex", ferry.codex.launcher()).expect("room");
+    let token = ferry.stub.hold(Endpoint::Token);
+    let job = "codex exec --skip-git-repo-check 'Reply OK.' & until [ -e spent ]; do sleep 0.01; done; kill -9 $!";
+    let job = script(&runner, job);
+    let mut command = ferry.authferry(&runner, &["run", "--"]);
+    let mut run = start(command.arg(job));
+    ferry
+        .stub
+        .wait_for(Duration::from_secs(15), What::is_rotation);
+    fs::write(runner.work().join("spent"), "").expect("room");
+    // Long enough for the job to end while its Codex still waits for the tokens.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        run.try_wait().expect("our child").is_none(),
+        "authferry did not wait"
+    );
+    drop(token);
+    assert!(run.wait().expect("our child").success());
+    assert!(ferry.is_live());
+}
+
+#[test]
+fn what_outstays_the_command_is_ended() {
+    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    for (stay, least) in [
+        ("sleep 1000 &", 0),
+        ("(trap '' TERM; while :; do sleep 0.1; done) &", 2),
+    ] {
+        let runner = ferry.runner();
+        let job = script(&runner, &format!("{stay}\nexit 5"));
+        let began = Instant::now();
+        let run = finish(
+            ferry
+                .authferry(&runner, &["run", "--linger", "0s", "--"])
+                .arg(job),
+        );
+        assert_code(&run, 5);
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(said.contains("left behind had to be ended"), "{said}");
+        assert!(
+            began.elapsed() >= Duration::from_secs(least),
+            "it was not asked first"
+        );
+    }
+}
+
+#[test]
+fn a_second_signal_kills_a_command_that_does_not_heed_the_first() {
+    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let runner = ferry.runner();
+    let job = script(
+        &runner,
+        "trap 'touch heard' TERM; touch ready; while :; do sleep 0.01; done",
+    );
+    let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
+    for sign in ["ready", "heard"] {
+        wait_until(sign, || runner.work().join(sign).exists());
+        assert!(run.try_wait().expect("our child").is_none());
+        tell(&run, Signal::TERM);
+    }
+    assert_eq!(run.wait().expect("our child").code(), Some(137));
+    assert!(!runner.auth_file().exists());
+}
+
+#[test]
+fn a_signal_before_the_command_starts_nothing() {
+    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let lock = fs::File::open(ferry.store_file().with_extension("json.lock")).expect("a lock file");
+    lock.lock().expect("nobody else holds it");
+    let runner = ferry.runner();
+    let job = script(&runner, "touch started");
+    let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
+    wait_for_handlers(&run);
+    tell(&run, Signal::TERM);
+    assert_eq!(run.wait().expect("our child").code(), Some(143));
+    assert!(!runner.work().join("started").exists());
+    assert!(!runner.auth_file().exists());
+}
+
+/// Runs on a terminal of its own, by `script` of util-linux, and presses Ctrl-C there: the
+/// terminal sends the signal to the command as well, which must not get it twice.
+#[test]
+fn ctrl_c_reaches_the_command_once() {
+    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let runner = ferry.runner();
+    let job = script(
+        &runner,
+        "trap 'echo x >>heard' INT; touch ready; until [ -e enough ]; do sleep 0.01; done; exit 9",
+    );
+    let line = format!(
+        "exec '{}' run -- '{}'",
+        crate::ferry::AUTHFERRY,
+        job.display()
+    );
+    let mut terminal = runner.command("script");
+    terminal.env("AUTHFERRY_STORE", ferry.address());
+    terminal
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(std::process::Stdio::piped());
+    let mut run = start(&mut terminal);
+    wait_until("ready", || runner.work().join("ready").exists());
+    let mut keyboard = run.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut keyboard, b"\x03").expect("a terminal");
+    wait_until("heard", || runner.work().join("heard").exists());
+    std::thread::sleep(Duration::from_millis(300));
+    fs::write(runner.work().join("enough"), "").expect("room");
+    assert_eq!(run.wait().expect("our child").code(), Some(9));
+    assert_eq!(
+        fs::read_to_string(runner.work().join("heard")).expect("written"),
+        "x\n"
+    );
+}
+
+fn tell(run: &Child, signal: Signal) {
+    let pid = i32::try_from(run.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a process id");
+    kill_process(pid, signal).expect("our child");
+}
+
+/// Waits until a process catches SIGTERM.
+fn wait_for_handlers(run: &Child) {
+    wait_until("SIGTERM is caught", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", run.id())).expect("alive");
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))
+            .expect("there");
+        let caught = u64::from_str_radix(caught.trim(), 16).expect("hex");
+        caught & (1 << (Signal::TERM.as_raw() - 1)) != 0
+    });
+}

@@ -1,0 +1,154 @@
+//! Real Codex binaries, installed once and kept under the build directory.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// Truncates the auth file and writes it in place, under no lock.
+pub const V0_145: &str = "0.145.0";
+/// Writes in place too, but under `auth.lock`.
+pub const V0_166: &str = "0.166.0";
+/// Writes a file beside it, syncs and renames it into place.
+pub const V0_169: &str = "0.169.0";
+
+/// A released Codex, as npm delivers it.
+#[derive(Clone, Debug)]
+pub struct Codex {
+    version: String,
+    native: PathBuf,
+    launcher: PathBuf,
+    node: PathBuf,
+}
+
+impl Codex {
+    /// Returns a version of Codex, installing it if it is not there yet.
+    ///
+    /// However many tests and processes ask at the same time, it is installed once: under
+    /// `target/codex`, by the `npm` on `PATH` with whatever registry that is set up for.
+    ///
+    /// The error says what to do if `npm` or `node` is missing, or if there is no such
+    /// Codex for this platform.
+    pub fn install(version: &str) -> io::Result<Self> {
+        let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/codex");
+        fs::create_dir_all(&cache)?;
+        let cache = cache.canonicalize()?;
+        let node = node()?;
+
+        let lock = File::create(cache.join(format!("{version}.lock")))?;
+        lock.lock()?;
+        let home = cache.join(version);
+        if !home.exists() {
+            // What an install that was killed has left is in nobody's use: we have the lock.
+            let partial = cache.join(format!("{version}.partial"));
+            if partial.exists() {
+                fs::remove_dir_all(&partial)?;
+            }
+            npm_install(version, &partial)?;
+            verify(version, &native(version, &partial)?)?;
+            fs::rename(&partial, &home)?;
+        }
+        Ok(Self {
+            version: version.to_owned(),
+            native: native(version, &home)?,
+            launcher: home.join("node_modules/.bin/codex"),
+            node,
+        })
+    }
+
+    /// Returns the version number.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Returns the path of the native binary.
+    #[must_use]
+    pub fn native(&self) -> &Path {
+        &self.native
+    }
+
+    /// Returns the path of the script that npm puts on `PATH`; it starts the native
+    /// binary as a child and needs `node` on `PATH` itself.
+    #[must_use]
+    pub fn launcher(&self) -> &Path {
+        &self.launcher
+    }
+
+    /// Returns the path of the `node` that the launcher runs on.
+    #[must_use]
+    pub fn node(&self) -> &Path {
+        &self.node
+    }
+}
+
+/// Asks node where it is: what is found on `PATH` may be a version manager's shim.
+fn node() -> io::Result<PathBuf> {
+    let asked = run(Command::new("node").args(["-p", "process.execPath"]))?;
+    let path = String::from_utf8_lossy(&asked.stdout);
+    Ok(PathBuf::from(path.trim_end()))
+}
+
+fn npm_install(version: &str, into: &Path) -> io::Result<()> {
+    fs::create_dir(into)?;
+    run(Command::new("npm")
+        .arg("install")
+        .arg("--prefix")
+        .arg(into)
+        .args(["--no-audit", "--no-fund", "--ignore-scripts"])
+        .arg(format!("@openai/codex@{version}"))
+        .current_dir(into))
+    .map(drop)
+}
+
+/// Finds the binary in the one platform package that npm has chosen.
+fn native(version: &str, home: &Path) -> io::Result<PathBuf> {
+    for package in fs::read_dir(home.join("node_modules/@openai"))? {
+        let vendor = package?.path().join("vendor");
+        for target in fs::read_dir(vendor).into_iter().flatten() {
+            let binary = target?.path().join("bin/codex");
+            if binary.is_file() {
+                return Ok(binary);
+            }
+        }
+    }
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("npm has no Codex {version} for {os} on {arch}"),
+    ))
+}
+
+fn verify(version: &str, binary: &Path) -> io::Result<()> {
+    let said = run(Command::new(binary).arg("--version"))?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    if said.split_whitespace().last() == Some(version) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{} is not Codex {version}: it says {said:?}",
+        binary.display()
+    )))
+}
+
+fn run(command: &mut Command) -> io::Result<Output> {
+    let program = command.get_program().display().to_string();
+    let output = command.stdin(Stdio::null()).output().map_err(|error| {
+        let hint = if error.kind() == io::ErrorKind::NotFound {
+            "; the real Codex comes from npm, so install Node.js"
+        } else {
+            ""
+        };
+        io::Error::new(error.kind(), format!("cannot run {program}: {error}{hint}"))
+    })?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(io::Error::other(format!(
+        "{program} failed ({}):\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    )))
+}

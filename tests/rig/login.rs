@@ -1,0 +1,210 @@
+//! Made-up logins, and how to tell whether one has leaked.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Substrings of which every made-up token holds at least one.
+///
+/// A token is a plain text, or base64 of a JSON object; the second marker is what base64
+/// makes of the first one there. See [`secrets_in`] for the exact strings of one auth file.
+pub const MARKERS: [&str; 2] = ["made-up", "OiJtYWRlLXVw"];
+
+/// How long an access token of the real service lives.
+pub const ACCESS_LIFETIME: Duration = Duration::days(10);
+
+/// One generation of a made-up login.
+///
+/// Every token is a function of these fields, so that equal fields give equal bytes. Two
+/// logins of one account need different serials, or their tokens can be the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The account id, as it stands in the file and in the claims.
+    pub account: String,
+    /// Names the generation: part of each of its tokens.
+    pub serial: u32,
+    /// When the tokens were issued (`iat`).
+    pub issued: OffsetDateTime,
+    /// When the access token ends (`exp`).
+    pub ends: OffsetDateTime,
+    /// When Codex last refreshed the file.
+    pub last_refresh: OffsetDateTime,
+    /// The refresh token; empty for an access-only file.
+    pub refresh_token: String,
+}
+
+impl Login {
+    /// Makes up a generation that was issued at the given time.
+    #[must_use]
+    pub fn new(account: &str, serial: u32, issued: OffsetDateTime, lifetime: Duration) -> Self {
+        Self {
+            account: account.to_owned(),
+            serial,
+            issued,
+            ends: issued + lifetime,
+            last_refresh: issued,
+            refresh_token: format!("made-up.refresh.{account}.{serial:04}"),
+        }
+    }
+
+    /// Makes up a login that was issued an hour ago: no Codex refreshes it.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self::aged(Duration::hours(1))
+    }
+
+    /// Makes up a login whose access token ended an hour ago: every Codex refreshes it.
+    #[must_use]
+    pub fn stale() -> Self {
+        Self::aged(ACCESS_LIFETIME + Duration::hours(1))
+    }
+
+    fn aged(age: Duration) -> Self {
+        let now = OffsetDateTime::now_utc();
+        Self::new("account-1", 1, now - age, ACCESS_LIFETIME)
+    }
+
+    /// Returns the access token: an unsigned JWT.
+    #[must_use]
+    pub fn access_token(&self) -> String {
+        self.jwt("access", r#""scp":["openid","offline_access"]"#)
+    }
+
+    /// Returns the id token: an unsigned JWT.
+    #[must_use]
+    pub fn id_token(&self) -> String {
+        self.jwt("id", r#""email":"nobody@example.com""#)
+    }
+
+    /// Returns the auth file, formatted as Codex writes it.
+    ///
+    /// # Panics
+    ///
+    /// If `last_refresh` is not within the years 0 to 9999.
+    #[must_use]
+    pub fn auth_json(&self) -> String {
+        // Written out because a JSON library may sort the members.
+        format!(
+            r#"{{
+  "auth_mode": "chatgpt",
+  "OPENAI_API_KEY": null,
+  "tokens": {{
+    "id_token": "{}",
+    "access_token": "{}",
+    "refresh_token": "{}",
+    "account_id": "{}"
+  }},
+  "last_refresh": "{}"
+}}"#,
+            self.id_token(),
+            self.access_token(),
+            self.refresh_token,
+            self.account,
+            self.last_refresh
+                .format(&Rfc3339)
+                .expect("a year that RFC 3339 can write"),
+        )
+    }
+
+    fn jwt(&self, kind: &str, claims: &str) -> String {
+        let account = &self.account;
+        let name = format!("{kind}.{account}.{:04}", self.serial);
+        // The marker stands at the same offset in both objects, so that base64 makes the
+        // same text of it.
+        let header = r#"{"kid":"made-up","alg":"none","typ":"JWT"}"#;
+        let payload = format!(
+            r#"{{"jti":"made-up.{name}","iat":{},"exp":{},"sub":"user-of-{account}","https://api.openai.com/auth":{{"chatgpt_account_id":"{account}","chatgpt_user_id":"user-of-{account}","chatgpt_plan_type":"plus"}},{claims}}}"#,
+            self.issued.unix_timestamp(),
+            self.ends.unix_timestamp(),
+        );
+        let [header, payload, name] =
+            [header, &payload, &name].map(|part| URL_SAFE_NO_PAD.encode(part));
+        // Twelve characters are whole groups of base64, so this is base64 too.
+        format!("{header}.{payload}.made-up-sig-{name}")
+    }
+}
+
+/// Returns every string of an auth file that must not be seen anywhere else: the tokens,
+/// and each part of a JWT that is long enough not to turn up by chance.
+///
+/// # Panics
+///
+/// If the text holds no tokens: a search for nothing would find no leak.
+#[must_use]
+pub fn secrets_in(auth_json: &str) -> Vec<String> {
+    let file: Value = serde_json::from_str(auth_json).expect("an auth file is JSON");
+    let secrets: Vec<String> = ["id_token", "access_token", "refresh_token"]
+        .iter()
+        .filter_map(|name| file["tokens"][name].as_str())
+        .flat_map(|token| std::iter::once(token).chain(token.split('.')))
+        .filter(|text| text.len() >= 16)
+        .map(str::to_owned)
+        .collect();
+    assert!(!secrets.is_empty(), "the auth file holds no tokens");
+    secrets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login() -> Login {
+        Login::new(
+            "account-1",
+            7,
+            OffsetDateTime::UNIX_EPOCH + Duration::days(20_000),
+            ACCESS_LIFETIME,
+        )
+    }
+
+    #[test]
+    fn the_same_fields_give_the_same_bytes() {
+        assert_eq!(login().auth_json(), login().auth_json());
+        let next = Login {
+            serial: 8,
+            ..login()
+        };
+        assert_ne!(login().access_token(), next.access_token());
+        assert_ne!(login().id_token(), next.id_token());
+    }
+
+    #[test]
+    fn a_token_is_a_jwt_with_the_claims_that_codex_reads() {
+        let token = login().access_token();
+        let parts: Vec<&str> = token.split('.').collect();
+        assert_eq!(parts.len(), 3);
+        let decode = |part| URL_SAFE_NO_PAD.decode(part).expect("base64url");
+        assert!(!decode(parts[2]).is_empty());
+        let claims: Value = serde_json::from_slice(&decode(parts[1])).expect("JSON");
+        assert_eq!(claims["iat"], 20_000 * 86_400);
+        assert_eq!(claims["exp"], 20_010 * 86_400);
+        assert_eq!(
+            claims["https://api.openai.com/auth"]["chatgpt_account_id"],
+            "account-1"
+        );
+    }
+
+    #[test]
+    fn every_secret_is_listed_and_marked() {
+        let login = login();
+        let secrets = secrets_in(&login.auth_json());
+        for token in [
+            login.id_token(),
+            login.access_token(),
+            login.refresh_token.clone(),
+        ] {
+            assert!(secrets.contains(&token));
+        }
+        assert!(secrets.len() >= 3 + 2 * 3, "{secrets:?}");
+        for secret in &secrets {
+            assert!(
+                MARKERS.iter().any(|marker| secret.contains(marker)),
+                "{secret} has no marker"
+            );
+        }
+        assert!(
+            MARKERS.iter().all(|marker| !login.account.contains(marker)),
+            "the account is no secret"
+        );
+    }
+}

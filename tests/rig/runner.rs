@@ -1,0 +1,208 @@
+//! A throw-away machine for one job.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{Codex, Stub};
+
+/// The arguments of the job that the tests have Codex do.
+pub const EXEC: [&str; 4] = ["exec", "--skip-git-repo-check", "--json", "Reply OK."];
+
+/// How long a job may take before it counts as hung.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// An ephemeral runner: a home, a Codex home without a login, and an environment in which
+/// Codex finds the stub and nothing else. Gone when dropped.
+///
+/// It lies in the system's directory for temporary files, which is no git work tree.
+#[derive(Debug)]
+pub struct Runner {
+    root: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    _delete_on_drop: TempDir,
+}
+
+impl Runner {
+    /// Sets up a runner with `codex` and `node` on its `PATH`.
+    pub fn new(stub: &Stub, codex: &Codex) -> io::Result<Self> {
+        let directory = TempDir::with_prefix("rig-")?;
+        // Some systems hand out a temporary directory behind a symbolic link.
+        let root = directory.path().canonicalize()?;
+        let address = stub.address();
+        let at = |path: &str| root.join(path).display().to_string();
+        let runner = Self {
+            environment: vec![
+                ("PATH", format!("{}:/usr/bin:/bin", at("bin"))),
+                ("HOME", at("home")),
+                ("TMPDIR", at("tmp")),
+                ("CODEX_HOME", at("home/.codex")),
+                (
+                    "CODEX_REFRESH_TOKEN_URL_OVERRIDE",
+                    format!("http://{address}/oauth/token"),
+                ),
+                (
+                    "CODEX_REVOKE_TOKEN_URL_OVERRIDE",
+                    format!("http://{address}/oauth/revoke"),
+                ),
+                // What Codex wants from the rest of the world ends here too.
+                ("HTTPS_PROXY", format!("http://{address}")),
+                ("NO_PROXY", "127.0.0.1".to_owned()),
+            ],
+            root,
+            _delete_on_drop: directory,
+        };
+        for path in ["bin", "tmp", "work", "home", "home/.codex"] {
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(runner.root.join(path))?;
+        }
+        fs::write(runner.codex_home().join("config.toml"), config(stub))?;
+        runner.link("codex", codex.native())?;
+        runner.link("node", codex.node())?;
+        Ok(runner)
+    }
+
+    /// Returns the directory that is `$CODEX_HOME`.
+    #[must_use]
+    pub fn codex_home(&self) -> PathBuf {
+        self.root.join("home/.codex")
+    }
+
+    /// Returns the path of the auth file, which is not there at first.
+    #[must_use]
+    pub fn auth_file(&self) -> PathBuf {
+        self.codex_home().join("auth.json")
+    }
+
+    /// Returns the empty directory that commands start in.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    /// Puts a login where Codex looks for it, as `codex login` would.
+    pub fn place(&self, auth_json: &str) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.auth_file())?;
+        file.write_all(auth_json.as_bytes())
+    }
+
+    /// Puts a program first on the `PATH`, under a name of its own.
+    pub fn link(&self, name: &str, program: &Path) -> io::Result<()> {
+        let link = self.root.join("bin").join(name);
+        if link.is_symlink() {
+            fs::remove_file(&link)?;
+        }
+        symlink(program, link)
+    }
+
+    /// Returns a command with the environment of this runner and no other, without input.
+    ///
+    /// A bare name is looked up on the `PATH` of the runner.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.work())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Returns the command of the job: `codex exec`, unwrapped.
+    #[must_use]
+    pub fn exec(&self) -> Command {
+        let mut command = self.command("codex");
+        command.args(EXEC);
+        command
+    }
+}
+
+/// Runs a command to its end and returns what it said.
+///
+/// Unlike [`Command::output`] it ends with the command itself, even if that leaves behind
+/// a process that still has its output open.
+///
+/// # Panics
+///
+/// If the command cannot be started, or is not done within a minute: it is killed then.
+#[track_caller]
+pub fn finish(command: &mut Command) -> Output {
+    let mut stdout = tempfile::tempfile().expect("a temporary file");
+    let mut stderr = tempfile::tempfile().expect("a temporary file");
+    let mut child = command
+        .stdout(stdout.try_clone().expect("a file descriptor"))
+        .stderr(stderr.try_clone().expect("a file descriptor"))
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child of ours") {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("a child of ours");
+            child.wait().expect("a child of ours");
+            break None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let [stdout, stderr] = [&mut stdout, &mut stderr].map(|file| {
+        let mut said = Vec::new();
+        file.rewind().expect("a file");
+        file.read_to_end(&mut said).expect("a file");
+        said
+    });
+    let Some(status) = status else {
+        panic!(
+            "{command:?} is not done after {PATIENCE:?}\n{}\n{}",
+            String::from_utf8_lossy(&stdout),
+            String::from_utf8_lossy(&stderr)
+        );
+    };
+    Output {
+        status,
+        stdout,
+        stderr,
+    }
+}
+
+/// The built-in provider insists on https, so the model has one of our own.
+fn config(stub: &Stub) -> String {
+    let address = stub.address();
+    format!(
+        r#"model = "gpt-5-codex"
+model_provider = "stub"
+cli_auth_credentials_store = "file"
+chatgpt_base_url = "http://{address}/backend-api/"
+check_for_update_on_startup = false
+
+[model_providers.stub]
+name = "stub"
+base_url = "http://{address}/backend-api/codex"
+wire_api = "responses"
+requires_openai_auth = true
+supports_websockets = false
+request_max_retries = 1
+stream_max_retries = 1
+
+[analytics]
+enabled = false
+"#
+    )
+}

@@ -1,0 +1,269 @@
+//! The endpoints.
+
+use std::{
+    net::{Shutdown, TcpListener, TcpStream},
+    os::fd::AsFd,
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{ConnectInfo, DefaultBodyLimit, State as Extract, connect_info::Connected},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::post,
+    serve::IncomingStream,
+};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+
+use super::{Bearer, Endpoint, Event, Fault, Inner, Outcome, Shared, What, ledger::State};
+use crate::Login;
+
+/// What the model says, as a stream of events.
+const ANSWER: &str = concat!(
+    "event: response.created\n",
+    r#"data: {"type":"response.created","response":{"id":"resp_1"}}"#,
+    "\n\n",
+    "event: response.output_item.done\n",
+    r#"data: {"type":"response.output_item.done","item":{"type":"message","role":"assistant","id":"msg_1","content":[{"type":"output_text","text":"OK"}]}}"#,
+    "\n\n",
+    "event: response.completed\n",
+    r#"data: {"type":"response.completed","response":{"id":"resp_1","usage":{"input_tokens":1,"input_tokens_details":null,"output_tokens":1,"output_tokens_details":null,"total_tokens":2}}}"#,
+    "\n\n",
+);
+
+/// Serves until `stopped`, then drops every connection.
+pub(super) fn serve(listener: TcpListener, shared: Arc<Shared>, stopped: oneshot::Receiver<()>) {
+    let endpoints = Router::new()
+        .route("/oauth/token", post(token))
+        .route("/oauth/revoke", post(revoke))
+        .route("/backend-api/codex/responses", post(model))
+        .fallback(nothing_here)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(shared)
+        .into_make_service_with_connect_info::<Connection>();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async move {
+        listener.set_nonblocking(true).expect("a socket");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+        tokio::select! {
+            _ = stopped => {}
+            served = axum::serve(listener, endpoints) => served.expect("a server that goes on"),
+        }
+    });
+}
+
+async fn token(
+    Extract(shared): Extract<Arc<Shared>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    body: Bytes,
+) -> Response {
+    let request = parse(&body);
+    let reply = {
+        let mut inner = shared.lock();
+        let (serial, outcome, reply) = inner.refresh(text(&request["refresh_token"]));
+        let reason = text(&request["refresh_reason"]).to_owned();
+        let what = What::Refresh {
+            serial,
+            reason,
+            outcome,
+        };
+        shared.record(&mut inner, what);
+        reply
+    };
+    shared.released(Endpoint::Token).await;
+    match reply {
+        Some((status, body)) => (status, Json(body)).into_response(),
+        None => connection.sever(),
+    }
+}
+
+async fn revoke(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> StatusCode {
+    let mut inner = shared.lock();
+    let found = inner.ledger.find(text(&parse(&body)["token"]));
+    if let Some((place, ..)) = found {
+        inner.ledger.revoke(place);
+    }
+    let serial = found.map(|(_, serial, _)| serial);
+    shared.record(&mut inner, What::Revoke { serial });
+    StatusCode::OK
+}
+
+/// Takes the body although nothing in it matters, so that the connection stays usable.
+async fn model(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap, _: Bytes) -> Response {
+    let status = {
+        let mut inner = shared.lock();
+        let (serial, status) = inner.authorize(bearer(&headers));
+        let what = What::Model {
+            serial,
+            status: status.as_u16(),
+        };
+        shared.record(&mut inner, what);
+        status
+    };
+    shared.released(Endpoint::Model).await;
+    if status == StatusCode::OK {
+        ([(header::CONTENT_TYPE, "text/event-stream")], ANSWER).into_response()
+    } else {
+        let code = match status {
+            StatusCode::UNAUTHORIZED => "token_expired",
+            _ => "server_error",
+        };
+        (status, Json(error(code))).into_response()
+    }
+}
+
+/// Answers everything else, `CONNECT` of a proxied client included: at once, so that a
+/// client that wants out of the machine does not wait for it.
+async fn nothing_here(
+    Extract(shared): Extract<Arc<Shared>>,
+    method: Method,
+    target: Uri,
+) -> StatusCode {
+    let request = format!("{method} {target}");
+    shared.record(&mut shared.lock(), What::Other { request });
+    StatusCode::NOT_FOUND
+}
+
+impl Shared {
+    fn record(&self, inner: &mut Inner, what: What) {
+        let at = OffsetDateTime::now_utc();
+        inner.events.push(Event { at, what });
+        self.happened.notify_all();
+    }
+
+    /// Waits until replies may go out.
+    async fn released(&self, endpoint: Endpoint) {
+        let mut holds = self.gate(endpoint).subscribe();
+        holds
+            .wait_for(|holds| *holds == 0)
+            .await
+            .expect("the sender is in what the server shares");
+    }
+}
+
+impl Inner {
+    /// Decides on a refresh. No reply means that the connection is to be dropped.
+    fn refresh(
+        &mut self,
+        refresh_token: &str,
+    ) -> (Option<u32>, Outcome, Option<(StatusCode, Value)>) {
+        let found = self.ledger.find(refresh_token);
+        let (outcome, reply) = match (self.rules.refresh_faults.pop_front(), found) {
+            (Some(fault @ Fault::ServerError), _) => (
+                Outcome::Failed(fault),
+                Some((StatusCode::INTERNAL_SERVER_ERROR, error("server_error"))),
+            ),
+            (Some(fault @ Fault::RequestLost), _) => (Outcome::Failed(fault), None),
+            (_, None) => (
+                Outcome::Unknown,
+                Some((StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"}))),
+            ),
+            (_, Some((.., State::Spent))) => (
+                Outcome::Reused,
+                Some((
+                    status(self.rules.reused_status),
+                    error("refresh_token_reused"),
+                )),
+            ),
+            (_, Some((.., State::Revoked))) => (
+                Outcome::Revoked,
+                Some((StatusCode::UNAUTHORIZED, error("refresh_token_invalidated"))),
+            ),
+            (fault, Some((place, _, State::Live))) => {
+                let omitted = fault == Some(Fault::RefreshTokenOmitted);
+                let now = self.now();
+                let lifetime = self.rules.access_lifetime;
+                let next = self.ledger.renew(place, now, lifetime, omitted);
+                let reply = (StatusCode::OK, tokens(&next, omitted));
+                (
+                    Outcome::Rotated(next.serial),
+                    (fault != Some(Fault::ReplyLost)).then_some(reply),
+                )
+            }
+        };
+        (found.map(|(_, serial, _)| serial), outcome, reply)
+    }
+
+    /// Decides on a model call.
+    fn authorize(&self, access_token: &str) -> (Option<u32>, StatusCode) {
+        let Some((login, is_newest)) = self.ledger.bearer(access_token) else {
+            return (None, StatusCode::UNAUTHORIZED);
+        };
+        let taken = login.ends > self.now()
+            && match self.rules.bearer {
+                Bearer::Newest => is_newest,
+                Bearer::Unexpired => true,
+            };
+        let status = match self.rules.model_failure {
+            Some(failure) => status(failure),
+            None if taken => StatusCode::OK,
+            None => StatusCode::UNAUTHORIZED,
+        };
+        (Some(login.serial), status)
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        self.rules.clock.unwrap_or_else(OffsetDateTime::now_utc)
+    }
+}
+
+/// A second handle on the connection that a request came in by.
+#[derive(Clone)]
+struct Connection(Arc<TcpStream>);
+
+impl Connection {
+    /// Ends the connection before anything is sent.
+    fn sever(&self) -> Response {
+        // If it has ended already, all the better.
+        drop(self.0.shutdown(Shutdown::Both));
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    }
+}
+
+impl Connected<IncomingStream<'_, tokio::net::TcpListener>> for Connection {
+    fn connect_info(stream: IncomingStream<'_, tokio::net::TcpListener>) -> Self {
+        let handle = stream.io().as_fd().try_clone_to_owned();
+        Self(Arc::new(handle.expect("a free file descriptor").into()))
+    }
+}
+
+fn tokens(login: &Login, omits_refresh_token: bool) -> Value {
+    let mut body = json!({
+        "id_token": login.id_token(),
+        "access_token": login.access_token(),
+    });
+    if !omits_refresh_token {
+        body["refresh_token"] = login.refresh_token.as_str().into();
+    }
+    body
+}
+
+fn error(code: &str) -> Value {
+    json!({"error": {"code": code, "message": format!("the stub says {code}")}})
+}
+
+fn status(number: u16) -> StatusCode {
+    StatusCode::from_u16(number).expect("a rule gives an HTTP status")
+}
+
+fn parse(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap_or_default()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn bearer(headers: &HeaderMap) -> &str {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        .unwrap_or_default()
+}

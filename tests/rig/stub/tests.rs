@@ -1,0 +1,250 @@
+//! The stub, asked by a client that does no more than it has to.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::{Bearer, Endpoint, Fault, Outcome, Stub, What};
+use crate::{ACCESS_LIFETIME, Login};
+
+#[test]
+fn a_refresh_token_is_good_for_one_refresh() {
+    let login = Login::stale();
+    let stub = Stub::start(&login);
+
+    let (status, tokens) = refresh(&stub, &login.refresh_token);
+    assert_eq!(status, 200);
+    let live = stub.live().expect("a live login");
+    assert_eq!(tokens["refresh_token"], live.refresh_token.as_str());
+    assert_eq!(tokens["access_token"], live.access_token());
+    assert_eq!(tokens["id_token"], live.id_token());
+    assert!(stub.is_live(live.auth_json().as_bytes()));
+    assert!(!stub.is_live(login.auth_json().as_bytes()));
+
+    let (status, error) = refresh(&stub, &login.refresh_token);
+    assert_eq!(status, 401);
+    assert_eq!(error["error"]["code"], "refresh_token_reused");
+    stub.rules(|rules| rules.reused_status = 400);
+    assert_eq!(refresh(&stub, &login.refresh_token).0, 400);
+
+    for made_up_elsewhere in ["", "something"] {
+        let (status, error) = refresh(&stub, made_up_elsewhere);
+        assert_eq!((status, &error["error"]), (400, &json!("invalid_grant")));
+    }
+    assert_eq!(
+        outcomes(&stub),
+        [
+            Outcome::Rotated(2),
+            Outcome::Reused,
+            Outcome::Reused,
+            Outcome::Unknown,
+            Outcome::Unknown,
+        ]
+    );
+}
+
+#[test]
+fn a_fault_says_what_became_of_the_token() {
+    let login = Login::stale();
+    let stub = Stub::start(&login);
+    stub.rules(|rules| {
+        rules.refresh_faults.extend([
+            Fault::ServerError,
+            Fault::RequestLost,
+            Fault::RefreshTokenOmitted,
+            Fault::ReplyLost,
+        ]);
+    });
+
+    assert_eq!(refresh(&stub, &login.refresh_token).0, 500);
+    assert_eq!(refresh(&stub, &login.refresh_token).0, NO_REPLY);
+    assert!(stub.is_live(login.auth_json().as_bytes()));
+
+    let (status, tokens) = refresh(&stub, &login.refresh_token);
+    assert_eq!(status, 200);
+    assert!(tokens.get("refresh_token").is_none());
+    assert_ne!(tokens["access_token"], login.access_token());
+    assert!(stub.is_live(login.auth_json().as_bytes()));
+
+    assert_eq!(refresh(&stub, &login.refresh_token).0, NO_REPLY);
+    assert!(!stub.is_live(login.auth_json().as_bytes()));
+    assert_eq!(
+        outcomes(&stub),
+        [
+            Outcome::Failed(Fault::ServerError),
+            Outcome::Failed(Fault::RequestLost),
+            Outcome::Rotated(2),
+            Outcome::Rotated(3),
+        ]
+    );
+}
+
+#[test]
+fn a_revoked_login_is_over() {
+    let login = Login::fresh();
+    let stub = Stub::start(&login);
+    let token = json!({"token": login.refresh_token});
+    assert_eq!(post(&stub, "/oauth/revoke", "", &token).0, 200);
+    assert!(stub.live().is_none());
+    let (status, error) = refresh(&stub, &login.refresh_token);
+    assert_eq!(status, 401);
+    assert_eq!(error["error"]["code"], "refresh_token_invalidated");
+}
+
+#[test]
+fn the_model_wants_the_newest_bearer() {
+    let old = Login::fresh();
+    let stub = Stub::start(&old);
+    assert_eq!(ask_model(&stub, &old.access_token()), 200);
+    assert_eq!(ask_model(&stub, "something"), 401);
+    assert_eq!(ask_model(&stub, ""), 401);
+
+    refresh(&stub, &old.refresh_token);
+    let new = stub.live().expect("a live login");
+    assert_eq!(ask_model(&stub, &new.access_token()), 200);
+    assert_eq!(ask_model(&stub, &old.access_token()), 401);
+    stub.rules(|rules| rules.bearer = Bearer::Unexpired);
+    assert_eq!(ask_model(&stub, &old.access_token()), 200);
+
+    // A login of its own: neither ends the other, and an ended one is refused anyway.
+    let stale = Login {
+        serial: 100,
+        ..Login::stale()
+    };
+    stub.sign_in(&stale);
+    assert_eq!(ask_model(&stub, &stale.access_token()), 401);
+    assert_eq!(ask_model(&stub, &new.access_token()), 200);
+
+    stub.rules(|rules| rules.model_failure = Some(500));
+    assert_eq!(ask_model(&stub, &new.access_token()), 500);
+}
+
+#[test]
+fn a_held_reply_waits_for_its_release() {
+    let login = Login::stale();
+    let stub = Stub::start(&login);
+    let hold = stub.hold(Endpoint::Token);
+    let (replied, reply) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| replied.send(refresh(&stub, &login.refresh_token).0));
+        let seen = stub.wait_for(Duration::from_secs(5), What::is_rotation);
+        assert!(seen.what.is_rotation());
+        assert!(!stub.is_live(login.auth_json().as_bytes()));
+        assert!(reply.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(hold);
+        assert_eq!(reply.recv_timeout(Duration::from_secs(5)), Ok(200));
+    });
+}
+
+#[test]
+fn a_fixed_clock_gives_the_same_tokens_each_time() {
+    let start = OffsetDateTime::UNIX_EPOCH;
+    let login = Login::new("account-1", 1, start, ACCESS_LIFETIME);
+    let rotated = || {
+        let stub = Stub::start(&login);
+        stub.rules(|rules| rules.clock = Some(start + ACCESS_LIFETIME));
+        refresh(&stub, &login.refresh_token)
+    };
+    let (status, tokens) = rotated();
+    assert_eq!(status, 200);
+    assert_eq!(rotated().1, tokens);
+}
+
+#[test]
+fn everything_else_is_refused_at_once() {
+    let stub = Stub::start(&Login::fresh());
+    let begin = Instant::now();
+    assert_eq!(send(&stub, "CONNECT example.com:443", "", "").0, 404);
+    assert_eq!(send(&stub, "GET /backend-api/wham/settings", "", "").0, 404);
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    let requests: Vec<What> = stub.events().into_iter().map(|e| e.what).collect();
+    assert_eq!(
+        requests,
+        ["CONNECT example.com:443", "GET /backend-api/wham/settings"].map(|request| What::Other {
+            request: request.to_owned()
+        })
+    );
+}
+
+#[test]
+fn a_dropped_stub_is_gone_even_if_it_holds_a_reply() {
+    let login = Login::fresh();
+    let stub = Stub::start(&login);
+    let address = stub.address();
+    let _hold = stub.hold(Endpoint::Model);
+    let mut connection = TcpStream::connect(address).expect("the stub");
+    let bearer = login.access_token();
+    let request = "POST /backend-api/codex/responses HTTP/1.1\r\nhost: stub\r\ncontent-length: 0";
+    write!(
+        connection,
+        "{request}\r\nauthorization: Bearer {bearer}\r\n\r\n"
+    )
+    .expect("a request");
+    stub.wait_for(Duration::from_secs(5), What::is_model_call);
+    drop(stub);
+    assert!(TcpStream::connect(address).is_err());
+    let mut reply = String::new();
+    drop(connection.read_to_string(&mut reply));
+    assert_eq!(reply, "");
+}
+
+/// Stands for the status where the connection ended before there was one.
+const NO_REPLY: u16 = 0;
+
+fn refresh(stub: &Stub, refresh_token: &str) -> (u16, Value) {
+    let request = json!({
+        "client_id": "app_EMoamEEZ73f0CkXaXp7hrann",
+        "grant_type": "refresh_token",
+        "refresh_token": refresh_token,
+        "refresh_reason": "forced",
+    });
+    post(stub, "/oauth/token", "", &request)
+}
+
+fn ask_model(stub: &Stub, bearer: &str) -> u16 {
+    post(stub, "/backend-api/codex/responses", bearer, &json!({})).0
+}
+
+fn post(stub: &Stub, path: &str, bearer: &str, body: &Value) -> (u16, Value) {
+    send(stub, &format!("POST {path}"), bearer, &body.to_string())
+}
+
+fn send(stub: &Stub, request: &str, bearer: &str, body: &str) -> (u16, Value) {
+    let mut connection = TcpStream::connect(stub.address()).expect("the stub");
+    let length = body.len();
+    write!(
+        connection,
+        "{request} HTTP/1.1\r\nhost: stub\r\nconnection: close\r\n\
+         authorization: Bearer {bearer}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .expect("a request");
+    let mut reply = String::new();
+    // A connection that is cut may end in an error: what matters is what came before.
+    drop(connection.read_to_string(&mut reply));
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    (
+        status.unwrap_or(NO_REPLY),
+        serde_json::from_str(body).unwrap_or_default(),
+    )
+}
+
+fn outcomes(stub: &Stub) -> Vec<Outcome> {
+    stub.events()
+        .iter()
+        .filter_map(|event| match event.what {
+            What::Refresh { outcome, .. } => Some(outcome),
+            What::Revoke { .. } | What::Model { .. } | What::Other { .. } => None,
+        })
+        .collect()
+}
