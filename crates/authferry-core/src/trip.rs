@@ -51,7 +51,6 @@ pub struct Trip {
     /// Something of ours has landed.
     written: bool,
     buried: Vec<Fingerprint>,
-    late: bool,
     attempt: u32,
     writes: u64,
 }
@@ -141,17 +140,10 @@ impl Trip {
                     | Sync::Done => (self, vec![]),
                 }
             }
-            (sync, Event::Deadline) if self.child != Child::Running => {
-                self.late = true;
-                match sync {
-                    Sync::Reading | Sync::Swapping(_) | Sync::Pausing(_) => self.out_of_time(),
-                    // These do not wait for the store.
-                    Sync::Idle
-                    | Sync::Placing
-                    | Sync::Burying(_)
-                    | Sync::Rescuing(_)
-                    | Sync::Done => (self, vec![]),
-                }
+            (Sync::Reading | Sync::Swapping(_) | Sync::Pausing(_), Event::Deadline)
+                if self.child != Child::Running =>
+            {
+                self.out_of_time()
             }
             _ => (self, vec![]),
         }
@@ -168,7 +160,9 @@ impl Trip {
     #[must_use]
     pub fn due(&self) -> Option<&Generation> {
         let base = self.base.as_ref()?;
-        self.newest.as_ref().filter(|g| g.fingerprint != base.generation.fingerprint)
+        self.newest
+            .as_ref()
+            .filter(|g| g.fingerprint != base.generation.fingerprint)
     }
 
     fn new(terms: Terms, child: Child) -> Self {
@@ -186,7 +180,6 @@ impl Trip {
             parked: None,
             written: false,
             buried: Vec::new(),
-            late: false,
             attempt: 0,
             writes: 0,
         }
@@ -433,9 +426,6 @@ impl Trip {
 
     /// Theirs is about to be replaced, and can be had elsewhere if `kept`.
     fn bury(mut self, theirs: &Generation, kept: bool) -> Step {
-        if self.late {
-            return self.out_of_time();
-        }
         if !kept {
             return self.yield_to(Outcome::Superseded {
                 by: theirs.fingerprint,
@@ -475,9 +465,6 @@ impl Trip {
     }
 
     fn pause(mut self, then_look: bool) -> Step {
-        if self.late {
-            return self.out_of_time();
-        }
         self.attempt = self.attempt.saturating_add(1);
         // Before the command every attempt starts from a fresh look at the store.
         self.sync = Sync::Pausing(then_look || self.child == Child::NotYet);

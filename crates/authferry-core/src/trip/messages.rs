@@ -101,7 +101,8 @@ pub enum Event {
     Swapped(Reply),
     /// The wait is over.
     Woke,
-    /// The time for talking to the store is over. Sent once, and never while the command runs.
+    /// The time for talking to the store is over. Means something only while the store is
+    /// waited for, and never while the command runs.
     Deadline,
     /// The rescue succeeded (`true`) or failed.
     Rescued(bool),

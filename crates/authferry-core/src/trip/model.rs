@@ -255,7 +255,11 @@ impl World {
     fn child_moves(&self, i: usize, plan: &Plan, next: &mut Vec<World>) {
         let runner = &self.runners[i];
         if !runner.running {
-            if !runner.deadline_sent && runner.asked.is_some() {
+            let waits = matches!(
+                runner.asked,
+                Some(Effect::Read | Effect::Swap(_) | Effect::Wait(_))
+            );
+            if !runner.deadline_sent && waits {
                 let mut world = self.clone();
                 world.runners[i].deadline_sent = true;
                 next.push(world.event(i, Event::Deadline, plan));
@@ -440,6 +444,7 @@ impl World {
                     assert_eq!(runner.runs, 1, "the command ran twice");
                 }
                 Effect::Finish(outcome) => {
+                    assert!(!runner.running, "over before the command is");
                     runner.asked = None;
                     runner.outcome = Some(outcome);
                     self.check(i, plan);
