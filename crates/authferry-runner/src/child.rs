@@ -26,7 +26,8 @@ const ROUND: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Family {
     child: Child,
-    status: Option<ExitStatus>,
+    /// The command's exit code, once it is gone.
+    end: Option<u8>,
     phase: Phase,
     /// How many processes that the command left behind were told to end.
     ended: usize,
@@ -50,7 +51,7 @@ impl Family {
         let child = command.spawn()?;
         Ok(Self {
             child,
-            status: None,
+            end: None,
             phase: Phase::Running,
             ended: 0,
         })
@@ -61,19 +62,20 @@ impl Family {
     /// `linger`: how long those may stay that the command leaves behind. To be called after
     /// every `SIGCHLD` and whenever [`wake`](Self::wake) has come; never while a backend is
     /// at work, for it may have helpers of its own to wait for.
-    pub(crate) fn gone(&mut self, linger: Duration) -> io::Result<bool> {
-        if self.status.is_none() {
-            self.status = self.child.try_wait()?;
-        }
-        if self.status.is_none() {
-            return Ok(false);
+    pub(crate) fn gone(&mut self, linger: Duration) -> bool {
+        match (&self.end, self.child.try_wait()) {
+            (None, Ok(None)) => return false,
+            (None, Ok(Some(status))) => self.end = Some(exit_code(status)),
+            // Somebody else has collected it: it is gone, and nobody will say how.
+            (None, Err(_)) => self.end = Some(u8::MAX),
+            (Some(_), _) => {}
         }
         loop {
             match rustix::process::waitpid(None, WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => break,
-                Err(Errno::CHILD) => return Ok(true),
-                Err(error) => return Err(error.into()),
+                // No child is left, and nothing else can be wrong with this question.
+                Err(_) => return true,
             }
         }
         let now = Instant::now();
@@ -83,7 +85,7 @@ impl Family {
             Phase::Killing(from) if now >= from => self.end_the_rest(Signal::KILL, now + ROUND),
             Phase::Lingering(_) | Phase::Killing(_) => {}
         }
-        Ok(false)
+        false
     }
 
     /// When [`gone`](Self::gone) has something to do even if nobody dies.
@@ -96,7 +98,7 @@ impl Family {
 
     /// Passes a signal on to the command. Once it is gone, what it left behind gets no more time.
     pub(crate) fn signal(&mut self, signal: Signal) {
-        if self.status.is_none() {
+        if self.end.is_none() {
             // A child that is not yet waited for keeps its pid: this cannot hit another.
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
             if let Some(pid) = pid {
@@ -108,9 +110,9 @@ impl Family {
         }
     }
 
-    /// How the command ended; `None` while it runs.
-    pub(crate) fn status(&self) -> Option<ExitStatus> {
-        self.status
+    /// The command's exit code, 128 + n for signal n; `None` while it runs.
+    pub(crate) fn end(&self) -> Option<u8> {
+        self.end
     }
 
     /// How many processes that the command left behind had to be ended.
@@ -131,7 +133,7 @@ impl Family {
 }
 
 /// The exit code by which a shell would tell of this end: 128 + n for signal n.
-pub(crate) fn exit_code(status: ExitStatus) -> u8 {
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|n| 128 + n));
     code.and_then(|code| u8::try_from(code & 0xff).ok())
         .unwrap_or(u8::MAX)

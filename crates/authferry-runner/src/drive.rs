@@ -3,25 +3,26 @@
 use std::{
     collections::HashMap,
     future::{Future, pending},
-    io,
     pin::Pin,
     process::Command,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use authferry_codex::{Look, Unfit, Unusable};
+use authferry_codex::{Look, Unfit};
 use authferry_core::{
-    CasError, Effect, Event, Fingerprint, Held, Keep, Origin, Outcome, Reply, Secret, Seen, Stamp,
-    StoreError, Stored, Trip, Trouble, Version, Write,
+    CasError, Effect, Event, Fingerprint, Held, Origin, Reply, Secret, Seen, Stamp, StoreError,
+    Stored, Trip, Trouble, Version, Write,
 };
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
-use crate::child::{Family, exit_code};
+use crate::child::Family;
 use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::watch::Watch;
-use crate::{CommandEnd, Job, Placement, Receipt, Report, Signals, Written, rescue, seen};
+use crate::{CommandEnd, Job, Placement, Report, Signals, seen};
+
+mod keep;
 
 /// What the store may still take, and processes left behind, once somebody wants the job
 /// to end. A cancelled job on GitHub has ten seconds in all.
@@ -105,19 +106,17 @@ impl<'a> Driver<'a> {
     }
 
     /// Carries a trip to its end.
-    ///
-    /// Fails only where nothing can be done without: when children cannot be waited for.
     pub(crate) async fn drive(
         mut self,
         (mut trip, mut effects): (Trip, Vec<Effect>),
         signals: &mut Signals,
-    ) -> io::Result<Report> {
+    ) -> Report {
         self.deadline = Some(Instant::now() + self.job.patience);
         loop {
             let mut event = None;
             for effect in effects {
                 match effect {
-                    Effect::Finish(outcome) => return Ok(self.finish(&trip, outcome)),
+                    Effect::Finish(outcome) => return self.finish(&trip, outcome),
                     Effect::Read => self.read(),
                     Effect::Swap(write) => self.swap(&write),
                     Effect::Wait(time) => {
@@ -130,7 +129,7 @@ impl<'a> Driver<'a> {
             }
             let event = match event {
                 Some(event) => event,
-                None => self.next_event(signals).await?,
+                None => self.next_event(signals).await,
             };
             let due = trip.due().map(|generation| generation.fingerprint);
             (trip, effects) = trip.step(event);
@@ -138,7 +137,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn next_event(&mut self, signals: &mut Signals) -> io::Result<Event> {
+    async fn next_event(&mut self, signals: &mut Signals) -> Event {
         loop {
             // A backend may wait for helpers of its own; until it is done none is collected.
             let store_at_work = matches!(self.request, Some(Request::Store(_)));
@@ -148,8 +147,8 @@ impl<'a> Driver<'a> {
                     .report
                     .signal
                     .map_or(self.job.linger, |_| Duration::ZERO);
-                if family.gone(linger)? {
-                    return Ok(self.exited());
+                if family.gone(linger) {
+                    return self.exited();
                 }
                 family_time = family.wake();
             }
@@ -163,18 +162,18 @@ impl<'a> Driver<'a> {
             match woke {
                 Woke::Answer(answer) => {
                     self.request = None;
-                    return Ok(self.answered(answer));
+                    return self.answered(answer);
                 }
                 Woke::Told(Told::End(signal)) => self.told_to_end(signal),
                 Woke::Told(Told::Child) | Woke::FamilyTime => {}
                 Woke::FileChanged => {
                     if let Some(event) = self.file_changed() {
-                        return Ok(event);
+                        return event;
                     }
                 }
                 Woke::Deadline => {
                     self.deadline = None;
-                    return Ok(Event::Deadline);
+                    return Event::Deadline;
                 }
             }
         }
@@ -324,7 +323,7 @@ impl<'a> Driver<'a> {
     fn exited(&mut self) -> Event {
         if let Some(family) = self.family.take() {
             self.report.ended = family.ended();
-            let code = family.status().map_or(u8::MAX, exit_code);
+            let code = family.end().unwrap_or(u8::MAX);
             self.report.command = Some(CommandEnd::Exited(code));
         }
         self.watch = None;
@@ -353,149 +352,6 @@ impl<'a> Driver<'a> {
             self.generations.insert(generation.fingerprint, secret);
         }
         self.look = look;
-    }
-
-    fn rescue(&mut self, trip: &Trip, keep: Keep) -> bool {
-        // A request whose answer nobody awaits any more ends here.
-        self.request = None;
-        let wanted = match keep {
-            Keep::Ours => self.ours(trip),
-            Keep::Theirs => self.theirs(),
-        };
-        let mut kept = !wanted.is_empty();
-        for (name, secret) in wanted {
-            match rescue::keep(self.job.rescue, &name, &secret) {
-                Ok(path) => self.report.rescued.push(path),
-                Err(error) => {
-                    self.report.rescue_error = Some(error);
-                    kept = false;
-                }
-            }
-        }
-        kept
-    }
-
-    /// What of ours the store lacks: the generation that is due, and whatever was found in
-    /// the file last, if that is something else.
-    fn ours(&self, trip: &Trip) -> Vec<(String, Secret)> {
-        let due = trip.due().map(|generation| generation.fingerprint);
-        let base = trip.base().map(|base| base.generation.fingerprint);
-        let newest = due.and_then(|due| {
-            Some((
-                rescue::name(Some(due)),
-                self.generations.get(&due)?.duplicate(),
-            ))
-        });
-        let last = match &self.look {
-            // Nothing was read that could be worth keeping, or not all of it.
-            Look::Missing
-            | Look::Unusable {
-                why: Unusable::Empty | Unusable::TooLarge,
-                ..
-            } => None,
-            Look::Unusable { secret, .. } => Some((rescue::name(None), secret.duplicate())),
-            Look::Usable { secret, generation } => {
-                let fingerprint = Some(generation.fingerprint);
-                (fingerprint != due && fingerprint != base).then(|| {
-                    (
-                        rescue::name(Some(generation.fingerprint)),
-                        secret.duplicate(),
-                    )
-                })
-            }
-        };
-        newest.into_iter().chain(last).collect()
-    }
-
-    fn theirs(&self) -> Vec<(String, Secret)> {
-        let theirs = self.stored.as_ref().and_then(|stored| {
-            let generation = authferry_codex::parse(&stored.secret).ok()?;
-            Some((
-                rescue::name(Some(generation.fingerprint)),
-                stored.secret.duplicate(),
-            ))
-        });
-        theirs.into_iter().collect()
-    }
-
-    /// File and store belong together from here on.
-    fn get_ready(&mut self, trip: &Trip) {
-        let found = if self.report.writes.is_empty() {
-            Placement::Kept
-        } else {
-            Placement::Adopted
-        };
-        self.report.placement.get_or_insert(found);
-        self.ready = true;
-        self.write_receipt(trip);
-    }
-
-    /// Keeps up with a step of the machine, before which `due` was due.
-    fn note(&mut self, trip: &Trip, due: Option<Fingerprint>) {
-        let Some(base) = trip
-            .base()
-            .filter(|base| self.version.as_ref() != Some(&base.version))
-        else {
-            return;
-        };
-        self.version = Some(base.version.clone());
-        let fingerprint = base.generation.fingerprint;
-        if due == Some(fingerprint) {
-            let version = base.version.clone();
-            self.report.writes.push(Written {
-                version,
-                fingerprint,
-                at: SystemTime::now(),
-            });
-        }
-        let still_due = trip.due().map(|generation| generation.fingerprint);
-        self.generations
-            .retain(|fingerprint, _| Some(*fingerprint) == still_due);
-        if self.ready {
-            self.write_receipt(trip);
-        }
-    }
-
-    fn write_receipt(&mut self, trip: &Trip) {
-        let Some(base) = trip.base() else {
-            return;
-        };
-        let receipt = Receipt::new(self.job.store.to_string(), base.clone(), self.placed);
-        self.report.receipt_error = receipt.write(self.job.home).err();
-    }
-
-    fn finish(mut self, trip: &Trip, outcome: Outcome) -> Report {
-        match &outcome {
-            Outcome::Restored => self.get_ready(trip),
-            Outcome::Unchanged | Outcome::Persisted { .. } => self.clean_up(self.placed),
-            // Ours is safe elsewhere, and were it left here the next restore might take it
-            // for the newer one.
-            Outcome::Superseded { rescued: true, .. } => self.clean_up(true),
-            // What is left here is the only copy, or the next restore can settle it.
-            Outcome::Superseded { rescued: false, .. }
-            | Outcome::Stranded { .. }
-            | Outcome::Refused(_) => {}
-        }
-        self.report.base = trip.base().cloned();
-        self.report.outcome = outcome;
-        self.report
-    }
-
-    /// Takes the receipt away, and the auth file if it is still what was seen last.
-    fn clean_up(&mut self, auth_file: bool) {
-        // What stays behind is found and judged by the next restore.
-        Receipt::remove(self.job.home).ok();
-        let still = self
-            .job
-            .home
-            .look()
-            .is_ok_and(|look| seen(&look) == seen(&self.look));
-        if auth_file
-            && still
-            && let Err(unfit) = self.job.home.remove()
-        {
-            self.report.unfit = Some(unfit);
-        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! became of the login; [`seed`] puts a first one into the store. The machine in the core
 //! decides, [`drive`](mod@drive) is the only loop that awaits, and everything here that
 //! touches a secret hands it on without looking.
+//!
+//! One process makes one trip at a time: it collects every child that the process has.
 
 mod child;
 mod drive;
@@ -54,7 +56,7 @@ pub enum NotBegun {
     #[error(transparent)]
     Unfit(#[from] Unfit),
     /// The system does not give what every trip needs.
-    #[error("cannot get random bytes, signals or child processes from the system")]
+    #[error("cannot get random bytes from the system")]
     System(#[from] io::Error),
 }
 
@@ -96,7 +98,7 @@ pub async fn persist(
     };
     let step = Trip::resume(terms(job, Goal::Run)?, receipt.base.clone(), seen);
     let driver = drive::Driver::new(job, look, None).resumed(receipt.placed, unfit);
-    Ok(driver.drive(step, signals).await?)
+    Ok(driver.drive(step, signals).await)
 }
 
 async fn begin(
@@ -109,7 +111,7 @@ async fn begin(
     let step = Trip::start(terms(job, goal)?, seen(&look));
     Ok(drive::Driver::new(job, look, command)
         .drive(step, signals)
-        .await?)
+        .await)
 }
 
 fn terms(job: &Job<'_>, goal: Goal) -> io::Result<Terms> {

@@ -1,0 +1,154 @@
+//! What a trip leaves behind: receipts, rescues, a home that is clean again.
+
+use std::time::SystemTime;
+
+use authferry_codex::{Look, Unusable};
+use authferry_core::{Fingerprint, Keep, Outcome, Secret, Trip};
+
+use super::Driver;
+use crate::{Placement, Receipt, Report, Written, rescue, seen};
+
+impl Driver<'_> {
+    pub(super) fn rescue(&mut self, trip: &Trip, keep: Keep) -> bool {
+        // A request whose answer nobody awaits any more ends here.
+        self.request = None;
+        let wanted = match keep {
+            Keep::Ours => self.ours(trip),
+            Keep::Theirs => self.theirs(),
+        };
+        let mut kept = !wanted.is_empty();
+        for (name, secret) in wanted {
+            match rescue::keep(self.job.rescue, &name, &secret) {
+                Ok(path) => self.report.rescued.push(path),
+                Err(error) => {
+                    self.report.rescue_error = Some(error);
+                    kept = false;
+                }
+            }
+        }
+        kept
+    }
+
+    /// What of ours the store lacks: the generation that is due, and whatever was found in
+    /// the file last, if that is something else.
+    fn ours(&self, trip: &Trip) -> Vec<(String, Secret)> {
+        let due = trip.due().map(|generation| generation.fingerprint);
+        let base = trip.base().map(|base| base.generation.fingerprint);
+        let newest = due.and_then(|due| {
+            Some((
+                rescue::name(Some(due)),
+                self.generations.get(&due)?.duplicate(),
+            ))
+        });
+        let last = match &self.look {
+            // Nothing was read that could be worth keeping, or not all of it.
+            Look::Missing
+            | Look::Unusable {
+                why: Unusable::Empty | Unusable::TooLarge,
+                ..
+            } => None,
+            Look::Unusable { secret, .. } => Some((rescue::name(None), secret.duplicate())),
+            Look::Usable { secret, generation } => {
+                let fingerprint = Some(generation.fingerprint);
+                (fingerprint != due && fingerprint != base).then(|| {
+                    (
+                        rescue::name(Some(generation.fingerprint)),
+                        secret.duplicate(),
+                    )
+                })
+            }
+        };
+        newest.into_iter().chain(last).collect()
+    }
+
+    fn theirs(&self) -> Vec<(String, Secret)> {
+        let theirs = self.stored.as_ref().and_then(|stored| {
+            let generation = authferry_codex::parse(&stored.secret).ok()?;
+            Some((
+                rescue::name(Some(generation.fingerprint)),
+                stored.secret.duplicate(),
+            ))
+        });
+        theirs.into_iter().collect()
+    }
+
+    /// File and store belong together from here on.
+    pub(super) fn get_ready(&mut self, trip: &Trip) {
+        let found = if self.report.writes.is_empty() {
+            Placement::Kept
+        } else {
+            Placement::Adopted
+        };
+        self.report.placement.get_or_insert(found);
+        self.ready = true;
+        self.write_receipt(trip);
+    }
+
+    /// Keeps up with a step of the machine, before which `due` was due.
+    pub(super) fn note(&mut self, trip: &Trip, due: Option<Fingerprint>) {
+        let Some(base) = trip
+            .base()
+            .filter(|base| self.version.as_ref() != Some(&base.version))
+        else {
+            return;
+        };
+        self.version = Some(base.version.clone());
+        let fingerprint = base.generation.fingerprint;
+        if due == Some(fingerprint) {
+            let version = base.version.clone();
+            self.report.writes.push(Written {
+                version,
+                fingerprint,
+                at: SystemTime::now(),
+            });
+        }
+        let still_due = trip.due().map(|generation| generation.fingerprint);
+        self.generations
+            .retain(|fingerprint, _| Some(*fingerprint) == still_due);
+        if self.ready {
+            self.write_receipt(trip);
+        }
+    }
+
+    fn write_receipt(&mut self, trip: &Trip) {
+        let Some(base) = trip.base() else {
+            return;
+        };
+        let receipt = Receipt::new(self.job.store.to_string(), base.clone(), self.placed);
+        self.report.receipt_error = receipt.write(self.job.home).err();
+    }
+
+    pub(super) fn finish(mut self, trip: &Trip, outcome: Outcome) -> Report {
+        match &outcome {
+            Outcome::Restored => self.get_ready(trip),
+            Outcome::Unchanged | Outcome::Persisted { .. } => self.clean_up(self.placed),
+            // Ours is safe elsewhere, and were it left here the next restore might take it
+            // for the newer one.
+            Outcome::Superseded { rescued: true, .. } => self.clean_up(true),
+            // What is left here is the only copy, or the next restore can settle it.
+            Outcome::Superseded { rescued: false, .. }
+            | Outcome::Stranded { .. }
+            | Outcome::Refused(_) => {}
+        }
+        self.report.base = trip.base().cloned();
+        self.report.outcome = outcome;
+        self.report
+    }
+
+    /// Takes the receipt away, and the auth file if it is still what was seen last.
+    fn clean_up(&mut self, auth_file: bool) {
+        // What stays behind is found and judged by the next restore.
+        Receipt::remove(self.job.home).ok();
+        let still = self
+            .job
+            .home
+            .look()
+            .is_ok_and(|look| seen(&look) == seen(&self.look));
+        if auth_file
+            && still
+            && let Err(unfit) = self.job.home.remove()
+        {
+            self.report.unfit = Some(unfit);
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! Trips over a store that fails: what the real stores cannot be made to do at will.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use authferry_codex::Home;
+use authferry_conformance::{Fault, Faulty, MemoryStore};
+use authferry_core::{
+    Cause, ErrorKind, Origin, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, WriteId,
+};
+use authferry_runner::{CommandEnd, Job, Placement, Receipt, Report, SeedError, Signals};
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// A home and a store, and how the wire between them fails.
+struct Scene {
+    store: MemoryStore,
+    home: Home,
+    above: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// One process makes one trip at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+impl Scene {
+    /// Has login 1 in the store and nothing in the home.
+    async fn new() -> Self {
+        let above = TempDir::new().expect("a temporary folder");
+        let dir = above.path().join("home");
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .expect("a folder");
+        let scene = Self {
+            store: MemoryStore::new("trips"),
+            home: Home::new(&dir).expect("a home"),
+            above,
+            _turn: TURN.lock().await,
+        };
+        scene.seed(1, false).await.expect("an empty store");
+        scene
+    }
+
+    async fn seed(&self, number: u32, replace: bool) -> Result<(), SeedError> {
+        let login = Secret::new(login(number).into_bytes());
+        let rescue = self.rescue();
+        let seed =
+            authferry_runner::seed(&self.store, &login, replace, "a person", &rescue, PATIENCE);
+        seed.await.map(drop)
+    }
+
+    fn rescue(&self) -> PathBuf {
+        self.above.path().join("rescue")
+    }
+
+    /// A command that leaves login `number` behind, after running `before`.
+    fn rotates_to(&self, number: u32, before: &str) -> Command {
+        let next = self.above.path().join("next.json");
+        fs::write(&next, login(number)).expect("room");
+        let mut command = Command::new("sh");
+        let script = format!("{before}\ncp '{}' \"$0/auth.json\"", next.display());
+        command.arg("-c").arg(script).arg(self.home.dir());
+        command
+    }
+
+    async fn run(&self, faults: Vec<Fault>, command: Command) -> Report {
+        self.run_with(faults, Policy::Newest, PATIENCE, command)
+            .await
+    }
+
+    async fn run_with(
+        &self,
+        faults: Vec<Fault>,
+        policy: Policy,
+        patience: Duration,
+        command: Command,
+    ) -> Report {
+        let store = Faulty::new(Box::new(self.store.clone()), faults);
+        let rescue = self.rescue();
+        let job = Job {
+            policy,
+            patience,
+            ..job(&store, &self.home, &rescue)
+        };
+        let mut signals = Signals::install().expect("signals");
+        authferry_runner::run(&job, command, &mut signals)
+            .await
+            .expect("a trip")
+    }
+
+    /// Waits until the command of [`WAIT`] runs.
+    async fn running(&self) {
+        while !self.home.dir().join("running").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn go(&self) {
+        fs::write(self.home.dir().join("go"), "").expect("room");
+    }
+
+    /// Another job persists login `number`.
+    async fn rotation_by_another(&self, number: u32) {
+        let there = self.store.read().await.expect("memory").expect("a login");
+        let stamp = Stamp {
+            id: WriteId {
+                trip: 99,
+                number: 1,
+            },
+            count: 2,
+            origin: Origin::Rotation,
+            writer: "another job".into(),
+        };
+        let login = Secret::new(login(number).into_bytes());
+        let swap = self
+            .store
+            .compare_and_swap(Some(&there.version), &login, &stamp);
+        swap.await.expect("nobody else writes");
+    }
+
+    async fn stored(&self) -> String {
+        let stored = self.store.read().await.expect("memory").expect("a login");
+        String::from_utf8(stored.secret.expose().to_vec()).expect("JSON")
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_landed_unheard_is_found_and_not_repeated() {
+    let scene = Scene::new().await;
+    let report = scene
+        .run(vec![Fault::ReplyLost], scene.rotates_to(2, ""))
+        .await;
+    assert_eq!(report.outcome, Outcome::Persisted { buried: vec![] });
+    assert_eq!(scene.stored().await, login(2));
+    assert_eq!(scene.store.history().len(), 2, "the seed and one write");
+    assert_eq!(report.writes.len(), 1);
+}
+
+#[tokio::test]
+async fn a_write_that_did_not_land_is_sent_again() {
+    for fault in [
+        Fault::Lost,
+        Fault::Refused(ErrorKind::Throttled),
+        Fault::Refused(ErrorKind::Unavailable),
+    ] {
+        let scene = Scene::new().await;
+        let report = scene.run(vec![fault; 3], scene.rotates_to(2, "")).await;
+        assert_eq!(
+            report.outcome,
+            Outcome::Persisted { buried: vec![] },
+            "{fault:?}"
+        );
+        assert_eq!(scene.stored().await, login(2));
+        assert_eq!(scene.store.history().len(), 2, "{fault:?}");
+        assert!(!scene.home.auth_file().exists(), "the login is left behind");
+    }
+}
+
+#[tokio::test]
+async fn a_store_out_of_reach_is_given_up_at_the_deadline_and_the_login_rescued() {
+    let scene = Scene::new().await;
+    let faults = vec![Fault::Refused(ErrorKind::Unavailable); 10_000];
+    let patience = Duration::from_millis(400);
+    let report = scene
+        .run_with(faults, Policy::Newest, patience, scene.rotates_to(2, ""))
+        .await;
+    assert_eq!(
+        report.outcome,
+        Outcome::Stranded {
+            cause: Cause::Store,
+            rescued: true
+        }
+    );
+    assert_eq!(scene.stored().await, login(1));
+    let [rescued] = &report.rescued[..] else {
+        panic!("{report:?}")
+    };
+    assert_eq!(fs::read_to_string(rescued).expect("rescued"), login(2));
+    let mode = fs::metadata(rescued).expect("rescued").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(
+        fs::read_to_string(scene.home.auth_file()).expect("left"),
+        login(2)
+    );
+
+    let report = scene.run(vec![], Command::new("true")).await;
+    assert_eq!(
+        report.placement,
+        Some(Placement::Adopted),
+        "the next job makes it good"
+    );
+    assert_eq!(scene.stored().await, login(2));
+}
+
+#[tokio::test]
+async fn a_store_that_says_no_is_asked_while_the_command_runs_and_once_after_it() {
+    let scene = Scene::new().await;
+    let no = Fault::Refused(ErrorKind::PermissionDenied);
+    let seen = scene.rotates_to(2, "");
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg("sh -c \"$1\" \"$0\"; sleep 0.5")
+        .args(seen.get_args().skip(2))
+        .arg(seen.get_args().nth(1).expect("a script"));
+    let report = scene.run(vec![no, no], command).await;
+    assert_eq!(
+        report.outcome,
+        Outcome::Stranded {
+            cause: Cause::Store,
+            rescued: true
+        }
+    );
+    let report = scene.run(vec![no], scene.rotates_to(3, "")).await;
+    assert_eq!(
+        report.outcome,
+        Outcome::Refused(Refusal::Unwritable),
+        "login 2 is still to be adopted"
+    );
+    assert_eq!(scene.stored().await, login(1));
+}
+
+#[tokio::test]
+async fn what_a_person_puts_there_meanwhile_stays_even_if_it_is_older() {
+    for (policy, reseeded) in [
+        (Policy::Newest, 0),
+        (Policy::Newest, 3),
+        (Policy::Theirs, 3),
+    ] {
+        let scene = Scene::new().await;
+        let command = scene.rotates_to(2, WAIT);
+        let meanwhile = async {
+            scene.running().await;
+            scene.store.put_by_hand(login(reseeded).as_bytes());
+            scene.go();
+        };
+        let (report, ()) =
+            tokio::join!(scene.run_with(vec![], policy, PATIENCE, command), meanwhile);
+        assert!(
+            matches!(report.outcome, Outcome::Superseded { rescued: true, .. }),
+            "{report:?}"
+        );
+        assert_eq!(scene.stored().await, login(reseeded));
+        assert_eq!(
+            fs::read_to_string(&report.rescued[0]).expect("rescued"),
+            login(2)
+        );
+        assert!(
+            !scene.home.auth_file().exists(),
+            "the next restore must not take it for the newer one"
+        );
+    }
+}
+
+#[tokio::test]
+async fn of_two_rotations_the_later_issued_one_becomes_current() {
+    for (theirs, current) in [(2, 3), (4, 4)] {
+        let scene = Scene::new().await;
+        let command = scene.rotates_to(3, WAIT);
+        let meanwhile = async {
+            scene.running().await;
+            scene.rotation_by_another(theirs).await;
+            scene.go();
+        };
+        let (report, ()) = tokio::join!(scene.run(vec![], command), meanwhile);
+        assert_eq!(scene.stored().await, login(current), "{report:?}");
+        assert_eq!(
+            matches!(report.outcome, Outcome::Persisted { .. }),
+            current == 3
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_was_emptied_or_given_to_another_account_is_left_alone() {
+    let stranger = login_of("somebody else", 0);
+    for (put, cause) in [
+        (None, Cause::Emptied),
+        (Some(&*stranger), Cause::Stranger),
+        (Some("{}"), Cause::Stranger),
+    ] {
+        let scene = Scene::new().await;
+        let command = scene.rotates_to(2, WAIT);
+        let meanwhile = async {
+            scene.running().await;
+            match put {
+                None => scene.store.empty(),
+                Some(text) => scene.store.put_by_hand(text.as_bytes()),
+            }
+            scene.go();
+        };
+        let (report, ()) = tokio::join!(scene.run(vec![], command), meanwhile);
+        assert_eq!(
+            report.outcome,
+            Outcome::Stranded {
+                cause,
+                rescued: true
+            }
+        );
+        let held = scene
+            .store
+            .read()
+            .await
+            .expect("memory")
+            .map(|stored| stored.secret.expose().to_vec());
+        assert_eq!(held, put.map(|text| text.as_bytes().to_vec()));
+        assert_eq!(
+            fs::read_to_string(&report.rescued[0]).expect("rescued"),
+            login(2)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_joins_restore_and_persist() {
+    let scene = Scene::new().await;
+    let rescue = scene.rescue();
+    let job = job(&scene.store, &scene.home, &rescue);
+    let mut signals = Signals::install().expect("signals");
+    let report = authferry_runner::restore(&job, &mut signals)
+        .await
+        .expect("a trip");
+    assert_eq!(
+        (report.outcome, report.placement),
+        (Outcome::Restored, Some(Placement::Placed))
+    );
+    let receipt = Receipt::read(&scene.home)
+        .expect("readable")
+        .expect("a receipt");
+    assert!(receipt.placed);
+    let text =
+        fs::read_to_string(scene.home.dir().join("authferry-receipt.json")).expect("a receipt");
+    assert!(!text.contains("made-up"), "{text}");
+
+    fs::write(scene.home.auth_file(), login(2)).expect("room");
+    let report = authferry_runner::persist(&job, &receipt, &mut signals)
+        .await
+        .expect("a trip");
+    assert_eq!(report.outcome, Outcome::Persisted { buried: vec![] });
+    assert_eq!(scene.stored().await, login(2));
+    assert!(
+        fs::read_dir(scene.home.dir())
+            .expect("the home")
+            .next()
+            .is_none(),
+        "nothing is left"
+    );
+}
+
+#[tokio::test]
+async fn the_receipt_follows_every_write_so_that_a_killed_run_can_be_persisted() {
+    let scene = Scene::new().await;
+    let command = scene.rotates_to(2, "");
+    let look = format!(
+        "{}; until grep -q '\"count\":2' \"$0/authferry-receipt.json\"; do sleep 0.01; done",
+        command
+            .get_args()
+            .nth(1)
+            .expect("a script")
+            .to_string_lossy()
+    );
+    let mut patient = Command::new("sh");
+    patient.arg("-c").arg(look).arg(scene.home.dir());
+    let report = scene.run(vec![], patient).await;
+    assert_eq!(report.outcome, Outcome::Persisted { buried: vec![] });
+}
+
+#[tokio::test]
+async fn a_home_without_room_for_a_rescue_keeps_the_only_copy() {
+    let scene = Scene::new().await;
+    fs::write(scene.rescue(), "a file where the folder should be").expect("room");
+    let report = scene
+        .run(
+            vec![Fault::Refused(ErrorKind::Full); 2],
+            scene.rotates_to(2, ""),
+        )
+        .await;
+    assert_eq!(
+        report.outcome,
+        Outcome::Stranded {
+            cause: Cause::Store,
+            rescued: false
+        }
+    );
+    assert!(report.rescue_error.is_some());
+    assert_eq!(
+        fs::read_to_string(scene.home.auth_file()).expect("left"),
+        login(2)
+    );
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_started_changes_nothing() {
+    let scene = Scene::new().await;
+    let report = scene.run(vec![], Command::new("/nowhere/codex")).await;
+    assert_eq!(report.outcome, Outcome::Unchanged);
+    assert!(matches!(report.command, Some(CommandEnd::NotStarted(_))));
+    assert!(!scene.home.auth_file().exists());
+}
+
+#[tokio::test]
+async fn a_seed_is_written_once_whatever_the_wire_does() {
+    for fault in [
+        Fault::Pass,
+        Fault::Lost,
+        Fault::ReplyLost,
+        Fault::Refused(ErrorKind::Throttled),
+    ] {
+        let store = MemoryStore::new("seed");
+        let faulty = Faulty::new(Box::new(store.clone()), [fault; 2]);
+        let dir = TempDir::new().expect("a temporary folder");
+        let login = Secret::new(login(1).into_bytes());
+        let seed = authferry_runner::seed(&faulty, &login, false, "a person", dir.path(), PATIENCE);
+        let seeded = seed.await.expect("in the end");
+        assert!(!seeded.unchanged, "{fault:?}");
+        assert_eq!(store.history().len(), 1, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_seed_goes_over_a_filled_store_only_when_told_and_never_over_a_newer_login() {
+    let scene = Scene::new().await;
+    assert!(matches!(scene.seed(2, false).await, Err(SeedError::Filled)));
+    assert!(matches!(
+        scene.seed(0, true).await,
+        Err(SeedError::Older(_))
+    ));
+    assert_eq!(scene.stored().await, login(1));
+    scene.seed(2, true).await.expect("told to");
+    assert_eq!(scene.stored().await, login(2));
+    let stamp = scene
+        .store
+        .read()
+        .await
+        .expect("memory")
+        .expect("a login")
+        .stamp
+        .expect("a stamp");
+    assert_eq!((stamp.origin, stamp.count), (Origin::Seed, 1));
+}
+
+/// Says that the command runs, and waits until the test has done its part.
+const WAIT: &str = "touch \"$0/running\"; until [ -e \"$0/go\" ]; do sleep 0.01; done";
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<'a> {
+    Job {
+        store,
+        home,
+        rescue,
+        policy: Policy::Newest,
+        replace: false,
+        allow_account_change: false,
+        writer: "a job",
+        patience: PATIENCE,
+        linger: PATIENCE,
+    }
+}
+
+/// An auth file whose tokens are made up; a higher number was issued later.
+fn login(number: u32) -> String {
+    login_of("account", number)
+}
+
+fn login_of(account: &str, number: u32) -> String {
+    // {"iat":N} in base64url: the digits are such that no padding is needed.
+    let claims = [
+        "eyJpYXQiOjEwMH0",
+        "eyJpYXQiOjEwMX0",
+        "eyJpYXQiOjEwMn0",
+        "eyJpYXQiOjEwM30",
+        "eyJpYXQiOjEwNH0",
+    ];
+    let claims = claims[number as usize];
+    format!(
+        r#"{{"tokens":{{"id_token":"e30.e30.x","access_token":"e30.{claims}.x","refresh_token":"made-up-{number}","account_id":"{account}"}}}}"#
+    )
+}
