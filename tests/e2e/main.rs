@@ -1,5 +1,6 @@
 //! End-to-end tests: the real Codex against a stub of its endpoints.
 
+mod architecture;
 mod codex_facts;
 mod ferry;
 mod round_trip;

@@ -66,8 +66,8 @@ fn check(at: &Home, mount: &str, home: &Home, expected: &str) {
         .env(EXPECTED, expected)
         .output()
         .expect("a shell");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("1 passed"), "{mount}: {output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("1 passed"), "{mount}: {output:?}");
 }
 
 /// Examines the home that the outer run of this test names; `false` if this is that run.

@@ -117,6 +117,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
         identity::a_lost_request_lands_once_when_sent_again,
         identity::a_duplicate_is_one_write,
         identity::a_late_duplicate_brings_nothing_back,
+        identity::an_id_does_not_stand_for_other_bytes,
         limits::the_declaration_is_the_pinned_one,
         limits::the_longest_value_fits,
         limits::a_longer_value_is_refused,

@@ -111,6 +111,28 @@ pub(super) async fn a_late_duplicate_brings_nothing_back(place: Place) -> Result
     Ok(())
 }
 
+/// Whoever answers for an id alone calls a login written that is nowhere.
+pub(super) async fn an_id_does_not_stand_for_other_bytes(place: Place) -> Result<(), Failure> {
+    let store = place.open().await;
+    let base = place.seed(&login(1)).await?;
+    let stamp = place.stamp();
+    let version = store
+        .compare_and_swap(Some(&base), &secret(&login(2)), &stamp)
+        .await?;
+    let answer = store
+        .compare_and_swap(Some(&base), &secret(&login(3)), &stamp)
+        .await;
+    ensure!(
+        matches!(answer, Err(CasError::Conflict | CasError::Refused(_))),
+        "other bytes under the same id were answered {answer:?}"
+    );
+    ensure!(
+        place.shows(&login(2), Some(&stamp)).await? == version,
+        "the version moved although nothing was written"
+    );
+    Ok(())
+}
+
 fn ambiguous(answer: &Result<Version, CasError>) -> Result<(), Failure> {
     ensure!(
         matches!(answer, Err(CasError::Ambiguous(_))),

@@ -25,6 +25,7 @@ pub(crate) enum Bug {
     DropsStamps,
     KeepsStampsOverHand,
     WritesDuplicatesAgain,
+    AnswersForIdsAlone,
     WritesInTwoSteps,
     RestartsVersions,
     ReadsInTwoSteps,
@@ -234,6 +235,10 @@ impl SecretStore for Broken {
                 answer.map(|version| self.restarted(version))
             }
             Bug::WritesDuplicatesAgain if repeated => self.overwrite(new, &again).await,
+            Bug::AnswersForIdsAlone if repeated => {
+                let current = self.current().await?.map(|stored| stored.version);
+                current.ok_or(CasError::Conflict)
+            }
             Bug::WritesInTwoSteps => {
                 let half = Secret::new(bytes[..bytes.len() / 2].to_vec());
                 let half = self.inner.compare_and_swap(expected, &half, &again).await?;

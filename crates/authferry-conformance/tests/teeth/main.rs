@@ -16,7 +16,7 @@ use broken::{Broken, Bug, Notes};
 use places::{OF_THE_REFERENCE, Places};
 
 /// Each bug with the case that is there to find it. Others may fail with it.
-const FOUND_BY: [(Bug, &str); 20] = [
+const FOUND_BY: [(Bug, &str); 21] = [
     (
         Bug::IgnoresExpectation,
         "create::a_filled_place_is_not_created_over",
@@ -38,6 +38,10 @@ const FOUND_BY: [(Bug, &str); 20] = [
     (
         Bug::WritesDuplicatesAgain,
         "identity::a_duplicate_is_one_write",
+    ),
+    (
+        Bug::AnswersForIdsAlone,
+        "identity::an_id_does_not_stand_for_other_bytes",
     ),
     (
         Bug::WritesInTwoSteps,

@@ -1,0 +1,188 @@
+//! The invariants of `crates/README.md` that neither the compiler nor a lint holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+/// Which of our packages may need which other one to run. Backends know the core alone;
+/// nothing but the binary knows a backend.
+const DIRECTIONS: &[(&str, &[&str])] = &[
+    ("authferry-core", &[]),
+    ("authferry-codex", &["authferry-core"]),
+    ("authferry-runner", &["authferry-codex", "authferry-core"]),
+    ("authferry-conformance", &["authferry-core"]),
+    ("authferry-file", &["authferry-core"]),
+    (
+        "authferry",
+        &[
+            "authferry-codex",
+            "authferry-core",
+            "authferry-file",
+            "authferry-runner",
+        ],
+    ),
+    ("authferry-tests", &["authferry"]),
+];
+
+#[test]
+fn dependencies_point_one_way() {
+    let found = packages().into_iter().map(|(name, dependencies)| {
+        let ours = |name: &String| name.starts_with("authferry");
+        (name, dependencies.into_iter().filter(ours).collect())
+    });
+    let wanted = DIRECTIONS.iter().map(|(name, dependencies)| {
+        (
+            (*name).to_owned(),
+            dependencies.iter().map(ToString::to_string).collect(),
+        )
+    });
+    let [found, wanted]: [BTreeMap<String, BTreeSet<String>>; 2] =
+        [found.collect(), wanted.collect()];
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn the_core_has_no_way_to_reach_the_world() {
+    let dependencies = &packages()["authferry-core"];
+    let harmless = ["async-trait", "secrecy", "thiserror"].map(str::to_owned);
+    assert_eq!(*dependencies, BTreeSet::from(harmless));
+    let text =
+        fs::read_to_string(root().join("crates/authferry-core/src/lib.rs")).expect("the core");
+    assert!(text.contains("#![no_std]"));
+    let without_tests = text.replace("#[cfg(test)]\nextern crate std;", "");
+    assert!(
+        !without_tests.contains("extern crate std"),
+        "std came back in"
+    );
+}
+
+#[test]
+fn the_environment_is_read_in_one_place() {
+    let place = Path::new("crates/authferry/src/env.rs");
+    let reading = sources().into_iter().filter(|(_, text)| {
+        ["env::var", "env::vars"]
+            .iter()
+            .any(|call| text.contains(call))
+    });
+    let places: Vec<_> = reading.map(|(path, _)| path).collect();
+    assert_eq!(places, [place]);
+}
+
+#[test]
+fn no_endpoint_of_the_provider_is_known() {
+    for (path, text) in sources() {
+        for word in ["openai.com", "chatgpt.com", "oauth/", "grant_type"] {
+            assert!(!text.contains(word), "{word} in {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_secret_is_exposed_but_where_bytes_are_moved() {
+    // Each of these hands bytes to a file or to the parser, and to nothing else.
+    let movers = [
+        "backends/authferry-file/src/meta.rs",
+        "backends/authferry-file/src/place.rs",
+        "crates/authferry-codex/src/auth_file.rs",
+        "crates/authferry-codex/src/home.rs",
+        "crates/authferry-codex/src/look.rs",
+        "crates/authferry-codex/src/settle.rs",
+        "crates/authferry-core/src/secret.rs",
+        "crates/authferry-runner/src/rescue.rs",
+    ];
+    let exposing = sources()
+        .into_iter()
+        .filter(|(_, text)| text.contains(".expose()"));
+    let places: Vec<_> = exposing
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert_eq!(places, movers);
+}
+
+/// Each package of ours, with what it needs to run.
+fn packages() -> BTreeMap<String, BTreeSet<String>> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root());
+    let output = cargo.output().expect("cargo");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let list = |value: &Value| value.as_array().expect("a list").clone();
+    let name = |value: &Value| value["name"].as_str().expect("a name").to_owned();
+    let needs = |package: &Value| {
+        let all = list(&package["dependencies"]).into_iter();
+        all.filter(|dependency| dependency["kind"].is_null())
+            .map(|d| name(&d))
+            .collect()
+    };
+    list(&metadata["packages"])
+        .iter()
+        .map(|package| (name(package), needs(package)))
+        .collect()
+}
+
+/// What is shipped: the source of each crate and backend up to its tests, by path.
+fn sources() -> BTreeMap<PathBuf, String> {
+    let mut sources = BTreeMap::new();
+    for folder in ["crates", "backends"] {
+        for package in fs::read_dir(root().join(folder)).expect("a folder") {
+            let package = package.expect("an entry").path();
+            // It is never linked into the program.
+            if !package.ends_with("authferry-conformance") {
+                collect(&package.join("src"), &mut sources);
+            }
+        }
+    }
+    assert!(sources.len() > 30, "nothing was looked at: {sources:?}");
+    sources
+}
+
+fn collect(folder: &Path, sources: &mut BTreeMap<PathBuf, String>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return; // README.md among the packages.
+    };
+    for entry in entries {
+        let path = entry.expect("an entry").path();
+        collect(&path, sources);
+        let name = path
+            .file_stem()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        if path.extension().is_some_and(|extension| extension == "rs") && !is_test(folder, &name) {
+            let text = fs::read_to_string(&path).expect("a source");
+            let shipped = text
+                .split("#[cfg(test)]\nmod tests")
+                .next()
+                .expect("a first part");
+            let path = path
+                .strip_prefix(root())
+                .expect("below the root")
+                .to_owned();
+            sources.insert(path, shipped.to_owned());
+        }
+    }
+}
+
+/// Whether the module beside `folder` includes this one for its tests alone.
+fn is_test(folder: &Path, name: &str) -> bool {
+    let above = ["lib.rs".into(), "mod.rs".into()].map(|file: PathBuf| folder.join(file));
+    above
+        .into_iter()
+        .chain([folder.with_extension("rs")])
+        .any(|file| {
+            fs::read_to_string(file)
+                .is_ok_and(|text| text.contains(&format!("#[cfg(test)]\nmod {name};")))
+        })
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a workspace")
+}
