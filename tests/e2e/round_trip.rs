@@ -170,3 +170,33 @@ fn arguments_and_streams_reach_the_command_untouched() {
     );
     assert_eq!(String::from_utf8_lossy(&run.stderr), "to stderr\n");
 }
+
+#[test]
+fn a_login_in_a_variable_fills_an_empty_store_and_stays_out_of_the_command() {
+    let login = Login::fresh();
+    let ferry = Ferry::new(rig::V0_169, &login);
+    for (file, filled) in [(ferry.store_file(), false), (ferry.store_file(), true)] {
+        if !filled {
+            fs::remove_file(file).expect("seeded");
+        }
+        let runner = ferry.runner();
+        let job = script(
+            &runner,
+            r#"cmp -s "$CODEX_HOME/auth.json" "$1" && env >seen"#,
+        );
+        let mut run = ferry.authferry(&runner, &["run", "--seed-from-env", "LOGIN", "--"]);
+        run.env("LOGIN", login.auth_json())
+            .arg(job)
+            .arg(ferry.store_file());
+        assert_code(&finish(&mut run), 0);
+        let seen = fs::read_to_string(runner.work().join("seen")).expect("written");
+        assert!(seen.contains("CODEX_HOME="), "{seen}");
+        for secret in rig::secrets_in(&login.auth_json()) {
+            assert!(
+                !seen.contains(&secret),
+                "the command was given the login: {seen}"
+            );
+        }
+        assert_eq!(ferry.stored(), login.auth_json().as_bytes());
+    }
+}

@@ -145,6 +145,81 @@ fn a_signal_before_the_command_starts_nothing() {
     assert!(!runner.auth_file().exists());
 }
 
+/// Of a run that is killed at any moment the login is in the store or in the home, and the
+/// next run there makes it good.
+#[test]
+fn a_kill_at_any_moment_loses_nothing() {
+    let mut last = Login::fresh();
+    let ferry = Ferry::new(rig::V0_169, &last);
+    let runner = ferry.runner();
+    for round in 0..40 {
+        last = Login {
+            serial: last.serial + 1,
+            issued: last.issued + time::Duration::SECOND,
+            ..last
+        };
+        fs::write(runner.work().join("next"), last.auth_json()).expect("room");
+        let job = "cp next \"$CODEX_HOME/next\"; mv \"$CODEX_HOME/next\" \"$CODEX_HOME/auth.json\"";
+        let job = script(&runner, &format!("touch started; {job}; touch done"));
+        let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
+        // From before the restore to after the persist: a run takes some twenty.
+        std::thread::sleep(Duration::from_millis(round * 7919 % 30));
+        run.kill().expect("our child");
+        let killed = run.wait().expect("our child").signal() == Some(9);
+        // An orphan that was just started gets the time to say so.
+        std::thread::sleep(Duration::from_millis(30));
+        let has = |sign: &str| runner.work().join(sign).exists();
+        if has("started") {
+            wait_until("the orphan is done", || has("done"));
+        } else {
+            assert!(killed, "it was over without having begun");
+        }
+        let next = finish(&mut ferry.authferry(&runner, &["run", "--", "true"]));
+        assert_code(&next, 0);
+        if has("started") {
+            assert_eq!(
+                ferry.stored(),
+                last.auth_json().as_bytes(),
+                "round {round}: {next:?}"
+            );
+        }
+        for sign in ["started", "done"] {
+            fs::remove_file(runner.work().join(sign)).ok();
+        }
+    }
+}
+
+/// As by `nohup`: whoever started the job wants it to outlive the terminal.
+#[test]
+fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
+    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let runner = ferry.runner();
+    let job = script(
+        &runner,
+        "touch ready; until [ -e enough ]; do sleep 0.01; done; exit 9",
+    );
+    let mut shell = runner.command("sh");
+    shell.env("AUTHFERRY_STORE", ferry.address());
+    shell.args([
+        "-c",
+        "trap '' HUP; exec \"$@\"",
+        "sh",
+        crate::ferry::AUTHFERRY,
+        "run",
+        "--",
+    ]);
+    let mut run = start(shell.arg(job));
+    wait_until("ready", || runner.work().join("ready").exists());
+    tell(&run, Signal::HUP);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(
+        run.try_wait().expect("our child").is_none(),
+        "the hangup ended it"
+    );
+    fs::write(runner.work().join("enough"), "").expect("room");
+    assert_eq!(run.wait().expect("our child").code(), Some(9));
+}
+
 /// Runs on a terminal of its own, by `script` of util-linux, and presses Ctrl-C there: the
 /// terminal sends the signal to the command as well, which must not get it twice.
 #[test]
