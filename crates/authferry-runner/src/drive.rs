@@ -24,9 +24,14 @@ use crate::{CommandEnd, Job, Placement, Report, Signals, seen};
 
 mod keep;
 
-/// What the store may still take, and processes left behind, once somebody wants the job
-/// to end. A cancelled job on GitHub has ten seconds in all.
-const HURRY: Duration = Duration::from_secs(4);
+/// How long the store may still take after somebody said for the first and for the second
+/// time that the job is to end. GitHub sends SIGINT, 7.5 s later SIGTERM, 2.5 s later
+/// SIGKILL; a rescue has to come before that.
+const HURRY: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(2)];
+
+/// How long processes that the command left behind may stay then. A Codex that is about to
+/// write its new tokens down takes some milliseconds.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// One trip under way.
 pub(crate) struct Driver<'a> {
@@ -48,6 +53,8 @@ pub(crate) struct Driver<'a> {
     watch: Option<Watch>,
     request: Option<Request<'a>>,
     deadline: Option<Instant>,
+    /// How often somebody said that the job is to end.
+    told: usize,
     report: Report,
 }
 
@@ -91,6 +98,7 @@ impl<'a> Driver<'a> {
             watch: None,
             request: None,
             deadline: None,
+            told: 0,
             report: Report::new(),
         };
         driver.remember(look);
@@ -143,10 +151,10 @@ impl<'a> Driver<'a> {
             let store_at_work = matches!(self.request, Some(Request::Store(_)));
             let mut family_time = None;
             if let (Some(family), false) = (&mut self.family, store_at_work) {
-                let linger = self
-                    .report
-                    .signal
-                    .map_or(self.job.linger, |_| Duration::ZERO);
+                let linger = match self.told {
+                    0 => self.job.linger,
+                    _ => self.job.linger.min(LEAVE),
+                };
                 if family.gone(linger) {
                     return self.exited();
                 }
@@ -284,24 +292,34 @@ impl<'a> Driver<'a> {
     }
 
     /// A signal ends the command, or what it left behind; it never ends the persist, but
-    /// leaves it less time, and a second one none.
+    /// leaves it less time.
     fn told_to_end(&mut self, signal: Signal) {
-        let first = self.report.signal.is_none();
+        self.told += 1;
         self.report.signal.get_or_insert(signal.as_raw());
         if let Some(family) = &mut self.family {
-            if !first {
+            if self.told > 1 {
                 family.signal(Signal::KILL);
             } else if !reaches_the_command_by_itself(signal) {
                 family.signal(signal);
             }
         } else {
-            let now = Instant::now();
-            let end = if first && self.ready {
-                now + HURRY
+            // Before the file is placed there is nothing to save.
+            let left = if self.ready {
+                self.patience()
             } else {
-                now
+                Duration::ZERO
             };
+            let end = Instant::now() + left;
             self.deadline = self.deadline.map(|deadline| deadline.min(end));
+        }
+    }
+
+    /// How long the store may take from now on.
+    fn patience(&self) -> Duration {
+        match self.told {
+            0 => self.job.patience,
+            1 => HURRY[0].min(self.job.patience),
+            _ => HURRY[1].min(self.job.patience),
         }
     }
 
@@ -327,8 +345,7 @@ impl<'a> Driver<'a> {
             self.report.command = Some(CommandEnd::Exited(code));
         }
         self.watch = None;
-        let patience = self.report.signal.map_or(self.job.patience, |_| HURRY);
-        self.deadline = Some(Instant::now() + patience);
+        self.deadline = Some(Instant::now() + self.patience());
         match self.job.home.settled_look() {
             Ok(look) => {
                 let seen = seen(&look);
