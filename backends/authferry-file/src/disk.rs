@@ -37,6 +37,13 @@ pub(crate) enum Sharing {
     Nobody,
 }
 
+/// A lock that is held for as long as this lives.
+pub(crate) struct Lock<'n> {
+    _file: File,
+    name: &'n str,
+    inode: u64,
+}
+
 impl Folder {
     /// Opens the folder, which must be there and be nobody else's to write to.
     pub(crate) fn open(path: &str) -> Result<Self, Trouble> {
@@ -58,32 +65,32 @@ impl Folder {
         })
     }
 
-    /// Takes the lock, waiting for others up to `patience`. Dropping the file lets go.
+    /// Takes the lock, waiting for others up to `patience`. Dropping it lets go.
     ///
-    /// The lock's file is never removed: who waits for a file that has lost its name
-    /// would share the lock with nobody. Should somebody remove it by hand, the one who
-    /// gets the lock notices and takes the new one.
-    pub(crate) fn lock(
+    /// The lock's file is never removed: who has the lock on a file that has lost its
+    /// name shares it with nobody who comes later. Should somebody remove it by hand, who
+    /// waits for it finds the new one, and who has it finds out by [`Folder::check`].
+    pub(crate) fn lock<'n>(
         &self,
-        name: &str,
+        name: &'n str,
         sharing: Sharing,
         patience: Duration,
-    ) -> Result<File, Trouble> {
+    ) -> Result<Lock<'n>, Trouble> {
         let deadline = Instant::now() + patience;
         loop {
-            let lock = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
-            let ours = facts_of(&lock, name)?;
-            ours.vet_file(self.me).map_err(exposed(name))?;
+            let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
+            let facts = self.vetted(&file, name)?;
             let outcome = match sharing {
-                Sharing::Readers => lock.try_lock_shared(),
-                Sharing::Nobody => lock.try_lock(),
+                Sharing::Readers => file.try_lock_shared(),
+                Sharing::Nobody => file.try_lock(),
             };
             match outcome {
                 Ok(()) => {
-                    let named = self.look(name)?;
-                    if named.is_some_and(|named| named.inode == ours.inode) {
-                        return Ok(lock);
-                    }
+                    return Ok(Lock {
+                        _file: file,
+                        name,
+                        inode: facts.inode,
+                    });
                 }
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     thread::sleep(LOCK_PACE);
@@ -91,6 +98,14 @@ impl Folder {
                 Err(TryLockError::WouldBlock) => return Err(Trouble::Locked(name.into())),
                 Err(TryLockError::Error(error)) => return Err(io_trouble("lock", name)(error)),
             }
+        }
+    }
+
+    /// Makes sure that the lock is still the one that others come to.
+    pub(crate) fn check(&self, lock: &Lock<'_>) -> Result<(), Trouble> {
+        match self.look(lock.name)? {
+            Some(facts) if facts.inode == lock.inode => Ok(()),
+            Some(_) | None => Err(Trouble::Unlocked(lock.name.into())),
         }
     }
 
@@ -139,8 +154,8 @@ impl Folder {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let mut file = self.open_file(name, flags)?;
         let mut write = || {
-            change(|| file.write_all(bytes))?;
-            change(|| file.sync_all())?;
+            change("write", || file.write_all(bytes))?;
+            change("sync", || file.sync_all())?;
             file.metadata()
         };
         let metadata = write().map_err(io_trouble("write", name))?;
@@ -149,8 +164,8 @@ impl Folder {
 
     /// Gives the file another name, over whatever has that name.
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), Trouble> {
-        change(|| Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?))
-            .map_err(io_trouble("replace", to))
+        let rename = || Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?);
+        change("rename", rename).map_err(io_trouble("replace", to))
     }
 
     /// Returns whether there is anything by that name.
@@ -168,12 +183,12 @@ impl Folder {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         };
-        change(remove).map_err(io_trouble("remove", name))
+        change("remove", remove).map_err(io_trouble("remove", name))
     }
 
     /// Brings the names in the folder down to the disk.
     pub(crate) fn sync(&self) -> Result<(), Trouble> {
-        change(|| self.dir.sync_all()).map_err(io_trouble("sync", &self.path))
+        change("sync folder", || self.dir.sync_all()).map_err(io_trouble("sync", &self.path))
     }
 
     fn open_existing(&self, name: &str) -> Result<Option<File>, Trouble> {
@@ -189,8 +204,8 @@ impl Folder {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let mode = Mode::RUSR | Mode::WUSR;
         let open = || Ok(rustix::fs::openat(&self.dir, name, flags, mode)?.into());
-        let opened = if flags.contains(OFlags::CREATE) {
-            change(open)
+        let opened = if flags.contains(OFlags::EXCL) {
+            change("create", open)
         } else {
             open()
         };
@@ -203,9 +218,6 @@ impl Folder {
 
     fn vetted(&self, file: &File, name: &str) -> Result<Facts, Trouble> {
         let facts = facts_of(file, name)?;
-        if facts.replaced() {
-            return Err(Trouble::Moving(name.into()));
-        }
         facts.vet_file(self.me).map_err(exposed(name))?;
         Ok(facts)
     }

@@ -36,11 +36,6 @@ impl Facts {
         }
     }
 
-    /// Returns whether the file has lost its name since it was opened.
-    pub(crate) fn replaced(&self) -> bool {
-        self.links == 0
-    }
-
     /// Returns why a file like this must hold no login of user `me`.
     pub(crate) fn vet_file(&self, me: u32) -> Result<(), Exposure> {
         if !self.regular {

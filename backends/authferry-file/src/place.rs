@@ -13,8 +13,7 @@ use authferry_core::{Secret, Stamp, Stored, Version};
 
 use crate::{
     address::{Address, LOCK, META, TEMP},
-    disk::{Folder, Sharing},
-    facts::Facts,
+    disk::{Folder, Lock, Sharing},
     meta::{self, Entry, Meta, version_by_hand},
     trouble::Trouble,
 };
@@ -85,7 +84,7 @@ impl Place {
             }));
         }
         let folder = Folder::open(&self.folder).map_err(Before)?;
-        let _lock = folder
+        let lock = folder
             .lock(&self.lock, Sharing::Nobody, self.patience)
             .map_err(Before)?;
         self.clean_up(&folder).map_err(Before)?;
@@ -95,14 +94,14 @@ impl Place {
             // Sent again because the first answer was lost, maybe to a disk that failed
             // right after the rename: the name must be down before we say so.
             folder.sync().map_err(After)?;
-            return Ok(held.stored.version.clone());
+            return Ok(held.version().clone());
         }
-        if held.as_ref().map(|held| &held.stored.version) != expected {
+        if held.as_ref().map(Held::version) != expected {
             return Err(Conflict);
         }
         let written = self
             .prepare(&folder, held.as_ref(), new, stamp)
-            .and_then(|version| self.replace(&folder, held.as_ref()).map(|()| version));
+            .and_then(|version| self.replace(&folder, &lock, expected).map(|()| version));
         if let Err(Before(_) | Conflict) = written {
             // The trouble that is already known is the one to tell.
             self.clean_up(&folder).ok();
@@ -135,12 +134,19 @@ impl Place {
         prepare().map_err(Unswapped::Before)
     }
 
-    /// Puts the new login in the place of the old one: the step that decides.
-    fn replace(&self, folder: &Folder, held: Option<&Held>) -> Result<(), Unswapped> {
-        // Hands take no lock. Bringing the new login to the disk took its time, so look
-        // again: what is left for a hand to get lost in is a few microseconds.
-        let now = folder.look(&self.login).map_err(Unswapped::Before)?;
-        if now != held.map(|held| held.facts) {
+    /// Puts the new login in the place of the expected one: the step that decides.
+    fn replace(
+        &self,
+        folder: &Folder,
+        lock: &Lock<'_>,
+        expected: Option<&Version>,
+    ) -> Result<(), Unswapped> {
+        // Hands take no lock, and can even remove it. Bringing the new login to the disk
+        // took its time, so look again: what is left for a hand to get lost in is a few
+        // microseconds.
+        folder.check(lock).map_err(Unswapped::Before)?;
+        let held = self.held(folder).map_err(Unswapped::Before)?;
+        if held.as_ref().map(Held::version) != expected {
             return Err(Unswapped::Conflict);
         }
         folder
@@ -176,20 +182,22 @@ impl Place {
                 version,
                 stamp,
             },
-            facts,
             entry,
         }))
     }
 }
 
-/// What is there, with what is needed to replace it.
+/// What is there, with what is to stand beside it while it is replaced.
 struct Held {
     stored: Stored,
-    facts: Facts,
     entry: Option<Entry>,
 }
 
 impl Held {
+    fn version(&self) -> &Version {
+        &self.stored.version
+    }
+
     /// Returns whether it came by this very write.
     fn is_write(&self, new: &Secret, stamp: &Stamp) -> bool {
         let theirs = self.stored.stamp.as_ref();

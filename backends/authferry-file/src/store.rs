@@ -22,7 +22,8 @@ pub struct FileStore {
 }
 
 /// Opens the store at `address`: `file:///abs/path`. Touches nothing: a folder that is
-/// missing or open to others is told by the first read or swap.
+/// missing or open to others is told by the first read or swap. Those need a tokio
+/// runtime, whose blocking threads they wait on.
 ///
 /// [`BadAddress`] when the text is not such an address.
 pub fn open(address: &str) -> Result<FileStore, BadAddress> {
@@ -40,6 +41,14 @@ impl FileStore {
             operation,
             store: self.to_string(),
             source: Some(Box::new(trouble)),
+        }
+    }
+
+    fn unswapped(&self, unswapped: Unswapped) -> CasError {
+        match unswapped {
+            Unswapped::Conflict => CasError::Conflict,
+            Unswapped::Before(trouble) => CasError::Refused(self.error("write", trouble)),
+            Unswapped::After(trouble) => CasError::Ambiguous(self.error("write", trouble)),
         }
     }
 }
@@ -89,10 +98,44 @@ impl SecretStore for FileStore {
             .await
             // Nobody knows how far it came.
             .unwrap_or_else(|broken_off| Err(Unswapped::After(Trouble::Task(broken_off))))
-            .map_err(|unswapped| match unswapped {
-                Unswapped::Conflict => CasError::Conflict,
-                Unswapped::Before(trouble) => CasError::Refused(self.error("write", trouble)),
-                Unswapped::After(trouble) => CasError::Ambiguous(self.error("write", trouble)),
-            })
+            .map_err(|unswapped| self.unswapped(unswapped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use authferry_core::ErrorKind;
+
+    use super::*;
+
+    fn store() -> FileStore {
+        open("file:///no/such/folder/login.json").expect("an address")
+    }
+
+    #[test]
+    fn an_error_says_what_where_and_why() {
+        let trouble = store().place.read().expect_err("a missing folder");
+        let error = store().error("read", trouble);
+        assert_eq!(
+            error.to_string(),
+            "cannot read file:///no/such/folder/login.json: no such place"
+        );
+        let below = error.source().expect("a reason");
+        assert_eq!(below.to_string(), "there is no folder /no/such/folder");
+    }
+
+    #[test]
+    fn what_came_after_the_login_was_replaced_is_ambiguous() {
+        let trouble = || Trouble::Locked("login.json.lock".into());
+        let told = |unswapped| store().unswapped(unswapped);
+        let is_ours =
+            |error: &StoreError| error.kind == ErrorKind::Unavailable && error.operation == "write";
+        assert!(matches!(told(Unswapped::Conflict), CasError::Conflict));
+        let before = told(Unswapped::Before(trouble()));
+        assert!(matches!(&before, CasError::Refused(error) if is_ours(error)));
+        let after = told(Unswapped::After(trouble()));
+        assert!(matches!(&after, CasError::Ambiguous(error) if is_ours(error)));
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Trouble {
     Moving(String),
     #[error("somebody else holds {0} and does not let go")]
     Locked(String),
+    #[error("somebody removed {0} while we held it")]
+    Unlocked(String),
     /// Where, but not what: a login that was put under the wrong name is not to be
     /// quoted, and the parser quotes what it does not expect.
     #[error("{name} cannot be understood from line {line}, column {column} on")]
@@ -64,7 +66,7 @@ impl Trouble {
             Self::NoFolder(_) => ErrorKind::NotFound,
             Self::Exposed { .. } => ErrorKind::Unsafe,
             Self::TooLong { .. } => ErrorKind::TooLarge,
-            Self::Moving(_) | Self::Locked(_) => ErrorKind::Unavailable,
+            Self::Moving(_) | Self::Locked(_) | Self::Unlocked(_) => ErrorKind::Unavailable,
             Self::Corrupt { .. } | Self::Format { .. } => ErrorKind::Malformed,
             Self::Io { source, .. } => kind_of(source),
             Self::Random(_) | Self::Task(_) => ErrorKind::Unexpected,
@@ -78,7 +80,6 @@ fn kind_of(error: &io::Error) -> ErrorKind {
         Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => ErrorKind::Full,
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => ErrorKind::PermissionDenied,
         Some(Errno::NOENT | Errno::NOTDIR) => ErrorKind::NotFound,
-        Some(Errno::LOOP) => ErrorKind::Unsafe,
         Some(
             Errno::AGAIN
             | Errno::MFILE
@@ -107,7 +108,6 @@ mod tests {
             (Errno::ROFS, ErrorKind::PermissionDenied),
             (Errno::NOENT, ErrorKind::NotFound),
             (Errno::NOTDIR, ErrorKind::NotFound),
-            (Errno::LOOP, ErrorKind::Unsafe),
             (Errno::MFILE, ErrorKind::Unavailable),
             (Errno::STALE, ErrorKind::Unavailable),
             (Errno::IO, ErrorKind::Unexpected),

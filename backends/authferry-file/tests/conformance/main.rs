@@ -3,9 +3,9 @@
 mod refusals;
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -16,11 +16,21 @@ use authferry_core::{Guarantees, Reads, SecretStore, Swap};
 use tempfile::TempDir;
 
 fn main() -> ExitCode {
-    authferry_conformance::main(Folder(tempfile::tempdir().expect("a folder")))
+    let folder = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
+        .expect("a folder");
+    authferry_conformance::main(Folder(folder))
 }
 
 /// A folder with one file for each place.
 struct Folder(TempDir);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        refusals::make_removable(self.0.path());
+    }
+}
 
 impl Folder {
     fn path(&self, place: &str) -> PathBuf {

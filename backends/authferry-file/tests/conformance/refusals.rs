@@ -3,16 +3,21 @@
 use std::{
     fs::{self, Permissions},
     io,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    os::unix::{
+        fs::{PermissionsExt, chown, symlink},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use authferry_conformance::Refusal;
 use authferry_core::ErrorKind::{self, Malformed, NotFound, PermissionDenied, TooLarge, Unsafe};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
-use tempfile::TempDir;
+use tempfile::Builder;
 
 use crate::{open, put_by_hand};
+
+const PREFIX: &str = "refusing-";
 
 /// Spoils one thing about the login's file, which is there and as it must be.
 type Spoil = fn(&Path) -> io::Result<()>;
@@ -61,6 +66,10 @@ const WAYS: &[Way] = &[
         moved(login)?;
         pipe(login)
     }),
+    way("a socket in the login's place", Unsafe, |login| {
+        moved(login)?;
+        UnixListener::bind(login).map(drop)
+    }),
     Way {
         by_root: Some(true),
         ..way("a login of somebody else's", Unsafe, give_away)
@@ -92,6 +101,9 @@ const WAYS: &[Way] = &[
     }),
     way("a lock behind a symbolic link", Unsafe, |login| {
         symlink(login, login.with_added_extension("lock"))
+    }),
+    way("a folder in the lock's place", Unsafe, |login| {
+        fs::create_dir(login.with_added_extension("lock"))
     }),
     way("a folder that all can write to", Unsafe, |login| {
         mode(folder(login), 0o777)
@@ -141,7 +153,11 @@ pub(crate) fn all(root: &Path, login: &[u8]) -> io::Result<Vec<Refusal>> {
             eprintln!("not tried, since we are {who}root: {}", way.name);
             continue;
         }
-        let folder = TempDir::with_prefix_in("refusing-", root)?.keep();
+        let folder = Builder::new()
+            .prefix(PREFIX)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(root)?
+            .keep();
         let path = folder.join("login.json");
         put_by_hand(&path, login)?;
         (way.spoil)(&path)?;
@@ -154,6 +170,16 @@ pub(crate) fn all(root: &Path, login: &[u8]) -> io::Result<Vec<Refusal>> {
         });
     }
     Ok(refusals)
+}
+
+/// Opens the folders that were closed, so that they can be removed.
+pub(crate) fn make_removable(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            // What cannot be opened stays, and the test has said what it had to say.
+            mode(&entry.path(), 0o700).ok();
+        }
+    }
 }
 
 fn folder(login: &Path) -> &Path {
@@ -172,13 +198,10 @@ fn moved(login: &Path) -> io::Result<PathBuf> {
 }
 
 fn pipe(path: &Path) -> io::Result<()> {
-    Ok(mknodat(
-        CWD,
-        path,
-        FileType::Fifo,
-        Mode::RUSR | Mode::WUSR,
-        0,
-    )?)
+    let made = Command::new("mkfifo").arg(path).status()?;
+    made.success()
+        .then_some(())
+        .ok_or_else(|| io::Error::other("no pipe"))
 }
 
 fn give_away(path: &Path) -> io::Result<()> {

@@ -1,0 +1,184 @@
+//! The process dies or the disk fails, between any two steps.
+
+use std::{env, fs, os::unix::process::ExitStatusExt, path::Path, process::Command};
+
+use rustix::io::Errno;
+
+use super::*;
+use crate::steps::script::{self, Fault};
+
+/// No test can see a missing sync before the power goes, so the order is pinned.
+#[test]
+fn each_step_is_on_the_disk_before_the_next_one_builds_on_it() {
+    let site = Before::Ours.site();
+    let base = site.version();
+    let changes = script::changes(|| {
+        site.swap_over(base.as_ref(), 2)
+            .expect("the current version");
+    });
+    let clean_up = ["remove", "remove"];
+    let login = ["create", "write", "sync"];
+    let beside = ["create", "write", "sync"];
+    let commit = ["rename", "sync folder", "rename", "sync folder"];
+    assert_eq!(changes, [&clean_up[..], &login, &beside, &commit].concat());
+}
+
+#[test]
+fn a_conflict_costs_no_write() {
+    let site = Before::Ours.site();
+    let changes = script::changes(|| {
+        let answer = site.swap_over(None, 2);
+        assert!(matches!(answer, Err(Unswapped::Conflict)), "{answer:?}");
+    });
+    assert_eq!(changes, ["remove", "remove"]);
+}
+
+#[test]
+fn every_failure_of_the_disk_is_told_as_what_it_is() {
+    for before in Before::ALL {
+        let (mut refused, mut ambiguous) = (0, 0);
+        for number in 0.. {
+            let site = before.site();
+            let base = site.version();
+            let fault = Fault::Fail(Errno::NOSPC);
+            let (answer, reached) =
+                script::with(number, fault, || site.swap_over(base.as_ref(), 2));
+            let what = format!("{before:?}, boundary {number}: {answer:?}");
+            if !reached {
+                answer.expect(&what);
+                break;
+            }
+            match answer {
+                Err(Unswapped::Before(trouble)) => {
+                    refused += 1;
+                    assert_eq!(trouble.kind(), ErrorKind::Full, "{what}");
+                    assert_eq!(site.version(), base, "{what}");
+                    assert!(site.leftovers().is_empty(), "{what}");
+                }
+                Err(Unswapped::After(trouble)) => {
+                    ambiguous += 1;
+                    assert_eq!(trouble.kind(), ErrorKind::Full, "{what}");
+                    site.shows(2);
+                }
+                Ok(_) | Err(Unswapped::Conflict) => panic!("{what}"),
+            }
+            // The same write again is one write, and settles it.
+            let version = site.swap_over(base.as_ref(), 2).expect(&what);
+            assert_eq!(site.shows(2), version, "{what}");
+            assert!(site.leftovers().is_empty(), "{what}");
+        }
+        assert!(refused > 10, "{before:?}: {refused} refused");
+        // Right after the rename, and twice around the sync of the folder.
+        assert_eq!(ambiguous, 3, "{before:?}");
+    }
+}
+
+#[test]
+fn a_duplicate_of_a_write_is_answered_when_the_disk_has_it() {
+    let site = Before::Ours.site();
+    for number in 0.. {
+        let fault = Fault::Fail(Errno::IO);
+        let (answer, reached) = script::with(number, fault, || site.swap_over(None, 1));
+        site.shows(1);
+        if !reached {
+            answer.expect("the same write");
+            assert_eq!(number, 6, "two removals, one sync");
+            return;
+        }
+        match number {
+            0..4 => assert!(matches!(answer, Err(Unswapped::Before(_))), "{answer:?}"),
+            _ => assert!(matches!(answer, Err(Unswapped::After(_))), "{answer:?}"),
+        }
+    }
+}
+
+const KILL_AT: &str = "AUTHFERRY_TEST_KILL_AT";
+const KILL_IN: &str = "AUTHFERRY_TEST_KILL_IN";
+
+#[test]
+fn a_writer_killed_between_any_two_steps_loses_nothing() {
+    for before in Before::ALL {
+        let (mut old, mut new) = (0, 0);
+        for number in 0_usize.. {
+            let site = before.site();
+            let base = site.version();
+            let status = Command::new(env::current_exe().expect("this program"))
+                .args(["--exact", "place::tests::faults::writer", "--ignored"])
+                .env(KILL_AT, number.to_string())
+                .env(KILL_IN, site.path("login.json"))
+                .output()
+                .expect("a process")
+                .status;
+            let what = format!("{before:?}, killed at {number}: {status}");
+            if status.success() {
+                break;
+            }
+            assert_eq!(status.signal(), Some(9), "{what}");
+
+            // Whichever of the two is there has its own version and stamp.
+            let version = site.version();
+            if version == base {
+                old += 1;
+            } else {
+                new += 1;
+                site.shows(2);
+            }
+            // The lock is free, and what is there can be swapped over.
+            let next = site.swap_over(version.as_ref(), 3).expect(&what);
+            assert_eq!(site.shows(3), next, "{what}");
+            assert!(Some(&next) != version.as_ref() && Some(&next) != base.as_ref());
+            assert!(site.leftovers().is_empty(), "{what}");
+        }
+        assert!(old > 10, "{before:?}: killed {old} times before");
+        assert_eq!(new, 3, "{before:?}");
+    }
+}
+
+#[test]
+#[ignore = "a process of its own, which another test starts and kills"]
+fn writer() {
+    let (Ok(number), Ok(path)) = (env::var(KILL_AT), env::var(KILL_IN)) else {
+        return;
+    };
+    let place = place_at(Path::new(&path));
+    let stored = place.read().expect("a place that can be read");
+    let base = stored.map(|stored| stored.version);
+    let number = number.parse().expect("a number");
+    let (answer, _) = script::with(number, Fault::Kill, || {
+        place.swap(base.as_ref(), &secret(2), &stamp(2))
+    });
+    answer.expect("nobody killed us");
+}
+
+#[test]
+fn the_next_writer_clears_up_after_a_killed_one_and_touches_nothing_else() {
+    let site = Before::Ours.site();
+    for name in ["login.json.authferry-tmp", "login.json.meta.authferry-tmp"] {
+        fs::write(site.path(name), "half a log").expect("left by a killed writer");
+    }
+    let theirs = [
+        "login.json.tmp",
+        "login.json~",
+        "other.authferry-tmp",
+        ".login.json.authferry-tmp",
+    ];
+    for name in theirs {
+        fs::write(site.path(name), "mine").expect("somebody's file");
+    }
+    site.swap(2).expect("the current version");
+    let mut left = site.leftovers();
+    left.sort();
+    let mut theirs = theirs.map(String::from);
+    theirs.sort();
+    assert_eq!(left, theirs);
+}
+
+#[test]
+fn what_is_written_is_a_new_file() {
+    let site = Site::new();
+    let folder = Folder::open(&site.place.folder).expect("a folder");
+    folder.write("new", b"made-up").expect("nothing is there");
+    folder
+        .write("new", b"made-up")
+        .expect_err("the name is taken");
+}
