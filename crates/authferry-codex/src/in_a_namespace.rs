@@ -3,7 +3,7 @@
 //! Where the system gives none to its users, what is left are the tests of the mount list
 //! and of the permission bits.
 
-use std::{env, fs, process::Command, thread};
+use std::{env, fs, process::Command};
 
 use crate::{
     Home,
@@ -19,11 +19,12 @@ fn a_bind_mounted_auth_file_is_refused() {
     if are_inside() {
         return;
     }
+    let test = "in_a_namespace::a_bind_mounted_auth_file_is_refused";
     let (_above, home) = home();
     let mount = r#"cp -p "$1/auth.json" "$1/other"; mount --bind "$1/other" "$1/auth.json""#;
-    check(&home, mount, &home, "MountPoint MountPoint");
+    check(test, &home, mount, &home, "MountPoint MountPoint");
     let mount = r#"mount -t tmpfs -o mode=0700 none "$1"; echo >"$1/auth.json""#;
-    check(&home, mount, &home, "fine fine");
+    check(test, &home, mount, &home, "fine fine");
 }
 
 #[test]
@@ -31,23 +32,22 @@ fn a_read_only_file_system_is_refused() {
     if are_inside() {
         return;
     }
+    let test = "in_a_namespace::a_read_only_file_system_is_refused";
     let (_above, home) = home();
     let mount = r#"mount -t tmpfs -o mode=0700 none "$1"; echo >"$1/auth.json"
         mount -o remount,bind,ro "$1""#;
-    check(&home, mount, &home, "HomeNotWritable ReadOnlyFile");
+    check(test, &home, mount, &home, "HomeNotWritable ReadOnlyFile");
     let missing = Home::new(&home.dir().join("a/b")).expect("a home");
-    check(&home, mount, &missing, "HomeNotWritable fine");
+    check(test, &home, mount, &missing, "HomeNotWritable fine");
 }
 
-/// Mounts something on `$1`, the folder of `at`, and runs the calling test once more where
+/// Mounts something on `$1`, the folder of `at`, and runs the calling `test` once more where
 /// that can be seen.
 #[expect(
     clippy::print_stderr,
     reason = "nobody should take an untried check for a passed one"
 )]
-fn check(at: &Home, mount: &str, home: &Home, expected: &str) {
-    let thread = thread::current();
-    let test = thread.name().expect("a test's thread has its name");
+fn check(test: &str, at: &Home, mount: &str, home: &Home, expected: &str) {
     let unshare = || {
         let mut unshare = Command::new("unshare");
         unshare.args(["--user", "--map-root-user", "--mount"]);

@@ -29,8 +29,7 @@ pub(crate) fn writer(login: &Login) {
     }
 }
 
-#[test]
-fn a_writer_killed_at_any_instruction_loses_nothing() {
+pub(crate) fn a_writer_killed_at_any_instruction_loses_nothing() {
     let folder = rig::folder();
     let path = folder.path().join("login.json");
     let login = Login::at(&path);

@@ -29,8 +29,7 @@ pub(crate) fn small(login: &Login) {
     rig::say("done");
 }
 
-#[test]
-fn a_limit_on_the_size_of_files_is_told_as_full() {
+pub(crate) fn a_limit_on_the_size_of_files_is_told_as_full() {
     let folder = rig::folder();
     // Four blocks of 512 or 1024 bytes. Who ignores the signal is told by an error.
     let limit = ["sh", "-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\""];
@@ -91,9 +90,8 @@ pub(crate) fn brim(login: &Login, path: &Path) {
     rig::say("done");
 }
 
-#[test]
 #[expect(clippy::print_stderr, reason = "what is not tried is said")]
-fn a_full_disk_is_told_as_full() {
+pub(crate) fn a_full_disk_is_told_as_full() {
     let folder = rig::folder();
     let disk = folder.path().display();
     // In a mount namespace of its own, so that nothing stays mounted.

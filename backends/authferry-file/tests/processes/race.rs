@@ -31,8 +31,7 @@ pub(crate) fn racer(login: &Login) {
     }
 }
 
-#[test]
-fn racing_processes_lose_no_write() {
+pub(crate) fn racing_processes_lose_no_write() {
     let folder = rig::folder();
     let path = folder.path().join("login.json");
     let racers: Vec<_> = (0..RACERS)

@@ -28,18 +28,16 @@ pub(crate) fn command(launcher: &[&str], part: &str, path: &Path) -> Command {
     let mut command = Command::new(words.next().expect("at least this program"));
     command
         .args(words)
-        .args(["--exact", "rig::play", "--ignored", "--nocapture"])
         .env(PART, part)
         .env(LOGIN, path)
         .stdout(Stdio::piped());
     command
 }
 
-#[test]
-#[ignore = "a process of its own, which the other tests start"]
-fn play() {
+/// Plays the part that a test gave to this process; `false` if none did.
+pub(crate) fn play() -> bool {
     let (Ok(part), Ok(path)) = (env::var(PART), env::var(LOGIN)) else {
-        return;
+        return false;
     };
     let login = Login::at(Path::new(&path));
     match part.as_str() {
@@ -49,6 +47,7 @@ fn play() {
         "brim" => crate::full::brim(&login, Path::new(&path)),
         _ => panic!("no part {part}"),
     }
+    true
 }
 
 /// Says a line in one piece, so that who is killed has said it or has not.

@@ -1,0 +1,131 @@
+//! Whether the world is afterwards as a case says.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    case::{After, Place},
+    logins,
+    stage::World,
+    tree::{Change, Kind, Tree},
+};
+
+const LOGIN: &str = "login.json";
+const META: &str = "login.json.meta";
+const LOCK: &str = "login.json.lock";
+const AUTH_FILE: &str = "auth.json";
+const RECEIPT: &str = "authferry-receipt.json";
+
+/// Returns what should not have happened between two looks at the world.
+pub(crate) fn world(expected: &After, before: &World, after: &World) -> Vec<String> {
+    let mut store = Folder::new("store", &before.store, &after.store);
+    // The lock holds nothing and stays: the first who looks makes it.
+    if store.is(LOCK, Change::Made) && store.private_file(LOCK) == Some(b"") {
+        store.changes.remove(LOCK);
+    }
+    store.expect(LOGIN, &expected.store);
+    // It tells of the login, so it changes with it.
+    if expected.store != Place::Same && store.private_file(META).is_some() {
+        store.changes.remove(META);
+    }
+    let mut home = Folder::new("home", &before.home, &after.home);
+    home.expect(AUTH_FILE, &expected.auth_file);
+    home.expect(RECEIPT, &expected.receipt);
+    let mut rescue = Folder::new("rescue", &before.rescue, &after.rescue);
+    rescue.expect_all(&expected.rescued);
+    [store, home, rescue]
+        .into_iter()
+        .flat_map(Folder::problems)
+        .collect()
+}
+
+/// Returns a complaint if a text shows a piece of a login.
+pub(crate) fn leak(what: &str, text: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(text);
+    let mut secrets = logins::secrets().iter();
+    let secret = secrets.find(|secret| text.contains(*secret))?;
+    Some(format!("a piece of a login is in {what}: {secret}"))
+}
+
+/// What became of a folder, and what of that is wrong.
+struct Folder<'a> {
+    name: &'static str,
+    after: &'a Tree,
+    /// What nobody has expected so far.
+    changes: BTreeMap<String, Change>,
+    problems: Vec<String>,
+}
+
+impl<'a> Folder<'a> {
+    /// Looks for leaks as well: what is not a login itself must not hold a piece of one.
+    fn new(name: &'static str, before: &Tree, after: &'a Tree) -> Self {
+        let changes = after.changes_since(before);
+        let others = changes
+            .keys()
+            .filter(|path| name != "rescue" && ![LOGIN, AUTH_FILE].contains(&path.as_str()));
+        let problems = others
+            .filter_map(|path| match &after.get(path)?.kind {
+                Kind::File(bytes) => leak(&format!("{name}/{path}"), bytes),
+                Kind::Sealed | Kind::Link(_) | Kind::Folder | Kind::Other => None,
+            })
+            .collect();
+        Self {
+            name,
+            after,
+            changes,
+            problems,
+        }
+    }
+
+    fn is(&self, path: &str, change: Change) -> bool {
+        self.changes.get(path) == Some(&change)
+    }
+
+    fn private_file(&self, path: &str) -> Option<&'a [u8]> {
+        self.after.get(path)?.private_file()
+    }
+
+    fn expect(&mut self, path: &str, place: &Place) {
+        let file = self.private_file(path);
+        let as_expected = match place {
+            Place::Same => return,
+            Place::Absent => self.after.get(path).is_none(),
+            Place::Written => file.is_some() && self.changes.contains_key(path),
+            Place::Holds(name) => file == Some(logins::content(name)),
+        };
+        if !as_expected {
+            let problem = format!("{}/{path} is not {place:?}", self.name);
+            self.problems.push(problem);
+        }
+        self.changes.remove(path);
+    }
+
+    /// Expects new files with these contents, whatever their names are.
+    fn expect_all(&mut self, names: &[String]) {
+        let private = self.after.get(".").is_some_and(|it| it.mode == 0o700);
+        if !names.is_empty() && private && self.is(".", Change::Made) {
+            self.changes.remove(".");
+        }
+        for name in names {
+            let bytes = Some(logins::content(name));
+            let mut changes = self.changes.iter();
+            let found = changes.find(|(path, change)| {
+                **change == Change::Made && self.private_file(path) == bytes
+            });
+            if let Some((path, _)) = found {
+                let path = path.clone();
+                self.changes.remove(&path);
+            } else {
+                let problem = format!("{} has no new file with {name}", self.name);
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn problems(self) -> Vec<String> {
+        let unexpected = self
+            .changes
+            .iter()
+            .map(|(path, change)| format!("{}/{path} {change}", self.name));
+        self.problems.into_iter().chain(unexpected).collect()
+    }
+}

@@ -1,0 +1,154 @@
+//! How the world comes to be as a case finds it: small steps, named and put together.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::symlink,
+    process::Command,
+};
+
+use crate::{
+    logins::content,
+    stage::{Mounts, Stage, can_mount, set_mode},
+};
+
+/// Does one step; the text is what stands behind its name.
+type Step = fn(&mut Stage<'_>, &str) -> io::Result<()>;
+
+/// The steps, by name.
+pub(crate) const SCENES: &[(&str, Step)] = &[
+    ("seeded", |at, login| authferry(at, &["seed", login])),
+    ("reseeded", |at, it| {
+        authferry(at, &["seed", "--replace", it])
+    }),
+    ("rotated", |at, login| program(at, &["other-job", login])),
+    ("by-hand", |at, name| at.write(LOGIN, content(name))),
+    ("store-emptied", |at, _| fs::remove_file(at.path(LOGIN))),
+    ("store-locked", |at, _| lock(at)),
+    ("store-full", |at, _| full(at, STORE)),
+    ("store-missing", |at, _| fs::remove_dir_all(at.path(STORE))),
+    ("store-open", |at, _| chmod(at, LOGIN, 0o644)),
+    ("store-sealed", |at, _| chmod(at, LOGIN, 0o000)),
+    ("store-linked", |at, _| link(at, LOGIN)),
+    ("store-hard-linked", |at, _| hard_link(at, LOGIN)),
+    ("store-a-folder", |at, _| fs::create_dir(at.path(LOGIN))),
+    ("store-folder-open", |at, _| chmod(at, STORE, 0o777)),
+    ("store-folder-read-only", |at, _| chmod(at, STORE, 0o500)),
+    ("restored", |at, _| authferry(at, &["restore"])),
+    ("persisted", |at, _| authferry(at, &["persist"])),
+    ("auth-file", |at, name| at.write(AUTH_FILE, content(name))),
+    ("auth-file-gone", |at, _| {
+        fs::remove_file(at.path(AUTH_FILE))
+    }),
+    ("auth-file-read-only", |at, _| chmod(at, AUTH_FILE, 0o400)),
+    ("auth-file-sealed", |at, _| chmod(at, AUTH_FILE, 0o200)),
+    ("auth-file-linked", |at, _| link(at, AUTH_FILE)),
+    ("auth-file-hard-linked", |at, _| hard_link(at, AUTH_FILE)),
+    ("auth-file-mounted", |at, _| mount(at, MOUNTED_FILE)),
+    ("auth-file-a-folder", |at, _| {
+        fs::create_dir(at.path(AUTH_FILE))
+    }),
+    ("home-full", |at, _| full(at, HOME)),
+    ("home-open", |at, _| chmod(at, HOME, 0o755)),
+    ("home-read-only", |at, _| chmod(at, HOME, 0o500)),
+    ("home-in-work-tree", |at, _| {
+        fs::create_dir(at.path("[TEMP]/.git"))
+    }),
+    ("rescue-read-only", |at, _| {
+        fs::create_dir_all(at.path(RESCUE))?;
+        chmod(at, RESCUE, 0o500)
+    }),
+    ("rescue-impossible", |at, _| at.write(ABOVE_RESCUE, b"")),
+];
+
+const STORE: &str = "[STORE]";
+const LOGIN: &str = "[STORE]/login.json";
+const HOME: &str = "[HOME]";
+const AUTH_FILE: &str = "[HOME]/auth.json";
+const RESCUE: &str = "[RESCUE]";
+const ABOVE_RESCUE: &str = "[USER]/.local/state/authferry";
+
+const MOUNTED_FILE: [&str; 2] = [
+    "cp -a [HOME]/auth.json [TEMP]/aside
+mount --bind [TEMP]/aside [HOME]/auth.json",
+    "",
+];
+
+/// A file system of one page, which the login that is there fills. What is in it
+/// afterwards is put where it can be seen.
+const FULL_FOLDER: [&str; 2] = [
+    "cp -a [FULL] [TEMP]/aside
+mount -t tmpfs -o mode=0700,size=$(getconf PAGESIZE) none [FULL]
+cp -a [TEMP]/aside/. [FULL]",
+    "rm -r [TEMP]/aside
+cp -a [FULL] [TEMP]/aside
+umount [FULL]
+rm -r [FULL]
+mv [TEMP]/aside [FULL]",
+];
+
+/// Plays a step: a name, and what it is about.
+pub(crate) fn play(stage: &mut Stage<'_>, scene: &str) -> io::Result<()> {
+    let (name, about) = scene.split_once(' ').unwrap_or((scene, ""));
+    let known = SCENES.iter().find(|(known, _)| *known == name);
+    let (_, step) = known.ok_or_else(|| io::Error::other("there is no such scene"))?;
+    step(stage, about)?;
+    stage.hand_over()
+}
+
+fn authferry(stage: &Stage<'_>, arguments: &[&str]) -> io::Result<()> {
+    program(stage, &[&["authferry"], arguments].concat())
+}
+
+/// Runs a program that has to succeed, in the folder of the logins.
+fn program(stage: &Stage<'_>, line: &[&str]) -> io::Result<()> {
+    let line: Vec<_> = line.iter().map(|&word| word.to_owned()).collect();
+    let output = stage.run(&line, |command: &mut Command| {
+        command
+            .current_dir(stage.path("[LOGINS]"))
+            .env("CI_JOB_URL", "https://ci.example/jobs/1");
+    });
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{output:?}")))
+    }
+}
+
+fn chmod(stage: &Stage<'_>, path: &str, mode: u32) -> io::Result<()> {
+    set_mode(&stage.path(path), mode)
+}
+
+fn lock(stage: &mut Stage<'_>) -> io::Result<()> {
+    stage.write("[STORE]/login.json.lock", b"")?;
+    let lock = File::open(stage.path("[STORE]/login.json.lock"))?;
+    lock.lock()?;
+    stage.lock = Some(lock);
+    Ok(())
+}
+
+/// Fails with `Unsupported` where nothing can be mounted.
+fn mount(stage: &mut Stage<'_>, script: [&str; 2]) -> io::Result<()> {
+    if !can_mount() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let [before, after] = script.map(str::to_owned);
+    stage.mounts = Some(Mounts { before, after });
+    Ok(())
+}
+
+fn full(stage: &mut Stage<'_>, folder: &str) -> io::Result<()> {
+    let script = FULL_FOLDER.map(|part| part.replace("[FULL]", folder));
+    mount(stage, [&script[0], &script[1]])
+}
+
+/// Moves a file away, and leaves a link to it.
+fn link(stage: &Stage<'_>, file: &str) -> io::Result<()> {
+    let elsewhere = stage.path("elsewhere.json");
+    fs::rename(stage.path(file), &elsewhere)?;
+    symlink(elsewhere, stage.path(file))
+}
+
+fn hard_link(stage: &Stage<'_>, file: &str) -> io::Result<()> {
+    fs::hard_link(stage.path(file), stage.path("elsewhere.json"))
+}

@@ -1,0 +1,271 @@
+//! Where a case is played: folders of its own, an environment of its own, and a user who
+//! is not root.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use rig::finish;
+use tempfile::TempDir;
+
+use crate::{logins, text, tree::Tree};
+
+/// Who plays if root starts the tests: permissions must bite.
+const NOBODY: u32 = 65534;
+
+/// What all stages have in common: programs, and the logins as files.
+pub(crate) struct Props {
+    dir: TempDir,
+}
+
+/// The programs on the `PATH`. That of the case is read by a shell instead of being
+/// started: a program cannot be while any process still has it open for writing.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("codex", "umask 077\nexec sh ./codex.sh \"$@\""),
+    (
+        "other-job",
+        "# A job on another machine, in which Codex rotates the login.\n\
+         export CODEX_HOME=\"$HOME/other-codex\"\n\
+         exec authferry --quiet run -- cp \"$1\" \"$CODEX_HOME/auth.json\"",
+    ),
+];
+
+impl Props {
+    /// Puts everything where any user can get at it.
+    pub(crate) fn new() -> Self {
+        let dir = TempDir::with_prefix("cmd-props-").expect("a temporary folder");
+        let props = Self { dir };
+        props.fill().expect("room for the props");
+        props
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        for folder in ["", "bin", "logins"].map(|name| self.path(name)) {
+            DirBuilder::new().recursive(true).create(&folder)?;
+            set_mode(&folder, 0o755)?;
+        }
+        let authferry = self.path("bin/authferry");
+        fs::copy(env!("CARGO_BIN_EXE_authferry-under-test"), &authferry)?;
+        set_mode(&authferry, 0o755)?;
+        for (name, script) in PROGRAMS {
+            let program = self.path("bin").join(name);
+            fs::write(&program, format!("#!/bin/sh\n{script}\n"))?;
+            set_mode(&program, 0o755)?;
+        }
+        for (name, content) in logins::all() {
+            let login = self.path("logins").join(name);
+            fs::write(&login, content)?;
+            set_mode(&login, 0o644)?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// One case's part of the world.
+pub(crate) struct Stage<'a> {
+    props: &'a Props,
+    dir: TempDir,
+    /// Words of the case's file, and the paths they stand for, the longest first.
+    words: [(&'static str, String); 7],
+    /// What is mounted while the program runs.
+    pub(crate) mounts: Option<Mounts>,
+    /// A lock that somebody else holds.
+    pub(crate) lock: Option<File>,
+}
+
+/// What a shell with the rights to mount does before and after the program runs. Nobody
+/// but the two of them sees it.
+pub(crate) struct Mounts {
+    pub(crate) before: String,
+    pub(crate) after: String,
+}
+
+/// The folders that a case is about.
+pub(crate) struct World {
+    pub(crate) store: Tree,
+    pub(crate) home: Tree,
+    pub(crate) rescue: Tree,
+}
+
+impl<'a> Stage<'a> {
+    /// Makes the folders: no login is anywhere yet.
+    pub(crate) fn new(props: &'a Props) -> io::Result<Self> {
+        let dir = TempDir::with_prefix("cmd-")?;
+        let root = dir.path().canonicalize()?;
+        if let Some(repository) = root.ancestors().find(|path| path.join(".git").exists()) {
+            let text = format!("{} is a git work tree", repository.display());
+            return Err(io::Error::other(text));
+        }
+        let at = |name: &str| root.join(name).display().to_string();
+        let words = [
+            ("[RESCUE]", at("user/.local/state/authferry/rescue")),
+            ("[USER]", at("user")),
+            ("[STORE]", at("store")),
+            ("[HOME]", at("codex")),
+            ("[WORK]", at("work")),
+            ("[LOGINS]", props.path("logins").display().to_string()),
+            ("[TEMP]", root.display().to_string()),
+        ];
+        for folder in ["user", "store", "codex", "work"] {
+            DirBuilder::new().mode(0o700).create(root.join(folder))?;
+        }
+        let stage = Self {
+            props,
+            dir,
+            words,
+            mounts: None,
+            lock: None,
+        };
+        stage.hand_over()?;
+        Ok(stage)
+    }
+
+    /// Puts paths for the words.
+    pub(crate) fn fill(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (word, path) in &self.words {
+            text = text.replace(word, path);
+        }
+        text
+    }
+
+    /// Puts words for the paths, and for whatever is different each time.
+    pub(crate) fn show(&self, said: &[u8]) -> String {
+        let mut said = String::from_utf8_lossy(said).into_owned();
+        for (word, path) in &self.words {
+            said = said.replace(path, word);
+        }
+        text::without_chance(&said)
+    }
+
+    /// Returns the path that a text with words in it stands for; in the work folder, if it
+    /// is not a whole one.
+    pub(crate) fn path(&self, text: &str) -> PathBuf {
+        Path::new(&self.fill("[WORK]")).join(self.fill(text))
+    }
+
+    /// Writes a file of mode 0600, in folders of mode 0700.
+    pub(crate) fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.path(path);
+        if let Some(folder) = path.parent() {
+            DirBuilder::new()
+                .mode(0o700)
+                .recursive(true)
+                .create(folder)?;
+        }
+        fs::write(&path, bytes)?;
+        set_mode(&path, 0o600)
+    }
+
+    /// Looks at all that a case is about.
+    pub(crate) fn world(&self) -> io::Result<World> {
+        Ok(World {
+            store: Tree::of(&self.path("[STORE]"))?,
+            home: Tree::of(&self.path("[HOME]"))?,
+            rescue: Tree::of(&self.path("[RESCUE]"))?,
+        })
+    }
+
+    /// Gives everything to the one who plays. Who owns it already is left alone: a change
+    /// of the owner is a change of the file.
+    pub(crate) fn hand_over(&self) -> io::Result<()> {
+        if is_root() {
+            hand_over(self.dir.path())?;
+        }
+        Ok(())
+    }
+
+    /// Runs a program to its end, in this environment and no other.
+    pub(crate) fn run(&self, line: &[String], change: impl FnOnce(&mut Command)) -> Output {
+        let mut command = self.prepare(line);
+        let programs = self.props.path("bin").display().to_string();
+        command
+            .env_clear()
+            .env("PATH", programs + ":/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("HOME", self.fill("[USER]"))
+            .env("CODEX_HOME", self.fill("[HOME]"))
+            .env("AUTHFERRY_STORE", self.fill("file://[STORE]/login.json"))
+            .current_dir(self.path(""))
+            .stdin(Stdio::null());
+        change(&mut command);
+        finish(&mut command)
+    }
+
+    fn prepare(&self, line: &[String]) -> Command {
+        let Some(Mounts { before, after }) = &self.mounts else {
+            let mut command = Command::new(&line[0]);
+            command.args(&line[1..]);
+            if is_root() {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            return command;
+        };
+        let script = format!("set -e\n{before}\ncode=0; \"$@\" || code=$?\n{after}\nexit $code");
+        let mut command = unshare();
+        command.args(["sh", "-c", &self.fill(&script), "sh"]);
+        if is_root() {
+            command.args(["setpriv", "--clear-groups"]);
+            command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
+        }
+        command.args(line);
+        command
+    }
+}
+
+impl Drop for Stage<'_> {
+    /// Opens what was closed, so that everything can be removed.
+    fn drop(&mut self) {
+        for folder in ["[STORE]", "[HOME]", "[RESCUE]"] {
+            set_mode(&self.path(folder), 0o700).ok();
+        }
+    }
+}
+
+/// Returns whether mounts can be made that nobody else sees.
+pub(crate) fn can_mount() -> bool {
+    unshare()
+        .arg("true")
+        .output()
+        .is_ok_and(|it| it.status.success())
+}
+
+fn unshare() -> Command {
+    let mut unshare = Command::new("unshare");
+    if !is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.arg("--mount");
+    unshare
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+fn hand_over(path: &Path) -> io::Result<()> {
+    let metadata = path.symlink_metadata()?;
+    if metadata.uid() != NOBODY {
+        lchown(path, Some(NOBODY), Some(NOBODY))?;
+    }
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path)? {
+            hand_over(&entry?.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
