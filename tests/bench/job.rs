@@ -56,11 +56,13 @@ impl Job {
         let ticks = fields.skip(11).take(2).map(number).sum();
         let threads = fs::read_dir(self.path("task")).expect("our child");
         let waits = threads
-            .map(|thread| {
+            .filter_map(|thread| {
                 let thread = thread.expect("a thread").file_name();
                 let thread = thread.to_string_lossy().into_owned();
-                let status = self.proc(&format!("task/{thread}/status"));
-                (thread, field(&status, "voluntary_ctxt_switches:"))
+                // It may have ended by now.
+                let status =
+                    fs::read_to_string(self.path(&format!("task/{thread}/status"))).ok()?;
+                Some((thread, field(&status, "voluntary_ctxt_switches:")))
             })
             .collect();
         Activity { ticks, waits }

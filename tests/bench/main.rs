@@ -54,7 +54,7 @@ const PACE: Duration = Duration::from_micros(200);
 const REST: Duration = Duration::from_millis(50);
 
 fn main() {
-    // By this argument Cargo tells a benchmark from a test that there is one.
+    // By this argument Cargo tells a benchmark from a test of one.
     let in_earnest = env::args().any(|argument| argument == "--bench");
     let effort = if in_earnest { IN_EARNEST } else { IN_SHORT };
     let scene = Scene::set();
@@ -84,8 +84,8 @@ fn main() {
 
 /// Times whole commands, beside one that does nothing.
 ///
-/// Most of what `run` takes goes to Linux, which closes an inotify instance at its leisure:
-/// 16 of 18 ms were seen on 6.18.
+/// Most of what `run` takes goes to Linux, which closes the watch on the auth file at its
+/// leisure: closing any inotify instance took 16 ms by itself on a busy machine with 6.18.
 fn commands(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let commands = [
         scene.command("true"),

@@ -86,8 +86,8 @@ pub(crate) fn megabytes(bytes: u64) -> f64 {
     f64::from(kilobytes) / 1000.0
 }
 
-/// Builds what users get. The profile of benchmarks, with which Cargo built this very file,
-/// takes no note of how a release panics.
+/// Builds what users get: what Cargo builds beside a benchmark is not quite the same, for it
+/// shares its dependencies with this file.
 fn release_build() -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo

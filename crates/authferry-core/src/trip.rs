@@ -71,7 +71,7 @@ enum Sync {
     /// After the pause: read (`true`), or go on with what is due.
     Pausing(bool),
     /// Theirs is kept first; then ours is swapped over it.
-    Burying(Generation),
+    Burying(Base),
     Rescuing(Outcome),
     Done,
 }
@@ -110,7 +110,7 @@ impl Trip {
             (Sync::Swapping(write), Event::Swapped(reply)) => self.swapped(write, reply),
             (Sync::Pausing(true), Event::Woke) => self.look(),
             (Sync::Pausing(false), Event::Woke) => self.advance(),
-            (Sync::Burying(theirs), Event::Rescued(kept)) => self.bury(&theirs, kept),
+            (Sync::Burying(theirs), Event::Rescued(kept)) => self.bury(theirs, kept),
             (Sync::Rescuing(outcome), Event::Rescued(kept)) => self.finish(rescued(outcome, kept)),
             (sync, Event::Changed(generation)) if self.child == Child::Running => {
                 self.see(generation);
@@ -385,14 +385,13 @@ impl Trip {
             }),
             Winner::Ours => {
                 let (version, count) = (held.version, held.count);
-                self.base = Some(Base {
+                let theirs = Base {
                     version,
-                    generation: theirs.clone(),
+                    generation: theirs,
                     count,
-                });
-                self.moved = false;
+                };
                 if self.terms.history {
-                    return self.bury(&theirs, true);
+                    return self.bury(theirs, true);
                 }
                 self.sync = Sync::Burying(theirs);
                 (self, vec![Effect::Rescue(Keep::Theirs)])
@@ -424,17 +423,20 @@ impl Trip {
         })
     }
 
-    /// Theirs is about to be replaced, and can be had elsewhere if `kept`.
-    fn bury(mut self, theirs: &Generation, kept: bool) -> Step {
+    /// Theirs is to be replaced, which it may be only if it can be had elsewhere (`kept`).
+    fn bury(mut self, theirs: Base, kept: bool) -> Step {
+        let fingerprint = theirs.generation.fingerprint;
         if !kept {
             return self.yield_to(Outcome::Superseded {
-                by: theirs.fingerprint,
+                by: fingerprint,
                 rescued: false,
             });
         }
-        if !self.buried.contains(&theirs.fingerprint) {
-            self.buried.push(theirs.fingerprint);
+        if !self.buried.contains(&fingerprint) {
+            self.buried.push(fingerprint);
         }
+        self.base = Some(theirs);
+        self.moved = false;
         self.advance()
     }
 

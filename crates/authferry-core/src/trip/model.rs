@@ -410,6 +410,11 @@ impl World {
             adopting || given || replaced.by.is_some(),
             "a reseed was buried: {self:#?}"
         );
+        let kept = writer.trip.terms.history || writer.kept.contains(&replaced.generation);
+        assert!(
+            adopting || own || given || kept,
+            "theirs was kept nowhere: {self:#?}"
+        );
         if writer.trip.terms.policy == Policy::Theirs {
             assert!(own || given, "theirs was to stay: {self:#?}");
         }
