@@ -104,7 +104,10 @@ fn what_outstays_the_command_is_ended() {
         );
         assert_code(&run, 5);
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
-        assert!(said.contains("left behind had to be ended"), "{said}");
+        assert!(
+            said.contains("left behind had to be ended (1 process)"),
+            "{said}"
+        );
         assert!(
             began.elapsed() >= Duration::from_secs(least),
             "it was not asked first"

@@ -49,7 +49,7 @@ pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
     Ok(Generation {
         fingerprint: Fingerprint::new(digest(
             "authferry: fingerprint",
-            &[id_token, access_token, refresh_token, account_id],
+            &[id_token, access_token, refresh_token, account_id].map(str::as_bytes),
         )),
         account: account(account_id),
         issued: Issued {
@@ -58,6 +58,12 @@ pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
             last_refresh: last_refresh.map(OffsetDateTime::unix_timestamp_nanos),
         },
     })
+}
+
+/// Tells bytes that carry no login from other such bytes. Safe to print.
+#[must_use]
+pub fn fingerprint_of_bytes(secret: &Secret) -> Fingerprint {
+    Fingerprint::new(digest("authferry: bytes", &[secret.expose()]))
 }
 
 /// The members that matter, as Codex's own type has them.
@@ -154,18 +160,18 @@ pub(crate) const OTHER_MODES: [&str; 5] = [
 ];
 
 fn account(id: &str) -> Account {
-    let hash: [u8; 6] = digest("authferry: account", &[id]);
+    let hash: [u8; 6] = digest("authferry: account", &[id.as_bytes()]);
     Account::new(&hash.map(|byte| format!("{byte:02x}")).concat())
 }
 
-/// Returns the first bytes of a SHA-256 over the texts. The label keeps it apart from
+/// Returns the first bytes of a SHA-256 over the parts. The label keeps it apart from
 /// hashes made for another purpose, the lengths keep `["ab", "c"]` apart from
 /// `["a", "bc"]`.
-fn digest<const N: usize>(label: &str, texts: &[&str]) -> [u8; N] {
+fn digest<const N: usize>(label: &str, parts: &[&[u8]]) -> [u8; N] {
     let mut hash = Sha256::new();
-    for text in core::iter::once(&label).chain(texts) {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text);
+    for part in core::iter::once(&label.as_bytes()).chain(parts) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
     }
     let hash = hash.finalize();
     core::array::from_fn(|at| hash[at])

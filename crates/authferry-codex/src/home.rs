@@ -76,7 +76,11 @@ impl Home {
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(&self.dir)
             .map_err(write)?;
-        file.write_all(secret.expose()).map_err(write)?;
+        // By the plain file: errors of the other name the temporary one, which tells nobody
+        // anything.
+        file.as_file_mut()
+            .write_all(secret.expose())
+            .map_err(write)?;
         file.as_file().sync_all().map_err(write)?;
         // A rename replaces whatever came there since the preflight; it follows no link.
         file.persist(&self.auth_file)

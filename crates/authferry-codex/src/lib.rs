@@ -37,7 +37,7 @@ mod unfit;
 mod unusable;
 mod value;
 
-pub use auth_file::{MAX_LEN, parse};
+pub use auth_file::{MAX_LEN, fingerprint_of_bytes, parse};
 pub use config::{OVERRIDES, Override};
 pub use home::Home;
 pub use look::Look;

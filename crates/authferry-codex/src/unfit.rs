@@ -31,7 +31,7 @@ pub enum Unfit {
     },
     /// The auth file is mounted by itself, as by `docker run -v …/auth.json:…`. Codex
     /// 0.169.0 spends the refresh token and then cannot replace such a file.
-    #[error("{} is a mount point: mount its folder instead", path.display())]
+    #[error("{} is a mount point", path.display())]
     MountPoint {
         /// The auth file.
         path: PathBuf,

@@ -292,9 +292,7 @@ impl fmt::Display for ErrorKind {
             Self::Unavailable => "the store is not available",
             Self::TooLarge => "larger than the store takes",
             Self::Full => "no room left",
-            Self::Malformed => {
-                "what is there is not what this tool or a person would have put there"
-            }
+            Self::Malformed => "what is there is damaged",
             Self::Unsafe => "not protected as a secret must be",
             Self::Unexpected => "unexpected answer",
         })

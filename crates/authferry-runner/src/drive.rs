@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::child::Family;
 use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::watch::Watch;
-use crate::{CommandEnd, Job, Placement, Report, Signals, seen};
+use crate::{CommandEnd, Job, Placement, Receipt, Report, Signals, seen};
 
 mod keep;
 
@@ -43,6 +43,8 @@ pub(crate) struct Driver<'a> {
     ready: bool,
     /// The version of which the receipt tells.
     version: Option<Version>,
+    /// The generation that was sent to the store last.
+    sent: Option<Fingerprint>,
     /// The bytes of the generations seen on disk that the store may still have to take.
     generations: HashMap<Fingerprint, Arc<Secret>>,
     /// What was read from the store last.
@@ -91,6 +93,7 @@ impl<'a> Driver<'a> {
             placed: matches!(look, Look::Missing),
             ready: false,
             version: None,
+            sent: None,
             generations: HashMap::new(),
             stored: None,
             look: Look::Missing,
@@ -106,8 +109,9 @@ impl<'a> Driver<'a> {
     }
 
     /// Takes over where the receipt of another process says that it stopped.
-    pub(crate) fn resumed(mut self, placed: bool, unfit: Option<Unfit>) -> Self {
-        self.placed = placed;
+    pub(crate) fn resumed(mut self, receipt: &Receipt, unfit: Option<Unfit>) -> Self {
+        self.placed = receipt.placed;
+        self.version = Some(receipt.base.version.clone());
         self.ready = true;
         self.report.unfit = unfit;
         self
@@ -195,11 +199,13 @@ impl<'a> Driver<'a> {
     }
 
     fn swap(&mut self, write: &Write) {
-        let Some(secret) = self.generations.get(&write.generation.fingerprint) else {
+        let fingerprint = write.generation.fingerprint;
+        let Some(secret) = self.generations.get(&fingerprint) else {
             unreachable!("the machine only writes what was seen on disk");
         };
         let (store, secret, expected) =
             (self.job.store, Arc::clone(secret), write.expected.clone());
+        self.sent = Some(fingerprint);
         let stamp = Stamp {
             id: write.id,
             count: write.count,

@@ -23,7 +23,7 @@ use authferry_core::{Goal, Policy, SecretStore, Seen, Terms, Trip};
 
 pub use receipt::Receipt;
 pub use report::{CommandEnd, Placement, Report, Written};
-pub use seed::{SeedError, Seeded, seed};
+pub use seed::{NotSeeded, Replace, SeedError, Seeded, seed};
 pub use signals::Signals;
 
 /// What a trip works with.
@@ -97,7 +97,7 @@ pub async fn persist(
         seen(&look)
     };
     let step = Trip::resume(terms(job, Goal::Run)?, receipt.base.clone(), seen);
-    let driver = drive::Driver::new(job, look, None).resumed(receipt.placed, unfit);
+    let driver = drive::Driver::new(job, look, None).resumed(receipt, unfit);
     Ok(driver.drive(step, signals).await)
 }
 

@@ -5,16 +5,15 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use authferry_core::{Fingerprint, Secret};
+use authferry_core::Secret;
 
-/// Writes the bytes to `name` in `directory` (made 0700 if missing) as a file of mode 0600,
-/// safe against a crash once it returns; gives the path.
+/// Writes the bytes to a file of mode 0600 in `directory` (made 0700 if missing), safe
+/// against a crash once it returns; gives its path.
 ///
-/// The name tells the bytes apart, so a file that is there already is the same rescue.
-pub(crate) fn keep(directory: &Path, name: &str, secret: &Secret) -> io::Result<PathBuf> {
+/// A file that is there already under that name is the same rescue.
+pub(crate) fn keep(directory: &Path, secret: &Secret) -> io::Result<PathBuf> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -23,27 +22,23 @@ pub(crate) fn keep(directory: &Path, name: &str, secret: &Secret) -> io::Result<
         .prefix(".rescue-")
         .permissions(fs::Permissions::from_mode(0o600))
         .tempfile_in(directory)?;
-    file.write_all(secret.expose())?;
+    file.as_file_mut().write_all(secret.expose())?;
     file.as_file().sync_all()?;
-    let path = directory.join(name);
+    let path = directory.join(name(secret));
     file.persist(&path)?;
     fs::File::open(directory)?.sync_all()?;
     Ok(path)
 }
 
-/// Returns the name under which bytes are kept: by their fingerprint, or by the time if
-/// they have none.
-pub(crate) fn name(fingerprint: Option<Fingerprint>) -> String {
-    let now = || {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis()
-    };
-    fingerprint.map_or_else(
-        || format!("unusable-{}.json", now()),
-        |f| format!("{f}.json"),
-    )
+/// Returns the name under which bytes are kept. The same bytes have the same name.
+pub(crate) fn name(secret: &Secret) -> String {
+    match authferry_codex::parse(secret) {
+        Ok(generation) => format!("{}.json", generation.fingerprint),
+        Err(_) => format!(
+            "unusable-{}.json",
+            authferry_codex::fingerprint_of_bytes(secret)
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -55,7 +50,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let place = dir.path().join("state/rescue");
         for _ in 0..2 {
-            let path = keep(&place, "1.json", &Secret::new(b"made up".to_vec())).expect("kept");
+            let path = keep(&place, &Secret::new(b"made up".to_vec())).expect("kept");
             let mode =
                 |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
             assert_eq!((mode(&place), mode(&path)), (0o700, 0o600));

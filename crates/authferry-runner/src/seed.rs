@@ -1,13 +1,18 @@
 //! Puts a login into a store that has none, or over one that is dead.
 
-use std::{cmp::Ordering, io, path::Path, time::Duration};
+use std::{
+    cmp::Ordering,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use authferry_codex::Unusable;
 use authferry_core::{
     CasError, Fingerprint, Generation, Origin, Secret, SecretStore, Stamp, StoreError, Stored,
     Version, WriteId,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{random, rescue};
 
@@ -20,13 +25,22 @@ pub struct Seeded {
     pub version: Version,
     /// Whether it was there before.
     pub unchanged: bool,
-    /// The login that it replaced, and the file that keeps it if the store does not.
+    /// The login that it replaced, if that was one.
     pub replaced: Option<Fingerprint>,
     /// The file that keeps what was replaced, if the store does not.
-    pub rescued: Option<std::path::PathBuf>,
+    pub rescued: Option<PathBuf>,
 }
 
-/// Why a login was not put into the store, which is as it was before.
+/// A login that was not put into the store, which is as it was before.
+#[derive(Debug)]
+pub struct NotSeeded {
+    /// Why.
+    pub why: SeedError,
+    /// The file that keeps a copy of what the store holds all the same.
+    pub rescued: Option<PathBuf>,
+}
+
+/// Why a login was not put into the store.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
     /// What was to be seeded is not a login.
@@ -47,84 +61,147 @@ pub enum SeedError {
     /// The system gives no random bytes.
     #[error("cannot get random bytes from the system")]
     System(#[source] io::Error),
+    /// The store did not answer in time.
+    #[error("the store did not answer in time")]
+    OutOfTime,
     /// The store did not do as asked. The only failure after which the login may be there
     /// all the same, if the store broke off in the middle.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Puts `secret` into the store if that is empty, or also over something else if `replace`.
+/// What may be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// Nothing: the store has to be empty.
+    Nothing,
+    /// Anything but a later-issued login of the same account.
+    NotNewer,
+    /// Anything.
+    Anything,
+}
+
+/// Puts `secret` into the store if that is empty, or over what `replace` allows.
 ///
-/// Never over a later-issued login of the same account. What is replaced is kept in
-/// `rescue_dir` first where the store has no history.
+/// What is replaced is kept in `rescue_dir` first where the store has no history.
 pub async fn seed(
     store: &dyn SecretStore,
     secret: &Secret,
-    replace: bool,
+    replace: Replace,
     writer: &str,
     rescue_dir: &Path,
     patience: Duration,
-) -> Result<Seeded, SeedError> {
-    let generation = authferry_codex::parse(secret).map_err(SeedError::Unusable)?;
-    let stamp = Stamp {
-        id: WriteId {
-            trip: random().map_err(SeedError::System)?,
-            number: 1,
-        },
-        count: 1,
-        origin: Origin::Seed,
-        writer: writer.to_owned(),
-    };
-    let deadline = Instant::now() + patience;
-    let mut attempt = 0;
-    let mut expected: Option<Option<Version>> = None;
-    let mut seeded = Seeded {
-        generation,
-        version: Version::new(""),
-        unchanged: false,
+) -> Result<Seeded, NotSeeded> {
+    let mut seeding = Seeding {
+        store,
+        secret,
+        replace,
+        rescue_dir,
         replaced: None,
         rescued: None,
     };
-    loop {
-        let error = match store.read().await {
-            Ok(held) => {
-                let fingerprint = seeded.generation.fingerprint;
-                if let Some(held) = &held
-                    && is_there(held, &stamp, fingerprint)
-                {
-                    seeded.unchanged = held.stamp.as_ref().is_none_or(|s| s.id != stamp.id);
-                    seeded.version = held.version.clone();
-                    return Ok(seeded);
-                }
-                let version = held.as_ref().map(|held| held.version.clone());
-                if *expected.get_or_insert_with(|| version.clone()) != version {
-                    return Err(SeedError::Moved);
-                }
-                if let Some(held) = &held {
-                    may_replace(held, &seeded.generation, replace)?;
-                    keep(store, held, rescue_dir, &mut seeded)?;
-                }
-                match store
-                    .compare_and_swap(version.as_ref(), secret, &stamp)
-                    .await
-                {
-                    Ok(version) => return Ok(Seeded { version, ..seeded }),
-                    Err(CasError::Conflict) => None,
-                    Err(CasError::Ambiguous(error)) => Some(error),
-                    Err(CasError::Refused(error)) if error.kind.is_transient() => Some(error),
-                    Err(CasError::Refused(error)) => return Err(error.into()),
-                }
-            }
-            Err(error) if error.kind.is_transient() => Some(error),
-            Err(error) => return Err(error.into()),
+    let seeded = seeding.run(writer, Instant::now() + patience).await;
+    let Seeding {
+        replaced, rescued, ..
+    } = seeding;
+    match seeded {
+        Ok((generation, version, unchanged)) => Ok(Seeded {
+            generation,
+            version,
+            unchanged,
+            replaced,
+            rescued,
+        }),
+        Err(why) => Err(NotSeeded { why, rescued }),
+    }
+}
+
+struct Seeding<'a> {
+    store: &'a dyn SecretStore,
+    secret: &'a Secret,
+    replace: Replace,
+    rescue_dir: &'a Path,
+    replaced: Option<Fingerprint>,
+    rescued: Option<PathBuf>,
+}
+
+impl Seeding<'_> {
+    /// Returns the login, its version, and whether it was there before.
+    async fn run(
+        &mut self,
+        writer: &str,
+        deadline: Instant,
+    ) -> Result<(Generation, Version, bool), SeedError> {
+        let ours = authferry_codex::parse(self.secret).map_err(SeedError::Unusable)?;
+        let stamp = Stamp {
+            id: WriteId {
+                trip: random().map_err(SeedError::System)?,
+                number: 1,
+            },
+            count: 1,
+            origin: Origin::Seed,
+            writer: writer.to_owned(),
         };
-        attempt += 1;
-        if let Some(error) = error
-            && Instant::now() >= deadline
-        {
-            return Err(error.into());
+        let mut expected: Option<Option<Version>> = None;
+        for attempt in 1.. {
+            let read = timeout_at(deadline, self.store.read()).await;
+            let error = match read.map_err(|_| SeedError::OutOfTime)? {
+                Ok(held) => {
+                    if let Some(held) = &held
+                        && is_there(held, &stamp, ours.fingerprint)
+                    {
+                        let unchanged = held.stamp.as_ref().is_none_or(|s| s.id != stamp.id);
+                        return Ok((ours, held.version.clone(), unchanged));
+                    }
+                    let version = held.as_ref().map(|held| held.version.clone());
+                    if *expected.get_or_insert_with(|| version.clone()) != version {
+                        return Err(SeedError::Moved);
+                    }
+                    if let Some(held) = &held {
+                        self.make_way(held, &ours)?;
+                    }
+                    // Never cut short: whether it landed would then be unknown.
+                    match self
+                        .store
+                        .compare_and_swap(version.as_ref(), self.secret, &stamp)
+                        .await
+                    {
+                        Ok(version) => return Ok((ours, version, false)),
+                        Err(CasError::Conflict) => None,
+                        Err(CasError::Ambiguous(error)) => Some(error),
+                        Err(CasError::Refused(error)) if error.kind.is_transient() => Some(error),
+                        Err(CasError::Refused(error)) => return Err(error.into()),
+                    }
+                }
+                Err(error) if error.kind.is_transient() => Some(error),
+                Err(error) => return Err(error.into()),
+            };
+            if Instant::now() >= deadline {
+                return Err(error.map_or(SeedError::OutOfTime, SeedError::Store));
+            }
+            sleep(authferry_core::pause(attempt, stamp.id.trip)).await;
         }
-        sleep(authferry_core::pause(attempt, stamp.id.trip)).await;
+        Err(SeedError::OutOfTime)
+    }
+
+    /// Sees that what is there may be replaced, and is kept if the store does not keep it.
+    fn make_way(&mut self, held: &Stored, ours: &Generation) -> Result<(), SeedError> {
+        let theirs = authferry_codex::parse(&held.secret).ok();
+        let newer = theirs.as_ref().filter(|theirs| {
+            theirs.account == ours.account
+                && ours.issued.compare(&theirs.issued) == Some(Ordering::Less)
+        });
+        match (self.replace, newer) {
+            (Replace::Nothing, _) => return Err(SeedError::Filled),
+            (Replace::NotNewer, Some(theirs)) => return Err(SeedError::Older(theirs.fingerprint)),
+            (Replace::NotNewer, None) | (Replace::Anything, _) => {}
+        }
+        self.replaced = theirs.map(|theirs| theirs.fingerprint);
+        if !self.store.guarantees().history && self.rescued.is_none() {
+            let kept = rescue::keep(self.rescue_dir, &held.secret);
+            self.rescued = Some(kept.map_err(SeedError::NotKept)?);
+        }
+        Ok(())
     }
 }
 
@@ -132,35 +209,4 @@ fn is_there(held: &Stored, stamp: &Stamp, fingerprint: Fingerprint) -> bool {
     held.stamp.as_ref().is_some_and(|s| s.id == stamp.id)
         || authferry_codex::parse(&held.secret)
             .is_ok_and(|theirs| theirs.fingerprint == fingerprint)
-}
-
-fn may_replace(held: &Stored, ours: &Generation, replace: bool) -> Result<(), SeedError> {
-    if !replace {
-        return Err(SeedError::Filled);
-    }
-    match authferry_codex::parse(&held.secret) {
-        Ok(theirs)
-            if theirs.account == ours.account
-                && ours.issued.compare(&theirs.issued) == Some(Ordering::Less) =>
-        {
-            Err(SeedError::Older(theirs.fingerprint))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn keep(
-    store: &dyn SecretStore,
-    held: &Stored,
-    directory: &Path,
-    seeded: &mut Seeded,
-) -> Result<(), SeedError> {
-    let theirs = authferry_codex::parse(&held.secret).ok();
-    seeded.replaced = theirs.map(|theirs| theirs.fingerprint);
-    if !store.guarantees().history && seeded.rescued.is_none() {
-        let name = rescue::name(seeded.replaced);
-        seeded.rescued =
-            Some(rescue::keep(directory, &name, &held.secret).map_err(SeedError::NotKept)?);
-    }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use authferry_conformance::{Fault, Faulty, MemoryStore};
 use authferry_core::{
     Cause, ErrorKind, Origin, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, WriteId,
 };
-use authferry_runner::{CommandEnd, Job, Placement, Receipt, Report, SeedError, Signals};
+use authferry_runner::{CommandEnd, Job, Placement, Receipt, Replace, Report, SeedError, Signals};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -43,16 +43,19 @@ impl Scene {
             above,
             _turn: TURN.lock().await,
         };
-        scene.seed(1, false).await.expect("an empty store");
+        scene
+            .seed(1, Replace::Nothing)
+            .await
+            .expect("an empty store");
         scene
     }
 
-    async fn seed(&self, number: u32, replace: bool) -> Result<(), SeedError> {
+    async fn seed(&self, number: u32, replace: Replace) -> Result<(), SeedError> {
         let login = Secret::new(login(number).into_bytes());
         let rescue = self.rescue();
         let seed =
             authferry_runner::seed(&self.store, &login, replace, "a person", &rescue, PATIENCE);
-        seed.await.map(drop)
+        seed.await.map(drop).map_err(|not| not.why)
     }
 
     fn rescue(&self) -> PathBuf {
@@ -416,7 +419,14 @@ async fn a_seed_is_written_once_whatever_the_wire_does() {
         let faulty = Faulty::new(Box::new(store.clone()), [fault; 2]);
         let dir = TempDir::new().expect("a temporary folder");
         let login = Secret::new(login(1).into_bytes());
-        let seed = authferry_runner::seed(&faulty, &login, false, "a person", dir.path(), PATIENCE);
+        let seed = authferry_runner::seed(
+            &faulty,
+            &login,
+            Replace::Nothing,
+            "a person",
+            dir.path(),
+            PATIENCE,
+        );
         let seeded = seed.await.expect("in the end");
         assert!(!seeded.unchanged, "{fault:?}");
         assert_eq!(store.history().len(), 1, "{fault:?}");
@@ -426,13 +436,16 @@ async fn a_seed_is_written_once_whatever_the_wire_does() {
 #[tokio::test]
 async fn a_seed_goes_over_a_filled_store_only_when_told_and_never_over_a_newer_login() {
     let scene = Scene::new().await;
-    assert!(matches!(scene.seed(2, false).await, Err(SeedError::Filled)));
     assert!(matches!(
-        scene.seed(0, true).await,
+        scene.seed(2, Replace::Nothing).await,
+        Err(SeedError::Filled)
+    ));
+    assert!(matches!(
+        scene.seed(0, Replace::NotNewer).await,
         Err(SeedError::Older(_))
     ));
     assert_eq!(scene.stored().await, login(1));
-    scene.seed(2, true).await.expect("told to");
+    scene.seed(2, Replace::NotNewer).await.expect("told to");
     assert_eq!(scene.stored().await, login(2));
     let stamp = scene
         .store
@@ -443,6 +456,11 @@ async fn a_seed_goes_over_a_filled_store_only_when_told_and_never_over_a_newer_l
         .stamp
         .expect("a stamp");
     assert_eq!((stamp.origin, stamp.count), (Origin::Seed, 1));
+    scene
+        .seed(0, Replace::Anything)
+        .await
+        .expect("told to, in so many words");
+    assert_eq!(scene.stored().await, login(0));
 }
 
 /// Says that the command runs, and waits until the test has done its part.

@@ -14,10 +14,16 @@ use clap::{Parser, Subcommand, ValueEnum};
     max_term_width = 100,
     next_line_help = false
 )]
-#[command(after_help = "Exit codes: the command's own when the login is safe; \
-    120 not persisted, kept in a file; 121 not persisted, lost; 122 superseded by somebody else's; \
-    124 refused; 125 store or configuration failed; 126 command not executable; \
-    127 command not found; 2 usage")]
+#[command(after_help = "\
+Exit codes: the command's own when the login is safe
+  120  not persisted, kept in a file
+  121  not persisted, and lost as far as is known
+  122  superseded by somebody else's login, ours is kept
+  124  refused before anything was touched
+  125  the store or the configuration failed before the command ran
+  126  the command cannot be executed
+  127  there is no such command
+    2  the command line makes no sense")]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -102,9 +108,12 @@ pub(crate) struct Persist {
 pub(crate) struct Seed {
     /// The auth file to be put into the store, or `-` for standard input
     pub(crate) file: PathBuf,
-    /// Put it over what the store holds
+    /// Put it over what the store holds, unless that was issued later
     #[arg(long)]
     pub(crate) replace: bool,
+    /// Put it over what the store holds even if that was issued later
+    #[arg(long, requires = "replace")]
+    pub(crate) allow_older: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -114,6 +123,8 @@ pub(crate) struct Status {
     /// Exit with 1 if the login needs attention: for monitors
     #[arg(long)]
     pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
@@ -134,7 +145,7 @@ pub(crate) struct Persisting {
     /// Persist a login of another account than was restored
     #[arg(long)]
     pub(crate) allow_account_change: bool,
-    /// Whose login stays current when the store moved meanwhile
+    /// Whose login stays current when the store moved meanwhile; a reseed always does
     #[arg(long, value_name = "WHOSE", value_enum, default_value_t = OnConflict::Newest)]
     pub(crate) on_conflict: OnConflict,
     #[command(flatten)]
@@ -148,10 +159,9 @@ pub(crate) struct Common {
     pub(crate) patience: Duration,
 }
 
+/// Values without a text of their own, or clap would give each option three lines.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum OnConflict {
-    /// The later-issued one; a reseed always stays
     Newest,
-    /// The one in the store
     Theirs,
 }

@@ -6,6 +6,9 @@ mod trips;
 
 use std::future::Future;
 
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::args::{Command, Global};
 use crate::ending::{Ending, Result};
 use crate::exit;
@@ -27,9 +30,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| {
-        Ending::refused(exit::FAILED, "the system gives no event queue").because(&error)
+        Ending::refused(exit::FAILED, "the system gives no event queue").caused_by(&error)
     })?;
-    let value = runtime.block_on(future);
+    let value = runtime.block_on(async {
+        // A file that may not grow any further is to be an error, and not the end of us.
+        let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+        future.await
+    });
     runtime.shutdown_background();
     Ok(value)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs::File,
     io::{self, Write},
     process::ExitCode,
 };
@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::args::Global;
+use crate::exit;
 
 /// What there is to tell at the end. Holds no secret.
 #[derive(Debug, Default)]
@@ -25,6 +26,8 @@ pub(crate) struct Ending {
     pub(crate) causes: Vec<String>,
     /// Next steps that work.
     pub(crate) hints: Vec<String>,
+    /// What else is good to know.
+    pub(crate) notes: Vec<String>,
     /// What should be known although the login is safe.
     pub(crate) warnings: Vec<String>,
     /// What only `--verbose` tells.
@@ -62,7 +65,13 @@ impl Ending {
         Self::bad(code, "refused", format!("nothing was touched: {what}"))
     }
 
-    /// Adds the chain of causes below an error.
+    /// Adds an error and the chain of causes below it.
+    pub(crate) fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
+        self.causes.push(error.to_string());
+        self.because(error)
+    }
+
+    /// Adds the chain of causes below an error that the message tells.
     pub(crate) fn because(mut self, error: &dyn std::error::Error) -> Self {
         let mut source = error.source();
         while let Some(error) = source {
@@ -77,6 +86,11 @@ impl Ending {
         self
     }
 
+    pub(crate) fn note(mut self, note: Option<String>) -> Self {
+        self.notes.extend(note);
+        self
+    }
+
     pub(crate) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(name.to_owned(), value.into());
         self
@@ -84,9 +98,9 @@ impl Ending {
 
     /// Tells it all, and returns the exit code.
     ///
-    /// A stream that nobody reads any more is no reason to fail: the login matters more.
-    pub(crate) fn tell(self, global: &Global) -> ExitCode {
-        let mut code = self.code;
+    /// A stream that nobody reads any more, or a report that cannot be finished, is no reason
+    /// to fail: the login matters more.
+    pub(crate) fn tell(self, global: &Global, report: Option<File>) -> ExitCode {
         let mut err = io::stderr().lock();
         err.write_all(self.for_people(global).as_bytes()).ok();
         let mut out = io::stdout().lock();
@@ -97,20 +111,12 @@ impl Ending {
                 writeln!(out, "{line}").ok();
             }
         }
-        if let Some(path) = &global.report
-            && let Err(error) = fs::write(path, format!("{:#}\n", self.for_programs()))
+        if let Some(mut file) = report
+            && let Err(error) = writeln!(file, "{:#}", self.for_programs())
         {
-            writeln!(
-                err,
-                "error: the report cannot be written to {}: {error}",
-                path.display()
-            )
-            .ok();
-            if code == crate::exit::OK {
-                code = crate::exit::FAILED;
-            }
+            writeln!(err, "warning: the report cannot be written: {error}").ok();
         }
-        ExitCode::from(code)
+        ExitCode::from(self.code)
     }
 
     fn for_people(&self, global: &Global) -> String {
@@ -122,16 +128,24 @@ impl Ending {
         for cause in &self.causes {
             lines(&mut text, "  caused by: ", cause);
         }
+        for note in self.notes.iter().filter(|_| self.failed || !global.quiet) {
+            lines(&mut text, "note: ", note);
+        }
         for detail in self.details.iter().filter(|_| global.verbose) {
             lines(&mut text, "  ", detail);
         }
         for warning in &self.warnings {
             lines(&mut text, "warning: ", warning);
         }
-        if !self.hints.is_empty() {
+        let hints = if self.failed || !global.quiet {
+            self.hints.as_slice()
+        } else {
+            &[]
+        };
+        if !hints.is_empty() {
             text.push('\n');
         }
-        for hint in &self.hints {
+        for hint in hints {
             lines(&mut text, "hint: ", hint);
         }
         text
@@ -143,6 +157,7 @@ impl Ending {
             ("exit_code".to_owned(), json!(self.code)),
             ("message".to_owned(), json!(self.message)),
             ("causes".to_owned(), json!(self.causes)),
+            ("notes".to_owned(), json!(self.notes)),
             ("warnings".to_owned(), json!(self.warnings)),
             ("hints".to_owned(), json!(self.hints)),
         ]);
@@ -154,4 +169,16 @@ impl Ending {
 fn lines(text: &mut String, label: &str, message: &str) {
     // Writing to a string cannot fail.
     writeln!(text, "{label}{message}").ok();
+}
+
+/// Makes the report's file before anything else is done, so that none is missed at the end.
+pub(crate) fn report_file(global: &Global) -> Result<Option<File>> {
+    let Some(path) = &global.report else {
+        return Ok(None);
+    };
+    let file = File::create(path).map_err(|error| {
+        let what = format!("the report cannot be written to {}", path.display());
+        Box::new(Ending::refused(exit::FAILED, what).caused_by(&error))
+    })?;
+    Ok(Some(file))
 }

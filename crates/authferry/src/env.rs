@@ -37,7 +37,8 @@ const JOB: &[&str] = &[
 
 impl Env {
     pub(crate) fn read() -> Self {
-        let text = |name| given(name).and_then(|value| value.into_string().ok());
+        // What is not UTF-8 names nothing that is there, but must not count as unset.
+        let text = |name| given(name).map(|value| value.to_string_lossy().into_owned());
         let path = |name| given(name).map(PathBuf::from);
         Self {
             store: text("AUTHFERRY_STORE"),

@@ -23,6 +23,11 @@ pub fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).ok();
     let args = args::Args::parse();
-    let ending = commands::run(args.command, &args.global).unwrap_or_else(|ending| *ending);
-    ending.tell(&args.global)
+    let (ending, report) = match ending::report_file(&args.global) {
+        Ok(report) => (commands::run(args.command, &args.global), report),
+        Err(ending) => (Err(ending), None),
+    };
+    ending
+        .unwrap_or_else(|ending| *ending)
+        .tell(&args.global, report)
 }

@@ -22,31 +22,28 @@ use crate::{exit, telling, trust};
 pub(crate) struct Plan {
     pub(crate) env: Env,
     pub(crate) store: Box<dyn SecretStore>,
-    pub(crate) rescue: PathBuf,
     pub(crate) writer: String,
 }
 
 impl Plan {
-    /// Finds out which store is meant, and where a rescue goes.
+    /// Finds out which store is meant.
     pub(crate) fn new(global: &Global) -> Result<Self> {
         let env = Env::read();
-        let state = || state_folder(&env);
         let address = match global.store.as_ref().or(env.store.as_ref()) {
             Some(address) => address.clone(),
-            None => default_store(&state()?)?,
+            None => default_store(&state_folder(&env, "--store ADDRESS")?)?,
         };
         let store = stores::open(&address).map_err(|error| no_store(&address, &error))?;
-        let rescue = match &global.rescue_dir {
-            Some(directory) => absolute(directory)?,
-            None => state()?.join("rescue"),
-        };
         let writer = env.writer();
-        Ok(Self {
-            env,
-            store,
-            rescue,
-            writer,
-        })
+        Ok(Self { env, store, writer })
+    }
+
+    /// Finds out where a login goes that the store will not hold.
+    pub(crate) fn rescue_dir(&self, global: &Global) -> Result<PathBuf> {
+        match &global.rescue_dir {
+            Some(directory) => absolute(directory),
+            None => Ok(state_folder(&self.env, "--rescue-dir DIR")?.join("rescue")),
+        }
     }
 
     /// Finds the home of Codex, and refuses one in which a login would be ignored, lost or
@@ -77,9 +74,7 @@ impl Plan {
                     .into());
             }
         };
-        let home = Home::new(&directory).map_err(|error| {
-            Ending::refused(exit::FAILED, "the current folder is unknown").because(&error)
-        })?;
+        let home = Home::new(&directory).map_err(|error| no_current_folder(&error))?;
         Ok(home)
     }
 
@@ -99,11 +94,11 @@ impl Plan {
     }
 
     /// The job for a trip.
-    pub(crate) fn job<'a>(&'a self, home: &'a Home, terms: &JobTerms) -> Job<'a> {
+    pub(crate) fn job<'a>(&'a self, home: &'a Home, rescue: &'a Path, terms: &JobTerms) -> Job<'a> {
         Job {
             store: &*self.store,
             home,
-            rescue: &self.rescue,
+            rescue,
             policy: terms.policy,
             replace: terms.replace,
             allow_account_change: terms.allow_account_change,
@@ -140,14 +135,13 @@ impl From<&Persisting> for JobTerms {
     }
 }
 
-fn state_folder(env: &Env) -> Result<PathBuf> {
+/// The folder for what outlives a job; `instead` is the option that makes it needless.
+fn state_folder(env: &Env, instead: &str) -> Result<PathBuf> {
     let default = || Some(env.home.as_ref()?.join(".local/state"));
     let state = env.state_home.clone().or_else(default);
     let Some(state) = state.filter(|state| state.is_absolute()) else {
         let ending = Ending::refused(exit::FAILED, "neither XDG_STATE_HOME nor HOME is set");
-        return Err(ending
-            .hint("name both `--store ADDRESS` and `--rescue-dir DIR`")
-            .into());
+        return Err(ending.hint(format!("add `{instead}`")).into());
     };
     Ok(state.join("authferry"))
 }
@@ -166,19 +160,26 @@ fn default_store(state: &Path) -> Result<String> {
 }
 
 fn absolute(directory: &Path) -> Result<PathBuf> {
-    std::path::absolute(directory).map_err(|error: io::Error| {
-        Ending::refused(exit::FAILED, "the current folder is unknown")
-            .because(&error)
-            .into()
-    })
+    std::path::absolute(directory).map_err(|error| no_current_folder(&error).into())
 }
 
+fn no_current_folder(error: &io::Error) -> Ending {
+    Ending::refused(exit::FAILED, "the current folder is unknown").caused_by(error)
+}
+
+/// Tells no more of an address than its scheme: somebody may have put a password into it.
 fn no_store(address: &str, error: &NoStore) -> Box<Ending> {
     let ending = match error {
+        NoStore::UnknownScheme if address.starts_with('/') => {
+            Ending::refused(exit::FAILED, "the address of the store has no scheme")
+                .hint(format!("for a file, that is `file://{address}`"))
+        }
         NoStore::UnknownScheme => {
-            let ending =
-                Ending::refused(exit::FAILED, format!("{address} is no store that is known"));
-            ending.hint(format!(
+            let what = match address.split_once(':') {
+                Some((scheme, _)) => format!("no store is known by the scheme `{scheme}:`"),
+                None => "the address of the store has no scheme".to_owned(),
+            };
+            Ending::refused(exit::FAILED, what).hint(format!(
                 "an address begins with one of: {}",
                 stores::schemes()
             ))

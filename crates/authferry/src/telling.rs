@@ -2,17 +2,22 @@
 
 use std::{
     ffi::OsStr,
+    fmt::Display,
     io,
+    path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use authferry_codex::{Unfit, Unusable};
-use authferry_core::{Cause, ErrorKind, Fingerprint, Outcome, Refusal, StoreError};
+use authferry_core::{Fingerprint, Outcome, Refusal, StoreError};
 use authferry_runner::{CommandEnd, Job, Placement, Report, Written};
 use serde_json::{Value, json};
 
 use crate::ending::Ending;
 use crate::exit;
+
+mod hints;
+mod unsaved;
 
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
 pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> Ending {
@@ -43,16 +48,19 @@ pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> E
                 buried.iter().map(ToString::to_string).collect::<Vec<_>>(),
             )
         }
-        Outcome::Superseded { by, rescued } => superseded(job, report, *by, *rescued),
-        Outcome::Stranded { cause, rescued } => stranded(job, report, *cause, *rescued),
+        Outcome::Superseded { by, rescued } => unsaved::superseded(job, report, *by, *rescued),
+        Outcome::Stranded { cause, rescued } => unsaved::stranded(job, report, *cause, *rescued),
     };
     with_facts(ending, job, report)
 }
 
 /// Tells why a home or an auth file is refused.
 pub(crate) fn unfit(unfit: &Unfit) -> Ending {
-    let ending = Ending::refused(exit::REFUSED, unfit).because(unfit);
-    match hint_for(unfit) {
+    // That the system failed us is no verdict on the home.
+    let failed = matches!(unfit, Unfit::Io { .. });
+    let code = if failed { exit::FAILED } else { exit::REFUSED };
+    let ending = Ending::refused(code, unfit).because(unfit);
+    match hints::for_home(unfit) {
         Some(hint) => ending.hint(hint),
         None => ending,
     }
@@ -61,10 +69,24 @@ pub(crate) fn unfit(unfit: &Unfit) -> Ending {
 /// Tells why the store did not do as asked, before anything was touched.
 pub(crate) fn store(error: &StoreError) -> Ending {
     let ending = Ending::refused(exit::FAILED, error).because(error);
-    match hint_for_store(error.kind) {
+    match hints::for_store(error) {
         Some(hint) => ending.hint(hint),
         None => ending,
     }
+}
+
+/// Tells that a store did not answer, before anything was touched.
+pub(crate) fn out_of_time(store: impl Display) -> Ending {
+    Ending::refused(exit::FAILED, format!("{store} did not answer in time"))
+        .hint("give it longer with `--patience TIME`")
+}
+
+/// Paths for programs.
+pub(crate) fn paths<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<String> {
+    paths
+        .into_iter()
+        .map(|path| path.display().to_string())
+        .collect()
 }
 
 fn refused(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
@@ -108,13 +130,11 @@ fn refused(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
             Ending::refused(cancelled(report), "the job was cancelled before it began")
         }
         Refusal::OutOfTime => {
-            let what = format!("{} did not answer in time", job.store);
-            let mut ending = Ending::refused(exit::FAILED, what);
-            if let Some(error) = store_error {
-                ending.causes.push(error.to_string());
-                ending = ending.because(error);
+            let ending = out_of_time(job.store);
+            match store_error {
+                Some(error) => ending.caused_by(error),
+                None => ending,
             }
-            ending.hint("give it longer with `--patience TIME`")
         }
         Refusal::NotPlaced => match &report.unfit {
             Some(unfit) => self::unfit(unfit),
@@ -127,11 +147,14 @@ fn restored(job: &Job<'_>, report: &Report) -> Ending {
     let file = job.home.auth_file().display();
     let login = login(report);
     if let Some(error) = &report.receipt_error {
-        let message = format!(
-            "{login} is in {file}, but `authferry persist` will not find its receipt: {error}"
-        );
+        let message =
+            format!("{login} is in {file}, but `authferry persist` will not find its receipt");
+        let home = job.home.dir().display();
         return Ending::bad(exit::FAILED, "restored", message)
-            .hint("free some room, and run `authferry restore` again");
+            .caused_by(error)
+            .hint(format!(
+                "see that {home} can be written, and run `authferry restore` again"
+            ));
     }
     let message = match report.placement {
         Some(Placement::Adopted) => {
@@ -151,117 +174,6 @@ fn restored(job: &Job<'_>, report: &Report) -> Ending {
         }
     };
     Ending::good("restored", message)
-}
-
-fn superseded(job: &Job<'_>, report: &Report, by: Fingerprint, rescued: bool) -> Ending {
-    let what = format!(
-        "login {by}, which somebody else put into {}, stays current",
-        job.store
-    );
-    if rescued {
-        let message = format!("the job's login is kept in {}: {what}", files(report));
-        Ending::bad(exit::SUPERSEDED, "superseded", message)
-            .hint("nothing has to be done unless the current login is dead")
-            .hint(format!(
-                "in that case put ours back with `authferry seed --replace {}`",
-                files(report)
-            ))
-    } else {
-        not_kept(
-            Ending::bad(
-                exit::LOST,
-                "superseded",
-                format!("the job's login is not in the store, and was not kept: {what}"),
-            ),
-            job,
-            report,
-        )
-    }
-}
-
-fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> Ending {
-    let store = job.store;
-    let what = match (cause, &report.store_error, &report.unfit) {
-        (Cause::Store, Some(error), _) => error.to_string(),
-        (Cause::Store, None, _) => format!("{store} did not answer in time"),
-        (Cause::Emptied, _, _) => format!("{store} was emptied meanwhile"),
-        (Cause::Stranger, _, _) => match report.stored_unusable {
-            Some(why) => format!("what {store} holds now is unusable: {why}"),
-            None => format!("{store} holds a login of another account now"),
-        },
-        (Cause::OtherAccount, _, _) => {
-            "the auth file belongs to another account than was restored".to_owned()
-        }
-        (Cause::Older, _, _) => "the auth file carries a login that was issued earlier".to_owned(),
-        (Cause::Unusable, _, Some(unfit)) => unfit.to_string(),
-        (Cause::Unusable, _, None) => format!(
-            "the auth file is unusable: {}",
-            reason(report.file_unusable)
-        ),
-        (Cause::Missing, _, _) => "the auth file is gone".to_owned(),
-    };
-    let about_the_file = matches!(
-        cause,
-        Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing
-    );
-    let (code, where_it_is) = match (about_the_file, rescued) {
-        (true, true) => (
-            exit::RESCUED,
-            format!(
-                "{store} still holds {}, and the file is kept in {}",
-                login(report),
-                files(report)
-            ),
-        ),
-        (true, false) => (
-            exit::LOST,
-            format!("{store} still holds {}, which may be spent", login(report)),
-        ),
-        (false, true) => (
-            exit::RESCUED,
-            format!(
-                "the rotated login is not in the store, and is kept in {}",
-                files(report)
-            ),
-        ),
-        (false, false) => (
-            exit::LOST,
-            "the rotated login is not in the store, and was not kept".to_owned(),
-        ),
-    };
-    let mut ending = Ending::bad(code, "stranded", format!("{where_it_is}: {what}"));
-    if let (Cause::Store, Some(error)) = (cause, &report.store_error) {
-        ending = ending.because(error);
-    }
-    if !rescued && cause != Cause::Missing {
-        ending = not_kept(ending, job, report);
-    }
-    match cause {
-        Cause::Store | Cause::Stranger | Cause::Emptied if rescued => {
-            ending.hint(format!("when the store is well again: `authferry seed --replace {}`", files(report)))
-        }
-        Cause::OtherAccount => ending.hint("if the change of account is wanted, add `--allow-account-change`"),
-        Cause::Older => ending.hint("let nothing but Codex write the auth file, no cache and no copy"),
-        Cause::Unusable | Cause::Missing => {
-            ending.hint("if the next job finds the login dead, log in afresh and `authferry seed --replace FILE`")
-        }
-        Cause::Store | Cause::Stranger | Cause::Emptied => ending,
-    }
-}
-
-fn not_kept(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
-    if let Some(error) = &report.rescue_error {
-        ending
-            .causes
-            .push(format!("cannot write to {}: {error}", job.rescue.display()));
-    }
-    if job.home.auth_file().exists() {
-        ending = ending.hint(format!(
-            "the only copy is {}: save it before the machine goes",
-            job.home.auth_file().display()
-        ));
-    }
-    ending
 }
 
 /// The login is safe: the command's own end decides.
@@ -300,9 +212,14 @@ fn of_command(mut ending: Ending, report: &Report, program: Option<&OsStr>) -> E
 fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
     if report.ended > 0 {
         ending.warnings.push(format!(
-            "{} that the command left behind had to be ended, for a Codex among them could still rotate the login",
-            if report.ended == 1 { "a process".to_owned() } else { format!("{} processes", report.ended) }
+            "what the command left behind had to be ended ({}): a Codex could still rotate the login",
+            if report.ended == 1 { "1 process".to_owned() } else { format!("{} processes", report.ended) }
         ));
+    }
+    if let Some(CommandEnd::Exited(code)) = report.command
+        && code != ending.code
+    {
+        ending.notes.push(format!("the command exited with {code}"));
     }
     for write in &report.writes {
         ending.details.push(format!(
@@ -344,14 +261,7 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
         .fact("command_exit_code", command_exit_code)
         .fact("signal", report.signal)
         .fact("writes", writes)
-        .fact(
-            "rescued",
-            report
-                .rescued
-                .iter()
-                .map(|p| p.display().to_string())
-                .collect::<Vec<_>>(),
-        )
+        .fact("rescued", paths(&report.rescued))
 }
 
 fn login(report: &Report) -> String {
@@ -367,15 +277,6 @@ fn version(report: &Report) -> &str {
         .base
         .as_ref()
         .map_or("", |base| base.version.as_str())
-}
-
-fn files(report: &Report) -> String {
-    let files: Vec<_> = report
-        .rescued
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    files.join(" and ")
 }
 
 /// The rescue file of one fingerprint.
@@ -405,60 +306,6 @@ fn placement(placement: Placement) -> &'static str {
         Placement::Placed => "placed",
         Placement::Kept => "kept",
         Placement::Adopted => "adopted",
-    }
-}
-
-fn hint_for(unfit: &Unfit) -> Option<String> {
-    Some(match unfit {
-        Unfit::Symlink { .. } => {
-            "put the file itself there: Codex would replace what the link points to".to_owned()
-        }
-        Unfit::NotARegularFile { path } => format!("move {} away", path.display()),
-        Unfit::HardLinked { path, .. } => {
-            let path = path.display();
-            format!("give it one name: `cp {path} {path}.new && mv {path}.new {path}`")
-        }
-        Unfit::MountPoint { .. } => {
-            "mount the whole home of Codex: it replaces the file by renaming a new one over it"
-                .to_owned()
-        }
-        Unfit::ForeignOwner { path, .. } | Unfit::HomeNotOurs { path, .. } => {
-            format!("run as its owner, or `chown` {}", path.display())
-        }
-        Unfit::ReadOnlyFile { path } => {
-            format!("`chmod 600 {}`: Codex has to write it", path.display())
-        }
-        Unfit::HomeReadableByOthers { path, .. } => format!("`chmod 700 {}`", path.display()),
-        Unfit::HomeNotADirectory { .. } | Unfit::HomeNotWritable { .. } => {
-            "name a folder of your own with `--codex-home DIR`".to_owned()
-        }
-        Unfit::InsideGitWorkTree { .. } => {
-            "name a folder outside of it with `--codex-home DIR`, in $RUNNER_TEMP for one"
-                .to_owned()
-        }
-        Unfit::CredentialsStore { .. } => {
-            "set cli_auth_credentials_store = \"file\" there, or take the line out".to_owned()
-        }
-        Unfit::ForcedApiLogin { .. } => "take the line out".to_owned(),
-        Unfit::ConfigMalformed { .. } => {
-            "mend the file: Codex does not start with it either".to_owned()
-        }
-        Unfit::Io { .. } => return None,
-    })
-}
-
-fn hint_for_store(kind: ErrorKind) -> Option<&'static str> {
-    match kind {
-        ErrorKind::NotFound => Some("check the address; the place itself has to be there already"),
-        ErrorKind::PermissionDenied => Some("the job's identity lacks a right on the store"),
-        ErrorKind::Unauthenticated => Some("check how the job logs in to the store"),
-        ErrorKind::Throttled | ErrorKind::Unavailable => {
-            Some("give it longer with `--patience TIME`")
-        }
-        ErrorKind::Full => Some("free some room there, and try again"),
-        ErrorKind::TooLarge | ErrorKind::Malformed | ErrorKind::Unsafe | ErrorKind::Unexpected => {
-            None
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Whether a job may be trusted with a login.
 //!
 //! Whoever can make a job run code can make it read the auth file. So a login is not for
-//! public repositories, and not for changes that come from a fork. What is not told is
-//! not held against the job: outside of CI there is nothing to ask.
+//! public repositories, and not for changes that come from a fork. Outside of CI there is
+//! nothing to ask, and what an event does not say is not held against the job.
 
 use std::fs;
 
@@ -20,8 +20,11 @@ pub(crate) fn distrust(env: &Env) -> Option<&'static str> {
     if source.is_some() && source != job("CI_PROJECT_ID") {
         return Some("the merge request comes from a fork (CI_MERGE_REQUEST_SOURCE_PROJECT_ID)");
     }
-    let event = fs::read(job("GITHUB_EVENT_PATH")?).ok()?;
-    event_distrust(&serde_json::from_slice(&event).ok()?)
+    let event = fs::read(job("GITHUB_EVENT_PATH")?).unwrap_or_default();
+    match serde_json::from_slice(&event) {
+        Ok(event) => event_distrust(&event),
+        Err(_) => Some("the event of this job cannot be read (GITHUB_EVENT_PATH)"),
+    }
 }
 
 fn event_distrust(event: &Value) -> Option<&'static str> {

@@ -17,8 +17,8 @@ impl Driver<'_> {
             Keep::Theirs => self.theirs(),
         };
         let mut kept = !wanted.is_empty();
-        for (name, secret) in wanted {
-            match rescue::keep(self.job.rescue, &name, &secret) {
+        for secret in wanted {
+            match rescue::keep(self.job.rescue, &secret) {
                 Ok(path) => self.report.rescued.push(path),
                 Err(error) => {
                     self.report.rescue_error = Some(error);
@@ -31,15 +31,10 @@ impl Driver<'_> {
 
     /// What of ours the store lacks: the generation that is due, and whatever was found in
     /// the file last, if that is something else.
-    fn ours(&self, trip: &Trip) -> Vec<(String, Secret)> {
+    fn ours(&self, trip: &Trip) -> Vec<Secret> {
         let due = trip.due().map(|generation| generation.fingerprint);
         let base = trip.base().map(|base| base.generation.fingerprint);
-        let newest = due.and_then(|due| {
-            Some((
-                rescue::name(Some(due)),
-                self.generations.get(&due)?.duplicate(),
-            ))
-        });
+        let newest = due.and_then(|due| self.generations.get(&due));
         let last = match &self.look {
             // Nothing was read that could be worth keeping, or not all of it.
             Look::Missing
@@ -47,29 +42,25 @@ impl Driver<'_> {
                 why: Unusable::Empty | Unusable::TooLarge,
                 ..
             } => None,
-            Look::Unusable { secret, .. } => Some((rescue::name(None), secret.duplicate())),
+            Look::Unusable { secret, .. } => Some(secret),
             Look::Usable { secret, generation } => {
-                let fingerprint = Some(generation.fingerprint);
-                (fingerprint != due && fingerprint != base).then(|| {
-                    (
-                        rescue::name(Some(generation.fingerprint)),
-                        secret.duplicate(),
-                    )
-                })
+                let known = [due, base].contains(&Some(generation.fingerprint));
+                (!known).then_some(secret)
             }
         };
-        newest.into_iter().chain(last).collect()
+        newest
+            .map(|secret| &**secret)
+            .into_iter()
+            .chain(last)
+            .map(Secret::duplicate)
+            .collect()
     }
 
-    fn theirs(&self) -> Vec<(String, Secret)> {
-        let theirs = self.stored.as_ref().and_then(|stored| {
-            let generation = authferry_codex::parse(&stored.secret).ok()?;
-            Some((
-                rescue::name(Some(generation.fingerprint)),
-                stored.secret.duplicate(),
-            ))
-        });
-        theirs.into_iter().collect()
+    fn theirs(&self) -> Vec<Secret> {
+        self.stored
+            .iter()
+            .map(|stored| stored.secret.duplicate())
+            .collect()
     }
 
     /// File and store belong together from here on.
@@ -94,7 +85,7 @@ impl Driver<'_> {
         };
         self.version = Some(base.version.clone());
         let fingerprint = base.generation.fingerprint;
-        if due == Some(fingerprint) {
+        if due == Some(fingerprint) && self.sent == Some(fingerprint) {
             let version = base.version.clone();
             self.report.writes.push(Written {
                 version,

@@ -4,61 +4,85 @@ use std::{ffi::OsString, fs, io, io::Read, os::unix::ffi::OsStringExt, path::Pat
 
 use authferry_codex::MAX_LEN;
 use authferry_core::Secret;
-use authferry_runner::{SeedError, Seeded};
+use authferry_runner::{Job, NotSeeded, Replace, SeedError, Seeded};
 
 use crate::args::{Global, Seed};
 use crate::commands::block_on;
 use crate::ending::{Ending, Result};
-use crate::plan::{JobTerms, Plan};
+use crate::plan::Plan;
 use crate::{exit, telling};
 
 pub(crate) fn seed(args: &Seed, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
+    let rescue = plan.rescue_dir(global)?;
     let secret = read(&args.file).map_err(|error| {
-        let what = format!("{} cannot be read: {error}", args.file.display());
-        Ending::refused(exit::FAILED, what)
+        let what = format!("{} cannot be read", args.file.display());
+        Ending::refused(exit::FAILED, what).caused_by(&error)
     })?;
+    let replace = match (args.replace, args.allow_older) {
+        (false, _) => Replace::Nothing,
+        (true, false) => Replace::NotNewer,
+        (true, true) => Replace::Anything,
+    };
+    let patience = args.common.patience;
     let seeding = authferry_runner::seed(
         &*plan.store,
         &secret,
-        args.replace,
+        replace,
         &plan.writer,
-        &plan.rescue,
-        args.common.patience,
+        &rescue,
+        patience,
     );
-    let seeded = block_on(seeding)?.map_err(|error| failed(&plan, &error))?;
+    let seeded = block_on(seeding)?.map_err(|not| failed(&plan, &rescue, &not))?;
     Ok(told(&plan, &seeded))
 }
 
-/// Fills an empty store from an environment variable's value.
+/// Fills an empty store from an environment variable's value, and returns what to say of it.
 pub(crate) async fn from_env(
     plan: &Plan,
-    terms: &JobTerms,
+    job: &Job<'_>,
     variable: &str,
     value: OsString,
-) -> Result<()> {
+) -> Result<String> {
     let secret = Secret::new(value.into_vec());
     let seeding = authferry_runner::seed(
-        &*plan.store,
+        job.store,
         &secret,
-        false,
-        &plan.writer,
-        &plan.rescue,
-        terms.patience,
+        Replace::Nothing,
+        job.writer,
+        job.rescue,
+        job.patience,
     );
-    match seeding.await {
-        // Somebody else was faster: what they put there is what the trip begins with.
-        Ok(_) | Err(SeedError::Filled | SeedError::Moved) => Ok(()),
-        Err(SeedError::Unusable(why)) => {
+    let not = match seeding.await {
+        Ok(seeded) => {
+            let fingerprint = seeded.generation.fingerprint;
+            return Ok(format!(
+                "{} was empty: login {fingerprint} was put there from {variable}",
+                plan.store
+            ));
+        }
+        Err(not) => not,
+    };
+    match not.why {
+        // What they put there is what the trip begins with.
+        SeedError::Filled | SeedError::Moved => Ok(format!(
+            "{} was filled by somebody else at the same moment",
+            plan.store
+        )),
+        SeedError::Unusable(why) => {
             let what = format!("what {variable} holds is unusable: {why}");
             Err(Ending::refused(exit::FAILED, what).hint(FRESH).into())
         }
-        Err(error) => Err(failed(plan, &error).into()),
+        SeedError::Older(_)
+        | SeedError::NotKept(_)
+        | SeedError::System(_)
+        | SeedError::OutOfTime
+        | SeedError::Store(_) => Err(failed(plan, job.rescue, &not).into()),
     }
 }
 
-const FRESH: &str =
-    "log in afresh: `CODEX_HOME=$(mktemp -d) codex login`, and seed the auth.json in there";
+const FRESH: &str = "log in afresh to a home of its own: \
+    `export CODEX_HOME=$(mktemp -d)`, `codex login`, `authferry seed $CODEX_HOME/auth.json`";
 
 /// Reads no further than a login can be long: one byte more shows that it is too long.
 fn read(file: &Path) -> io::Result<Secret> {
@@ -87,9 +111,12 @@ fn told(plan: &Plan, seeded: &Seeded) -> Ending {
         Ending::good("seeded", message)
             .hint("from here on it belongs to the store: delete the file, and do not log out, for that would end it")
     };
-    if let (Some(replaced), Some(file)) = (seeded.replaced, &seeded.rescued) {
-        ending.warnings.push(format!(
-            "login {replaced} was replaced; it is kept in {}",
+    if let Some(file) = &seeded.rescued {
+        let what = seeded
+            .replaced
+            .map_or_else(|| "something".to_owned(), |f| format!("login {f}"));
+        ending.notes.push(format!(
+            "{what} was replaced, and is kept in {}",
             file.display()
         ));
     }
@@ -99,28 +126,46 @@ fn told(plan: &Plan, seeded: &Seeded) -> Ending {
         .fact("fingerprint", fingerprint.to_string())
         .fact("version", seeded.version.to_string())
         .fact("replaced", seeded.replaced.map(|f| f.to_string()))
+        .fact("rescued", telling::paths(&seeded.rescued))
 }
 
-fn failed(plan: &Plan, error: &SeedError) -> Ending {
+fn failed(plan: &Plan, rescue: &Path, not: &NotSeeded) -> Ending {
     let store = &plan.store;
-    match error {
+    let mut ending = match &not.why {
         SeedError::Store(error) => telling::store(error),
-        SeedError::Unusable(_) => Ending::refused(exit::FAILED, error).hint(FRESH),
+        SeedError::Unusable(_) => Ending::refused(exit::FAILED, &not.why).hint(FRESH),
         SeedError::Filled => Ending::refused(exit::FAILED, format!("{store} is not empty"))
             .hint("look at what it holds with `authferry status`")
             .hint("if that is dead, put this over it with `--replace`"),
         SeedError::Older(theirs) => {
             let what =
                 format!("{store} holds login {theirs} of the same account, which was issued later");
-            Ending::refused(exit::FAILED, what).hint(FRESH)
+            Ending::refused(exit::FAILED, what).hint(FRESH).hint(
+                "if you know that the later one is dead and this one is not, add `--allow-older`",
+            )
         }
         SeedError::Moved => {
             let what = format!("somebody else wrote to {store} at the same moment");
             Ending::refused(exit::FAILED, what)
                 .hint("look at what it holds now with `authferry status`")
         }
-        SeedError::NotKept(_) | SeedError::System(_) => {
-            Ending::refused(exit::FAILED, error).because(error)
+        SeedError::OutOfTime => telling::out_of_time(store),
+        SeedError::NotKept(error) => {
+            let what = format!(
+                "what {store} holds cannot be kept in {} first",
+                rescue.display()
+            );
+            Ending::refused(exit::FAILED, what)
+                .caused_by(error)
+                .hint("name a folder that can be written with `--rescue-dir DIR`")
         }
+        SeedError::System(error) => Ending::refused(exit::FAILED, &not.why).caused_by(error),
+    };
+    if let Some(file) = &not.rescued {
+        ending.notes.push(format!(
+            "a copy of what {store} holds is in {}",
+            file.display()
+        ));
     }
+    ending.fact("rescued", telling::paths(&not.rescued))
 }

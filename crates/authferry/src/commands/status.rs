@@ -4,6 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use authferry_core::{Generation, Origin, Stored};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::timeout;
 
 use crate::args::{Global, Status};
 use crate::commands::block_on;
@@ -13,7 +14,9 @@ use crate::{exit, telling};
 
 pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let held = block_on(plan.store.read())?.map_err(|error| telling::store(&error))?;
+    let read = block_on(async { timeout(args.common.patience, plan.store.read()).await })?;
+    let read = read.map_err(|_| telling::out_of_time(&plan.store))?;
+    let held = read.map_err(|error| telling::store(&error))?;
     let Some(stored) = held else {
         let what = format!("{} holds no login yet", plan.store);
         return Err(Ending::bad(exit::FAILED, "empty", what)

@@ -4,7 +4,7 @@ use std::{ffi::OsString, process};
 
 use authferry_codex::Home;
 use authferry_core::{Outcome, Refusal};
-use authferry_runner::{NotBegun, Receipt, Report, Signals};
+use authferry_runner::{Job, NotBegun, Receipt, Report, Signals};
 
 use crate::args::{Global, Persist, Restore, Restoring, Run};
 use crate::commands::{block_on, seed};
@@ -21,9 +21,10 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         linger: args.linger,
         ..JobTerms::from(&args.persisting)
     };
-    let job = plan.job(&home, &terms);
+    let rescue = plan.rescue_dir(global)?;
+    let job = plan.job(&home, &rescue, &terms);
     let program = args.command.first().cloned().unwrap_or_default();
-    let report = block_on(async {
+    let ended: Result<_> = block_on(async {
         let mut signals = install()?;
         let trip = async |signals: &mut Signals| {
             authferry_runner::run(
@@ -34,12 +35,13 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
             .await
         };
         let report = trip(&mut signals).await;
-        match first_seed(&plan, &terms, &args.restoring, report).await? {
-            Some(report) => Ok(report),
-            None => begun(trip(&mut signals).await),
+        match first_seed(&plan, &job, &args.restoring, report).await? {
+            Ok(report) => Ok((report, None)),
+            Err(note) => Ok((begun(trip(&mut signals).await)?, Some(note))),
         }
-    })??;
-    Ok(telling::trip(&job, &report, Some(&program)))
+    })?;
+    let (report, note) = ended?;
+    Ok(telling::trip(&job, &report, Some(&program)).note(note))
 }
 
 pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
@@ -51,16 +53,21 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
         patience: args.common.patience,
         ..JobTerms::default()
     };
-    let job = plan.job(&home, &terms);
-    let report = block_on(async {
+    let rescue = plan.rescue_dir(global)?;
+    let job = plan.job(&home, &rescue, &terms);
+    let ended: Result<_> = block_on(async {
         let mut signals = install()?;
         let report = authferry_runner::restore(&job, &mut signals).await;
-        match first_seed(&plan, &terms, &args.restoring, report).await? {
-            Some(report) => Ok(report),
-            None => begun(authferry_runner::restore(&job, &mut signals).await),
+        match first_seed(&plan, &job, &args.restoring, report).await? {
+            Ok(report) => Ok((report, None)),
+            Err(note) => {
+                let report = authferry_runner::restore(&job, &mut signals).await;
+                Ok((begun(report)?, Some(note)))
+            }
         }
-    })??;
-    Ok(telling::trip(&job, &report, None))
+    })?;
+    let (report, note) = ended?;
+    Ok(telling::trip(&job, &report, None).note(note))
 }
 
 pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
@@ -68,7 +75,8 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
     let home = plan.home_as_left(global)?;
     let receipt = receipt(&plan, &home)?;
     let terms = JobTerms::from(&args.persisting);
-    let job = plan.job(&home, &terms);
+    let rescue = plan.rescue_dir(global)?;
+    let job = plan.job(&home, &rescue, &terms);
     let report = block_on(async {
         let mut signals = install()?;
         begun(authferry_runner::persist(&job, &receipt, &mut signals).await)
@@ -88,28 +96,30 @@ fn command(typed: &[OsString], restoring: &Restoring, home: &Home) -> process::C
     command
 }
 
-/// Fills an empty store from the environment if that was asked for; `None` then says that
-/// the trip is to be made again.
+/// Fills an empty store from the environment if that was asked for; a note instead of a
+/// report then says so, and that the trip is to be made again.
 async fn first_seed(
     plan: &Plan,
-    terms: &JobTerms,
+    job: &Job<'_>,
     restoring: &Restoring,
     report: std::result::Result<Report, NotBegun>,
-) -> Result<Option<Report>> {
+) -> Result<std::result::Result<Report, String>> {
     let report = begun(report)?;
     let empty = report.outcome == Outcome::Refused(Refusal::NothingStored);
     let (true, Some(variable)) = (empty, &restoring.seed_from_env) else {
-        return Ok(Some(report));
+        return Ok(Ok(report));
     };
     let Some(value) = env::named(variable) else {
         let what = format!(
             "{} holds no login yet, and {variable} is not set",
             plan.store
         );
-        return Err(Ending::refused(exit::FAILED, what).into());
+        let hint = format!(
+            "give the job the secret {variable}, or seed the store by hand with `authferry seed FILE`"
+        );
+        return Err(Ending::refused(exit::FAILED, what).hint(hint).into());
     };
-    seed::from_env(plan, terms, variable, value).await?;
-    Ok(None)
+    Ok(Err(seed::from_env(plan, job, variable, value).await?))
 }
 
 fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
@@ -142,11 +152,10 @@ const ADOPT: &str = "run `authferry restore` there: it puts a newer auth file in
 
 /// From here on no signal ends this process by itself.
 fn install() -> Result<Signals> {
-    Signals::install().map_err(|error| {
-        Ending::refused(exit::FAILED, "the system gives no signals")
-            .because(&error)
-            .into()
-    })
+    let installed = Signals::install().map_err(|error| {
+        Ending::refused(exit::FAILED, "the system gives no signals").caused_by(&error)
+    });
+    Ok(installed?)
 }
 
 fn begun(report: std::result::Result<Report, NotBegun>) -> Result<Report> {

@@ -1,0 +1,89 @@
+//! The next step that works, for each way in which a home or a store can be refused.
+
+use std::path::Path;
+
+use authferry_codex::Unfit;
+use authferry_core::{ErrorKind, StoreError};
+
+pub(super) fn for_home(unfit: &Unfit) -> Option<String> {
+    let hint = match unfit {
+        Unfit::Symlink { .. } => {
+            "put the file itself there: Codex would replace what the link points to".to_owned()
+        }
+        Unfit::NotARegularFile { path } => format!("move {} away", path.display()),
+        Unfit::HardLinked { path, .. } => {
+            let path = path.display();
+            format!("give it one name: `cp -p {path} {path}.new && mv {path}.new {path}`")
+        }
+        Unfit::MountPoint { .. } => {
+            "mount the whole home of Codex: it replaces the file by renaming a new one over it"
+                .to_owned()
+        }
+        Unfit::ForeignOwner { path, .. } | Unfit::HomeNotOurs { path, .. } => {
+            format!("run as its owner, or `chown USER {}`", path.display())
+        }
+        Unfit::ReadOnlyFile { path } => {
+            format!("`chmod 600 {}`: Codex has to write it", path.display())
+        }
+        Unfit::HomeReadableByOthers { path, .. } => format!("`chmod 700 {}`", path.display()),
+        Unfit::HomeNotWritable { path } => {
+            format!(
+                "`chmod 700 {}` if it is yours, or name another home with `--codex-home DIR`",
+                path.display()
+            )
+        }
+        Unfit::HomeNotADirectory { .. } => {
+            "name a folder of your own with `--codex-home DIR`".to_owned()
+        }
+        Unfit::InsideGitWorkTree { .. } => {
+            "name a folder outside of it with `--codex-home DIR`, for example in $RUNNER_TEMP"
+                .to_owned()
+        }
+        Unfit::CredentialsStore { .. } => {
+            "set cli_auth_credentials_store = \"file\" there, or take the line out".to_owned()
+        }
+        Unfit::ForcedApiLogin { .. } => "take the line out".to_owned(),
+        Unfit::ConfigMalformed { .. } => {
+            "mend the file: Codex does not start with it either".to_owned()
+        }
+        Unfit::Io { .. } => return None,
+    };
+    Some(hint)
+}
+
+pub(super) fn for_store(error: &StoreError) -> Option<String> {
+    let a_file = error.store.strip_prefix("file://");
+    let hint = match (error.kind, a_file) {
+        (ErrorKind::NotFound, Some(login)) => {
+            let folder = Path::new(login).parent().unwrap_or(Path::new("/"));
+            format!("make the folder: `mkdir -m 700 -p {}`", folder.display())
+        }
+        (ErrorKind::NotFound, None) => {
+            "check the address: the place itself has to be there already".to_owned()
+        }
+        (ErrorKind::PermissionDenied, _) => "the job's user lacks a right there".to_owned(),
+        (ErrorKind::Unauthenticated, _) => "check how the job logs in to the store".to_owned(),
+        (ErrorKind::Throttled | ErrorKind::Unavailable, _) => {
+            "give it longer with `--patience TIME`".to_owned()
+        }
+        (ErrorKind::Full, _) => "free some room there, and try again".to_owned(),
+        (ErrorKind::Unsafe, Some(login)) => {
+            format!(
+                "the files must be of mode 0600, in a folder that no other user can write to: `chmod 600 {login}*`"
+            )
+        }
+        (ErrorKind::Malformed, Some(login)) => format!(
+            "if the login itself is good, `mv {login}.meta {login}.meta.bad` makes it one put there by hand"
+        ),
+        (ErrorKind::TooLarge, Some(login)) => {
+            format!("that is no login: `mv {login} {login}.bad`, and seed the store again")
+        }
+        (
+            ErrorKind::Unsafe | ErrorKind::Malformed | ErrorKind::TooLarge | ErrorKind::Unexpected,
+            _,
+        ) => {
+            return None;
+        }
+    };
+    Some(hint)
+}

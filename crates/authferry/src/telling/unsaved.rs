@@ -1,0 +1,142 @@
+//! What to say when the newest login is not what the store holds.
+
+use authferry_codex::Unusable;
+use authferry_core::{Cause, Fingerprint};
+use authferry_runner::{Job, Report};
+
+use super::{hints, login, reason};
+use crate::ending::Ending;
+use crate::exit;
+
+/// Somebody else's login stays current.
+pub(super) fn superseded(job: &Job<'_>, report: &Report, by: Fingerprint, rescued: bool) -> Ending {
+    let what = format!(
+        "login {by}, which somebody else put into {}, stays current",
+        job.store
+    );
+    if !rescued {
+        let message = format!("the job's login is not in the store, and was not kept: {what}");
+        return not_kept(Ending::bad(exit::LOST, "superseded", message), job, report);
+    }
+    let message = format!("the job's login is kept in {}: {what}", files(report));
+    Ending::bad(exit::SUPERSEDED, "superseded", message)
+        .hint("nothing has to be done unless the current login is dead")
+        .hint(format!(
+            "in that case: `authferry seed --replace --allow-older {}`",
+            seedable(report)
+        ))
+}
+
+/// The newest login is not in the store, as far as is known.
+pub(super) fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> Ending {
+    let (code, where_it_is) = whereabouts(job, report, cause, rescued);
+    let message = format!("{where_it_is}: {}", problem(job, report, cause));
+    let mut ending = Ending::bad(code, "stranded", message);
+    match (cause, &report.store_error, &report.unfit) {
+        (Cause::Store, Some(error), _) => {
+            ending = ending.because(error);
+            ending.hints.extend(hints::for_store(error));
+        }
+        (Cause::Unusable, _, Some(unfit)) => ending = ending.because(unfit),
+        _ => {}
+    }
+    if !rescued {
+        ending = not_kept(ending, job, report);
+    }
+    match cause {
+        Cause::Store | Cause::Stranger | Cause::Emptied if rescued => ending
+            .hint(format!("when the store is well again: `authferry seed --replace {}`", seedable(report))),
+        Cause::OtherAccount if rescued => ending
+            .hint(format!("if the change of account is wanted: `authferry seed --replace {}`", seedable(report))),
+        Cause::Older => ending.hint("let nothing but Codex write the auth file, no cache and no copy"),
+        Cause::Unusable | Cause::Missing => ending
+            .hint("if the next job finds the login dead, log in afresh and `authferry seed --replace FILE`"),
+        Cause::Store | Cause::Stranger | Cause::Emptied | Cause::OtherAccount => ending,
+    }
+}
+
+/// What became of the login: the first thing that a person wants to know.
+fn whereabouts(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> (u8, String) {
+    let (store, login) = (job.store, login(report));
+    match cause {
+        Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing if rescued => (
+            exit::RESCUED,
+            format!(
+                "{store} still holds {login}, and the file is kept in {}",
+                files(report)
+            ),
+        ),
+        Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing => (
+            exit::LOST,
+            format!("{store} still holds {login}, which may be spent"),
+        ),
+        Cause::Store | Cause::Stranger | Cause::Emptied if rescued => (
+            exit::RESCUED,
+            format!(
+                "the rotated login is not in the store, and is kept in {}",
+                files(report)
+            ),
+        ),
+        Cause::Store | Cause::Stranger | Cause::Emptied => (
+            exit::LOST,
+            "the rotated login is not in the store, and was not kept".to_owned(),
+        ),
+    }
+}
+
+fn problem(job: &Job<'_>, report: &Report, cause: Cause) -> String {
+    let store = job.store;
+    match cause {
+        Cause::Store => report.store_error.as_ref().map_or_else(
+            || format!("{store} did not answer in time"),
+            ToString::to_string,
+        ),
+        Cause::Emptied => format!("{store} was emptied meanwhile"),
+        Cause::Stranger => match report.stored_unusable {
+            Some(why) => format!("what {store} holds now is unusable: {why}"),
+            None => format!("{store} holds a login of another account now"),
+        },
+        Cause::OtherAccount => {
+            "the auth file belongs to another account than was restored".to_owned()
+        }
+        Cause::Older => "the auth file carries a login that was issued earlier".to_owned(),
+        Cause::Unusable => match &report.unfit {
+            Some(unfit) => unfit.to_string(),
+            None => format!(
+                "the auth file is unusable: {}",
+                reason(report.file_unusable)
+            ),
+        },
+        Cause::Missing => "the auth file is gone".to_owned(),
+    }
+}
+
+fn not_kept(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
+    if let Some(error) = &report.rescue_error {
+        ending
+            .causes
+            .push(format!("cannot write to {}: {error}", job.rescue.display()));
+    }
+    let file = job.home.auth_file();
+    if file.exists() && report.file_unusable != Some(Unusable::Empty) {
+        ending = ending.hint(format!(
+            "the only copy is {}: save it before the machine goes",
+            file.display()
+        ));
+    }
+    ending
+}
+
+fn files(report: &Report) -> String {
+    super::paths(&report.rescued).join(" and ")
+}
+
+/// The rescued file that carries a login, of which there is one at most.
+fn seedable(report: &Report) -> String {
+    let is_login = |file: &&String| !file.contains("/unusable-");
+    super::paths(&report.rescued)
+        .iter()
+        .find(is_login)
+        .cloned()
+        .unwrap_or_else(|| "FILE".to_owned())
+}
