@@ -30,8 +30,8 @@ const FAILING: &[(&str, &str, &str)] = &[
     ),
     (
         "the_same_bytes_written_anew",
-        "scene = ['seeded login-1', 'restored']\nargs = ['-q', 'run', 'codex']
-codex = 'cp [LOGINS]/login-1 $CODEX_HOME/auth.json'\nafter = { receipt = 'absent' }",
+        "scene = ['seeded login-1', 'auth-file login-1']\nargs = ['-q', 'run', 'codex']
+codex = 'cp [LOGINS]/login-1 $CODEX_HOME/auth.json'",
         "--- home/auth.json was written anew with the same content",
     ),
     (

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use rig::{Endpoint, Login, What, finish};
 
-use crate::ferry::{Ferry, assert_code, assert_silent, names, script, start};
+use crate::ferry::{Ferry, assert_code, assert_silent, names, script, start, wait_until};
 
 /// Makes a test of each story on each version, so that a failure names both.
 macro_rules! on_each_version {
@@ -199,4 +199,70 @@ fn a_login_in_a_variable_fills_an_empty_store_and_stays_out_of_the_command() {
         }
         assert_eq!(ferry.stored(), login.auth_json().as_bytes());
     }
+}
+
+#[test]
+fn a_value_that_is_touched_during_the_job_is_no_reseed() {
+    let login = Login::fresh();
+    let next = Login {
+        serial: 2,
+        issued: login.issued + time::Duration::SECOND,
+        ..login.clone()
+    };
+    let ferry = Ferry::new(rig::V0_169, &login);
+    let runner = ferry.runner();
+    fs::write(runner.work().join("next"), next.auth_json()).expect("room");
+    let job = script(&runner, r#"touch "$1"; cp next "$CODEX_HOME/auth.json""#);
+    let run = finish(
+        ferry
+            .authferry(&runner, &["run", "--"])
+            .arg(job)
+            .arg(ferry.store_file()),
+    );
+    assert_code(&run, 0);
+    assert_eq!(ferry.stored(), next.auth_json().as_bytes());
+}
+
+#[test]
+fn two_trips_in_one_home_do_not_clean_up_after_each_other() {
+    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let runner = ferry.runner();
+    let job = script(
+        &runner,
+        "touch ready; until [ -e enough ]; do sleep 0.01; done; test -e $CODEX_HOME/auth.json",
+    );
+    let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
+    wait_until("ready", || runner.work().join("ready").exists());
+    for arguments in [&["persist"][..], &["restore"], &["run", "--", "true"]] {
+        let other = finish(&mut ferry.authferry(&runner, arguments));
+        assert_code(&other, 124);
+        let said = String::from_utf8_lossy(&other.stderr).into_owned();
+        assert!(said.contains("another authferry is at work"), "{said}");
+    }
+    fs::write(runner.work().join("enough"), "").expect("room");
+    assert_eq!(run.wait().expect("our child").code(), Some(0));
+}
+
+#[test]
+fn a_home_that_is_replaced_meanwhile_is_still_watched() {
+    let login = Login::fresh();
+    let next = Login {
+        serial: 2,
+        issued: login.issued + time::Duration::SECOND,
+        ..login.clone()
+    };
+    let ferry = Ferry::new(rig::V0_169, &login);
+    let runner = ferry.runner();
+    fs::write(runner.work().join("next"), next.auth_json()).expect("room");
+    let job = script(
+        &runner,
+        "mv $CODEX_HOME $CODEX_HOME.old; mkdir -m 700 $CODEX_HOME; (umask 077; cp next $CODEX_HOME/auth.json); \
+         until [ -e enough ]; do sleep 0.01; done",
+    );
+    let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
+    wait_until("the new login is in the store", || {
+        ferry.stored() == next.auth_json().as_bytes()
+    });
+    fs::write(runner.work().join("enough"), "").expect("room");
+    assert_eq!(run.wait().expect("our child").code(), Some(0));
 }

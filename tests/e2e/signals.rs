@@ -87,6 +87,63 @@ fn an_orphaned_codex_is_waited_for() {
     assert!(ferry.is_live());
 }
 
+/// A daemon makes a session of its own, a job shell a group for each job.
+#[test]
+fn a_descendant_is_waited_for_in_whatever_group_it_is() {
+    let mut last = Login::fresh();
+    let ferry = Ferry::new(rig::V0_169, &last);
+    for start_it in [
+        "setsid sh -c '(sleep 0.5; ./rotate) &' &",
+        "set -m; (sleep 0.5; ./rotate) &",
+        "setsid sh -c 'sleep 0.5; ./rotate' & wait",
+    ] {
+        last = Login {
+            serial: last.serial + 1,
+            issued: last.issued + time::Duration::SECOND,
+            ..last
+        };
+        let runner = ferry.runner();
+        fs::write(runner.work().join("next"), last.auth_json()).expect("room");
+        fs::rename(
+            script(
+                &runner,
+                "cp next \"$CODEX_HOME/next\"; mv \"$CODEX_HOME/next\" \"$CODEX_HOME/auth.json\"",
+            ),
+            runner.work().join("rotate"),
+        )
+        .expect("room");
+        let job = script(&runner, &format!("{start_it}\nexit 3"));
+        let run = finish(ferry.authferry(&runner, &["run", "--"]).arg(job));
+        assert_code(&run, 3);
+        assert_eq!(ferry.stored(), last.auth_json().as_bytes(), "{start_it}");
+    }
+}
+
+/// As GitHub cancels a job: the whole tree is gone, and the login safe, before the SIGKILL.
+#[test]
+fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
+    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let runner = ferry.runner();
+    let job = script(
+        &runner,
+        "trap '' INT TERM; sh -c \"trap '' INT TERM; touch ready; sleep 60 & wait\"; true",
+    );
+    let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
+    wait_until("ready", || runner.work().join("ready").exists());
+    tell(&run, Signal::INT);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(run.try_wait().expect("our child").is_none());
+    let began = Instant::now();
+    tell(&run, Signal::TERM);
+    assert_eq!(run.wait().expect("our child").code(), Some(137));
+    assert!(
+        began.elapsed() < Duration::from_millis(2300),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(!runner.auth_file().exists());
+}
+
 #[test]
 fn what_outstays_the_command_is_ended() {
     let ferry = Ferry::new(rig::V0_169, &Login::fresh());
@@ -127,6 +184,8 @@ fn a_second_signal_kills_a_command_that_does_not_heed_the_first() {
     for sign in ["ready", "heard"] {
         wait_until(sign, || runner.work().join(sign).exists());
         assert!(run.try_wait().expect("our child").is_none());
+        // Signals that come at once are one wish.
+        std::thread::sleep(Duration::from_millis(600));
         tell(&run, Signal::TERM);
     }
     assert_eq!(run.wait().expect("our child").code(), Some(137));

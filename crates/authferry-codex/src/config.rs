@@ -48,6 +48,10 @@ struct Settings {
 /// Refuses a `config.toml` that makes Codex ignore or delete the auth file; a missing one
 /// is fine.
 pub(crate) fn check(path: &Path) -> Result<(), Unfit> {
+    // A pipe there would keep us waiting for ever.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Err(Unfit::NotARegularFile { path: path.into() });
+    }
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

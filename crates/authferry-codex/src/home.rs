@@ -22,6 +22,9 @@ pub struct Home {
     auth_file: PathBuf,
 }
 
+/// How the names of temporary files begin.
+const TEMP: &str = ".authferry-";
+
 impl Home {
     /// The auth file's name.
     pub(crate) const AUTH_FILE: &str = "auth.json";
@@ -70,9 +73,10 @@ impl Home {
         if !checks::preflight(self)? {
             self.make()?;
         }
+        self.sweep();
         let write = |error| Unfit::io("write", &self.auth_file, error);
         let mut file = tempfile::Builder::new()
-            .prefix(".authferry-")
+            .prefix(TEMP)
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(&self.dir)
             .map_err(write)?;
@@ -107,6 +111,23 @@ impl Home {
                 Err(Unfit::io("remove", path(), error))
             }
             Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes what a killed predecessor left half-way: it may hold a whole login.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let ours = entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(TEMP.as_bytes());
+            if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                // What cannot be removed is no reason not to place the login.
+                fs::remove_file(entry.path()).ok();
+            }
         }
     }
 
@@ -168,6 +189,14 @@ mod tests {
         assert_eq!(mode(home.auth_file()), 0o600);
         assert_eq!(mode(home.dir()), 0o700);
         assert_eq!(mode(&above.path().join("a")), 0o700);
+    }
+
+    #[test]
+    fn what_a_killed_predecessor_left_is_removed() {
+        let (_above, home) = home();
+        fs::write(home.dir().join(".authferry-a1b2c3"), auth_file(1)).expect("a file");
+        home.place(&secret(2)).expect("a place");
+        assert_eq!(names(home.dir()), ["auth.json"]);
     }
 
     #[test]

@@ -105,6 +105,21 @@ impl Issued {
     }
 }
 
+/// How far the clocks of those who issue tokens may be apart, in seconds.
+const SKEW: i64 = 300;
+
+impl Issued {
+    /// Returns whether this was issued before `other` beyond doubt: by the provider's clocks,
+    /// which may differ by five minutes, and not by `last_refresh`, which is the runner's.
+    #[must_use]
+    pub fn is_surely_before(&self, other: &Self) -> bool {
+        let apart = |ours: Option<i64>, theirs: Option<i64>| Some(theirs?.saturating_sub(ours?));
+        apart(self.iat, other.iat)
+            .or_else(|| apart(self.exp, other.exp))
+            .is_some_and(|seconds| seconds > SKEW)
+    }
+}
+
 fn pair<T: Ord>(ours: Option<T>, theirs: Option<T>) -> Option<Ordering> {
     Some(ours?.cmp(&theirs?))
 }
@@ -152,6 +167,16 @@ mod tests {
             None
         );
         assert_eq!(order(Issued::default(), Issued::default()), None);
+    }
+
+    #[test]
+    fn only_the_providers_clocks_make_a_login_surely_older() {
+        let at = |iat, exp, last_refresh| issued(iat, exp, last_refresh);
+        assert!(at(Some(0), None, None).is_surely_before(&at(Some(301), None, None)));
+        assert!(!at(Some(0), None, None).is_surely_before(&at(Some(300), None, None)));
+        assert!(at(None, Some(0), None).is_surely_before(&at(Some(9), Some(301), None)));
+        assert!(!at(None, None, Some(0)).is_surely_before(&at(None, None, Some(1 << 70))));
+        assert!(!at(Some(301), None, None).is_surely_before(&at(Some(0), None, None)));
     }
 
     #[test]

@@ -10,7 +10,6 @@
 //! ours (it landed after all), still the base (try again, same write id), or theirs.
 
 use alloc::{vec, vec::Vec};
-use core::cmp::Ordering;
 
 use crate::backoff;
 use crate::policy::Winner;
@@ -23,7 +22,9 @@ mod model;
 #[cfg(test)]
 mod rows;
 
-pub use messages::{Base, Cause, Effect, Event, Goal, Keep, Outcome, Reply, Terms, Trouble, Write};
+pub use messages::{
+    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, Terms, Trouble, Write,
+};
 
 /// A round trip under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +34,8 @@ pub struct Trip {
     sync: Sync,
     /// What was on disk before the trip; what a restore is judged by.
     before: Seen,
+    /// The version that the file on disk is known to descend from, if it is.
+    descent: Option<Version>,
     /// `None` only until the first read.
     base: Option<Base>,
     /// The newest generation seen on disk that may be persisted.
@@ -67,6 +70,8 @@ enum Sync {
     Idle,
     Reading,
     Placing,
+    /// What is on disk is kept first; then theirs is placed over it.
+    Yielding,
     Swapping(Write),
     /// After the pause: read (`true`), or go on with what is due.
     Pausing(bool),
@@ -79,11 +84,13 @@ enum Sync {
 type Step = (Trip, Vec<Effect>);
 
 impl Trip {
-    /// Begins a trip that restores; `seen` is the file before anything was touched.
+    /// Begins a trip that restores; `seen` is the file before anything was touched, and
+    /// `descent` the version that it is known to descend from, if it is.
     #[must_use]
-    pub fn start(terms: Terms, seen: Seen) -> Step {
+    pub fn start(terms: Terms, seen: Seen, descent: Option<Version>) -> Step {
         let mut trip = Self::new(terms, Child::NotYet);
         trip.before = seen;
+        trip.descent = descent;
         trip.look()
     }
 
@@ -96,6 +103,16 @@ impl Trip {
         trip.step(Event::Exited(seen))
     }
 
+    /// Goes on with a trip that was about to end well, for the file changed after the last
+    /// look at it.
+    #[must_use]
+    pub fn reopen(mut self, seen: Seen) -> Step {
+        self.child = Child::Running;
+        self.sync = Sync::Idle;
+        self.left = None;
+        self.step(Event::Exited(seen))
+    }
+
     /// Takes one event in. An event that answers nothing that is still asked changes nothing.
     #[must_use]
     pub fn step(mut self, event: Event) -> Step {
@@ -105,8 +122,13 @@ impl Trip {
             }
             (Sync::Reading, Event::Read(Ok(held))) => self.settle(held),
             (Sync::Reading, Event::Read(Err(trouble))) => self.hindered(trouble, true),
-            (Sync::Placing, Event::Placed(true)) => self.ready(),
-            (Sync::Placing, Event::Placed(false)) => self.refuse(Refusal::NotPlaced),
+            (Sync::Placing, Event::Placed(placing)) => match placing {
+                Placing::Done => self.ready(),
+                Placing::Overtaken => self.refuse(Refusal::Overtaken),
+                Placing::Failed => self.refuse(Refusal::NotPlaced),
+            },
+            (Sync::Yielding, Event::Rescued(true)) => self.place(),
+            (Sync::Yielding, Event::Rescued(false)) => self.refuse(Refusal::NotKept),
             (Sync::Swapping(write), Event::Swapped(reply)) => self.swapped(write, reply),
             (Sync::Pausing(true), Event::Woke) => self.look(),
             (Sync::Pausing(false), Event::Woke) => self.advance(),
@@ -134,6 +156,7 @@ impl Trip {
                     Sync::Pausing(true) => self.look(),
                     Sync::Reading
                     | Sync::Placing
+                    | Sync::Yielding
                     | Sync::Swapping(_)
                     | Sync::Burying(_)
                     | Sync::Rescuing(_)
@@ -171,6 +194,7 @@ impl Trip {
             child,
             sync: Sync::Idle,
             before: Seen::Missing,
+            descent: None,
             base: None,
             newest: None,
             past: Vec::new(),
@@ -187,33 +211,48 @@ impl Trip {
 
     /// The store was read before the command: the table *What restore does*.
     fn begin(mut self, held: Option<Held>) -> Step {
-        let start = verdict::start(&self.before, held.as_ref(), self.terms.replace);
+        let derived = held
+            .as_ref()
+            .is_some_and(|held| self.descent.as_ref() == Some(&held.version));
+        let start = verdict::start(&self.before, held.as_ref(), derived, self.terms.replace);
         if let Some(Held {
             version,
-            generation: Some(theirs),
+            generation: Some(generation),
             count,
             ..
         }) = held
         {
             self.base = Some(Base {
                 version,
-                generation: theirs,
+                generation,
                 count,
             });
         }
         match start {
             Start::Keep => self.ready(),
-            Start::Place => {
-                self.newest = None;
-                self.sync = Sync::Placing;
-                (self, vec![Effect::Place])
+            Start::Place => self.place(),
+            Start::Yield => {
+                self.sync = Sync::Yielding;
+                (self, vec![Effect::Rescue(Keep::Ours)])
             }
             Start::Adopt(ours) => {
                 self.newest = Some(ours.clone());
-                self.swap(ours)
+                match &self.base {
+                    Some(theirs) if !derived && !self.terms.history => {
+                        self.sync = Sync::Burying(theirs.clone());
+                        (self, vec![Effect::Rescue(Keep::Theirs)])
+                    }
+                    _ => self.swap(ours),
+                }
             }
             Start::Refuse(why) => self.refuse(why),
         }
+    }
+
+    fn place(mut self) -> Step {
+        self.newest = None;
+        self.sync = Sync::Placing;
+        (self, vec![Effect::Place])
     }
 
     /// File and store agree, and nothing is under way.
@@ -244,12 +283,18 @@ impl Trip {
             if !self.terms.allow_account_change {
                 return Some(Cause::OtherAccount);
             }
-        } else if generation.issued.compare(&latest.issued) == Some(Ordering::Less) {
+        } else if generation.issued.is_surely_before(&latest.issued) {
             return Some(Cause::Older);
         }
         self.past.push(known);
         self.newest = Some(generation);
         None
+    }
+
+    /// Whether the newest generation descends from this one.
+    fn is_past(&self, fingerprint: Fingerprint) -> bool {
+        let base = self.base.as_ref().map(|base| base.generation.fingerprint);
+        base == Some(fingerprint) || self.past.contains(&fingerprint)
     }
 
     /// Nothing is under way: does what is due, or rests, or ends.
@@ -378,6 +423,17 @@ impl Trip {
                 rescued: false,
             });
         }
+        // What ours descends from was put back, or only touched: no news, and spent.
+        if self.is_past(theirs.fingerprint) {
+            let (version, count) = (held.version, held.count);
+            self.base = Some(Base {
+                version,
+                generation: theirs,
+                count,
+            });
+            self.moved = false;
+            return self.pause(false);
+        }
         match self.terms.policy.judge(&ours, &theirs, held.reseed) {
             Winner::Theirs => self.yield_to(Outcome::Superseded {
                 by: theirs.fingerprint,
@@ -426,6 +482,9 @@ impl Trip {
     /// Theirs is to be replaced, which it may be only if it can be had elsewhere (`kept`).
     fn bury(mut self, theirs: Base, kept: bool) -> Step {
         let fingerprint = theirs.generation.fingerprint;
+        if !kept && self.child == Child::NotYet {
+            return self.refuse(Refusal::NotKept);
+        }
         if !kept {
             return self.yield_to(Outcome::Superseded {
                 by: fingerprint,
@@ -437,7 +496,10 @@ impl Trip {
         }
         self.base = Some(theirs);
         self.moved = false;
-        self.advance()
+        match self.due().cloned() {
+            Some(ours) if self.child == Child::NotYet => self.swap(ours),
+            _ => self.advance(),
+        }
     }
 
     /// What is in the store stays. While the command runs, its next generation is judged

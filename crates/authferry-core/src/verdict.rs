@@ -71,6 +71,10 @@ pub enum Refusal {
     OutOfTime,
     /// The file could not be placed.
     NotPlaced,
+    /// The file changed while the store was read.
+    Overtaken,
+    /// What was to be replaced could not be kept first.
+    NotKept,
 }
 
 /// How a trip begins: the table *What restore does*.
@@ -80,6 +84,8 @@ pub(crate) enum Start {
     Keep,
     /// The file is to be written from the store.
     Place,
+    /// The same, once the login that is there is kept elsewhere.
+    Yield,
     /// The file is newer: an earlier persist was lost, so the store comes first.
     Adopt(Generation),
     /// Nothing is to be touched.
@@ -88,34 +94,34 @@ pub(crate) enum Start {
 
 /// Judges the file on disk against the store before anything is touched.
 ///
-/// `replace` lets go of a file that is unusable, foreign or undecided; a newer one of the
-/// same account is adopted all the same.
-pub(crate) fn start(seen: &Seen, held: Option<&Held>, replace: bool) -> Start {
+/// `derived`: the file is known to descend from the very version that the store holds;
+/// otherwise the time of issue tells whether it is newer. `replace` lets go of a file that
+/// is unusable, foreign or undecided.
+pub(crate) fn start(seen: &Seen, held: Option<&Held>, derived: bool, replace: bool) -> Start {
     let Some(held) = held else {
         return Start::Refuse(Refusal::NothingStored);
     };
     let Some(theirs) = &held.generation else {
         return Start::Refuse(Refusal::UnusableStored);
     };
-    let unless_replaced = |why| {
-        if replace {
-            Start::Place
-        } else {
-            Start::Refuse(why)
-        }
+    let ours = match seen {
+        Seen::Missing => return Start::Place,
+        Seen::Unusable if replace => return Start::Place,
+        Seen::Unusable => return Start::Refuse(Refusal::UnusableFile),
+        Seen::Usable(ours) => ours,
     };
-    match seen {
-        Seen::Missing => Start::Place,
-        Seen::Unusable => unless_replaced(Refusal::UnusableFile),
-        Seen::Usable(ours) if ours.fingerprint == theirs.fingerprint => Start::Keep,
-        Seen::Usable(ours) if ours.account != theirs.account => {
-            unless_replaced(Refusal::OtherAccount)
-        }
-        Seen::Usable(ours) => match ours.issued.compare(&theirs.issued) {
-            Some(Ordering::Greater) => Start::Adopt(ours.clone()),
-            Some(Ordering::Less | Ordering::Equal) => Start::Place,
-            None => unless_replaced(Refusal::Undecided),
-        },
+    if ours.fingerprint == theirs.fingerprint {
+        return Start::Keep;
+    }
+    let newer = ours.issued.compare(&theirs.issued);
+    match newer {
+        _ if ours.account != theirs.account && replace => Start::Yield,
+        _ if ours.account != theirs.account => Start::Refuse(Refusal::OtherAccount),
+        _ if derived => Start::Adopt(ours.clone()),
+        Some(Ordering::Greater) => Start::Adopt(ours.clone()),
+        Some(Ordering::Less | Ordering::Equal) => Start::Place,
+        None if replace => Start::Yield,
+        None => Start::Refuse(Refusal::Undecided),
     }
 }
 
@@ -172,21 +178,31 @@ mod tests {
             (
                 Seen::Usable(generation(2, "b", Some(11))),
                 refuse(Refusal::OtherAccount),
-                Start::Place,
+                Start::Yield,
             ),
             (
                 Seen::Usable(generation(2, "a", None)),
                 refuse(Refusal::Undecided),
-                Start::Place,
+                Start::Yield,
             ),
         ];
         for (seen, plain, replacing) in rows {
-            assert_eq!(start(&seen, Some(&stored), false), plain, "{seen:?}");
+            assert_eq!(start(&seen, Some(&stored), false, false), plain, "{seen:?}");
             assert_eq!(
-                start(&seen, Some(&stored), true),
+                start(&seen, Some(&stored), false, true),
                 replacing,
                 "{seen:?} --replace"
             );
+        }
+    }
+
+    #[test]
+    fn a_file_that_descends_from_the_store_is_newer_whatever_the_clocks_say() {
+        let stored = held(Some(generation(1, "a", Some(10))));
+        for iat in [None, Some(9), Some(11)] {
+            let ours = generation(2, "a", iat);
+            let found = start(&Seen::Usable(ours.clone()), Some(&stored), true, false);
+            assert_eq!(found, Start::Adopt(ours));
         }
     }
 
@@ -199,11 +215,11 @@ mod tests {
         ] {
             for replace in [false, true] {
                 assert_eq!(
-                    start(&seen, None, replace),
+                    start(&seen, None, false, replace),
                     Start::Refuse(Refusal::NothingStored)
                 );
                 assert_eq!(
-                    start(&seen, Some(&held(None)), replace),
+                    start(&seen, Some(&held(None)), false, replace),
                     Start::Refuse(Refusal::UnusableStored)
                 );
             }

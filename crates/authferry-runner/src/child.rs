@@ -3,10 +3,11 @@
 //! The command shares our process group and our standard streams: Codex is a terminal
 //! program. It may die and leave others behind; an orphaned Codex goes on refreshing and
 //! rewriting the auth file for minutes (seen on 0.169.0 after its npm launcher was
-//! killed). So we are the one to whom orphans are given, and the job is not over before
-//! the last of them is gone.
+//! killed). So we are the one to whom orphans are given, in whatever group or session they
+//! are, and the job is not over before the last of them is gone.
 
 use std::{
+    collections::HashSet,
     fs, io,
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus},
@@ -19,18 +20,27 @@ use tokio::time::Instant;
 
 /// Between asking what was left behind to end, and making it end.
 const GRACE: Duration = Duration::from_secs(2);
+/// The same, once somebody wants the job to end.
+const HURRIED_GRACE: Duration = Duration::from_millis(500);
 /// Between two rounds of killing: each round's orphans only show up after it.
 const ROUND: Duration = Duration::from_millis(50);
+/// After so many rounds what is left cannot be killed: it is another user's, or stuck.
+const ROUNDS: u32 = 20;
 
 /// The command, its descendants, and how far their end has come.
 #[derive(Debug)]
 pub(crate) struct Family {
     child: Child,
+    /// Children that this process had before, and which are none of the command's.
+    strangers: HashSet<Pid>,
     /// The command's exit code, once it is gone.
     end: Option<u8>,
     phase: Phase,
-    /// How many processes that the command left behind were told to end.
+    hurried: bool,
+    /// How many of those that the command left behind were told to end.
     ended: usize,
+    /// How many of those that the command left behind could not be ended.
+    left: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +49,8 @@ enum Phase {
     Running,
     /// The command is gone; what it left behind may finish until then.
     Lingering(Instant),
-    /// What is left was asked to end, and is made to from then on.
-    Killing(Instant),
+    /// What is left was asked to end, and is made to from then on; and the round.
+    Killing(Instant, u32),
 }
 
 impl Family {
@@ -48,13 +58,30 @@ impl Family {
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let strangers = children("self").into_iter().collect();
         let child = command.spawn()?;
         Ok(Self {
             child,
+            strangers,
             end: None,
             phase: Phase::Running,
+            hurried: false,
             ended: 0,
+            left: 0,
         })
+    }
+
+    /// Returns whether the command itself is gone. Its descendants may not be.
+    pub(crate) fn command_is_gone(&mut self) -> bool {
+        if self.end.is_none() {
+            self.end = match self.child.try_wait() {
+                Ok(None) => None,
+                Ok(Some(status)) => Some(exit_code(status)),
+                // Somebody else has collected it: it is gone, and nobody will say how.
+                Err(_) => Some(u8::MAX),
+            };
+        }
+        self.end.is_some()
     }
 
     /// Collects the dead, and returns whether nobody is left.
@@ -63,27 +90,39 @@ impl Family {
     /// every `SIGCHLD` and whenever [`wake`](Self::wake) has come; never while a backend is
     /// at work, for it may have helpers of its own to wait for.
     pub(crate) fn gone(&mut self, linger: Duration) -> bool {
-        match (&self.end, self.child.try_wait()) {
-            (None, Ok(None)) => return false,
-            (None, Ok(Some(status))) => self.end = Some(exit_code(status)),
-            // Somebody else has collected it: it is gone, and nobody will say how.
-            (None, Err(_)) => self.end = Some(u8::MAX),
-            (Some(_), _) => {}
+        if !self.command_is_gone() {
+            return false;
         }
         loop {
-            match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+            // Of any process group: a job shell and a daemon give each its own.
+            match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => break,
                 // No child is left, and nothing else can be wrong with this question.
                 Err(_) => return true,
             }
         }
+        let orphans = self.orphans();
+        if orphans.is_empty() && !self.strangers.is_empty() {
+            return true;
+        }
         let now = Instant::now();
         match self.phase {
             Phase::Running => self.phase = Phase::Lingering(now + linger),
-            Phase::Lingering(until) if now >= until => self.end_the_rest(Signal::TERM, now + GRACE),
-            Phase::Killing(from) if now >= from => self.end_the_rest(Signal::KILL, now + ROUND),
-            Phase::Lingering(_) | Phase::Killing(_) => {}
+            Phase::Lingering(until) if now >= until => {
+                let grace = if self.hurried { HURRIED_GRACE } else { GRACE };
+                self.ended = end_all(&orphans, Signal::TERM);
+                self.phase = Phase::Killing(now + grace, 0);
+            }
+            Phase::Killing(_, ROUNDS) => {
+                self.left = orphans.len();
+                return true;
+            }
+            Phase::Killing(from, round) if now >= from => {
+                end_all(&orphans, Signal::KILL);
+                self.phase = Phase::Killing(now + ROUND, round + 1);
+            }
+            Phase::Lingering(_) | Phase::Killing(..) => {}
         }
         false
     }
@@ -92,16 +131,23 @@ impl Family {
     pub(crate) fn wake(&self) -> Option<Instant> {
         match self.phase {
             Phase::Running => None,
-            Phase::Lingering(at) | Phase::Killing(at) => Some(at),
+            Phase::Lingering(at) | Phase::Killing(at, _) => Some(at),
         }
     }
 
-    /// Passes a signal on to the command. Once it is gone, what it left behind gets no more time.
+    /// Passes a signal on to the command; `SIGKILL` to its descendants as well. Once the
+    /// command is gone, what it left behind gets no more time.
     pub(crate) fn signal(&mut self, signal: Signal) {
+        self.hurried = true;
         if self.end.is_none() {
             // A child that is not yet waited for keeps its pid: this cannot hit another.
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-            if let Some(pid) = pid {
+            let below = if signal == Signal::KILL {
+                pid.map(descendants)
+            } else {
+                None
+            };
+            for pid in pid.into_iter().chain(below.unwrap_or_default()) {
                 // It may be dead already; then there is nobody to tell.
                 rustix::process::kill_process(pid, signal).ok();
             }
@@ -120,16 +166,26 @@ impl Family {
         self.ended
     }
 
-    fn end_the_rest(&mut self, signal: Signal, next: Instant) {
-        let orphans = orphans();
-        if signal == Signal::TERM {
-            self.ended = orphans.len();
-        }
-        for pid in orphans {
-            rustix::process::kill_process(pid, signal).ok();
-        }
-        self.phase = Phase::Killing(next);
+    /// How many processes that the command left behind could not be ended.
+    pub(crate) fn left(&self) -> usize {
+        self.left
     }
+
+    /// Those that were given to us because their parents died.
+    fn orphans(&self) -> Vec<Pid> {
+        children("self")
+            .into_iter()
+            .filter(|pid| !self.strangers.contains(pid))
+            .collect()
+    }
+}
+
+/// Sends a signal to each, and returns how many may be sent one.
+fn end_all(orphans: &[Pid], signal: Signal) -> usize {
+    let told = orphans
+        .iter()
+        .filter(|pid| rustix::process::kill_process(**pid, signal).is_ok());
+    told.count()
 }
 
 /// The exit code by which a shell would tell of this end: 128 + n for signal n.
@@ -139,9 +195,21 @@ fn exit_code(status: ExitStatus) -> u8 {
         .unwrap_or(u8::MAX)
 }
 
-/// The processes whose parent we are: after the command's end, those it left behind.
-fn orphans() -> Vec<Pid> {
-    let Ok(threads) = fs::read_dir("/proc/self/task") else {
+/// Everything below a process.
+fn descendants(pid: Pid) -> Vec<Pid> {
+    let mut all = children(&pid.as_raw_nonzero().to_string());
+    let mut next = 0;
+    while let Some(pid) = all.get(next) {
+        all.extend(children(&pid.as_raw_nonzero().to_string()));
+        next += 1;
+    }
+    all
+}
+
+/// The children of a process, given by its number or as `self`; none where the system does
+/// not tell.
+fn children(process: &str) -> Vec<Pid> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
         return Vec::new();
     };
     let lists = threads

@@ -11,8 +11,8 @@ use std::{
 
 use authferry_codex::{Look, Unfit};
 use authferry_core::{
-    CasError, Effect, Event, Fingerprint, Held, Origin, Reply, Secret, Seen, Stamp, StoreError,
-    Stored, Trip, Trouble, Version, Write,
+    CasError, Effect, Event, Fingerprint, Held, Origin, Placing, Reply, Secret, Seen, Stamp,
+    StoreError, Stored, Trip, Trouble, Version, Write,
 };
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
@@ -32,6 +32,16 @@ const HURRY: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(2)];
 /// How long processes that the command left behind may stay then. A Codex that is about to
 /// write its new tokens down takes some milliseconds.
 const LEAVE: Duration = Duration::from_secs(1);
+
+/// Signals that come closer together are one wish to end the job: a terminal that is closed
+/// and a service manager send several at once.
+const ONE_WISH: Duration = Duration::from_millis(500);
+
+/// How long a request may go on that was under way as a cancelled command ended.
+const CUT: Duration = Duration::from_secs(1);
+
+/// How often a file that changes after the last look at it is looked at once more.
+const LAST_LOOKS: u32 = 5;
 
 /// One trip under way.
 pub(crate) struct Driver<'a> {
@@ -55,6 +65,10 @@ pub(crate) struct Driver<'a> {
     watch: Option<Watch>,
     request: Option<Request<'a>>,
     deadline: Option<Instant>,
+    /// When a request is given up that was under way as the command ended.
+    cut: Option<Instant>,
+    /// When somebody said last that the job is to end.
+    told_at: Option<Instant>,
     /// How often somebody said that the job is to end.
     told: usize,
     report: Report,
@@ -63,7 +77,10 @@ pub(crate) struct Driver<'a> {
 /// Something that was begun and will be answered.
 enum Request<'a> {
     /// The store is at work.
-    Store(Pin<Box<dyn Future<Output = Answer> + 'a>>),
+    Store {
+        answer: Pin<Box<dyn Future<Output = Answer> + 'a>>,
+        swap: bool,
+    },
     /// Time passes until then.
     Pause(Instant),
 }
@@ -81,16 +98,22 @@ enum Woke {
     Told(Told),
     FileChanged,
     FamilyTime,
+    Cut,
     Deadline,
 }
 
 impl<'a> Driver<'a> {
     /// Gets ready for a trip that finds `look` in the auth file's place.
-    pub(crate) fn new(job: &'a Job<'a>, look: Look, command: Option<Command>) -> Self {
+    pub(crate) fn new(
+        job: &'a Job<'a>,
+        look: Look,
+        command: Option<Command>,
+        placed: bool,
+    ) -> Self {
         let mut driver = Self {
             job,
             command,
-            placed: matches!(look, Look::Missing),
+            placed,
             ready: false,
             version: None,
             sent: None,
@@ -101,6 +124,8 @@ impl<'a> Driver<'a> {
             watch: None,
             request: None,
             deadline: None,
+            cut: None,
+            told_at: None,
             told: 0,
             report: Report::new(),
         };
@@ -110,7 +135,6 @@ impl<'a> Driver<'a> {
 
     /// Takes over where the receipt of another process says that it stopped.
     pub(crate) fn resumed(mut self, receipt: &Receipt, unfit: Option<Unfit>) -> Self {
-        self.placed = receipt.placed;
         self.version = Some(receipt.base.version.clone());
         self.ready = true;
         self.report.unfit = unfit;
@@ -124,11 +148,22 @@ impl<'a> Driver<'a> {
         signals: &mut Signals,
     ) -> Report {
         self.deadline = Some(Instant::now() + self.job.patience);
+        let mut last_looks = 0;
         loop {
             let mut event = None;
-            for effect in effects {
+            for effect in std::mem::take(&mut effects) {
                 match effect {
-                    Effect::Finish(outcome) => return self.finish(&trip, outcome),
+                    Effect::Finish(outcome) => {
+                        last_looks += 1;
+                        match self
+                            .changed_after_all(&outcome)
+                            .filter(|_| last_looks < LAST_LOOKS)
+                        {
+                            Some(seen) => (trip, effects) = trip.reopen(seen),
+                            None => return self.finish(&trip, outcome),
+                        }
+                        break;
+                    }
                     Effect::Read => self.read(),
                     Effect::Swap(write) => self.swap(&write),
                     Effect::Wait(time) => {
@@ -138,6 +173,9 @@ impl<'a> Driver<'a> {
                     Effect::Run => event = self.run(&trip),
                     Effect::Rescue(keep) => event = Some(Event::Rescued(self.rescue(&trip, keep))),
                 }
+            }
+            if !effects.is_empty() {
+                continue;
             }
             let event = match event {
                 Some(event) => event,
@@ -151,24 +189,39 @@ impl<'a> Driver<'a> {
 
     async fn next_event(&mut self, signals: &mut Signals) -> Event {
         loop {
-            // A backend may wait for helpers of its own; until it is done none is collected.
-            let store_at_work = matches!(self.request, Some(Request::Store(_)));
+            let store_at_work = matches!(self.request, Some(Request::Store { .. }));
             let mut family_time = None;
-            if let (Some(family), false) = (&mut self.family, store_at_work) {
-                let linger = match self.told {
-                    0 => self.job.linger,
-                    _ => self.job.linger.min(LEAVE),
-                };
-                if family.gone(linger) {
-                    return self.exited();
+            if let Some(family) = &mut self.family {
+                // A backend may wait for helpers of its own: until it is done, or is cut
+                // short, no other child than the command is collected.
+                if store_at_work {
+                    if self.cut.is_none() && family.command_is_gone() {
+                        let left = if self.told > 0 {
+                            CUT
+                        } else {
+                            self.job.patience
+                        };
+                        self.cut = Some(Instant::now() + left);
+                    }
+                } else {
+                    self.cut = None;
+                    let linger = match self.told {
+                        0 => self.job.linger,
+                        1 => self.job.linger.min(LEAVE),
+                        _ => Duration::ZERO,
+                    };
+                    if family.gone(linger) {
+                        return self.exited();
+                    }
+                    family_time = family.wake();
                 }
-                family_time = family.wake();
             }
             let woke = tokio::select! {
                 answer = answer(&mut self.request) => Woke::Answer(answer),
                 told = signals.next() => Woke::Told(told),
                 () = changed(self.watch.as_ref()) => Woke::FileChanged,
                 () = at(family_time) => Woke::FamilyTime,
+                () = at(self.cut) => Woke::Cut,
                 () = at(self.deadline) => Woke::Deadline,
             };
             match woke {
@@ -183,6 +236,16 @@ impl<'a> Driver<'a> {
                         return event;
                     }
                 }
+                Woke::Cut => {
+                    self.cut = None;
+                    if let Some(Request::Store { swap, .. }) = self.request.take() {
+                        return if swap {
+                            Event::Swapped(Reply::Ambiguous)
+                        } else {
+                            Event::Read(Err(Trouble::Transient))
+                        };
+                    }
+                }
                 Woke::Deadline => {
                     self.deadline = None;
                     return Event::Deadline;
@@ -193,9 +256,11 @@ impl<'a> Driver<'a> {
 
     fn read(&mut self) {
         let store = self.job.store;
-        self.request = Some(Request::Store(Box::pin(async {
-            Answer::Read(store.read().await)
-        })));
+        let answer = Box::pin(async { Answer::Read(store.read().await) });
+        self.request = Some(Request::Store {
+            answer,
+            swap: false,
+        });
     }
 
     fn swap(&mut self, write: &Write) {
@@ -212,13 +277,14 @@ impl<'a> Driver<'a> {
             origin: Origin::Rotation,
             writer: self.job.writer.to_owned(),
         };
-        self.request = Some(Request::Store(Box::pin(async move {
+        let answer = Box::pin(async move {
             Answer::Swapped(
                 store
                     .compare_and_swap(Some(&expected), &secret, &stamp)
                     .await,
             )
-        })));
+        });
+        self.request = Some(Request::Store { answer, swap: true });
     }
 
     fn answered(&mut self, answer: Answer) -> Event {
@@ -239,6 +305,7 @@ impl<'a> Driver<'a> {
             Answer::Swapped(Ok(version)) => Event::Swapped(Reply::Landed(version)),
             Answer::Swapped(Err(CasError::Conflict)) => Event::Swapped(Reply::Conflict),
             Answer::Swapped(Err(CasError::Ambiguous(error))) => {
+                self.report.doubtful = true;
                 self.trouble(error);
                 Event::Swapped(Reply::Ambiguous)
             }
@@ -258,18 +325,27 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn place(&mut self) -> bool {
+    fn place(&mut self) -> Placing {
         let Some(stored) = &self.stored else {
-            return false;
+            return Placing::Failed;
         };
+        // Reading the store took its time. What was judged must still be what is there.
+        match self.job.home.settled_look() {
+            Ok(look) if seen(&look) != seen(&self.look) => return Placing::Overtaken,
+            Ok(_) => {}
+            Err(unfit) => {
+                self.report.unfit = Some(unfit);
+                return Placing::Failed;
+            }
+        }
         match self.job.home.place(&stored.secret) {
             Ok(()) => {
                 self.report.placement = Some(Placement::Placed);
-                true
+                Placing::Done
             }
             Err(unfit) => {
                 self.report.unfit = Some(unfit);
-                false
+                Placing::Failed
             }
         }
     }
@@ -300,6 +376,12 @@ impl<'a> Driver<'a> {
     /// A signal ends the command, or what it left behind; it never ends the persist, but
     /// leaves it less time.
     fn told_to_end(&mut self, signal: Signal) {
+        let now = Instant::now();
+        let again = self.told_at.is_none_or(|before| now >= before + ONE_WISH);
+        self.told_at = Some(now);
+        if !again {
+            return;
+        }
         self.told += 1;
         self.report.signal.get_or_insert(signal.as_raw());
         if let Some(family) = &mut self.family {
@@ -315,7 +397,7 @@ impl<'a> Driver<'a> {
             } else {
                 Duration::ZERO
             };
-            let end = Instant::now() + left;
+            let end = now + left;
             self.deadline = self.deadline.map(|deadline| deadline.min(end));
         }
     }
@@ -347,6 +429,7 @@ impl<'a> Driver<'a> {
     fn exited(&mut self) -> Event {
         if let Some(family) = self.family.take() {
             self.report.ended = family.ended();
+            self.report.left = family.left();
             let code = family.end().unwrap_or(u8::MAX);
             self.report.command = Some(CommandEnd::Exited(code));
         }
@@ -381,7 +464,7 @@ impl<'a> Driver<'a> {
 async fn answer(request: &mut Option<Request<'_>>) -> Answer {
     match request {
         None => pending().await,
-        Some(Request::Store(answer)) => answer.await,
+        Some(Request::Store { answer, .. }) => answer.await,
         Some(Request::Pause(until)) => {
             sleep_until(*until).await;
             Answer::Woke

@@ -2,7 +2,7 @@
 //!
 //! [`run`], [`restore`] and [`persist`] each carry one trip to its end and tell what
 //! became of the login; [`seed`] puts a first one into the store. The machine in the core
-//! decides, [`drive`](mod@drive) is the only loop that awaits, and everything here that
+//! decides, `drive` is the only loop that awaits, and everything here that
 //! touches a secret hands it on without looking.
 //!
 //! One process makes one trip at a time: it collects every child that the process has.
@@ -16,7 +16,13 @@ mod seed;
 mod signals;
 mod watch;
 
-use std::{io, path::Path, process::Command, time::Duration};
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use authferry_codex::{Home, Look, Unfit};
 use authferry_core::{Goal, Policy, SecretStore, Seen, Terms, Trip};
@@ -55,6 +61,9 @@ pub enum NotBegun {
     /// The auth file cannot be looked at.
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    /// Another trip is under way in this home.
+    #[error("another authferry is at work in {}", .0.display())]
+    Busy(PathBuf),
     /// The system does not give what every trip needs.
     #[error("cannot get random bytes from the system")]
     System(#[from] io::Error),
@@ -86,6 +95,7 @@ pub async fn persist(
     receipt: &Receipt,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
+    let _lock = lock(job.home)?;
     // A file that may not be opened is as unusable as one that makes no sense.
     let (look, unfit) = match job.home.settled_look() {
         Ok(look) => (look, None),
@@ -97,7 +107,7 @@ pub async fn persist(
         seen(&look)
     };
     let step = Trip::resume(terms(job, Goal::Run)?, receipt.base.clone(), seen);
-    let driver = drive::Driver::new(job, look, None).resumed(receipt, unfit);
+    let driver = drive::Driver::new(job, look, None, receipt.placed).resumed(receipt, unfit);
     Ok(driver.drive(step, signals).await)
 }
 
@@ -107,11 +117,34 @@ async fn begin(
     command: Option<Command>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
+    let _lock = lock(job.home)?;
     let look = job.home.settled_look()?;
-    let step = Trip::start(terms(job, goal)?, seen(&look));
-    Ok(drive::Driver::new(job, look, command)
+    // A receipt that makes no sense tells nothing, and is written anew.
+    let receipt = Receipt::read(job.home).ok().flatten();
+    let receipt = receipt.filter(|receipt| receipt.store == job.store.to_string());
+    let placed = matches!(look, Look::Missing) || receipt.as_ref().is_some_and(|r| r.placed);
+    let descent = receipt.map(|receipt| receipt.base.version);
+    let step = Trip::start(terms(job, goal)?, seen(&look), descent);
+    Ok(drive::Driver::new(job, look, command, placed)
         .drive(step, signals)
         .await)
+}
+
+/// Keeps other trips out of a home for as long as the file lives: two of them would clean
+/// up after each other. It is the folder itself that is locked, and not a file of Codex's.
+/// A home that is missing has nobody in it.
+fn lock(home: &Home) -> Result<Option<File>, NotBegun> {
+    let folder = match File::open(home.dir()) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Err(NotBegun::Busy(home.dir().to_owned())),
+        // A file system that has no locks for folders is no reason to do without the login.
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 fn terms(job: &Job<'_>, goal: Goal) -> io::Result<Terms> {

@@ -12,6 +12,8 @@ use authferry_core::{Account, Base, Generation, Issued, NotAFingerprint, Version
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "authferry-receipt.json";
+/// More than any receipt takes, in bytes.
+const MAX_LEN: u64 = 64 * 1024;
 
 /// Which generation the auth file descends from. No secret: fingerprints and versions.
 ///
@@ -47,8 +49,12 @@ impl Receipt {
     /// Reads the receipt that a home holds; `None` if it holds none. `InvalidData` when it
     /// is not one that was written here.
     pub fn read(home: &Home) -> io::Result<Option<Self>> {
-        match fs::read(path(home)) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        let path = path(home);
+        match path.symlink_metadata() {
+            Ok(found) if found.is_file() && found.len() <= MAX_LEN => {
+                Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
+            }
+            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -36,6 +36,12 @@ pub struct Report {
     pub receipt_error: Option<io::Error>,
     /// How many processes that the command left behind had to be ended.
     pub ended: usize,
+    /// How many processes that the command left behind could not be ended.
+    pub left: usize,
+    /// Whether a swap was sent and never answered, so that the store may have changed.
+    pub doubtful: bool,
+    /// Whether the auth file was left behind because somebody else was just writing it.
+    pub busy: bool,
 }
 
 /// How a command ended.
@@ -88,6 +94,9 @@ impl Report {
             unfit: None,
             receipt_error: None,
             ended: 0,
+            left: 0,
+            doubtful: false,
+            busy: false,
         }
     }
 }

@@ -31,13 +31,15 @@ pub struct Seeded {
     pub rescued: Option<PathBuf>,
 }
 
-/// A login that was not put into the store, which is as it was before.
+/// A login that was not put into the store, as far as is known.
 #[derive(Debug)]
 pub struct NotSeeded {
     /// Why.
     pub why: SeedError,
     /// The file that keeps a copy of what the store holds all the same.
     pub rescued: Option<PathBuf>,
+    /// Whether a write was sent and never answered: the login may be there after all.
+    pub doubtful: bool,
 }
 
 /// Why a login was not put into the store.
@@ -99,10 +101,14 @@ pub async fn seed(
         rescue_dir,
         replaced: None,
         rescued: None,
+        doubtful: false,
     };
     let seeded = seeding.run(writer, Instant::now() + patience).await;
     let Seeding {
-        replaced, rescued, ..
+        replaced,
+        rescued,
+        doubtful,
+        ..
     } = seeding;
     match seeded {
         Ok((generation, version, unchanged)) => Ok(Seeded {
@@ -112,7 +118,11 @@ pub async fn seed(
             replaced,
             rescued,
         }),
-        Err(why) => Err(NotSeeded { why, rescued }),
+        Err(why) => Err(NotSeeded {
+            why,
+            rescued,
+            doubtful,
+        }),
     }
 }
 
@@ -123,6 +133,7 @@ struct Seeding<'a> {
     rescue_dir: &'a Path,
     replaced: Option<Fingerprint>,
     rescued: Option<PathBuf>,
+    doubtful: bool,
 }
 
 impl Seeding<'_> {
@@ -168,7 +179,10 @@ impl Seeding<'_> {
                     {
                         Ok(version) => return Ok((ours, version, false)),
                         Err(CasError::Conflict) => None,
-                        Err(CasError::Ambiguous(error)) => Some(error),
+                        Err(CasError::Ambiguous(error)) => {
+                            self.doubtful = true;
+                            Some(error)
+                        }
                         Err(CasError::Refused(error)) if error.kind.is_transient() => Some(error),
                         Err(CasError::Refused(error)) => return Err(error.into()),
                     }

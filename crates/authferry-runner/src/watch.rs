@@ -1,10 +1,17 @@
 //! Sees that the auth file may have changed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 use tokio::sync::Notify;
 
@@ -16,6 +23,8 @@ const POLL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Watch {
     changed: Arc<Notify>,
+    /// The directory is not the one any more that is watched.
+    lost: Arc<AtomicBool>,
     /// `None`: notifications are not to be had (a limit on inotify instances, an odd file
     /// system), so every second counts as a change.
     watcher: Option<RecommendedWatcher>,
@@ -24,17 +33,19 @@ pub(crate) struct Watch {
 impl Watch {
     /// Begins to watch `file`, which need not exist; its directory must.
     pub(crate) fn new(file: &Path) -> Self {
-        let changed = Arc::new(Notify::new());
+        let (changed, lost) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let watcher = watcher(file, Arc::clone(&changed), Arc::clone(&lost)).ok();
         Self {
-            watcher: watcher(file, Arc::clone(&changed)).ok(),
             changed,
+            lost,
+            watcher,
         }
     }
 
     /// Waits until the file may have changed since the last time. Loses nothing when
     /// dropped half-way.
     pub(crate) async fn changed(&self) {
-        if self.watcher.is_some() {
+        if self.watcher.is_some() && !self.lost.load(Ordering::Relaxed) {
             self.changed.notified().await;
         } else {
             tokio::time::sleep(POLL).await;
@@ -42,21 +53,30 @@ impl Watch {
     }
 }
 
-fn watcher(file: &Path, changed: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let name = file.file_name().map(ToOwned::to_owned);
+fn watcher(
+    file: &Path,
+    changed: Arc<Notify>,
+    lost: Arc<AtomicBool>,
+) -> notify::Result<RecommendedWatcher> {
+    let directory = file.parent().unwrap_or(file);
+    let (file, home) = (file.to_owned(), directory.to_owned());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let concerns_us = event.is_ok_and(|event| {
-            let ours = event
-                .paths
-                .iter()
-                .any(|path| path.file_name() == name.as_deref());
-            (ours && is_a_write(event.kind)) || event.need_rescan()
-        });
-        if concerns_us {
+        let Ok(event) = event else {
+            return;
+        };
+        let concerns = |path: &Path| event.paths.iter().any(|it| it == path);
+        let is_moved = matches!(
+            event.kind,
+            EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
+        );
+        if concerns(&home) && is_moved {
+            lost.store(true, Ordering::Relaxed);
+            changed.notify_one();
+        }
+        if (concerns(&file) && is_a_write(event.kind)) || event.need_rescan() {
             changed.notify_one();
         }
     })?;
-    let directory = file.parent().unwrap_or(file);
     watcher.watch(directory, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }

@@ -23,6 +23,7 @@ Exit codes: the command's own when the login is safe
   125  the store or the configuration failed before the command ran
   126  the command cannot be executed
   127  there is no such command
+    1  status --check: the access token has ended
     2  the command line makes no sense")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -81,12 +82,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
     pub(crate) linger: Duration,
     /// The command and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
 

@@ -2,11 +2,13 @@
 
 use std::{
     fmt::Write as _,
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
     process::ExitCode,
 };
 
+use authferry_codex::parse;
+use authferry_core::Secret;
 use serde_json::{Map, Value, json};
 
 use crate::args::Global;
@@ -101,8 +103,15 @@ impl Ending {
     /// A stream that nobody reads any more, or a report that cannot be finished, is no reason
     /// to fail: the login matters more.
     pub(crate) fn tell(self, global: &Global, report: Option<File>) -> ExitCode {
+        // First of all: whoever reads the other two may have stopped to.
+        let written = report.map_or(Ok(()), |mut file| {
+            writeln!(file, "{:#}", self.for_programs())
+        });
         let mut err = io::stderr().lock();
         err.write_all(self.for_people(global).as_bytes()).ok();
+        if let Err(error) = written {
+            writeln!(err, "warning: the report cannot be written: {error}").ok();
+        }
         let mut out = io::stdout().lock();
         if global.json {
             writeln!(out, "{:#}", self.for_programs()).ok();
@@ -110,11 +119,6 @@ impl Ending {
             for line in &self.lines {
                 writeln!(out, "{line}").ok();
             }
-        }
-        if let Some(mut file) = report
-            && let Err(error) = writeln!(file, "{:#}", self.for_programs())
-        {
-            writeln!(err, "warning: the report cannot be written: {error}").ok();
         }
         ExitCode::from(self.code)
     }
@@ -176,9 +180,15 @@ pub(crate) fn report_file(global: &Global) -> Result<Option<File>> {
     let Some(path) = &global.report else {
         return Ok(None);
     };
-    let file = File::create(path).map_err(|error| {
-        let what = format!("the report cannot be written to {}", path.display());
-        Box::new(Ending::refused(exit::FAILED, what).caused_by(&error))
-    })?;
+    let refused = |what: &str| Ending::refused(exit::FAILED, format!("{what} {}", path.display()));
+    let is_a_login = fs::read(path).is_ok_and(|bytes| parse(&Secret::new(bytes)).is_ok());
+    if is_a_login {
+        let what = "the report would be written over the login in";
+        return Err(refused(what)
+            .hint("name another file with `--report FILE`")
+            .into());
+    }
+    let file = File::create(path)
+        .map_err(|error| Box::new(refused("the report cannot be written to").caused_by(&error)))?;
     Ok(Some(file))
 }

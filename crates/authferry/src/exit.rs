@@ -16,8 +16,6 @@ pub const RESCUED: u8 = 120;
 pub const LOST: u8 = 121;
 /// Somebody else's generation is current, and ours is kept.
 pub const SUPERSEDED: u8 = 122;
-/// A claim was not obtained in time.
-pub const NO_CLAIM: u8 = 123;
 /// Refused by preflight or the trust check, before anything was touched.
 pub const REFUSED: u8 = 124;
 /// The store or the configuration failed before the command ran.

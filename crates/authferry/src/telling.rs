@@ -90,6 +90,23 @@ pub(crate) fn paths<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<Str
 }
 
 fn refused(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
+    let ending = refusal(job, report, why);
+    if !report.doubtful {
+        return ending;
+    }
+    // A newer file was on its way to the store: whether it is there nobody has said.
+    let touched = format!(
+        "{} is as it was, and may be in {} already: ",
+        job.home.auth_file().display(),
+        job.store
+    );
+    let message = ending
+        .message
+        .replacen("nothing was touched: ", &touched, 1);
+    Ending { message, ..ending }
+}
+
+fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
     let file = job.home.auth_file().display();
     let store_error = report.store_error.as_ref();
     match why {
@@ -132,6 +149,19 @@ fn refused(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
         Refusal::OutOfTime => {
             let ending = out_of_time(job.store);
             match store_error {
+                Some(error) => ending.caused_by(error),
+                None => ending,
+            }
+        }
+        Refusal::Overtaken => {
+            Ending::refused(exit::REFUSED, format!("{file} was written to by somebody else at the same moment"))
+                .hint("see that no Codex is at work there, and try again")
+        }
+        Refusal::NotKept => {
+            let what = format!("what would be replaced cannot be kept in {} first", job.rescue.display());
+            let ending = Ending::refused(exit::FAILED, what)
+                .hint("name a folder that can be written with `--rescue-dir DIR`");
+            match &report.rescue_error {
                 Some(error) => ending.caused_by(error),
                 None => ending,
             }
@@ -215,6 +245,29 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
             "what the command left behind had to be ended ({}): a Codex could still rotate the login",
             if report.ended == 1 { "1 process".to_owned() } else { format!("{} processes", report.ended) }
         ));
+    }
+    if report.left > 0 {
+        ending.warnings.push(format!(
+            "{} that the command left behind cannot be ended, and may still rotate the login",
+            if report.left == 1 {
+                "1 process".to_owned()
+            } else {
+                format!("{} processes", report.left)
+            }
+        ));
+    }
+    if report.busy {
+        ending.warnings.push(format!(
+            "{} is left behind, for somebody is still writing it",
+            job.home.auth_file().display()
+        ));
+    }
+    if matches!(report.outcome, Outcome::Restored | Outcome::Unchanged) {
+        for path in &report.rescued {
+            ending
+                .notes
+                .push(format!("what was replaced is kept in {}", path.display()));
+        }
     }
     if let Some(CommandEnd::Exited(code)) = report.command
         && code != ending.code

@@ -91,8 +91,8 @@ pub enum Keep {
 pub enum Event {
     /// The store was read.
     Read(Result<Option<Held>, Trouble>),
-    /// The auth file was written (`true`) or could not be.
-    Placed(bool),
+    /// The auth file was written, or was not.
+    Placed(Placing),
     /// A new valid generation is on disk while the command runs.
     Changed(Generation),
     /// The command and all its descendants are gone; this is the last look at the file.
@@ -106,6 +106,17 @@ pub enum Event {
     Deadline,
     /// The rescue succeeded (`true`) or failed.
     Rescued(bool),
+}
+
+/// What became of a file that was to be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Placing {
+    /// It is there.
+    Done,
+    /// What was there changed since it was judged, and is still there.
+    Overtaken,
+    /// It could not be written.
+    Failed,
 }
 
 /// What is known after a swap.

@@ -36,6 +36,8 @@ struct Runner {
     runs: u8,
     /// The file; generations are numbered in the order of their issue.
     disk: Option<u8>,
+    /// Every generation that the file ever held.
+    had: BTreeSet<u8>,
     /// The store's current entry when this runner's trip last read it.
     read: Option<usize>,
     /// The store's entry that the command was started on.
@@ -55,6 +57,7 @@ struct World {
     late: BTreeSet<Late>,
     issued: u8,
     reseeds_left: u8,
+    touches_left: u8,
     runners: Vec<Runner>,
 }
 
@@ -64,6 +67,9 @@ struct Plan {
     runners: u8,
     rotations: u8,
     reseeds: u8,
+    /// How often the value gets a new version and stays the same: touched, or put back from
+    /// a copy.
+    touches: u8,
     policy: Policy,
     history: bool,
     /// Whether the file may be gone or useless when the command ends.
@@ -76,6 +82,7 @@ const ONE: Plan = Plan {
     runners: 1,
     rotations: 2,
     reseeds: 0,
+    touches: 0,
     policy: Policy::Newest,
     history: false,
     spoils: true,
@@ -114,6 +121,18 @@ fn one_runner_that_finds_a_newer_file_and_a_reseed() {
         leftover: true,
         ..ONE
     });
+}
+
+#[test]
+fn one_runner_one_rotation_and_a_value_that_is_touched_or_put_back() {
+    for policy in [Policy::Newest, Policy::Theirs] {
+        explore(&Plan {
+            rotations: 1,
+            touches: 2,
+            policy,
+            ..ONE
+        });
+    }
 }
 
 #[test]
@@ -188,6 +207,7 @@ impl World {
             late: BTreeSet::new(),
             issued: u8::from(plan.leftover),
             reseeds_left: plan.reseeds,
+            touches_left: plan.touches,
             runners: vec![],
         };
         for number in 0..plan.runners {
@@ -201,13 +221,14 @@ impl World {
             };
             let disk = plan.leftover.then_some(1);
             let seen = disk.map_or(Seen::Missing, |disk| Seen::Usable(generation(disk)));
-            let (trip, effects) = Trip::start(terms, seen);
+            let (trip, effects) = Trip::start(terms, seen, None);
             world.runners.push(Runner {
                 trip,
                 asked: None,
                 running: false,
                 runs: 0,
                 disk,
+                had: disk.into_iter().collect(),
                 read: None,
                 given: None,
                 rotations_left: plan.rotations,
@@ -243,6 +264,23 @@ impl World {
             });
             next.push(world);
         }
+        if self.touches_left > 0 {
+            for generation in 0..=self.current().generation {
+                if self
+                    .history
+                    .iter()
+                    .any(|entry| entry.generation == generation)
+                {
+                    let mut world = self.clone();
+                    world.touches_left -= 1;
+                    world.history.push(Entry {
+                        generation,
+                        by: None,
+                    });
+                    next.push(world);
+                }
+            }
+        }
         for i in 0..self.runners.len() {
             if self.runners[i].outcome.is_none() {
                 self.child_moves(i, plan, &mut next);
@@ -273,6 +311,7 @@ impl World {
             let runner = &mut world.runners[i];
             runner.rotations_left -= 1;
             runner.disk = Some(issued);
+            runner.had.insert(issued);
             runner.unnoticed = true;
             runner.rotated = true;
             next.push(world);
@@ -327,8 +366,11 @@ impl World {
                     "a newer file was replaced: {self:#?}"
                 );
                 world.runners[i].disk = placed;
-                next.push(answer(&world, Event::Placed(true)));
-                next.push(answer(self, Event::Placed(false)));
+                world.runners[i].had.extend(placed);
+                next.push(answer(&world, Event::Placed(Placing::Done)));
+                for placing in [Placing::Overtaken, Placing::Failed] {
+                    next.push(answer(self, Event::Placed(placing)));
+                }
             }
             Some(Effect::Swap(write)) => {
                 let mut landed = self.clone();
@@ -366,6 +408,10 @@ impl World {
             }
             Some(Effect::Run | Effect::Finish(_)) => unreachable!("not asked of the store"),
         }
+    }
+
+    fn current(&self) -> &Entry {
+        self.history.last().expect("never empty")
     }
 
     fn held(&self, index: usize) -> Held {
@@ -406,17 +452,15 @@ impl World {
         );
         // A file that was there before the command is judged by its time of issue alone.
         let adopting = writer.runs == 0;
+        let parent = given || writer.had.contains(&replaced.generation);
         assert!(
-            adopting || given || replaced.by.is_some(),
+            adopting || parent || replaced.by.is_some(),
             "a reseed was buried: {self:#?}"
         );
         let kept = writer.trip.terms.history || writer.kept.contains(&replaced.generation);
-        assert!(
-            adopting || own || given || kept,
-            "theirs was kept nowhere: {self:#?}"
-        );
+        assert!(own || parent || kept, "theirs was kept nowhere: {self:#?}");
         if writer.trip.terms.policy == Policy::Theirs {
-            assert!(own || given, "theirs was to stay: {self:#?}");
+            assert!(own || parent, "theirs was to stay: {self:#?}");
         }
         self.history.push(Entry {
             generation: new,
@@ -476,7 +520,7 @@ impl World {
     /// What must hold when a trip says that it ended so.
     fn check(&self, i: usize, plan: &Plan) {
         let runner = &self.runners[i];
-        let current = self.history.last().expect("never empty");
+        let current = self.current();
         let stored = |g: u8| self.history.iter().any(|e| e.generation == g);
         let stored_by_us = |g: u8| {
             self.history.iter().any(|e| {
@@ -504,7 +548,7 @@ impl World {
             }
             Outcome::Superseded { by, rescued } => {
                 assert!(
-                    disk.is_none_or(|g| g != current.generation),
+                    !runner.had.contains(&current.generation),
                     "a false alarm: {self:#?}"
                 );
                 assert!(
@@ -550,14 +594,14 @@ fn generation(number: u8) -> Generation {
         fingerprint: Fingerprint::new([number; 8]),
         account: Account::new("a"),
         issued: Issued {
-            iat: Some(i64::from(number)),
+            iat: Some(1000 * i64::from(number)),
             ..Issued::default()
         },
     }
 }
 
 fn disk(write: &Write) -> u8 {
-    u8::try_from(write.generation.issued.iat.expect("always there")).expect("small")
+    u8::try_from(write.generation.issued.iat.expect("always there") / 1000).expect("small")
 }
 
 fn version(index: usize) -> Version {

@@ -212,7 +212,11 @@ fn a_refusal_while_the_command_runs_is_tried_once_more_at_its_end() {
 
 #[test]
 fn a_newer_file_goes_to_the_store_before_the_command_starts() {
-    let (trip, _) = Trip::start(terms(), Seen::Usable(generation(2, "a")));
+    let (trip, _) = Trip::start(
+        terms(),
+        Seen::Usable(generation(2, "a")),
+        Some(Version::new("v1")),
+    );
     let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
     assert!(matches!(&effects[..], [Effect::Swap(w)] if w.generation == generation(2, "a")));
     let (_, effects) = trip.step(Event::Swapped(Reply::Landed(Version::new("v2"))));
@@ -220,8 +224,81 @@ fn a_newer_file_goes_to_the_store_before_the_command_starts() {
 }
 
 #[test]
+fn a_parent_that_was_put_back_is_no_reseed() {
+    let (trip, _) = swapping(3);
+    let (trip, _) = trip.step(Event::Swapped(Reply::Conflict));
+    let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v2", 1, None)))));
+    assert!(matches!(effects[..], [Effect::Wait(_)]), "{effects:?}");
+    let (_, effects) = trip.step(Event::Woke);
+    let [Effect::Swap(write)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(write.expected, Version::new("v2"));
+}
+
+#[test]
+fn a_clock_that_steps_back_a_little_makes_no_rotation_older() {
+    let (trip, _) = running_swap(3);
+    let (trip, _) = trip.step(Event::Swapped(Reply::Landed(Version::new("v2"))));
+    let mut next = generation(4, "a");
+    next.issued.iat = generation(3, "a").issued.iat.map(|iat| iat - 200);
+    let (_, effects) = trip.step(Event::Changed(next));
+    assert!(matches!(effects[..], [Effect::Swap(_)]), "{effects:?}");
+}
+
+#[test]
+fn a_file_that_changed_after_the_last_look_is_persisted_too() {
+    let (trip, _) = swapping(2);
+    let (trip, _) = trip.step(Event::Swapped(Reply::Landed(Version::new("v2"))));
+    let (trip, effects) = trip.reopen(Seen::Usable(generation(3, "a")));
+    assert!(matches!(effects[..], [Effect::Swap(_)]), "{effects:?}");
+    let (_, effects) = trip.step(Event::Swapped(Reply::Landed(Version::new("v3"))));
+    assert_eq!(
+        effects,
+        [Effect::Finish(Outcome::Persisted { buried: vec![] })]
+    );
+}
+
+#[test]
+fn what_an_adopted_file_replaces_is_kept_first_unless_the_file_descends_from_it() {
+    let adopt = |descent: Option<&str>| {
+        let seen = Seen::Usable(generation(2, "a"));
+        let (trip, _) = Trip::start(terms(), seen, descent.map(Version::new));
+        trip.step(Event::Read(Ok(Some(held("v1", 1, None)))))
+    };
+    assert!(matches!(adopt(Some("v1")).1[..], [Effect::Swap(_)]));
+    let (trip, effects) = adopt(None);
+    assert_eq!(effects, [Effect::Rescue(Keep::Theirs)]);
+    let (_, effects) = trip.clone().step(Event::Rescued(false));
+    assert_eq!(
+        effects,
+        [Effect::Finish(Outcome::Refused(Refusal::NotKept))]
+    );
+    assert!(matches!(
+        trip.step(Event::Rescued(true)).1[..],
+        [Effect::Swap(_)]
+    ));
+}
+
+#[test]
+fn a_foreign_file_that_is_let_go_of_is_kept_first() {
+    let terms = Terms {
+        replace: true,
+        ..terms()
+    };
+    let (trip, _) = Trip::start(terms, Seen::Usable(generation(2, "b")), None);
+    let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
+    assert_eq!(effects, [Effect::Rescue(Keep::Ours)]);
+    assert_eq!(trip.step(Event::Rescued(true)).1, [Effect::Place]);
+}
+
+#[test]
 fn a_newer_file_that_the_store_refuses_starts_nothing() {
-    let (trip, _) = Trip::start(terms(), Seen::Usable(generation(2, "a")));
+    let (trip, _) = Trip::start(
+        terms(),
+        Seen::Usable(generation(2, "a")),
+        Some(Version::new("v1")),
+    );
     let (trip, _) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
     let (_, effects) = trip.step(Event::Swapped(Reply::Refused(Trouble::Permanent)));
     assert_eq!(
@@ -238,9 +315,9 @@ fn swapping(number: u8) -> (Trip, Write) {
 
 /// The same while the command runs.
 fn running_swap(number: u8) -> (Trip, Write) {
-    let (trip, _) = Trip::start(terms(), Seen::Missing);
+    let (trip, _) = Trip::start(terms(), Seen::Missing, None);
     let (trip, _) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
-    let (trip, effects) = trip.step(Event::Placed(true));
+    let (trip, effects) = trip.step(Event::Placed(Placing::Done));
     assert_eq!(effects, [Effect::Run]);
     let (trip, effects) = trip.step(Event::Changed(generation(number, "a")));
     (trip, only_swap(effects))
@@ -287,7 +364,7 @@ fn generation(number: u8, account: &str) -> Generation {
         fingerprint: Fingerprint::new([number; 8]),
         account: Account::new(account),
         issued: Issued {
-            iat: Some(i64::from(number)),
+            iat: Some(1000 * i64::from(number)),
             ..Issued::default()
         },
     }

@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use authferry_codex::{Look, Unusable};
-use authferry_core::{Fingerprint, Keep, Outcome, Secret, Trip};
+use authferry_core::{Fingerprint, Keep, Outcome, Secret, Seen, Trip};
 
-use super::Driver;
+use super::{Driver, Request};
 use crate::{Placement, Receipt, Report, Written, rescue, seen};
 
 impl Driver<'_> {
@@ -112,33 +112,51 @@ impl Driver<'_> {
     pub(super) fn finish(mut self, trip: &Trip, outcome: Outcome) -> Report {
         match &outcome {
             Outcome::Restored => self.get_ready(trip),
-            Outcome::Unchanged | Outcome::Persisted { .. } => self.clean_up(self.placed),
-            // Ours is safe elsewhere, and were it left here the next restore might take it
-            // for the newer one.
-            Outcome::Superseded { rescued: true, .. } => self.clean_up(true),
+            Outcome::Unchanged
+            | Outcome::Persisted { .. }
+            // Ours is safe elsewhere.
+            | Outcome::Superseded { rescued: true, .. } => self.clean_up(self.placed),
             // What is left here is the only copy, or the next restore can settle it.
             Outcome::Superseded { rescued: false, .. }
             | Outcome::Stranded { .. }
             | Outcome::Refused(_) => {}
         }
+        self.report.doubtful |= matches!(self.request, Some(Request::Store { swap: true, .. }));
         self.report.base = trip.base().cloned();
         self.report.outcome = outcome;
         self.report
     }
 
+    /// What is in the file after all, if that changed since the last look and the trip was
+    /// about to end well.
+    pub(super) fn changed_after_all(&mut self, outcome: &Outcome) -> Option<Seen> {
+        if !matches!(outcome, Outcome::Unchanged | Outcome::Persisted { .. }) {
+            return None;
+        }
+        let look = self.job.home.settled_look().ok()?;
+        let now = seen(&look);
+        let changed = matches!(look, Look::Usable { .. }) && now != seen(&self.look);
+        changed.then(|| {
+            self.remember(look);
+            now
+        })
+    }
+
     /// Takes the receipt away, and the auth file if it is still what was seen last.
     fn clean_up(&mut self, auth_file: bool) {
-        // What stays behind is found and judged by the next restore.
-        Receipt::remove(self.job.home).ok();
         let still = self
             .job
             .home
             .look()
             .is_ok_and(|look| seen(&look) == seen(&self.look));
-        if auth_file
-            && still
-            && let Err(unfit) = self.job.home.remove()
-        {
+        if !still {
+            // Somebody is at work here: what they leave behind is judged by the next restore,
+            // which needs the receipt for that.
+            self.report.busy = auth_file;
+            return;
+        }
+        Receipt::remove(self.job.home).ok();
+        if auth_file && let Err(unfit) = self.job.home.remove() {
             self.report.unfit = Some(unfit);
         }
     }

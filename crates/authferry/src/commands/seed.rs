@@ -161,6 +161,14 @@ fn failed(plan: &Plan, rescue: &Path, not: &NotSeeded) -> Ending {
         }
         SeedError::System(error) => Ending::refused(exit::FAILED, &not.why).caused_by(error),
     };
+    if not.doubtful {
+        let doubt = format!("whether the login is in {store} is not known: ");
+        ending.message = ending.message.replacen("nothing was touched: ", &doubt, 1);
+        ending.hints.insert(
+            0,
+            "look at what it holds with `authferry status`".to_owned(),
+        );
+    }
     if let Some(file) = &not.rescued {
         ending.notes.push(format!(
             "a copy of what {store} holds is in {}",

@@ -161,6 +161,8 @@ fn install() -> Result<Signals> {
 fn begun(report: std::result::Result<Report, NotBegun>) -> Result<Report> {
     Ok(report.map_err(|error| match error {
         NotBegun::Unfit(unfit) => telling::unfit(&unfit),
+        NotBegun::Busy(_) => Ending::refused(exit::REFUSED, &error)
+            .hint("let the jobs that share a home of Codex run one after the other"),
         NotBegun::System(_) => Ending::refused(exit::FAILED, &error).because(&error),
     })?)
 }

@@ -26,17 +26,15 @@ pub(super) fn for_home(unfit: &Unfit) -> Option<String> {
             format!("`chmod 600 {}`: Codex has to write it", path.display())
         }
         Unfit::HomeReadableByOthers { path, .. } => format!("`chmod 700 {}`", path.display()),
-        Unfit::HomeNotWritable { path } => {
-            format!(
-                "`chmod 700 {}` if it is yours, or name another home with `--codex-home DIR`",
-                path.display()
-            )
-        }
+        Unfit::HomeNotWritable { path } => format!(
+            "see that this user can write to {}, or name another home with `--codex-home DIR`",
+            path.display()
+        ),
         Unfit::HomeNotADirectory { .. } => {
             "name a folder of your own with `--codex-home DIR`".to_owned()
         }
         Unfit::InsideGitWorkTree { .. } => {
-            "name a folder outside of it with `--codex-home DIR`, for example in $RUNNER_TEMP"
+            "name a folder outside of it with `--codex-home DIR`, for example $RUNNER_TEMP/codex"
                 .to_owned()
         }
         Unfit::CredentialsStore { .. } => {
@@ -56,22 +54,28 @@ pub(super) fn for_store(error: &StoreError) -> Option<String> {
     let hint = match (error.kind, a_file) {
         (ErrorKind::NotFound, Some(login)) => {
             let folder = Path::new(login).parent().unwrap_or(Path::new("/"));
-            format!("make the folder: `mkdir -m 700 -p {}`", folder.display())
+            format!(
+                "make the folder, as the user of the jobs: `mkdir -m 700 -p {}`",
+                folder.display()
+            )
         }
         (ErrorKind::NotFound, None) => {
             "check the address: the place itself has to be there already".to_owned()
         }
-        (ErrorKind::PermissionDenied, _) => "the job's user lacks a right there".to_owned(),
+        (ErrorKind::PermissionDenied, _) => {
+            "see that the user of the job may read and write there".to_owned()
+        }
         (ErrorKind::Unauthenticated, _) => "check how the job logs in to the store".to_owned(),
+        (ErrorKind::Unavailable, Some(login)) => {
+            format!("see who holds {login}.lock: `fuser -v {login}.lock`")
+        }
         (ErrorKind::Throttled | ErrorKind::Unavailable, _) => {
             "give it longer with `--patience TIME`".to_owned()
         }
         (ErrorKind::Full, _) => "free some room there, and try again".to_owned(),
-        (ErrorKind::Unsafe, Some(login)) => {
-            format!(
-                "the files must be of mode 0600, in a folder that no other user can write to: `chmod 600 {login}*`"
-            )
-        }
+        (ErrorKind::Unsafe, Some(_)) => "the store is to be a file of mode 0600 that belongs to \
+            this user, has one name, and lies in a folder that nobody else can write to"
+            .to_owned(),
         (ErrorKind::Malformed, Some(login)) => format!(
             "if the login itself is good, `mv {login}.meta {login}.meta.bad` makes it one put there by hand"
         ),
