@@ -144,12 +144,52 @@ fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
     assert!(!runner.auth_file().exists());
 }
 
+/// The store hangs while a rotation is written through, and the job is cancelled: the login
+/// is rescued before the platform's patience is over.
+#[test]
+fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
+    let login = Login::fresh();
+    let next = Login {
+        serial: 2,
+        issued: login.issued + time::Duration::SECOND,
+        ..login.clone()
+    };
+    let ferry = Ferry::new(rig::V0_169, &login);
+    let runner = ferry.runner();
+    fs::write(runner.work().join("next"), next.auth_json()).expect("room");
+    let job = "touch ready; until [ -e go ]; do sleep 0.01; done; cp next \"$CODEX_HOME/auth.json\"; exec sleep 60";
+    let job = script(&runner, job);
+    let rescue = runner.work().join("rescue");
+    let mut command = ferry.authferry(&runner, &["run", "--rescue-dir"]);
+    let mut run = start(command.arg(&rescue).arg("--").arg(job));
+    wait_until("ready", || runner.work().join("ready").exists());
+    let lock = fs::File::open(ferry.store_file().with_extension("json.lock")).expect("a lock file");
+    lock.lock().expect("nobody else holds it");
+    fs::write(runner.work().join("go"), "").expect("room");
+    std::thread::sleep(Duration::from_millis(500));
+    let began = Instant::now();
+    tell(&run, Signal::INT);
+    assert_eq!(run.wait().expect("our child").code(), Some(120));
+    assert!(
+        began.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        began.elapsed()
+    );
+    let names = crate::ferry::names(&rescue);
+    assert_eq!(names.len(), 1, "{names:?}");
+    let kept = fs::read(rescue.join(&names[0])).expect("rescued");
+    assert_eq!(kept, next.auth_json().as_bytes());
+}
+
 #[test]
 fn what_outstays_the_command_is_ended() {
     let ferry = Ferry::new(rig::V0_169, &Login::fresh());
     for (stay, least) in [
         ("sleep 1000 &", 0),
-        ("(trap '' TERM; while :; do sleep 0.1; done) &", 2),
+        (
+            "(trap '' TERM; touch deaf; while :; do sleep 0.1; done) & until [ -e deaf ]; do :; done",
+            2,
+        ),
     ] {
         let runner = ferry.runner();
         let job = script(&runner, &format!("{stay}\nexit 5"));

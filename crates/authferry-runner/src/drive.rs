@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     future::{Future, pending},
     pin::Pin,
     process::Command,
@@ -46,6 +47,8 @@ const LAST_LOOKS: u32 = 5;
 /// One trip under way.
 pub(crate) struct Driver<'a> {
     job: &'a Job<'a>,
+    /// Keeps other trips out of the home; `None` while that is missing.
+    alone: Option<File>,
     command: Option<Command>,
     /// There was no auth file before: none is left behind either.
     placed: bool,
@@ -106,12 +109,14 @@ impl<'a> Driver<'a> {
     /// Gets ready for a trip that finds `look` in the auth file's place.
     pub(crate) fn new(
         job: &'a Job<'a>,
+        alone: Option<File>,
         look: Look,
         command: Option<Command>,
         placed: bool,
     ) -> Self {
         let mut driver = Self {
             job,
+            alone,
             command,
             placed,
             ready: false,
@@ -239,6 +244,7 @@ impl<'a> Driver<'a> {
                 Woke::Cut => {
                     self.cut = None;
                     if let Some(Request::Store { swap, .. }) = self.request.take() {
+                        self.report.doubtful |= swap;
                         return if swap {
                             Event::Swapped(Reply::Ambiguous)
                         } else {
@@ -377,12 +383,12 @@ impl<'a> Driver<'a> {
     /// leaves it less time.
     fn told_to_end(&mut self, signal: Signal) {
         let now = Instant::now();
-        let again = self.told_at.is_none_or(|before| now >= before + ONE_WISH);
-        self.told_at = Some(now);
-        if !again {
+        if self.told_at.is_some_and(|before| now < before + ONE_WISH) {
             return;
         }
+        self.told_at = Some(now);
         self.told += 1;
+        self.cut = self.cut.map(|cut| cut.min(now + CUT));
         self.report.signal.get_or_insert(signal.as_raw());
         if let Some(family) = &mut self.family {
             if self.told > 1 {

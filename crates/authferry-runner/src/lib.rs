@@ -95,7 +95,7 @@ pub async fn persist(
     receipt: &Receipt,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    let _lock = lock(job.home)?;
+    let alone = alone(job.home)?;
     // A file that may not be opened is as unusable as one that makes no sense.
     let (look, unfit) = match job.home.settled_look() {
         Ok(look) => (look, None),
@@ -107,7 +107,7 @@ pub async fn persist(
         seen(&look)
     };
     let step = Trip::resume(terms(job, Goal::Run)?, receipt.base.clone(), seen);
-    let driver = drive::Driver::new(job, look, None, receipt.placed).resumed(receipt, unfit);
+    let driver = drive::Driver::new(job, alone, look, None, receipt.placed).resumed(receipt, unfit);
     Ok(driver.drive(step, signals).await)
 }
 
@@ -117,7 +117,7 @@ async fn begin(
     command: Option<Command>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    let _lock = lock(job.home)?;
+    let alone = alone(job.home)?;
     let look = job.home.settled_look()?;
     // A receipt that makes no sense tells nothing, and is written anew.
     let receipt = Receipt::read(job.home).ok().flatten();
@@ -125,7 +125,7 @@ async fn begin(
     let placed = matches!(look, Look::Missing) || receipt.as_ref().is_some_and(|r| r.placed);
     let descent = receipt.map(|receipt| receipt.base.version);
     let step = Trip::start(terms(job, goal)?, seen(&look), descent);
-    Ok(drive::Driver::new(job, look, command, placed)
+    Ok(drive::Driver::new(job, alone, look, command, placed)
         .drive(step, signals)
         .await)
 }
@@ -133,7 +133,7 @@ async fn begin(
 /// Keeps other trips out of a home for as long as the file lives: two of them would clean
 /// up after each other. It is the folder itself that is locked, and not a file of Codex's.
 /// A home that is missing has nobody in it.
-fn lock(home: &Home) -> Result<Option<File>, NotBegun> {
+fn alone(home: &Home) -> Result<Option<File>, NotBegun> {
     let folder = match File::open(home.dir()) {
         Ok(folder) => folder,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -72,6 +72,10 @@ impl Driver<'_> {
         };
         self.report.placement.get_or_insert(found);
         self.ready = true;
+        if self.alone.is_none() {
+            // The home was just made: whoever else comes finds it in use.
+            self.alone = crate::alone(self.job.home).ok().flatten();
+        }
         self.write_receipt(trip);
     }
 
