@@ -98,6 +98,15 @@ impl Ferry {
     }
 }
 
+/// The generation that follows one, issued a second later.
+pub(crate) fn successor(login: &Login) -> Login {
+    Login {
+        serial: login.serial + 1,
+        issued: login.issued + time::Duration::SECOND,
+        ..login.clone()
+    }
+}
+
 /// Starts a command whose output is of no interest.
 #[track_caller]
 pub(crate) fn start(command: &mut Command) -> Child {

@@ -4,7 +4,9 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use rig::{Endpoint, Login, What, finish};
 
-use crate::ferry::{Ferry, assert_code, assert_silent, names, script, start, wait_until};
+use crate::ferry::{
+    Ferry, assert_code, assert_silent, names, script, start, successor, wait_until,
+};
 
 /// Makes a test of each story on each version, so that a failure names both.
 macro_rules! on_each_version {
@@ -204,11 +206,7 @@ fn a_login_in_a_variable_fills_an_empty_store_and_stays_out_of_the_command() {
 #[test]
 fn a_value_that_is_touched_during_the_job_is_no_reseed() {
     let login = Login::fresh();
-    let next = Login {
-        serial: 2,
-        issued: login.issued + time::Duration::SECOND,
-        ..login.clone()
-    };
+    let next = successor(&login);
     let ferry = Ferry::new(rig::V0_169, &login);
     let runner = ferry.runner();
     fs::write(runner.work().join("next"), next.auth_json()).expect("room");
@@ -246,11 +244,7 @@ fn two_trips_in_one_home_do_not_clean_up_after_each_other() {
 #[test]
 fn a_home_that_is_replaced_meanwhile_is_still_watched() {
     let login = Login::fresh();
-    let next = Login {
-        serial: 2,
-        issued: login.issued + time::Duration::SECOND,
-        ..login.clone()
-    };
+    let next = successor(&login);
     let ferry = Ferry::new(rig::V0_169, &login);
     let runner = ferry.runner();
     fs::write(runner.work().join("next"), next.auth_json()).expect("room");

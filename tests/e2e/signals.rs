@@ -10,7 +10,7 @@ use std::{
 use rig::{Endpoint, Login, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::ferry::{Ferry, assert_code, script, start, wait_until};
+use crate::ferry::{Ferry, assert_code, script, start, successor, wait_until};
 use crate::round_trip::on_each_version;
 
 on_each_version![
@@ -97,11 +97,7 @@ fn a_descendant_is_waited_for_in_whatever_group_it_is() {
         "set -m; (sleep 0.5; ./rotate) &",
         "setsid sh -c 'sleep 0.5; ./rotate' & wait",
     ] {
-        last = Login {
-            serial: last.serial + 1,
-            issued: last.issued + time::Duration::SECOND,
-            ..last
-        };
+        last = successor(&last);
         let runner = ferry.runner();
         fs::write(runner.work().join("next"), last.auth_json()).expect("room");
         fs::rename(
@@ -149,11 +145,7 @@ fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
 #[test]
 fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
     let login = Login::fresh();
-    let next = Login {
-        serial: 2,
-        issued: login.issued + time::Duration::SECOND,
-        ..login.clone()
-    };
+    let next = successor(&login);
     let ferry = Ferry::new(rig::V0_169, &login);
     let runner = ferry.runner();
     fs::write(runner.work().join("next"), next.auth_json()).expect("room");
@@ -255,11 +247,7 @@ fn a_kill_at_any_moment_loses_nothing() {
     let ferry = Ferry::new(rig::V0_169, &last);
     let runner = ferry.runner();
     for round in 0..40 {
-        last = Login {
-            serial: last.serial + 1,
-            issued: last.issued + time::Duration::SECOND,
-            ..last
-        };
+        last = successor(&last);
         fs::write(runner.work().join("next"), last.auth_json()).expect("room");
         let job = "cp next \"$CODEX_HOME/next\"; mv \"$CODEX_HOME/next\" \"$CODEX_HOME/auth.json\"";
         let job = script(&runner, &format!("touch started; {job}; touch done"));
