@@ -54,6 +54,9 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     ("home-in-work-tree", |at, _| {
         fs::create_dir(at.path("[TEMP]/.git"))
     }),
+    ("rescued", |at, name| {
+        at.write(&format!("{RESCUE}/{name}.json"), content(name))
+    }),
     ("rescue-read-only", |at, _| {
         fs::create_dir_all(at.path(RESCUE))?;
         chmod(at, RESCUE, 0o500)

@@ -23,7 +23,7 @@ Exit codes: the command's own when the login is safe
   125  the store or the configuration failed before the command ran
   126  the command cannot be executed
   127  there is no such command
-    1  status --check: the access token has ended
+    1  status --check: the login needs attention
     2  the command line makes no sense")]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -1,8 +1,15 @@
 //! `status`: what the store holds.
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    cmp::Ordering,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use authferry_core::{Generation, Origin, Stored};
+use authferry_codex::MAX_LEN;
+use authferry_core::{Generation, Origin, Secret, Stored};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::timeout;
 
@@ -28,11 +35,15 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         Ending::bad(exit::FAILED, "unusable", what)
             .hint("put a fresh login over it with `authferry seed --replace FILE`")
     })?;
+    // Where there is no place for a rescue, there is none.
+    let folder = plan.rescue_dir(global).ok();
+    let rescued = folder.map_or_else(Vec::new, |folder| rescued(&folder, &generation));
     Ok(told(
         &plan,
         args,
         &stored,
         &generation,
+        &rescued,
         OffsetDateTime::now_utc(),
     ))
 }
@@ -42,6 +53,7 @@ fn told(
     args: &Status,
     stored: &Stored,
     generation: &Generation,
+    rescued: &[Rescued],
     now: OffsetDateTime,
 ) -> Ending {
     let ends = generation
@@ -78,16 +90,37 @@ fn told(
         "last refresh",
         &refreshed.map_or_else(|| "unknown".to_owned(), text),
     );
-    if args.check && ends.is_some_and(|ends| ends <= now) {
+    for rescued in rescued {
+        ending
+            .lines
+            .push(format!("{:<13} {}", "rescued", rescued.file.display()));
+    }
+    let attention = if let Some(later) = rescued.iter().find(|rescued| rescued.later) {
+        let hint = format!(
+            "`authferry seed --replace {}`, then delete the file",
+            later.file.display()
+        );
+        Some(("a later-issued one was rescued", hint))
+    } else if ends.is_some_and(|ends| ends <= now) {
+        let hint = "let a job rotate it: `authferry run -- codex exec …`".to_owned();
+        Some(("its access token has ended", hint))
+    } else {
+        None
+    };
+    if let (true, Some((what, hint))) = (args.check, attention) {
         ending.failed = true;
         ending.code = exit::ATTENTION;
         ending.outcome = "attention";
         ending.message = format!(
-            "login {} is in {}, but its access token has ended",
+            "login {} is in {}, but {what}",
             generation.fingerprint, plan.store
         );
-        ending = ending.hint("let a job rotate it: `authferry run -- codex exec …`");
+        ending = ending.hint(hint);
     }
+    let files: Vec<_> = rescued
+        .iter()
+        .map(|rescued| rescued.file.display().to_string())
+        .collect();
     ending
         .fact("store", plan.store.to_string())
         .fact("fingerprint", generation.fingerprint.to_string())
@@ -98,6 +131,39 @@ fn told(
         .fact("writer", stamp.map(|stamp| stamp.writer.clone()))
         .fact("access_token_ends", ends.map(text))
         .fact("last_refresh", refreshed.map(text))
+        .fact("rescued", files)
+}
+
+/// A login of the same account that a trip could not persist.
+struct Rescued {
+    file: PathBuf,
+    /// Whether it was issued after the one in the store.
+    later: bool,
+}
+
+/// Looks for what was rescued and is not what the store holds.
+fn rescued(folder: &Path, held: &Generation) -> Vec<Rescued> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .filter(|entry| {
+            entry
+                .metadata()
+                .is_ok_and(|it| it.is_file() && it.len() <= MAX_LEN as u64)
+        })
+        .filter_map(|entry| {
+            let bytes = Secret::new(fs::read(entry.path()).ok()?);
+            let generation = authferry_codex::parse(&bytes).ok()?;
+            let other =
+                generation.account == held.account && generation.fingerprint != held.fingerprint;
+            let later = generation.issued.compare(&held.issued) == Some(Ordering::Greater);
+            other.then(|| Rescued {
+                file: entry.path(),
+                later,
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| a.file.cmp(&b.file));
+    found
 }
 
 fn text(at: OffsetDateTime) -> String {
