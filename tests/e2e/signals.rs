@@ -133,7 +133,7 @@ fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
     tell(&run, Signal::TERM);
     assert_eq!(run.wait().expect("our child").code(), Some(137));
     assert!(
-        began.elapsed() < Duration::from_millis(2300),
+        began.elapsed() < Duration::from_millis(2500),
         "{:?}",
         began.elapsed()
     );
@@ -163,7 +163,7 @@ fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
     tell(&run, Signal::INT);
     assert_eq!(run.wait().expect("our child").code(), Some(120));
     assert!(
-        began.elapsed() < Duration::from_secs(9),
+        began.elapsed() < Duration::from_secs(10),
         "{:?}",
         began.elapsed()
     );
