@@ -243,17 +243,13 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
     if report.ended > 0 {
         ending.warnings.push(format!(
             "what the command left behind had to be ended ({}): a Codex could still rotate the login",
-            if report.ended == 1 { "1 process".to_owned() } else { format!("{} processes", report.ended) }
+            processes(report.ended)
         ));
     }
     if report.left > 0 {
         ending.warnings.push(format!(
             "{} that the command left behind cannot be ended, and may still rotate the login",
-            if report.left == 1 {
-                "1 process".to_owned()
-            } else {
-                format!("{} processes", report.left)
-            }
+            processes(report.left)
         ));
     }
     if report.busy {
@@ -315,6 +311,10 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
         .fact("signal", report.signal)
         .fact("writes", writes)
         .fact("rescued", paths(&report.rescued))
+}
+
+fn processes(count: usize) -> String {
+    format!("{count} process{}", if count == 1 { "" } else { "es" })
 }
 
 fn login(report: &Report) -> String {

@@ -36,8 +36,8 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         };
         let report = trip(&mut signals).await;
         match first_seed(&plan, &job, &args.restoring, report).await? {
-            Ok(report) => Ok((report, None)),
-            Err(note) => Ok((begun(trip(&mut signals).await)?, Some(note))),
+            First::Made(report) => Ok((*report, None)),
+            First::Filled(note) => Ok((begun(trip(&mut signals).await)?, Some(note))),
         }
     })?;
     let (report, note) = ended?;
@@ -59,8 +59,8 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
         let mut signals = install()?;
         let report = authferry_runner::restore(&job, &mut signals).await;
         match first_seed(&plan, &job, &args.restoring, report).await? {
-            Ok(report) => Ok((report, None)),
-            Err(note) => {
+            First::Made(report) => Ok((*report, None)),
+            First::Filled(note) => {
                 let report = authferry_runner::restore(&job, &mut signals).await;
                 Ok((begun(report)?, Some(note)))
             }
@@ -96,18 +96,25 @@ fn command(typed: &[OsString], restoring: &Restoring, home: &Home) -> process::C
     command
 }
 
-/// Fills an empty store from the environment if that was asked for; a note instead of a
-/// report then says so, and that the trip is to be made again.
+/// What became of the first attempt at a trip.
+enum First {
+    /// It was made.
+    Made(Box<Report>),
+    /// The store was empty and was filled, as the note says: it is to be made again.
+    Filled(String),
+}
+
+/// Fills an empty store from the environment if that was asked for.
 async fn first_seed(
     plan: &Plan,
     job: &Job<'_>,
     restoring: &Restoring,
     report: std::result::Result<Report, NotBegun>,
-) -> Result<std::result::Result<Report, String>> {
+) -> Result<First> {
     let report = begun(report)?;
     let empty = report.outcome == Outcome::Refused(Refusal::NothingStored);
     let (true, Some(variable)) = (empty, &restoring.seed_from_env) else {
-        return Ok(Ok(report));
+        return Ok(First::Made(Box::new(report)));
     };
     let Some(value) = env::named(variable) else {
         let what = format!(
@@ -119,7 +126,8 @@ async fn first_seed(
         );
         return Err(Ending::refused(exit::FAILED, what).hint(hint).into());
     };
-    Ok(Err(seed::from_env(plan, job, variable, value).await?))
+    let note = seed::from_env(plan, job, variable, value).await?;
+    Ok(First::Filled(note))
 }
 
 fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
