@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 mod backoff;
+mod claims;
 mod generation;
 mod policy;
 mod secret;
@@ -18,6 +19,7 @@ mod trip;
 mod verdict;
 
 pub use backoff::pause;
+pub use claims::{Beside, Bid, CLOCK_SKEW, Claim, ClaimError, Claims};
 pub use generation::{Account, Fingerprint, Generation, Issued, NotAFingerprint};
 pub use policy::{Policy, Winner};
 pub use secret::Secret;

@@ -6,7 +6,7 @@ use core::{fmt, str::FromStr};
 
 use async_trait::async_trait;
 
-use crate::Secret;
+use crate::{Claims, Secret};
 
 /// A place that holds one generation at a time, under an address.
 ///
@@ -39,6 +39,16 @@ pub trait SecretStore: fmt::Debug + fmt::Display + Send + Sync {
         new: &Secret,
         stamp: &Stamp,
     ) -> Result<Version, CasError>;
+
+    /// Returns the claims beside what the store holds, if it can keep any.
+    fn claims(&self) -> Option<&dyn Claims> {
+        None
+    }
+
+    /// Ends what was begun to reach the store, such as a login of our own. The last call.
+    ///
+    /// Never fails: what cannot be ended now ends by its own expiry.
+    async fn close(&self) {}
 }
 
 /// What a store holds.
