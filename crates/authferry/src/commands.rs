@@ -4,10 +4,12 @@ mod seed;
 mod status;
 mod trips;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
+use authferry_core::SecretStore;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::args::{Command, Global};
 use crate::ending::{Ending, Result};
@@ -24,8 +26,12 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
     }
 }
 
-/// Awaits on this one thread. A thread that hangs in a file system is left behind.
-fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
+/// How long a store may take to end what was begun to reach it.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Awaits what works with `store` on this one thread, and closes the store. A thread that
+/// hangs in a file system is left behind.
+fn block_on<T>(store: &dyn SecretStore, future: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -35,7 +41,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
     let value = runtime.block_on(async {
         // A file that may not grow any further is to be an error, and not the end of us.
         let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
-        future.await
+        let value = future.await;
+        // Nobody waits for a server that is gone: what is not ended here expires.
+        let _in_time = timeout(FAREWELL, store.close()).await;
+        value
     });
     runtime.shutdown_background();
     Ok(value)

@@ -22,6 +22,8 @@ use crate::{exit, telling, trust};
 pub(crate) struct Plan {
     pub(crate) env: Env,
     pub(crate) store: Box<dyn SecretStore>,
+    /// The environment variables that open the store.
+    pub(crate) credentials: Vec<String>,
     pub(crate) writer: String,
 }
 
@@ -33,9 +35,14 @@ impl Plan {
             Some(address) => address.clone(),
             None => default_store(&state_folder(&env, "--store ADDRESS")?)?,
         };
-        let store = stores::open(&address).map_err(|error| no_store(&address, &error))?;
+        let opened = stores::open(&address, &env).map_err(|error| no_store(&address, &error))?;
         let writer = env.writer();
-        Ok(Self { env, store, writer })
+        Ok(Self {
+            env,
+            store: opened.store,
+            credentials: opened.credentials,
+            writer,
+        })
     }
 
     /// Finds out where a login goes that the store will not hold.

@@ -1,17 +1,41 @@
-//! The stores that are compiled in: one line each.
+//! The stores that are compiled in: one entry each.
 
 use authferry_core::{BoxError, SecretStore};
 
-/// Opens the store at an address.
-type Open = fn(&str) -> Result<Box<dyn SecretStore>, BoxError>;
+use crate::env::Env;
 
-/// Scheme and opener.
-const STORES: &[(&str, Open)] = &[
+/// A kind of store.
+struct Kind {
+    scheme: &'static str,
+    open: fn(&str, &Env) -> Result<Opened, BoxError>,
+}
+
+const KINDS: &[Kind] = &[
     #[cfg(feature = "file")]
-    ("file", |address| {
-        Ok(Box::new(authferry_file::open(address)?))
-    }),
+    Kind {
+        scheme: "file",
+        open: |address, _| Ok(Opened::new(authferry_file::open(address)?)),
+    },
 ];
+
+/// A store, and what opens it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Box<dyn SecretStore>,
+    /// The environment variables that let anybody into the store as this job: the command
+    /// does not get them.
+    pub(crate) credentials: Vec<String>,
+}
+
+impl Opened {
+    /// A store that needs nothing from the environment.
+    fn new(store: impl SecretStore + 'static) -> Self {
+        Self {
+            store: Box::new(store),
+            credentials: Vec::new(),
+        }
+    }
+}
 
 /// Why an address leads to no store.
 #[derive(Debug)]
@@ -23,15 +47,18 @@ pub(crate) enum NoStore {
 }
 
 /// Opens the store that an address names. No request is made yet.
-pub(crate) fn open(address: &str) -> Result<Box<dyn SecretStore>, NoStore> {
+pub(crate) fn open(address: &str, env: &Env) -> Result<Opened, NoStore> {
     let scheme = address.split_once(':').map(|(scheme, _)| scheme);
-    let known = STORES.iter().find(|(name, _)| Some(*name) == scheme);
-    let (_, open) = known.ok_or(NoStore::UnknownScheme)?;
-    open(address).map_err(NoStore::BadAddress)
+    let known = KINDS.iter().find(|kind| Some(kind.scheme) == scheme);
+    let kind = known.ok_or(NoStore::UnknownScheme)?;
+    (kind.open)(address, env).map_err(NoStore::BadAddress)
 }
 
 /// The schemes that are known, for people.
 pub(crate) fn schemes() -> String {
-    let names: Vec<_> = STORES.iter().map(|(name, _)| format!("{name}:")).collect();
+    let names: Vec<_> = KINDS
+        .iter()
+        .map(|kind| format!("{}:", kind.scheme))
+        .collect();
     names.join(", ")
 }

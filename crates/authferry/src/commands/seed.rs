@@ -33,7 +33,7 @@ pub(crate) fn seed(args: &Seed, global: &Global) -> Result<Ending> {
         &rescue,
         patience,
     );
-    let seeded = block_on(seeding)?.map_err(|not| failed(&plan, &rescue, &not))?;
+    let seeded = block_on(&*plan.store, seeding)?.map_err(|not| failed(&plan, &rescue, &not))?;
     Ok(told(&plan, &seeded))
 }
 

@@ -21,7 +21,9 @@ use crate::{exit, telling};
 
 pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let read = block_on(async { timeout(args.common.patience, plan.store.read()).await })?;
+    let read = block_on(&*plan.store, async {
+        timeout(args.common.patience, plan.store.read()).await
+    })?;
     let read = read.map_err(|_| telling::out_of_time(&plan.store))?;
     let held = read.map_err(|error| telling::store(&error))?;
     let Some(stored) = held else {

@@ -24,12 +24,12 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let program = args.command.first().cloned().unwrap_or_default();
-    let ended: Result<_> = block_on(async {
+    let ended: Result<_> = block_on(&*plan.store, async {
         let mut signals = install()?;
         let trip = async |signals: &mut Signals| {
             authferry_runner::run(
                 &job,
-                command(&args.command, &args.restoring, &home),
+                command(&args.command, &args.restoring, &plan, &home),
                 signals,
             )
             .await
@@ -55,7 +55,7 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
     };
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
-    let ended: Result<_> = block_on(async {
+    let ended: Result<_> = block_on(&*plan.store, async {
         let mut signals = install()?;
         let report = authferry_runner::restore(&job, &mut signals).await;
         match first_seed(&plan, &job, &args.restoring, report).await? {
@@ -77,7 +77,7 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
     let terms = JobTerms::from(&args.persisting);
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
-    let report = block_on(async {
+    let report = block_on(&*plan.store, async {
         let mut signals = install()?;
         begun(authferry_runner::persist(&job, &receipt, &mut signals).await)
     })??;
@@ -85,12 +85,17 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
 }
 
 /// The command as it was typed, with the home that was made ready for it and without the
-/// variable that holds a login.
-fn command(typed: &[OsString], restoring: &Restoring, home: &Home) -> process::Command {
+/// variables that hold a login, or a key to the store.
+fn command(
+    typed: &[OsString],
+    restoring: &Restoring,
+    plan: &Plan,
+    home: &Home,
+) -> process::Command {
     let mut words = typed.iter();
     let mut command = process::Command::new(words.next().map_or("".as_ref(), OsString::as_os_str));
     command.args(words).env("CODEX_HOME", home.dir());
-    if let Some(variable) = &restoring.seed_from_env {
+    for variable in restoring.seed_from_env.iter().chain(&plan.credentials) {
         command.env_remove(variable);
     }
     command
