@@ -121,7 +121,9 @@ impl JobToken {
                 }
             }
             Self::Variable { name, value } => {
-                let value = value.as_ref().ok_or_else(|| NoJobToken::Unset(name.clone()))?;
+                let value = value
+                    .as_ref()
+                    .ok_or_else(|| NoJobToken::Unset(name.clone()))?;
                 checked(value.expose_secret(), name)
             }
             Self::File(path) => {
@@ -174,15 +176,16 @@ async fn ask(
     let client = net.client(&[url.clone()]).map_err(NoJobToken::NoClient)?;
     let silent = |error: reqwest::Error| NoJobToken::Silent(Silence::from(&error));
     let bearer = SecretString::from(format!("bearer {}", token.expose_secret().trim()));
-    let request = client.get(url).header(AUTHORIZATION, bearer.expose_secret());
+    let request = client
+        .get(url)
+        .header(AUTHORIZATION, bearer.expose_secret());
     let reply = request.send().await.map_err(silent)?;
     if reply.status() != StatusCode::OK {
         return Err(NoJobToken::Refused(reply.status().as_u16()));
     }
     let body = reply.bytes().await.map_err(silent)?;
     // The parser's own error could quote the token.
-    let answer: Answer =
-        serde_json::from_slice(&body).map_err(|_| NoJobToken::Unintelligible)?;
+    let answer: Answer = serde_json::from_slice(&body).map_err(|_| NoJobToken::Unintelligible)?;
     checked(answer.value.expose_secret(), "GitHub's answer")
 }
 

@@ -13,6 +13,8 @@
 //!   the HTTP library itself. This host is always reached directly.
 //! - **Nothing is sent twice** by itself, but for what the library knows not to have left.
 
+#[cfg(test)]
+mod canned;
 mod job_token;
 mod net;
 mod silence;
