@@ -28,7 +28,9 @@ pub(crate) struct Request {
 impl Request {
     /// Returns the method and the path.
     pub(crate) fn line(&self) -> &str {
-        self.head.split(" HTTP").next().expect("a first part")
+        let line = self.head.split(" HTTP").next().expect("a first part");
+        // The library ends some paths like this, and it means nothing.
+        line.strip_suffix('?').unwrap_or(line)
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
