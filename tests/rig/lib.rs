@@ -47,6 +47,8 @@ mod openbao;
 mod pki;
 mod runner;
 mod stub;
+#[cfg(feature = "vault")]
+mod wire;
 
 pub use codex::{Codex, V0_145, V0_166, V0_169};
 #[cfg(feature = "issuer")]
@@ -56,3 +58,5 @@ pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
 pub use runner::{EXEC, Runner, finish};
 pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
+#[cfg(feature = "vault")]
+pub use wire::{Fate, Way, Wire};
