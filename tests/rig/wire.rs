@@ -34,28 +34,23 @@ pub enum Way {
 pub enum Fate {
     /// It arrives.
     Pass,
-    /// It waits, and whatever comes after it on its connection: until [`Wire::cut`].
+    /// It waits, and whatever comes after it on its connection; it never arrives.
     Hold,
 }
 
 impl Wire {
-    /// Leads to a server. `judge` is asked about each piece, with its length, before it
-    /// goes on.
+    /// Leads to a server. Everything passes at first.
     ///
     /// # Panics
     ///
     /// If the loopback interface cannot be used.
     #[must_use]
-    pub fn to(
-        server: SocketAddr,
-        judge: impl Fn(Way, usize) -> Fate + Send + Sync + 'static,
-    ) -> Self {
+    pub fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("a bound socket");
         let shared = Arc::new(Shared {
             server,
-            judge: Box::new(judge),
             state: Mutex::default(),
             happened: Condvar::new(),
         });
@@ -74,6 +69,11 @@ impl Wire {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Asks about each piece from now on, with its length, before it goes on.
+    pub fn judge(&self, judge: impl Fn(Way, usize) -> Fate + Send + Sync + 'static) {
+        self.shared.lock().judge = Some(Arc::new(judge));
     }
 
     /// Waits until something is held.
@@ -96,18 +96,24 @@ impl Wire {
         }
     }
 
-    /// Ends every connection, loses what was held, and takes no new one: as if the server's
-    /// machine had gone.
-    pub fn cut(&mut self) {
-        {
-            let mut state = self.shared.lock();
-            state.is_cut = true;
-            for stream in state.streams.drain(..) {
-                // If it has ended already, all the better.
-                drop(stream.shutdown(Shutdown::Both));
-            }
+    /// Ends every connection and loses what was held, as a server does that ends. On new
+    /// ones everything passes.
+    pub fn lose(&self) {
+        let mut state = self.shared.lock();
+        state.judge = None;
+        state.held = false;
+        for stream in state.streams.drain(..) {
+            // If it has ended already, all the better.
+            drop(stream.shutdown(Shutdown::Both));
         }
+        state.losses += 1;
         self.shared.happened.notify_all();
+    }
+
+    /// Does so, and takes no new connection: as if the server's machine had gone.
+    pub fn cut(&mut self) {
+        self.shared.lock().is_cut = true;
+        self.lose();
         // Waited for, so that the port is closed when the test goes on.
         if let Some(accepting) = self.accepting.take() {
             drop(accepting.join());
@@ -127,16 +133,20 @@ impl fmt::Debug for Wire {
     }
 }
 
+type Judge = dyn Fn(Way, usize) -> Fate + Send + Sync;
+
 struct Shared {
     server: SocketAddr,
-    judge: Box<dyn Fn(Way, usize) -> Fate + Send + Sync>,
     state: Mutex<State>,
     happened: Condvar,
 }
 
 #[derive(Default)]
 struct State {
+    judge: Option<Arc<Judge>>,
     held: bool,
+    /// How often everything was lost.
+    losses: u32,
     is_cut: bool,
     streams: Vec<TcpStream>,
 }
@@ -185,20 +195,24 @@ impl Shared {
             if length == 0 {
                 return Ok(());
             }
-            if (self.judge)(way, length) == Fate::Hold {
-                self.hold();
+            let (judge, losses) = {
+                let state = self.lock();
+                (state.judge.clone(), state.losses)
+            };
+            if judge.is_some_and(|judge| judge(way, length) == Fate::Hold) {
+                self.hold(losses);
                 return Ok(());
             }
             to.write_all(&piece[..length])?;
         }
     }
 
-    /// Returns when the wire is cut.
-    fn hold(&self) {
+    /// Returns when what is held is lost.
+    fn hold(&self, losses: u32) {
         let mut state = self.lock();
-        state.held = true;
+        state.held = state.losses == losses;
         self.happened.notify_all();
-        while !state.is_cut {
+        while state.losses == losses {
             state = self
                 .happened
                 .wait(state)
@@ -209,8 +223,6 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
 
     /// A server that says everything back.
@@ -222,7 +234,8 @@ mod tests {
                 let mut stream = stream.expect("a connection");
                 let mut piece = [0; 64];
                 while let Ok(length @ 1..) = stream.read(&mut piece) {
-                    stream.write_all(&piece[..length]).expect("a reader");
+                    // The wire may be cut.
+                    drop(stream.write_all(&piece[..length]));
                 }
             }
         });
@@ -230,26 +243,33 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_is_held_never_arrives_and_the_port_is_closed_by_a_cut() {
-        static HOLDING: AtomicBool = AtomicBool::new(false);
-        let mut wire = Wire::to(echo(), |way, length| {
-            if way == Way::ToClient && length == 3 && HOLDING.load(Ordering::SeqCst) {
-                Fate::Hold
-            } else {
-                Fate::Pass
-            }
-        });
-        let mut client = TcpStream::connect(wire.address()).expect("a wire");
-        let mut said = [0; 3];
-        client.write_all(b"one").expect("a wire");
-        client.read_exact(&mut said).expect("an echo");
-        assert_eq!(&said, b"one");
-
-        HOLDING.store(true, Ordering::SeqCst);
-        client.write_all(b"two").expect("a wire");
-        wire.wait_until_held(Duration::from_secs(10));
+    fn what_is_held_never_arrives_and_a_cut_closes_the_port() {
+        let mut wire = Wire::to(echo());
+        let say = |text: &[u8; 3]| {
+            let mut client = TcpStream::connect(wire.address()).expect("a wire");
+            client.write_all(text).expect("a wire");
+            client
+        };
+        let hears = |mut client: TcpStream| {
+            let mut said = [0; 3];
+            client.read_exact(&mut said).is_ok_and(|()| said != [0; 3])
+        };
+        assert!(hears(say(b"one")));
+        for held in [Way::ToServer, Way::ToClient] {
+            wire.judge(move |way, length| {
+                if way == held && length == 3 {
+                    Fate::Hold
+                } else {
+                    Fate::Pass
+                }
+            });
+            let client = say(b"two");
+            wire.wait_until_held(Duration::from_secs(10));
+            wire.lose();
+            assert!(!hears(client));
+            assert!(hears(say(b"one")));
+        }
         wire.cut();
-        assert!(!matches!(client.read(&mut said), Ok(1..)));
         assert!(TcpStream::connect(wire.address()).is_err());
     }
 }
