@@ -201,7 +201,7 @@ impl OpenBao {
     }
 
     /// Ends a server at once, as a machine does that dies.
-    pub fn kill(&mut self, node: usize) {
+    pub fn kill(&self, node: usize) {
         self.nodes[node].kill();
     }
 
@@ -221,7 +221,7 @@ impl OpenBao {
     /// # Panics
     ///
     /// If it does not come up again.
-    pub fn restart(&mut self, node: usize) {
+    pub fn restart(&self, node: usize) {
         self.kill(node);
         self.nodes[node].start_again();
         self.unseal(node);
@@ -256,9 +256,23 @@ impl OpenBao {
     /// If none does within a minute.
     #[must_use]
     pub fn leader(&self) -> usize {
+        self.leader_of(|_| true)
+    }
+
+    /// Returns which server leads when one of them does not: a halted one does not answer.
+    ///
+    /// # Panics
+    ///
+    /// If none does within a minute.
+    #[must_use]
+    pub fn leader_but(&self, node: usize) -> usize {
+        self.leader_of(|other| other != node)
+    }
+
+    fn leader_of(&self, eligible: impl Fn(usize) -> bool) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let leads = |&node: &usize| health(&self.admin_of(node)) == Some(200);
+            let leads = |&node: &usize| eligible(node) && health(&self.admin_of(node)) == Some(200);
             if let Some(leader) = (0..self.nodes.len()).find(leads) {
                 return leader;
             }

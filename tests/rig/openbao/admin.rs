@@ -181,16 +181,26 @@ impl Admin {
         look.expect("a server").status == 200
     }
 
-    /// Returns how many tokens there are.
+    /// Returns how many tokens there are that were got at a path: `auth/ci/login`.
     ///
     /// # Panics
     ///
     /// If the server cannot be asked, or says no.
     #[track_caller]
     #[must_use]
-    pub fn tokens(&self) -> usize {
-        let list = self.must("LIST", "auth/token/accessors", None);
-        list["data"]["keys"].as_array().map_or(0, Vec::len)
+    pub fn tokens_from(&self, path: &str) -> usize {
+        let all = self.must("LIST", "auth/token/accessors", None);
+        let all = all["data"]["keys"].as_array().cloned().unwrap_or_default();
+        let is_from = |accessor: &&Value| {
+            let look = self.request(
+                "POST",
+                "auth/token/lookup-accessor",
+                Some(&json!({"accessor": accessor})),
+            );
+            // It may have ended by now.
+            look.is_ok_and(|reply| reply.body["data"]["path"] == path)
+        };
+        all.iter().filter(is_from).count()
     }
 
     /// Sets up a login with the tokens of an issuer: found by discovery, as for a CI system.

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -33,7 +34,8 @@ pub(super) enum Mode {
 pub(super) struct Node {
     program: PathBuf,
     mode: Mode,
-    kept: Kept,
+    kept: Mutex<Kept>,
+    folder: PathBuf,
     port: u16,
     pki: Option<Pki>,
     /// How it was started, to do so again.
@@ -42,10 +44,12 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(program: &Path, mode: Mode) -> io::Result<Self> {
+        let kept = Kept::new("openbao-")?;
         Ok(Self {
             program: program.to_owned(),
             mode,
-            kept: Kept::new("openbao-")?,
+            folder: kept.folder().to_owned(),
+            kept: Mutex::new(kept),
             port: 0,
             pki: None,
             arguments: Vec::new(),
@@ -58,7 +62,7 @@ impl Node {
             self.port = free_ports();
             let mut command = command(self);
             self.arguments = command.get_args().map(ToOwned::to_owned).collect();
-            self.kept.start(&mut command).expect("a program");
+            self.kept().start(&mut command).expect("a program");
             if self.comes_up() {
                 return;
             }
@@ -67,11 +71,11 @@ impl Node {
     }
 
     /// Starts it once more as it was.
-    pub(super) fn start_again(&mut self) {
+    pub(super) fn start_again(&self) {
         assert_eq!(self.mode, Mode::Raft, "nothing would be left of it");
         let mut command = self.bao();
         command.args(&self.arguments);
-        self.kept.start(&mut command).expect("a program");
+        self.kept().start(&mut command).expect("a program");
         assert!(
             self.comes_up(),
             "OpenBao does not start again:\n{}",
@@ -79,12 +83,12 @@ impl Node {
         );
     }
 
-    pub(super) fn kill(&mut self) {
-        self.kept.kill();
+    pub(super) fn kill(&self) {
+        self.kept().kill();
     }
 
     pub(super) fn signal(&self, name: &str) {
-        let pid = self.kept.pid().expect("it was started").to_string();
+        let pid = self.kept().pid().expect("it was started").to_string();
         let sent = Command::new("/bin/kill")
             .args([&format!("-{name}"), &pid])
             .status();
@@ -115,7 +119,7 @@ impl Node {
     }
 
     pub(super) fn folder(&self) -> &Path {
-        self.kept.folder()
+        &self.folder
     }
 
     pub(super) fn pki(&self) -> Option<&Pki> {
@@ -137,20 +141,24 @@ impl Node {
     }
 
     pub(super) fn last_words(&self) -> String {
-        self.kept.last_words()
+        self.kept().last_words()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until it answers at all; `false` if it ends instead.
-    fn comes_up(&mut self) -> bool {
+    fn comes_up(&self) -> bool {
         let admin = Admin::new(self.door(), "");
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             // Asked first: what answers may be somebody else's who took the port.
-            if !self.kept.is_alive() {
+            if !self.kept().is_alive() {
                 return false;
             }
             if health(&admin).is_some() {
-                return self.kept.is_alive();
+                return self.kept().is_alive();
             }
             thread::sleep(Duration::from_millis(10));
         }

@@ -23,7 +23,7 @@ fn a_value_put_by_hand_is_found_by_hand() {
 
 #[test]
 fn a_restart_keeps_what_was_written_and_a_seal_hides_it() {
-    let mut server = OpenBao::raft();
+    let server = OpenBao::raft();
     let value = json!({"data": {"login": "made-up"}});
     server.admin().write("secret/data/kept", &value);
 
@@ -41,7 +41,7 @@ fn a_restart_keeps_what_was_written_and_a_seal_hides_it() {
 
 #[test]
 fn another_server_leads_when_the_leader_is_gone() {
-    let mut cluster = OpenBao::cluster(3);
+    let cluster = OpenBao::cluster(3);
     let value = json!({"data": {"login": "made-up"}});
     cluster.admin().write("secret/data/kept", &value);
     let first = cluster.leader();
