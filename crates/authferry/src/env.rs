@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 use authferry_codex::{OVERRIDES, Override};
+use secrecy::SecretString;
 
 /// The environment, as far as it matters.
 #[derive(Debug)]
@@ -19,6 +20,35 @@ pub(crate) struct Env {
     pub(crate) overrides: Vec<Override>,
     /// What CI systems tell of the job.
     pub(crate) job: BTreeMap<&'static str, String>,
+    /// `ACTIONS_ID_TOKEN_REQUEST_URL`: where GitHub gives the job a token of its own.
+    pub(crate) id_token_url: Option<String>,
+    /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`: what it wants to see for it.
+    pub(crate) id_token_token: Option<SecretString>,
+    /// What the command line tools of Vault and OpenBao read.
+    pub(crate) vault: Vault,
+}
+
+/// What the command line tools of Vault and OpenBao read. Each variable is looked for as
+/// `BAO_…` first and as `VAULT_…` then, as OpenBao's own tool does.
+#[derive(Debug)]
+pub(crate) struct Vault {
+    /// `…_ADDR`: the server's address, or several with commas between them.
+    pub(crate) addr: Option<String>,
+    /// `…_NAMESPACE`
+    pub(crate) namespace: Option<String>,
+    /// `…_CACERT`: a file with the certificates to trust.
+    pub(crate) cacert: Option<PathBuf>,
+    /// `…_CAPATH`: a folder of such files.
+    pub(crate) capath: Option<PathBuf>,
+    /// `…_CLIENT_TIMEOUT`: how long a request may take.
+    pub(crate) client_timeout: Option<String>,
+    /// `…_TOKEN`
+    pub(crate) token: Option<SecretString>,
+    /// `…_ROLE_ID` and `…_SECRET_ID`: what an AppRole logs in with.
+    pub(crate) role_id: Option<SecretString>,
+    pub(crate) secret_id: Option<SecretString>,
+    /// `…_ID_TOKEN`: the job's own token, as GitLab's documentation names it.
+    pub(crate) id_token: Option<SecretString>,
 }
 
 /// What GitHub and GitLab tell of a job, of which the trust check and the writer's name
@@ -28,6 +58,7 @@ const JOB: &[&str] = &[
     "CI_MERGE_REQUEST_SOURCE_PROJECT_ID",
     "CI_PROJECT_ID",
     "CI_PROJECT_VISIBILITY",
+    "GITHUB_ACTIONS",
     "GITHUB_EVENT_PATH",
     "GITHUB_REPOSITORY",
     "GITHUB_RUN_ATTEMPT",
@@ -54,6 +85,9 @@ impl Env {
                 .iter()
                 .filter_map(|&name| Some((name, text(name)?)))
                 .collect(),
+            id_token_url: text("ACTIONS_ID_TOKEN_REQUEST_URL"),
+            id_token_token: text("ACTIONS_ID_TOKEN_REQUEST_TOKEN").map(SecretString::from),
+            vault: Vault::read(),
         }
     }
 
@@ -83,6 +117,27 @@ impl Env {
             .cloned()
             .or_else(github)
             .unwrap_or_else(host)
+    }
+}
+
+impl Vault {
+    fn read() -> Self {
+        let given =
+            |name: &str| given(&format!("BAO_{name}")).or_else(|| given(&format!("VAULT_{name}")));
+        let text = |name| given(name).map(|value| value.to_string_lossy().into_owned());
+        let path = |name| given(name).map(PathBuf::from);
+        let secret = |name| text(name).map(SecretString::from);
+        Self {
+            addr: text("ADDR"),
+            namespace: text("NAMESPACE"),
+            cacert: path("CACERT"),
+            capath: path("CAPATH"),
+            client_timeout: text("CLIENT_TIMEOUT"),
+            token: secret("TOKEN"),
+            role_id: secret("ROLE_ID"),
+            secret_id: secret("SECRET_ID"),
+            id_token: secret("ID_TOKEN"),
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The stores that are compiled in: one entry each.
 
+#[cfg(feature = "vault")]
+mod vault;
+
 use authferry_core::{BoxError, SecretStore};
 
 use crate::env::Env;
@@ -15,6 +18,11 @@ const KINDS: &[Kind] = &[
     Kind {
         scheme: "file",
         open: |address, _| Ok(Opened::new(authferry_file::open(address)?)),
+    },
+    #[cfg(feature = "vault")]
+    Kind {
+        scheme: "vault",
+        open: vault::open,
     },
 ];
 

@@ -1,0 +1,521 @@
+//! The requests, each in one narrow function.
+//!
+//! What the library below leaves to its callers is done here and in the modules around:
+//! its client is put together by hand, since its own reads the environment and has a TLS
+//! setup of its own; a token is looked at before it becomes a header, where the library
+//! would panic; its settings, its errors and its requests print secrets with `Debug`, so
+//! none of them leaves this module. It logs what it does, and nobody here listens.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use authferry_http::Silence;
+use reqwest::Client as Http;
+use rustify::{
+    Endpoint,
+    clients::reqwest::Client as RestClient,
+    enums::{RequestMethod, RequestType, ResponseType},
+    errors::ClientError as RestError,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio::time::sleep;
+use url::Url;
+use vaultrs::{
+    api::{
+        self, AuthInfo, EndpointMiddleware,
+        kv2::{
+            requests::{ReadSecretRequest, SetSecretRequest, SetSecretRequestOptions},
+            responses::SecretVersionMetadata,
+        },
+    },
+    auth,
+    client::{VaultClient, VaultClientSettings},
+    error::ClientError,
+    token,
+};
+
+use crate::settings::{Misfit, Settings};
+
+/// The servers of one cluster.
+pub(crate) struct Wire {
+    http: Http,
+    servers: Vec<Url>,
+    namespace: Option<String>,
+    /// The server that answered last.
+    current: AtomicUsize,
+}
+
+/// What a secret holds at present.
+pub(crate) struct Found {
+    pub(crate) at: Point,
+    /// `None` when this version was deleted or destroyed.
+    pub(crate) data: Option<Map<String, Value>>,
+}
+
+/// One version of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) number: u64,
+    pub(crate) created: String,
+}
+
+/// A token that was granted.
+pub(crate) struct Grant {
+    pub(crate) token: SecretString,
+    /// How long it lives; zero if it does not end.
+    pub(crate) lease: Duration,
+    pub(crate) renewable: bool,
+}
+
+/// What there is at the path of a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    KeyValue2,
+    KeyValue1,
+    Another,
+}
+
+/// Why there is nothing to show for a request.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing was answered.
+    Silent(Silence),
+    /// The server says no.
+    Answer(Answer),
+    /// It says something that makes no sense.
+    Unintelligible,
+}
+
+/// A no of the server's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// The server's words, fit to be shown.
+    pub(crate) texts: Vec<String>,
+    /// A version that is no longer there, which the server tells with a no.
+    pub(crate) gone: Option<Point>,
+}
+
+/// The pauses before what changes nothing is asked for again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+
+impl Wire {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, Misfit> {
+        let servers = settings.servers()?;
+        Ok(Self {
+            http: settings.net.client(&servers)?,
+            servers,
+            namespace: settings.namespace()?,
+            current: AtomicUsize::new(0),
+        })
+    }
+
+    /// Reads a secret. `None` if there never was one, or all of it was deleted.
+    pub(crate) async fn read(
+        &self,
+        token: &SecretString,
+        mount: &str,
+        path: &str,
+    ) -> Result<Option<Found>, Failure> {
+        let reply = self
+            .patiently(token, |client| async move {
+                let request = ReadSecretRequest {
+                    mount: mount.to_owned(),
+                    path: path.to_owned(),
+                    version: None,
+                };
+                api::exec_with_result(&client, request).await
+            })
+            .await;
+        match reply {
+            Ok(reply) => Ok(Some(Found {
+                at: reply.metadata.into(),
+                data: match reply.data {
+                    Value::Object(data) => Some(data),
+                    Value::Null => None,
+                    Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                        return Err(Failure::Unintelligible);
+                    }
+                },
+            })),
+            Err(Failure::Answer(Answer {
+                status: 404,
+                gone: Some(at),
+                ..
+            })) => Ok(Some(Found { at, data: None })),
+            Err(Failure::Answer(Answer {
+                status: 404, texts, ..
+            })) if texts.is_empty() => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Writes a secret if its version is still `number`, zero being none. Sent once.
+    pub(crate) async fn write(
+        &self,
+        token: &SecretString,
+        mount: &str,
+        path: &str,
+        data: Map<String, Value>,
+        number: u64,
+    ) -> Result<Point, Failure> {
+        // The library has no room for more, and no secret was ever written so often.
+        let cas = u32::try_from(number).map_err(|_| Failure::Unintelligible)?;
+        let data = Value::Object(data);
+        self.once(Some(token), |client| {
+            let data = data.clone();
+            async move {
+                let request = SetSecretRequest {
+                    mount: mount.to_owned(),
+                    path: path.to_owned(),
+                    data,
+                    options: Some(SetSecretRequestOptions { cas }),
+                };
+                api::exec_with_result(&client, request).await
+            }
+        })
+        .await
+        .map(Point::from)
+    }
+
+    /// Asks what there is at a mount.
+    pub(crate) async fn engine(
+        &self,
+        token: &SecretString,
+        mount: &str,
+    ) -> Result<Engine, Failure> {
+        let found = self
+            .patiently(token, |client| async move {
+                api::exec_with_result(&client, ReadMount(mount)).await
+            })
+            .await?;
+        let version = found.options.and_then(|options| options.version);
+        Ok(match (found.kind.as_str(), version.as_deref()) {
+            ("kv", Some("2")) => Engine::KeyValue2,
+            ("kv" | "generic", _) => Engine::KeyValue1,
+            (_, _) => Engine::Another,
+        })
+    }
+
+    /// Logs in with the job's own token.
+    pub(crate) async fn log_in_by_jwt(
+        &self,
+        mount: &str,
+        role: Option<&str>,
+        jwt: &SecretString,
+    ) -> Result<Grant, Failure> {
+        self.once(None, |client| async move {
+            auth::oidc::login(
+                &client,
+                mount,
+                jwt.expose_secret(),
+                role.map(ToOwned::to_owned),
+            )
+            .await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// Logs in with an AppRole.
+    pub(crate) async fn log_in_by_role(
+        &self,
+        mount: &str,
+        role_id: &SecretString,
+        secret_id: &SecretString,
+    ) -> Result<Grant, Failure> {
+        self.once(None, |client| async move {
+            let (role_id, secret_id) = (role_id.expose_secret(), secret_id.expose_secret());
+            auth::approle::login(&client, mount, role_id, secret_id).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// Makes a token live longer.
+    pub(crate) async fn renew(&self, token: &SecretString) -> Result<Grant, Failure> {
+        self.once(Some(token), |client| async move {
+            token::renew_self(&client, None).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// Ends a token.
+    pub(crate) async fn revoke(&self, token: &SecretString) -> Result<(), Failure> {
+        self.once(Some(token), |client| async move {
+            token::revoke_self(&client).await
+        })
+        .await
+    }
+
+    /// Returns if the server knows the token.
+    pub(crate) async fn look_up(&self, token: &SecretString) -> Result<(), Failure> {
+        self.patiently(token, |client| async move {
+            // What is in it is of no interest, and not the same everywhere.
+            api::exec_with_result(&client, LookUp)
+                .await
+                .map(|Any {}| ())
+        })
+        .await
+    }
+
+    /// Sends a request once: another server gets it only if this one was not reached.
+    async fn once<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        token: Option<&SecretString>,
+        call: impl Fn(VaultClient) -> F,
+    ) -> Result<T, Failure> {
+        let first = self.current.load(Ordering::Relaxed);
+        let mut unreached = Failure::Unintelligible;
+        for server in (0..self.servers.len()).map(|n| (first + n) % self.servers.len()) {
+            match call(self.client(server, token))
+                .await
+                .map_err(Failure::from)
+            {
+                Err(failure @ Failure::Silent(Silence::Unreached(_))) => unreached = failure,
+                reply => {
+                    self.current.store(server, Ordering::Relaxed);
+                    return reply;
+                }
+            }
+        }
+        Err(unreached)
+    }
+
+    /// Sends a request that changes nothing until a server can answer it.
+    async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        token: &SecretString,
+        call: impl Fn(VaultClient) -> F,
+    ) -> Result<T, Failure> {
+        let mut pauses = PAUSES.iter();
+        loop {
+            let mut failed = None;
+            for _ in &self.servers {
+                match self.once(Some(token), &call).await {
+                    Err(failure) if failure.is_transient() => {
+                        failed = Some(failure);
+                        self.current.fetch_add(1, Ordering::Relaxed);
+                    }
+                    reply => return reply,
+                }
+            }
+            let failed = failed.ok_or(Failure::Unintelligible)?;
+            let Some(pause) = pauses.next() else {
+                return Err(failed);
+            };
+            sleep(*pause).await;
+        }
+    }
+
+    fn client(&self, server: usize, token: Option<&SecretString>) -> VaultClient {
+        let server = &self.servers[server % self.servers.len()];
+        let token = token.map(|token| token.expose_secret().to_owned());
+        VaultClient {
+            http: RestClient::new(server.as_str(), self.http.clone()),
+            middle: EndpointMiddleware {
+                token: token.unwrap_or_default(),
+                version: "v1".to_owned(),
+                wrap: None,
+                namespace: self.namespace.clone(),
+            },
+            // All of it is in the two above.
+            settings: VaultClientSettings {
+                address: server.clone(),
+                ca_certs: Vec::new(),
+                identity: None,
+                timeout: None,
+                token: String::new(),
+                verify: true,
+                version: 1,
+                wrapping: false,
+                namespace: None,
+                proxy: None,
+            },
+        }
+    }
+}
+
+impl Failure {
+    /// Returns whether the same request may succeed a little later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Silent(silence) => match silence {
+                Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => true,
+                Silence::Elsewhere(_) | Silence::Unmade(_) => false,
+            },
+            Self::Answer(answer) => matches!(answer.status, 412 | 429 | 472 | 473 | 500..),
+            Self::Unintelligible => false,
+        }
+    }
+}
+
+impl From<SecretVersionMetadata> for Point {
+    fn from(metadata: SecretVersionMetadata) -> Self {
+        Self {
+            number: metadata.version,
+            created: metadata.created_time,
+        }
+    }
+}
+
+impl TryFrom<AuthInfo> for Grant {
+    type Error = Failure;
+
+    fn try_from(info: AuthInfo) -> Result<Self, Self::Error> {
+        if !is_token(&info.client_token) {
+            return Err(Failure::Unintelligible);
+        }
+        Ok(Self {
+            token: info.client_token.into(),
+            lease: Duration::from_secs(info.lease_duration),
+            renewable: info.renewable,
+        })
+    }
+}
+
+/// Returns whether a text can be a token. The library panics on one that no header can hold.
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::APIError { code, errors } => Self::Answer(Answer {
+                status: code,
+                texts: errors.iter().map(|text| presentable(text)).collect(),
+                gone: None,
+            }),
+            ClientError::RestClientError { source } => source.into(),
+            ClientError::JsonParseError { .. }
+            | ClientError::ResponseEmptyError
+            | ClientError::ResponseDataEmptyError
+            | ClientError::ResponseWrapError
+            | ClientError::WrapInvalidError => Self::Unintelligible,
+            ClientError::FileNotFoundError { .. }
+            | ClientError::FileReadError { .. }
+            | ClientError::FileWriteError { .. }
+            | ClientError::InvalidLoginMethodError
+            | ClientError::ParseCertificateError { .. }
+            | ClientError::RestClientBuildError { .. }
+            | ClientError::InvalidUpdateParameter => unmade(),
+        }
+    }
+}
+
+impl From<RestError> for Failure {
+    fn from(error: RestError) -> Self {
+        match error {
+            RestError::ServerResponseError { code, content } => Self::Answer(Answer {
+                status: code,
+                texts: Vec::new(),
+                gone: content.as_deref().and_then(gone),
+            }),
+            RestError::RequestError { source, .. } | RestError::ResponseError { source } => {
+                match source.downcast_ref::<reqwest::Error>() {
+                    Some(error) => Self::Silent(error.into()),
+                    None => Self::Silent(Silence::Broken("no reason given".to_owned())),
+                }
+            }
+            RestError::ResponseConversionError { .. } | RestError::ResponseParseError { .. } => {
+                Self::Unintelligible
+            }
+            RestError::DataParseError { .. }
+            | RestError::EndpointBuildError { .. }
+            | RestError::GenericError { .. }
+            | RestError::RequestBuildError { .. }
+            | RestError::ReqwestBuildError { .. }
+            | RestError::UrlBuildError { .. }
+            | RestError::UrlQueryParseError { .. }
+            | RestError::UrlParseError { .. } => unmade(),
+        }
+    }
+}
+
+fn unmade() -> Failure {
+    Failure::Silent(Silence::Unmade("the library does not take it".to_owned()))
+}
+
+/// Returns the version that a 404 tells of: it was deleted or destroyed.
+fn gone(content: &str) -> Option<Point> {
+    #[derive(Deserialize)]
+    struct Reply {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        metadata: SecretVersionMetadata,
+    }
+    let reply: Reply = serde_json::from_str(content).ok()?;
+    Some(reply.data.metadata.into())
+}
+
+/// Makes a server's text fit to be shown: one line of a length that nothing hides in.
+fn presentable(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let line: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(LONGEST)
+        .collect();
+    line
+}
+
+/// The library has no request for this one. Any token may ask that has a right in the mount.
+struct ReadMount<'a>(&'a str);
+
+#[derive(Deserialize)]
+struct Mount {
+    #[serde(rename = "type")]
+    kind: String,
+    options: Option<Options>,
+}
+
+#[derive(Deserialize)]
+struct Options {
+    version: Option<String>,
+}
+
+impl Endpoint for ReadMount<'_> {
+    type Response = Mount;
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        format!("sys/internal/ui/mounts/{}", self.0)
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::GET
+    }
+}
+
+/// The library's own wants fields that not every server has.
+struct LookUp;
+
+#[derive(Deserialize)]
+struct Any {}
+
+impl Endpoint for LookUp {
+    type Response = Any;
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        "auth/token/lookup-self".to_owned()
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::GET
+    }
+}
+
+#[cfg(test)]
+mod tests;

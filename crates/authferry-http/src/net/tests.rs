@@ -1,0 +1,159 @@
+use std::fs;
+
+use super::*;
+use crate::{
+    Silence,
+    canned::{Canned, answer, redirect},
+};
+
+fn url(text: &str) -> Url {
+    text.parse().expect(text)
+}
+
+async fn get(client: &Client, url: &Url) -> Result<u16, Silence> {
+    let reply = client.get(url.clone()).send().await;
+    reply
+        .map(|reply| reply.status().as_u16())
+        .map_err(|error| Silence::from(&error))
+}
+
+#[test]
+fn secrets_go_in_the_clear_to_this_host_alone() {
+    let net = Net::default();
+    for here in [
+        "http://127.0.0.1:8200",
+        "http://[::1]:1",
+        "http://localhost",
+    ] {
+        net.client(&[url(here)]).expect(here);
+    }
+    for (elsewhere, shown) in [
+        ("http://vault.example:8200/x", "http://vault.example:8200"),
+        ("http://user:made-up@vault.example", "http://vault.example"),
+        ("http://localhost.example", "http://localhost.example"),
+        ("ftp://127.0.0.1", "ftp://127.0.0.1"),
+    ] {
+        let error = net.client(&[url("http://127.0.0.1"), url(elsewhere)]);
+        let error = error.expect_err(elsewhere);
+        assert!(
+            matches!(&error, Unusable::Plain(of) if of == shown),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn roots_are_not_looked_for_without_tls() {
+    let net = Net {
+        roots: Roots {
+            file: Some("/no/such/file.pem".into()),
+            directory: None,
+        },
+        ..Net::default()
+    };
+    net.client(&[url("http://127.0.0.1")]).expect("no TLS");
+    let error = net.client(&[url("http://127.0.0.1"), url("https://127.0.0.1")]);
+    let error = error.expect_err("no such file");
+    assert!(error.to_string().contains("/no/such/file.pem"), "{error}");
+}
+
+#[test]
+fn a_file_without_a_certificate_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("ca.pem");
+    let with = |file: Option<&std::path::Path>, directory: Option<&std::path::Path>| Roots {
+        file: file.map(Into::into),
+        directory: directory.map(Into::into),
+    };
+    fs::write(&file, "made-up, but no certificate\n").expect("a file");
+    for roots in [with(Some(&file), None), with(None, Some(folder.path()))] {
+        let error = roots.load().expect_err("nothing in it");
+        assert!(matches!(error, Unusable::Empty(_)), "{error:?}");
+        assert!(error.to_string().ends_with(&roots.to_string()), "{error}");
+    }
+    let pem = "-----BEGIN CERTIFICATE-----\nbWFkZS11cA==\n-----END CERTIFICATE-----\n";
+    fs::write(&file, pem).expect("a file");
+    let error = with(Some(&file), None).load().expect_err("no certificate");
+    assert!(matches!(error, Unusable::Malformed(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_to_a_named_server_alone() {
+    let leader = Canned::new(vec![answer("200 OK", "")]).await;
+    let standby = Canned::new(vec![
+        redirect("307 Temporary Redirect", leader.url.as_str()),
+        redirect("307 Temporary Redirect", leader.url.as_str()),
+        redirect("302 Found", leader.url.as_str()),
+    ])
+    .await;
+    let net = Net::default();
+    let both = net
+        .client(&[standby.url.clone(), leader.url.clone()])
+        .expect("a client");
+    assert_eq!(get(&both, &standby.url).await.ok(), Some(200));
+
+    let one = net
+        .client(std::slice::from_ref(&standby.url))
+        .expect("a client");
+    let error = get(&one, &standby.url).await.expect_err("elsewhere");
+    assert!(!error.may_have_acted());
+    let shown = origin(&leader.url);
+    assert!(
+        matches!(&error, Silence::Elsewhere(of) if of.starts_with(&shown)),
+        "{error:?}"
+    );
+
+    // Another request than the one that was made.
+    assert_eq!(get(&both, &standby.url).await.ok(), Some(302));
+    assert_eq!(leader.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_points_at_itself_is_left() {
+    let first = Canned::new(vec![redirect("307 Temporary Redirect", "/there"); 9]).await;
+    let client = Net::default()
+        .client(std::slice::from_ref(&first.url))
+        .expect("a client");
+    assert_eq!(get(&client, &first.url).await.ok(), Some(307));
+    assert_eq!(first.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn what_left_is_told_from_what_did_not() {
+    let server = Canned::new(vec![String::new()]).await;
+    let client = Net::default()
+        .client(std::slice::from_ref(&server.url))
+        .expect("a client");
+    let broken = get(&client, &server.url)
+        .await
+        .expect_err("a broken connection");
+    assert!(broken.may_have_acted(), "{broken:?}");
+    let gone = url("http://127.0.0.1:1/made-up-path");
+    let unreached = get(&client, &gone).await.expect_err("nobody there");
+    assert!(matches!(unreached, Silence::Unreached(_)), "{unreached:?}");
+    assert!(!unreached.may_have_acted());
+    assert!(!unreached.to_string().contains("made-up"), "{unreached}");
+    let nobody = url("https://no-such-host.invalid/");
+    let client = Net::default()
+        .client(std::slice::from_ref(&nobody))
+        .expect("a client");
+    let unnamed = get(&client, &nobody).await.expect_err("no such name");
+    assert!(!unnamed.may_have_acted(), "{unnamed:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_may_have_been_acted_on() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let net = Net {
+        whole: Duration::from_millis(200),
+        ..Net::default()
+    };
+    let here = url(&format!("http://{address}"));
+    let client = net.client(std::slice::from_ref(&here)).expect("a client");
+    let late = get(&client, &here).await.expect_err("no answer");
+    assert!(matches!(late, Silence::Late), "{late:?}");
+    assert!(late.may_have_acted());
+}
