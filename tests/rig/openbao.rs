@@ -161,21 +161,29 @@ impl OpenBao {
         &self.program
     }
 
-    /// Puts a value into one field by `bao kv put`, which drops the other fields.
+    /// Puts a value into one field by `bao kv put`, which drops the other fields: over a
+    /// certain version alone, if one is given.
     ///
     /// # Panics
     ///
     /// If `bao` fails.
     #[track_caller]
-    pub fn put_by_hand(&self, mount: &str, path: &str, field: &str, value: &[u8]) {
+    pub fn put_by_hand(
+        &self,
+        mount: &str,
+        path: &str,
+        field: &str,
+        value: &[u8],
+        over: Option<u64>,
+    ) {
         let mut input = tempfile::tempfile().expect("a temporary file");
         input.write_all(value).expect("room");
         std::io::Seek::rewind(&mut input).expect("a file");
-        let mount = format!("-mount={mount}");
-        let put = finish(
-            self.bao(&["kv", "put", &mount, path, &format!("{field}=-")])
-                .stdin(input),
-        );
+        let mut put = self.bao(&["kv", "put", &format!("-mount={mount}")]);
+        put.args(over.map(|version| format!("-cas={version}")))
+            .args([path, &format!("{field}=-")])
+            .stdin(input);
+        let put = finish(&mut put);
         assert!(put.status.success(), "{put:?}");
     }
 
@@ -247,6 +255,8 @@ impl OpenBao {
             });
         }
         self.wait_for(node, "is ready", || health(&admin).is_some_and(is_ready));
+        // One that stands by has nobody to hand a request to until somebody leads.
+        let _leader = self.leader();
     }
 
     /// Returns which server leads.

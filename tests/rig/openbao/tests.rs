@@ -9,7 +9,7 @@ use crate::{Issuer, github_claims, gitlab_claims};
 fn a_value_put_by_hand_is_found_by_hand() {
     for server in [OpenBao::dev(), OpenBao::raft()] {
         assert_eq!(server.look_by_hand("secret", "ci/codex", "login"), None);
-        server.put_by_hand("secret", "ci/codex", "login", b"made-up\n");
+        server.put_by_hand("secret", "ci/codex", "login", b"made-up\n", None);
         let found = server.look_by_hand("secret", "ci/codex", "login");
         assert_eq!(found.as_deref(), Some(&b"made-up\n"[..]), "{server:?}");
         assert_eq!(server.look_by_hand("secret", "ci/codex", "other"), None);
