@@ -100,6 +100,7 @@ pub(crate) fn of_login(failure: Failure, mount: &str) -> Trouble {
         Rejection::Audience
     } else if says("does not match any").is_some()
         || says("is missing").is_some()
+        || says("not found in token").is_some()
         || says("invalid subject").is_some()
         || says("sub claim").is_some()
     {

@@ -48,6 +48,8 @@
 //! - A token in `~/.vault-token` can be read by whatever runs as the same user.
 
 mod address;
+#[cfg(test)]
+mod canned;
 mod classify;
 mod fields;
 mod session;

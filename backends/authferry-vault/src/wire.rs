@@ -459,13 +459,12 @@ fn gone(content: &str) -> Option<Point> {
 /// Makes a server's text fit to be shown: one line of a length that nothing hides in.
 fn presentable(text: &str) -> String {
     const LONGEST: usize = 300;
-    let line: String = text
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(LONGEST)
+    let words: Vec<_> = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
         .collect();
-    line
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    let line = words.collect::<Vec<_>>().join(" ");
+    line.chars().take(LONGEST).collect()
 }
 
 /// The library has no request for this one. Any token may ask that has a right in the mount.

@@ -1,1 +1,296 @@
+use std::error::Error;
 
+use authferry_core::{ErrorKind, Origin, WriteId};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::canned::{Canned, granted, no, version, written, yes};
+
+const ADDRESS: &str = "vault://secret/ci/codex";
+const READ: &str = "GET /v1/secret/data/ci/codex";
+const WRITE: &str = "POST /v1/secret/data/ci/codex";
+const ENGINE: &str = "GET /v1/sys/internal/ui/mounts/secret";
+const LOOK_UP: &str = "GET /v1/auth/token/lookup-self";
+const LOG_IN: &str = "POST /v1/auth/jwt/login";
+
+fn login() -> Secret {
+    Secret::new(b"{\"token\":\"made-up-new\"}".to_vec())
+}
+
+fn stamp() -> Stamp {
+    Stamp {
+        id: WriteId { trip: 1, number: 2 },
+        count: 3,
+        origin: Origin::Rotation,
+        writer: "a job".into(),
+    }
+}
+
+fn old() -> Value {
+    json!({"auth_json": "{\"token\":\"made-up-old\"}"})
+}
+
+fn base() -> Version {
+    Version::new("4@2026-11-23T15:17:04.268708289Z")
+}
+
+fn engine(version: &str) -> String {
+    yes(&json!({"type": "kv", "options": {"version": version}}))
+}
+
+fn by_jwt(server: &Canned) -> VaultStore {
+    let settings = Settings {
+        job_token: Some(authferry_http::JobToken::Variable {
+            name: "CI_TOKEN".into(),
+            value: Some("made.up.jwt".into()),
+        }),
+        ..Settings::default()
+    };
+    server.store_with("vault://secret/ci/codex?auth=jwt", settings)
+}
+
+async fn swap(store: &VaultStore, expected: Option<&Version>) -> Result<Version, CasError> {
+    store.compare_and_swap(expected, &login(), &stamp()).await
+}
+
+/// All that an error can be made to say.
+fn told(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut all = format!("{error:?}");
+    let mut below = error.source();
+    while let Some(error) = below {
+        text = format!("{text}: {error}");
+        all = format!("{all} {error:?}");
+        below = error.source();
+    }
+    assert!(!format!("{text} {all}").contains("made-up"), "{all}");
+    text
+}
+
+#[tokio::test]
+async fn a_swap_looks_and_writes() {
+    let server = Canned::new(vec![version(4, &old()), written(5)]).await;
+    let version = swap(&server.store(ADDRESS), Some(&base())).await;
+    assert_eq!(
+        version.expect("a swap").as_str(),
+        "5@2026-11-23T15:17:05.268708289Z"
+    );
+    assert_eq!(server.lines(), [READ, WRITE]);
+    assert_eq!(server.requests()[1].body["options"], json!({"cas": 4}));
+}
+
+#[tokio::test]
+async fn a_number_that_comes_again_is_another_version() {
+    let server = Canned::new(vec![version(4, &old())]).await;
+    let older = Version::new("4@2020-01-01T00:00:00Z");
+    let answer = swap(&server.store(ADDRESS), Some(&older)).await;
+    assert!(matches!(answer, Err(CasError::Conflict)), "{answer:?}");
+    assert_eq!(server.lines(), [READ]);
+}
+
+#[tokio::test]
+async fn somebody_faster_is_a_conflict() {
+    let faster = no(
+        400,
+        &["check-and-set parameter did not match the current version"],
+    );
+    let server = Canned::new(vec![version(4, &old()), faster]).await;
+    let answer = swap(&server.store(ADDRESS), Some(&base())).await;
+    assert!(matches!(answer, Err(CasError::Conflict)), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_the_write_is_ambiguous_and_to_the_look_is_not() {
+    let server = Canned::new(vec![version(4, &old()), String::new()]).await;
+    let answer = swap(&server.store(ADDRESS), Some(&base())).await;
+    let Err(CasError::Ambiguous(error)) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(told(&error).starts_with(
+        "cannot write vault://secret/ci/codex: the store is not available: the connection broke"
+    ));
+
+    let server = Canned::new(vec![String::new(), String::new(), String::new()]).await;
+    let answer = swap(&server.store(ADDRESS), Some(&base())).await;
+    assert!(matches!(answer, Err(CasError::Refused(_))), "{answer:?}");
+    assert_eq!(server.lines(), [READ, READ, READ]);
+}
+
+#[tokio::test]
+async fn a_write_that_landed_is_not_made_again() {
+    let server = Canned::new(vec![version(4, &old()), written(5)]).await;
+    let first = swap(&server.store(ADDRESS), Some(&base())).await;
+    let data = server.requests()[1].body["data"].clone();
+    let server = Canned::new(vec![version(5, &data)]).await;
+    let second = swap(&server.store(ADDRESS), Some(&base())).await;
+    assert_eq!(first.expect("a swap"), second.expect("the same"));
+    assert_eq!(server.lines(), [READ]);
+}
+
+#[tokio::test]
+async fn a_store_of_version_1_is_told_before_a_write() {
+    // A place that was never written to looks the same in both.
+    let server = Canned::new(vec![no(404, &[]), engine("1")]).await;
+    let answer = swap(&server.store(ADDRESS), None).await;
+    let Err(CasError::Refused(error)) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert!(told(&error).ends_with(
+        "secret is a key-value store of version 1, which cannot compare before it writes"
+    ));
+    assert_eq!(server.lines(), [READ, ENGINE]);
+    // One that was has an answer of its own.
+    let server = Canned::new(vec![yes(&json!({"auth_json": "made-up"})), engine("1")]).await;
+    let error = server.store(ADDRESS).read().await.expect_err("version 1");
+    assert!(told(&error).contains("version 1"));
+}
+
+#[tokio::test]
+async fn a_mount_is_asked_about_once() {
+    let nothing = || no(404, &[]);
+    let server = Canned::new(vec![
+        nothing(),
+        engine("2"),
+        nothing(),
+        nothing(),
+        written(1),
+    ])
+    .await;
+    let store = server.store(ADDRESS);
+    assert!(store.read().await.expect("an answer").is_none());
+    assert!(store.read().await.expect("an answer").is_none());
+    swap(&store, None).await.expect("a swap");
+    assert_eq!(server.lines(), [READ, ENGINE, READ, READ, WRITE]);
+    assert_eq!(server.requests()[4].body["options"], json!({"cas": 0}));
+}
+
+#[tokio::test]
+async fn who_may_not_ask_about_the_mount_goes_on() {
+    let server = Canned::new(vec![no(404, &[]), no(403, &["permission denied"])]).await;
+    let store = server.store(ADDRESS);
+    assert!(store.read().await.expect("an answer").is_none());
+    assert_eq!(server.lines(), [READ, ENGINE]);
+}
+
+#[tokio::test]
+async fn a_good_token_without_the_right_is_told_from_a_bad_one() {
+    let denied = || no(403, &["permission denied"]);
+    let good = yes(&json!({"policies": ["default"]}));
+    for (answers, kind, wanted) in [
+        (
+            vec![denied(), good],
+            ErrorKind::PermissionDenied,
+            [READ, LOOK_UP].as_slice(),
+        ),
+        (
+            vec![denied(), denied()],
+            ErrorKind::Unauthenticated,
+            &[READ, LOOK_UP],
+        ),
+        // HashiCorp's tells by itself.
+        (
+            vec![no(403, &["permission denied", "invalid token"])],
+            ErrorKind::Unauthenticated,
+            &[READ],
+        ),
+    ] {
+        let server = Canned::new(answers).await;
+        let error = server.store(ADDRESS).read().await.expect_err("denied");
+        assert_eq!(error.kind, kind, "{}", told(&error));
+        assert_eq!(server.lines(), wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_ours_that_was_ended_is_replaced() {
+    let denied = || no(403, &["permission denied"]);
+    let server = Canned::new(vec![
+        granted("made-up-1", 60),
+        denied(),
+        denied(),
+        granted("made-up-2", 60),
+        version(4, &old()),
+        denied(),
+        denied(),
+        granted("made-up-3", 60),
+        written(5),
+    ])
+    .await;
+    swap(&by_jwt(&server), Some(&base())).await.expect("a swap");
+    assert_eq!(
+        server.lines(),
+        [
+            LOG_IN, READ, LOOK_UP, LOG_IN, READ, WRITE, LOOK_UP, LOG_IN, WRITE
+        ]
+    );
+    let last = server.requests().pop().expect("a write");
+    assert_eq!(last.header("X-Vault-Token"), Some("made-up-3"));
+}
+
+#[tokio::test]
+async fn a_server_that_denies_every_token_is_left() {
+    let denied = || no(403, &["permission denied", "invalid token"]);
+    let server = Canned::new(vec![
+        granted("made-up-1", 60),
+        denied(),
+        granted("made-up-2", 60),
+        denied(),
+    ])
+    .await;
+    let error = by_jwt(&server).read().await.expect_err("denied");
+    assert_eq!(error.kind, ErrorKind::Unauthenticated);
+    assert_eq!(server.lines(), [LOG_IN, READ, LOG_IN, READ]);
+}
+
+#[tokio::test]
+async fn what_is_too_long_or_no_text_asks_nobody_to_write() {
+    let server = Canned::new(vec![version(4, &old())]).await;
+    let store = server.store(ADDRESS);
+    let long = Secret::new(vec![b'x'; MAX_LEN + 1]);
+    let answer = store.compare_and_swap(Some(&base()), &long, &stamp()).await;
+    let too_large = |error: &StoreError| error.kind == ErrorKind::TooLarge;
+    assert!(
+        matches!(&answer, Err(CasError::Refused(error)) if too_large(error)),
+        "{answer:?}"
+    );
+    assert!(server.requests().is_empty());
+    let bytes = Secret::new(vec![b'{', 0xff]);
+    let answer = store
+        .compare_and_swap(Some(&base()), &bytes, &stamp())
+        .await;
+    assert!(matches!(answer, Err(CasError::Refused(_))), "{answer:?}");
+    assert_eq!(server.lines(), [READ]);
+}
+
+#[tokio::test]
+async fn nothing_that_is_printed_holds_a_secret() {
+    let server = Canned::new(vec![version(4, &old())]).await;
+    let store = server.store(ADDRESS);
+    let stored = store.read().await.expect("a login");
+    let text = format!("{store} {store:?} {:?} {stored:?}", store.claims);
+    assert!(text.starts_with("vault://secret/ci/codex VaultStore(vault://secret/ci/codex)"));
+    assert!(!text.contains("made-up"), "{text}");
+}
+
+#[test]
+fn what_it_promises_is_this() {
+    let settings = Settings {
+        servers: Some("https://vault.example".into()),
+        net: authferry_http::Net::default(),
+        ..Settings::default()
+    };
+    let address = || ADDRESS.parse().expect("an address");
+    let store = open(address(), settings).expect("a store");
+    let promised = Guarantees {
+        swap: Swap::Atomic,
+        stamps: true,
+        reads: Reads::Eventual,
+        history: true,
+        max_len: 524_288,
+    };
+    assert_eq!(store.guarantees(), promised);
+    let nowhere = open(address(), Settings::default());
+    assert!(matches!(nowhere, Err(Misfit::NoServer)));
+}
