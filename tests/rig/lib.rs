@@ -16,6 +16,10 @@
 //!
 //! Each request is an [`Event`], recorded before the reply goes out.
 //!
+//! A store on the network is a real server as well, alone on loopback ports and gone with
+//! the test: `OpenBao`. An `Issuer` vouches for a job as its CI system would. Neither is
+//! there without its feature, so that the demo has less to build.
+//!
 //! ```no_run
 //! use rig::{Codex, Login, Runner, Stub, What, finish};
 //!
@@ -32,11 +36,27 @@
 //! ```
 
 mod codex;
+#[cfg(feature = "issuer")]
+mod issuer;
+#[cfg(feature = "vault")]
+mod kept;
 mod login;
+#[cfg(feature = "vault")]
+mod openbao;
+#[cfg(feature = "vault")]
+mod pki;
 mod runner;
 mod stub;
+#[cfg(feature = "vault")]
+mod wire;
 
 pub use codex::{Codex, V0_145, V0_166, V0_169};
+#[cfg(feature = "issuer")]
+pub use issuer::{Issuer, github_claims, gitlab_claims};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
+#[cfg(feature = "vault")]
+pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
 pub use runner::{EXEC, Runner, finish};
 pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
+#[cfg(feature = "vault")]
+pub use wire::{Fate, Way, Wire};

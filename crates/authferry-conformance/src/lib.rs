@@ -42,7 +42,34 @@ pub use memory::MemoryStore;
 /// Panics if the system gives no threads to run on.
 #[must_use]
 pub fn main(fixture: impl Fixture + 'static) -> ExitCode {
-    let fixture: Arc<dyn Fixture> = Arc::new(fixture);
+    run(
+        cases().map(|case| (case.name().to_owned(), case, 0)),
+        vec![Arc::new(fixture)],
+    )
+}
+
+/// Does so on each of several fixtures, whose names come first in the names of the tests.
+///
+/// # Panics
+///
+/// Panics if the system gives no threads to run on.
+#[must_use]
+pub fn main_of(fixtures: Vec<(&str, Box<dyn Fixture>)>) -> ExitCode {
+    let (names, fixtures): (Vec<_>, Vec<_>) = fixtures
+        .into_iter()
+        .map(|(name, fixture)| (name, Arc::from(fixture)))
+        .unzip();
+    let tests = names.iter().enumerate().flat_map(|(number, name)| {
+        cases().map(move |case| (format!("{name}::{}", case.name()), case, number))
+    });
+    run(tests, fixtures)
+}
+
+/// Runs cases under a name each, each on the fixture of a number.
+fn run(
+    tests: impl Iterator<Item = (String, Case, usize)>,
+    fixtures: Vec<Arc<dyn Fixture>>,
+) -> ExitCode {
     let runtime = Arc::new(
         runtime::Builder::new_multi_thread()
             // As many as race, however few processors there are.
@@ -51,10 +78,10 @@ pub fn main(fixture: impl Fixture + 'static) -> ExitCode {
             .build()
             .expect("no threads for the runtime"),
     );
-    let trials = cases()
-        .map(|case| {
-            let (fixture, runtime) = (Arc::clone(&fixture), Arc::clone(&runtime));
-            Trial::test(case.name(), move || {
+    let trials = tests
+        .map(|(name, case, number)| {
+            let (fixture, runtime) = (Arc::clone(&fixtures[number]), Arc::clone(&runtime));
+            Trial::test(name, move || {
                 runtime.block_on(case.run(fixture)).map_err(Failed::from)
             })
         })

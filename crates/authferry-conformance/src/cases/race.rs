@@ -17,7 +17,7 @@ use crate::{
     place::{Place, login, secret},
 };
 
-const ROUNDS: u64 = 50;
+const ROUNDS: u64 = 60;
 
 /// How many writes and reads must fall into each other.
 const OVERLAP: usize = 30;

@@ -1,0 +1,21 @@
+# What a job may do: with the login of `vault://secret/ci/codex`, and with nothing else.
+
+# Read the login, and swap the next one in. It cannot create the first one.
+path "secret/data/ci/codex" {
+  capabilities = ["read", "update"]
+}
+
+# The claim beside it, which the first job to want one creates.
+path "secret/data/ci/codex-claim" {
+  capabilities = ["create", "read", "update"]
+}
+
+# Keep the job's token while the job lasts.
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+
+# End it with the job.
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}

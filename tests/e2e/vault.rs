@@ -1,0 +1,5 @@
+//! The main job with a real server as the store.
+
+mod round_trip;
+mod site;
+mod trouble;

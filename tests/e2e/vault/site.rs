@@ -1,0 +1,305 @@
+//! A server that lets jobs in, and jobs that come and go.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use rig::{
+    Admin, Codex, EXEC, Issuer, Login, OpenBao, Runner, Stub, finish, github_claims, gitlab_claims,
+};
+use serde_json::{Value, json};
+
+use crate::ferry::{AUTHFERRY, assert_code, wait_until};
+
+/// For whom the jobs' tokens are, as the roles in `deploy` have it.
+pub(crate) const AUDIENCE: &str = "https://vault.example.com";
+
+/// The repository or project that the roles in `deploy` let in.
+pub(crate) const PROJECT: &str = "acme/app";
+
+/// Where the login is, in a mount of its own.
+pub(crate) const PATH: &str = "ci/codex";
+
+/// How a job shows who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// By a token that it fetches from the platform.
+    GitHub,
+    /// By a token that the platform has put into a variable.
+    GitLab,
+}
+
+/// A server, with a mount for one test; the provider's stub, and a Codex to run.
+pub(crate) struct Site {
+    pub(crate) stub: Stub,
+    pub(crate) codex: Codex,
+    pub(crate) issuer: Issuer,
+    pub(crate) server: Arc<OpenBao>,
+    /// The mount of the key-value engine, and part of every other name on the server.
+    pub(crate) mount: String,
+}
+
+impl Site {
+    /// Sets up a place for `login` on the one server that most tests share, and signs the
+    /// login in.
+    pub(crate) fn new(version: &str, login: &Login) -> Self {
+        static SHARED: LazyLock<Arc<OpenBao>> = LazyLock::new(|| Arc::new(OpenBao::raft()));
+        Self::on(Arc::clone(&SHARED), version, login)
+    }
+
+    /// Sets up a place on a server of the test's own.
+    pub(crate) fn on(server: Arc<OpenBao>, version: &str, login: &Login) -> Self {
+        static SITES: AtomicU32 = AtomicU32::new(0);
+        let number = SITES.fetch_add(1, Ordering::Relaxed);
+        let site = Self {
+            stub: Stub::start(login),
+            codex: Codex::install(version).expect("Codex from npm"),
+            issuer: Issuer::start(),
+            server,
+            mount: format!("kv-{number}"),
+        };
+        let admin = site.admin();
+        admin.mount_kv(&site.mount, 2);
+        for role in ["runner", "seeder"] {
+            admin.policy(&site.named(role), &site.policy(role));
+        }
+        for identity in [Identity::GitHub, Identity::GitLab] {
+            admin.trust(&site.auth_mount(identity), &site.issuer);
+            site.let_in(identity, |_| {});
+        }
+        site
+    }
+
+    /// Whoever runs the server.
+    pub(crate) fn admin(&self) -> Admin {
+        self.server.admin()
+    }
+
+    /// A name on the server that is this test's alone.
+    pub(crate) fn named(&self, name: &str) -> String {
+        format!("{name}-{}", self.mount)
+    }
+
+    /// A policy of `deploy`, for this test's mount.
+    pub(crate) fn policy(&self, role: &str) -> String {
+        deployed(&format!("{role}.hcl")).replace("secret/data/", &format!("{}/data/", self.mount))
+    }
+
+    /// Lets jobs in as runners, by the role of `deploy` with a change.
+    pub(crate) fn let_in(&self, identity: Identity, change: impl FnOnce(&mut Value)) {
+        let file = match identity {
+            Identity::GitHub => "github-role.json",
+            Identity::GitLab => "gitlab-role.json",
+        };
+        let mut role: Value = serde_json::from_str(&deployed(file)).expect("JSON");
+        role["token_policies"] = json!([self.named("runner")]);
+        change(&mut role);
+        let path = format!("auth/{}/role/codex-runner", self.auth_mount(identity));
+        self.admin().write(&path, &role);
+    }
+
+    /// The claims of a job that is let in.
+    pub(crate) fn claims(identity: Identity) -> Value {
+        match identity {
+            Identity::GitHub => github_claims(PROJECT),
+            Identity::GitLab => gitlab_claims(PROJECT),
+        }
+    }
+
+    pub(crate) fn auth_mount(&self, identity: Identity) -> String {
+        match identity {
+            Identity::GitHub => self.named("github"),
+            Identity::GitLab => self.named("gitlab"),
+        }
+    }
+
+    /// The login's address, as a job with this identity has it.
+    pub(crate) fn address(&self, identity: Identity) -> String {
+        let [place, mount] = [self.place(), self.auth_mount(identity)];
+        let login = format!("{place}?auth=jwt&auth_mount={mount}&role=codex-runner");
+        match identity {
+            Identity::GitHub => format!("{login}&audience={AUDIENCE}"),
+            Identity::GitLab => format!("{login}&id_token=VAULT_ID_TOKEN"),
+        }
+    }
+
+    /// The login's address, without a word on how to log in.
+    pub(crate) fn place(&self) -> String {
+        format!("vault://{}/{PATH}", self.mount)
+    }
+
+    /// A fresh machine without a login.
+    pub(crate) fn runner(&self) -> Runner {
+        Runner::new(&self.stub, &self.codex).expect("room for a runner")
+    }
+
+    /// `authferry` on a runner, which knows where the server is and nothing else.
+    pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
+        let mut command = runner.command(AUTHFERRY);
+        command
+            .env("AUTHFERRY_STORE", store)
+            .env("VAULT_ADDR", self.server.addresses().join(","))
+            .envs(self.server.authority().map(|file| ("VAULT_CACERT", file)))
+            .args(arguments);
+        command
+    }
+
+    /// `authferry` in a job, with the job's identity for a login and nothing else.
+    pub(crate) fn in_job(
+        &self,
+        runner: &Runner,
+        identity: Identity,
+        arguments: &[&str],
+    ) -> Command {
+        let mut command = self.authferry(runner, &self.address(identity), arguments);
+        self.identify(&mut command, identity, Self::claims(identity));
+        command
+    }
+
+    /// Gives a job the identity that its platform has for it.
+    pub(crate) fn identify(&self, command: &mut Command, identity: Identity, mut claims: Value) {
+        match identity {
+            Identity::GitHub => command.envs(self.issuer.let_fetch(claims)),
+            Identity::GitLab => {
+                if claims["aud"].is_null() {
+                    claims["aud"] = json!(AUDIENCE);
+                }
+                command.env("VAULT_ID_TOKEN", self.issuer.sign(claims))
+            }
+        };
+    }
+
+    /// `authferry run -- codex exec …` in a job.
+    pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
+        let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
+        command.args(EXEC);
+        command
+    }
+
+    /// Seeds a login, as a person with the seeder's rights.
+    pub(crate) fn seed(&self, login: &Login, more: &[&str]) -> Output {
+        let runner = self.runner();
+        let file = runner.work().join("to-be-seeded.json");
+        fs::write(&file, login.auth_json()).expect("room");
+        let mut seed = self.authferry(&runner, &self.place(), &["seed"]);
+        seed.arg(&file)
+            .args(more)
+            .env("VAULT_TOKEN", self.token("seeder"));
+        finish(&mut seed)
+    }
+
+    /// Seeds a login where there is none.
+    #[track_caller]
+    pub(crate) fn seeded(self, login: &Login) -> Self {
+        assert_code(&self.seed(login, &[]), 0);
+        self
+    }
+
+    /// A token with one policy of `deploy`.
+    pub(crate) fn token(&self, role: &str) -> String {
+        self.admin().token(&json!({
+            "policies": [self.named(role)],
+            "no_default_policy": true,
+            "ttl": "10m",
+        }))
+    }
+
+    /// What `bao kv get` prints.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        let stored = self.server.look_by_hand(&self.mount, PATH, "auth_json");
+        stored.expect("a value in the store")
+    }
+
+    /// What a version of the value was.
+    pub(crate) fn version(&self, number: u64) -> Option<String> {
+        let path = format!("{}/data/{PATH}?version={number}", self.mount);
+        let value = self.admin().read(&path)?["data"]["data"]["auth_json"].clone();
+        value.as_str().map(str::to_owned)
+    }
+
+    /// How many versions were ever written.
+    pub(crate) fn versions(&self) -> u64 {
+        written(&self.admin(), &self.mount)
+    }
+
+    /// Whether the store holds the one generation with which the login goes on.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stub.is_live(&self.stored())
+    }
+
+    /// How many tokens are there that jobs with this identity have got.
+    pub(crate) fn tokens(&self, identity: Identity) -> usize {
+        let path = format!("auth/{}/login", self.auth_mount(identity));
+        self.admin().tokens_from(&path)
+    }
+
+    /// Waits until the store holds the live generation.
+    #[track_caller]
+    pub(crate) fn wait_until_live(&self) {
+        wait_until("the live generation is in the store", || self.is_live());
+    }
+}
+
+/// How many versions were ever written of the login in a mount.
+pub(crate) fn written(admin: &Admin, mount: &str) -> u64 {
+    let metadata = admin.read(&format!("{mount}/metadata/{PATH}"));
+    metadata.map_or(0, |it| {
+        it["data"]["current_version"].as_u64().unwrap_or_default()
+    })
+}
+
+/// A file of `deploy`, as it is shipped.
+pub(crate) fn deployed(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/vault");
+    fs::read_to_string(folder.join(name)).expect("a file that is shipped")
+}
+
+/// Everything that a runner has on disk, with the paths.
+pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.is_file() {
+            let bytes = fs::read(&path).expect("a file");
+            found.push((path.display().to_string(), bytes));
+        }
+    }
+    found
+}
+
+/// Fails if a text shows a token of the server's, or one of the issuer's.
+#[track_caller]
+pub(crate) fn assert_no_token(site: &Site, what: &str, text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    assert_eq!(server_token(&text), None, "in {what}");
+    for token in site.issuer.fetched() {
+        let (_, signature) = token.rsplit_once('.').expect("three parts");
+        assert!(
+            !text.contains(signature),
+            "a token of the job in {what}: {text}"
+        );
+    }
+}
+
+/// Finds what can be a token of the server's: `s.` and some 24 letters and digits, or
+/// `hvs.` and more.
+pub(crate) fn server_token(text: &str) -> Option<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.')
+        .find(|word| {
+            let rest = word
+                .strip_prefix("hvs.")
+                .or_else(|| word.strip_prefix("s."));
+            rest.is_some_and(|rest| rest.len() >= 20 && !rest.contains('.'))
+        })
+}

@@ -1,0 +1,14 @@
+//! Every store on the network passes the suite on the real server, too.
+
+mod refusals;
+mod vault;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    authferry_conformance::main_of(vec![
+        ("openbao_dev", Box::new(vault::Places::on_dev())),
+        ("openbao_raft", Box::new(vault::Places::on_raft())),
+        ("openbao_raft_strict", Box::new(vault::Places::on_strict())),
+    ])
+}

