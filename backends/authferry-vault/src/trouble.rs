@@ -3,6 +3,8 @@
 use authferry_core::ErrorKind;
 use authferry_http::{NoJobToken, Silence};
 
+use crate::wire::is_not_ready;
+
 /// The concrete reason below a [`StoreError`](authferry_core::StoreError).
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
@@ -151,6 +153,7 @@ impl Trouble {
             Self::NotText(_) | Self::NotUtf8 | Self::Unintelligible => ErrorKind::Malformed,
             Self::TooLong { .. } => ErrorKind::TooLarge,
             Self::Answer { status, texts } => match status {
+                400 if texts.iter().any(|text| is_not_ready(text)) => ErrorKind::Unavailable,
                 413 => ErrorKind::TooLarge,
                 429 => ErrorKind::Throttled,
                 500.. if texts.iter().any(|text| is_too_large(text)) => ErrorKind::TooLarge,
