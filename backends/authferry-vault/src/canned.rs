@@ -1,16 +1,20 @@
 //! A server that gives the answers it was told to, and keeps what it was sent. It stands in
 //! where the real one cannot be made to answer like that.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
+    time::timeout,
 };
 
 use crate::{Settings, VaultStore, open};
+
+/// How long a test waits before it calls what it waits for lost.
+const SOON: Duration = Duration::from_secs(30);
 
 /// The server: one connection for each answer. It ends with the test's runtime.
 pub(crate) struct Canned {
@@ -87,7 +91,8 @@ impl Canned {
     /// Waits until there were so many requests.
     pub(crate) async fn seen(&self, count: usize) {
         let mut requests = self.requests.clone();
-        let seen = requests.wait_for(|requests| requests.len() >= count).await;
+        let seen = requests.wait_for(|requests| requests.len() >= count);
+        let seen = timeout(SOON, seen).await.expect("nobody asks any more");
         drop(seen.expect("the server has more answers"));
     }
 }

@@ -132,10 +132,12 @@ impl Trouble {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Silent(silence) => match silence {
-                Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => {
-                    ErrorKind::Unavailable
-                }
-                Silence::Elsewhere(_) | Silence::Unmade(_) => ErrorKind::Unexpected,
+                // Who is pointed to may be a leader that died, until there is another one.
+                Silence::Unreached(_)
+                | Silence::Elsewhere(_)
+                | Silence::Late
+                | Silence::Broken(_) => ErrorKind::Unavailable,
+                Silence::Unmade(_) => ErrorKind::Unexpected,
             },
             Self::Sealed => ErrorKind::Unavailable,
             Self::NoJobToken(error) if error.is_transient() => ErrorKind::Unavailable,

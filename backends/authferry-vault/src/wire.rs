@@ -298,6 +298,11 @@ impl Wire {
             let mut failed = None;
             for _ in &self.servers {
                 match self.once(Some(token), &call).await {
+                    // Every server was tried already.
+                    Err(failure @ Failure::Silent(Silence::Unreached(_))) => {
+                        failed = Some(failure);
+                        break;
+                    }
                     Err(failure) if failure.is_transient() => {
                         failed = Some(failure);
                         self.current.fetch_add(1, Ordering::Relaxed);
@@ -346,8 +351,12 @@ impl Failure {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Silent(silence) => match silence {
-                Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => true,
-                Silence::Elsewhere(_) | Silence::Unmade(_) => false,
+                // A standby points to the leader that died, until there is another one.
+                Silence::Unreached(_)
+                | Silence::Elsewhere(_)
+                | Silence::Late
+                | Silence::Broken(_) => true,
+                Silence::Unmade(_) => false,
             },
             Self::Answer(answer) => {
                 matches!(answer.status, 412 | 429 | 472 | 473 | 500..)

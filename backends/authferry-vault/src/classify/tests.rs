@@ -126,7 +126,7 @@ fn every_answer_to_a_write_says_what_is_known() {
         ),
         (
             Failure::Silent(Silence::Elsewhere("https://x.example".into())),
-            Left::Nothing(ErrorKind::Unexpected),
+            Left::Nothing(ErrorKind::Unavailable),
         ),
         (
             Failure::Silent(Silence::Unmade("?".into())),

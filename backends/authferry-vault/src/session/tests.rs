@@ -13,6 +13,11 @@ fn session(server: &Canned, address: &str, settings: Settings) -> Arc<Session> {
     Arc::new(Session::new(wire, &address, settings))
 }
 
+/// A server that would answer, and is not to be asked.
+async fn ready() -> Arc<Canned> {
+    Canned::new(vec![answer(204, &json!(null))]).await
+}
+
 fn by_jwt(server: &Canned) -> Arc<Session> {
     let settings = Settings {
         job_token: Some(JobToken::Variable {
@@ -53,14 +58,14 @@ async fn one_login_serves_all() {
 
 #[tokio::test]
 async fn nobody_logs_in_who_needs_no_token() {
-    let server = Canned::new(vec![]).await;
+    let server = ready().await;
     by_jwt(&server).close().await;
     assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
 async fn a_token_of_somebody_else_is_not_ended() {
-    let server = Canned::new(vec![]).await;
+    let server = ready().await;
     let session = session(
         &server,
         "vault://secret/a",
@@ -114,7 +119,7 @@ async fn a_file_serves_for_want_of_a_token() {
 
 #[tokio::test]
 async fn each_half_of_an_approle_is_needed() {
-    let server = Canned::new(vec![]).await;
+    let server = ready().await;
     for (role_id, secret_id, wanted) in [
         (None, Some("made-up"), "there is no role ID to log in with"),
         (

@@ -297,6 +297,14 @@ async fn a_standby_may_point_to_a_named_server_alone() {
 }
 
 #[tokio::test]
+async fn a_read_waits_for_the_leader_that_takes_over() {
+    let old = redirect("http://127.0.0.1:1/v1/secret/data/ci/codex");
+    let standby = Canned::new(vec![old, version(5, &json!({}))]).await;
+    let found = read(&wire(&[&standby])).await;
+    assert_eq!(found.expect("an answer").expect("a version").at.number, 5);
+}
+
+#[tokio::test]
 async fn a_count_beyond_the_librarys_is_not_cut_off() {
     let server = Canned::new(vec![written(1)]).await;
     let number = u64::from(u32::MAX) + 1;

@@ -28,7 +28,8 @@ pub(super) fn for_store(error: &(dyn Error + 'static)) -> Option<String> {
         Trouble::Silent(silence) => return for_silence(silence),
         Trouble::Sealed => "unseal it, or give it longer with `--patience TIME`".to_owned(),
         Trouble::Forbidden(path) => format!(
-            "its policy has to say: path \"{path}\" {{ capabilities = [\"read\", \"create\", \"update\"] }}"
+            "its policy has to say: path \"{path}\" {{ capabilities = [\"read\", \"create\", \"update\"] }}; \
+             and the mount has to be there, for a missing one looks the same"
         ),
         Trouble::BadToken => {
             "take a new token, or let the job log in by itself with `auth=jwt` in the address"
