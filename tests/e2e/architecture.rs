@@ -17,13 +17,17 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("authferry-runner", &["authferry-codex", "authferry-core"]),
     ("authferry-conformance", &["authferry-core"]),
     ("authferry-file", &["authferry-core"]),
+    ("authferry-http", &[]),
+    ("authferry-vault", &["authferry-core", "authferry-http"]),
     (
         "authferry",
         &[
             "authferry-codex",
             "authferry-core",
             "authferry-file",
+            "authferry-http",
             "authferry-runner",
+            "authferry-vault",
         ],
     ),
     ("authferry-tests", &["authferry"]),
@@ -89,6 +93,8 @@ fn no_secret_is_exposed_but_where_bytes_are_moved() {
     let movers = [
         "backends/authferry-file/src/meta.rs",
         "backends/authferry-file/src/place.rs",
+        "backends/authferry-vault/src/fields.rs",
+        "backends/authferry-vault/src/store.rs",
         "crates/authferry-codex/src/auth_file.rs",
         "crates/authferry-codex/src/home.rs",
         "crates/authferry-codex/src/settle.rs",

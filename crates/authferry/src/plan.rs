@@ -191,7 +191,13 @@ fn no_store(address: &str, error: &NoStore) -> Box<Ending> {
                 stores::schemes()
             ))
         }
-        NoStore::BadAddress(error) => Ending::refused(exit::FAILED, error).because(&**error),
+        NoStore::BadAddress(error) => {
+            let ending = Ending::refused(exit::FAILED, error).because(&**error);
+            match telling::for_opening(error) {
+                Some(hint) => ending.hint(hint),
+                None => ending,
+            }
+        }
     };
     ending.into()
 }

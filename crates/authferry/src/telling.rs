@@ -19,6 +19,8 @@ use crate::exit;
 mod hints;
 mod unsaved;
 
+pub(crate) use hints::for_opening;
+
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
 pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> Ending {
     let ending = match &report.outcome {

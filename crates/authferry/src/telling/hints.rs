@@ -1,9 +1,23 @@
 //! The next step that works, for each way in which a home or a store can be refused.
 
+#[cfg(feature = "vault")]
+mod vault;
+
 use std::path::Path;
 
 use authferry_codex::Unfit;
-use authferry_core::{ErrorKind, StoreError};
+use authferry_core::{BoxError, ErrorKind, StoreError};
+
+/// For a store that cannot even be opened.
+pub(crate) fn for_opening(error: &BoxError) -> Option<String> {
+    #[cfg(feature = "vault")]
+    if let Some(hint) = vault::for_opening(&**error) {
+        return Some(hint);
+    }
+    // Without the stores of the network nobody asks.
+    let _: &BoxError = error;
+    None
+}
 
 pub(super) fn for_home(unfit: &Unfit) -> Option<String> {
     let hint = match unfit {
@@ -50,6 +64,14 @@ pub(super) fn for_home(unfit: &Unfit) -> Option<String> {
 }
 
 pub(super) fn for_store(error: &StoreError) -> Option<String> {
+    #[cfg(feature = "vault")]
+    if let Some(hint) = error
+        .source
+        .as_deref()
+        .and_then(|below| vault::for_store(below))
+    {
+        return Some(hint);
+    }
     let a_file = error.store.strip_prefix("file://");
     let hint = match (error.kind, a_file) {
         (ErrorKind::NotFound, Some(login)) => {
