@@ -3,6 +3,8 @@
 use authferry_core::ErrorKind;
 use authferry_http::{NoJobToken, Silence};
 
+use crate::wire::is_not_ready;
+
 /// The concrete reason below a [`StoreError`](authferry_core::StoreError).
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
@@ -151,7 +153,7 @@ impl Trouble {
             Self::NotText(_) | Self::NotUtf8 | Self::Unintelligible => ErrorKind::Malformed,
             Self::TooLong { .. } => ErrorKind::TooLarge,
             Self::Answer { status, texts } => match status {
-                400 if texts.iter().any(|text| is_upgrading(text)) => ErrorKind::Unavailable,
+                400 if texts.iter().any(|text| is_not_ready(text)) => ErrorKind::Unavailable,
                 413 => ErrorKind::TooLarge,
                 429 => ErrorKind::Throttled,
                 500.. if texts.iter().any(|text| is_too_large(text)) => ErrorKind::TooLarge,
@@ -167,12 +169,6 @@ impl Trouble {
 /// its own.
 pub(crate) fn is_too_large(text: &str) -> bool {
     text.contains("exceeds allowed length") || text.contains("value being too large")
-}
-
-/// Returns whether a server is not ready yet with its key-value stores: one that has just
-/// begun to lead, or one that is behind it.
-fn is_upgrading(text: &str) -> bool {
-    text.contains("from non-versioned to versioned data")
 }
 
 fn said(texts: &[String]) -> String {

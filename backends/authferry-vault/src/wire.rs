@@ -349,10 +349,18 @@ impl Failure {
                 Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => true,
                 Silence::Elsewhere(_) | Silence::Unmade(_) => false,
             },
-            Self::Answer(answer) => matches!(answer.status, 412 | 429 | 472 | 473 | 500..),
+            Self::Answer(answer) => {
+                matches!(answer.status, 412 | 429 | 472 | 473 | 500..)
+                    || answer.texts.iter().any(|text| is_not_ready(text))
+            }
             Self::Unintelligible => false,
         }
     }
+}
+
+/// Returns whether a store says that it was just mounted.
+pub(crate) fn is_not_ready(text: &str) -> bool {
+    text.contains("Upgrading from non-versioned to versioned data")
 }
 
 impl From<SecretVersionMetadata> for Point {

@@ -121,10 +121,11 @@ impl JobToken {
                 }
             }
             Self::Variable { name, value } => {
-                let value = value
-                    .as_ref()
-                    .ok_or_else(|| NoJobToken::Unset(name.clone()))?;
-                checked(value.expose_secret(), name)
+                let value = value.as_ref().map(ExposeSecret::expose_secret);
+                match value.filter(|value| !value.trim().is_empty()) {
+                    Some(value) => checked(value, name),
+                    None => Err(NoJobToken::Unset(name.clone())),
+                }
             }
             Self::File(path) => {
                 let shown = path.display().to_string();
@@ -192,9 +193,6 @@ async fn ask(
 /// Takes what looks like a JWT, without the line's end that files and variables have.
 fn checked(text: &str, holder: &str) -> Result<SecretString, NoJobToken> {
     let text = text.trim();
-    if text.is_empty() {
-        return Err(NoJobToken::Unset(holder.to_owned()));
-    }
     let parts: Vec<_> = text.split('.').collect();
     let is_base64 = |part: &&str| {
         !part.is_empty()

@@ -228,8 +228,9 @@ async fn a_yes_that_makes_no_sense_is_no_yes() {
 #[tokio::test]
 async fn a_read_is_made_again_until_a_server_can_answer() {
     let sealed = || no(503, &["Vault is sealed"]);
+    let mounted = "Upgrading from non-versioned to versioned data. This backend will be […]";
     let first = Canned::new(vec![sealed(), String::new()]).await;
-    let second = Canned::new(vec![no(500, &[]), version(5, &json!({}))]).await;
+    let second = Canned::new(vec![no(400, &[mounted]), version(5, &json!({}))]).await;
     let both = wire(&[&first, &second]);
     let found = read(&both).await.expect("an answer").expect("a version");
     assert_eq!(found.at.number, 5);

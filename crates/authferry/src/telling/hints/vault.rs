@@ -85,7 +85,10 @@ fn for_job_token(missing: &NoJobToken) -> Option<String> {
         NoJobToken::NotPermitted => {
             "add `id-token: write` to the `permissions` of the job in the workflow".to_owned()
         }
-        NoJobToken::Unset(name) | NoJobToken::NotAToken(name) => format!(
+        NoJobToken::NotAToken(_) => {
+            "it is to hold the token itself, as what `id_tokens` declares on GitLab does".to_owned()
+        }
+        NoJobToken::Unset(name) => format!(
             "declare it in the job: `id_tokens: {{ {name}: {{ aud: AUDIENCE }} }}` on GitLab, or \
              name another variable with `id_token=NAME` in the address"
         ),
