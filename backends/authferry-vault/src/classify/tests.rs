@@ -54,15 +54,6 @@ fn every_answer_to_a_write_says_what_is_known() {
             ),
             Left::Nothing(ErrorKind::Unavailable),
         ),
-        (
-            no(
-                400,
-                &[
-                    "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly.",
-                ],
-            ),
-            Left::Nothing(ErrorKind::Unavailable),
-        ),
         (no(400, &[]), Left::Nothing(ErrorKind::Unexpected)),
         (
             no(
