@@ -5,3 +5,5 @@ mod codex_facts;
 mod ferry;
 mod round_trip;
 mod signals;
+#[cfg(feature = "vault")]
+mod vault;

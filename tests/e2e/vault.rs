@@ -1,6 +1,8 @@
 //! The main job with a real server as the store.
 
 mod certificates;
+mod logins;
+mod policies;
 mod round_trip;
 mod site;
 mod trouble;

@@ -14,7 +14,7 @@ use authferry_core::ErrorKind::{
     self, Malformed, NotFound, PermissionDenied, Unauthenticated, Unavailable,
 };
 use authferry_vault::Settings;
-use rig::OpenBao;
+use rig::{Admin, OpenBao};
 use serde_json::json;
 
 use crate::vault::{Server, net, open};
@@ -31,145 +31,142 @@ pub(crate) fn all(server: &Server, mount: &str, login: &[u8]) -> Vec<Refusal> {
     // More than one case asks for them.
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let number = ASKED.fetch_add(1, Ordering::Relaxed);
-    let (openbao, admin) = (&server.openbao, server.openbao.admin());
     let place = format!("refusing-{number}");
-    let here = format!("{mount}/{place}");
     let condition = (mount == "strict").then_some(0);
+    let openbao = &server.openbao;
     openbao.put_by_hand(mount, &place, "auth_json", login, condition);
-    let with = |change: &dyn Fn(&mut Settings)| {
-        let mut settings = server.settings();
-        change(&mut settings);
-        settings
+    let scene = Scene {
+        server,
+        admin: openbao.admin(),
+        mount,
+        place,
+        number,
     };
-    let with_token = |token: String| with(&|it| it.token = Some(token.clone().into()));
-    let allowed = |rights: &str| {
-        let name = format!("rights-{number}");
-        admin.policy(&name, rights);
-        admin.token(&json!({"policies": [name], "no_default_policy": true}))
-    };
+    let ways = [scene.by_token(), scene.by_place(), scene.by_server()];
+    ways.into_iter().flatten().collect()
+}
 
-    let ended = admin.token(&json!({"policies": ["rights"], "ttl": "1s"}));
-    let used_up = admin.token(&json!({"policies": ["rights"], "num_uses": 1}));
-    assert!(admin.knows(&used_up), "and that was its use");
-    let nothing = admin.token(&json!({"policies": ["default"]}));
-    let may_read = |path: &str| format!("path \"{path}\" {{ capabilities = [\"read\"] }}\n");
-    let reader = [
-        format!("{mount}/data/{place}"),
-        "auth/token/lookup-self".to_owned(),
-    ];
-    let reader = allowed(&reader.map(|path| may_read(&path)).concat());
-    let root = openbao.root_token().to_owned();
+/// A secret that is turned away from, in one way or another. It holds the login.
+struct Scene<'a> {
+    server: &'a Server,
+    admin: Admin,
+    mount: &'a str,
+    place: String,
+    number: u32,
+}
 
-    let old = format!("old-{number}");
-    admin.mount_kv(&old, 1);
-    admin.write(&format!("{old}/{place}"), &json!({"auth_json": "made-up"}));
-    let odd = format!("odd-{number}");
-    let no_text = json!({"data": {"auth_json": {"tokens": {}}}, "options": {"cas": 0}});
-    admin.write(&format!("{mount}/data/{odd}"), &no_text);
-    let nobody = with(&|it| it.servers = Some("http://127.0.0.1:1".to_owned()));
-    while admin.knows(&ended) {
-        thread::sleep(Duration::from_millis(20));
+impl Scene<'_> {
+    fn by_token(&self) -> Vec<Refusal> {
+        let admin = &self.admin;
+        let ended = admin.token(&json!({"policies": ["rights"], "ttl": "1s"}));
+        let used_up = admin.token(&json!({"policies": ["rights"], "num_uses": 1}));
+        assert!(admin.knows(&used_up), "and that was its use");
+        let nothing = admin.token(&json!({"policies": ["default"]}));
+        let reader = self.reader();
+        while admin.knows(&ended) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let with = |name, token: String, kind| {
+            self.way(name, &self.here(), kind, |it| it.token = Some(token.into()))
+        };
+        vec![
+            with(
+                "a token of nobody's",
+                "made-up-token".to_owned(),
+                Unauthenticated,
+            ),
+            with("a token that has ended", ended, Unauthenticated),
+            with("a token that is used up", used_up, Unauthenticated),
+            self.way("no token", &self.here(), Unauthenticated, |it| {
+                it.token = None;
+            }),
+            with("a token without rights", nothing, PermissionDenied),
+            Refusal {
+                on_read: None,
+                ..with("a token that may read", reader, PermissionDenied)
+            },
+        ]
     }
 
-    let mut refusals = vec![
-        way(
-            "a token of nobody's",
-            &here,
-            with_token("made-up-token".into()),
-            Unauthenticated,
-        ),
-        way(
-            "a token that has ended",
-            &here,
-            with_token(ended),
-            Unauthenticated,
-        ),
-        way(
-            "a token that is used up",
-            &here,
-            with_token(used_up),
-            Unauthenticated,
-        ),
-        way(
-            "no token",
-            &here,
-            with(&|it| it.token = None),
-            Unauthenticated,
-        ),
-        way(
-            "a token without rights",
-            &here,
-            with_token(nothing),
-            PermissionDenied,
-        ),
-        Refusal {
-            on_read: None,
-            ..way(
-                "a token that may read",
-                &here,
-                with_token(reader),
-                PermissionDenied,
-            )
-        },
-        way(
-            "a missing mount",
-            &format!("none/{place}"),
-            with_token(root.clone()),
-            NotFound,
-        ),
-        way(
-            "a missing mount and few rights",
-            &format!("none/{place}"),
-            server.settings(),
-            NotFound,
-        ),
-        way(
-            "a store of version 1",
-            &format!("{old}/{place}"),
-            with_token(root),
-            NotFound,
-        ),
-        way(
-            "an unknown namespace",
-            &here,
-            with(&|it| it.namespace = Some("nowhere".to_owned())),
-            NotFound,
-        ),
-        way(
-            "a field that is no text",
-            &format!("{mount}/{odd}"),
-            server.settings(),
-            Malformed,
-        ),
-        way("a port that nobody listens on", &here, nobody, Unavailable),
-        way(
-            "a server that is sealed",
-            &here,
-            with(&|it| {
+    /// A token that may read the secret, and see that it may no more than that.
+    fn reader(&self) -> String {
+        let secret = format!("{}/data/{}", self.mount, self.place);
+        let rights = [secret.as_str(), "auth/token/lookup-self"]
+            .map(|path| format!("path \"{path}\" {{ capabilities = [\"read\"] }}\n"));
+        let name = format!("reader-{}", self.number);
+        self.admin.policy(&name, &rights.concat());
+        self.admin
+            .token(&json!({"policies": [name], "no_default_policy": true}))
+    }
+
+    fn by_place(&self) -> Vec<Refusal> {
+        let Self { admin, place, .. } = self;
+        let old = format!("old-{}", self.number);
+        admin.mount_kv(&old, 1);
+        admin.write(&format!("{old}/{place}"), &json!({"auth_json": "made-up"}));
+        let odd = format!("odd-{}", self.number);
+        let no_text = json!({"data": {"auth_json": {"tokens": {}}}, "options": {"cas": 0}});
+        admin.write(&format!("{}/data/{odd}", self.mount), &no_text);
+
+        let root = self.server.openbao.root_token();
+        let as_root = |settings: &mut Settings| settings.token = Some(root.into());
+        let [old, none, odd] = [
+            format!("{old}/{place}"),
+            format!("none/{place}"),
+            format!("{}/{odd}", self.mount),
+        ];
+        vec![
+            self.way("a missing mount", &none, NotFound, as_root),
+            self.way("a missing mount, for who may less", &none, NotFound, |_| {}),
+            self.way("a store of version 1", &old, NotFound, as_root),
+            self.way("an unknown namespace", &self.here(), NotFound, |it| {
+                it.namespace = Some("nowhere".to_owned());
+            }),
+            self.way("a field that is no text", &odd, Malformed, |_| {}),
+        ]
+    }
+
+    fn by_server(&self) -> Vec<Refusal> {
+        let here = self.here();
+        let mut ways = vec![
+            self.way("a port that nobody listens on", &here, Unavailable, |it| {
+                it.servers = Some("http://127.0.0.1:1".to_owned());
+            }),
+            self.way("a server that is sealed", &here, Unavailable, |it| {
                 it.servers = Some(SEALED.address());
                 it.net = net(SEALED.authority());
             }),
-            Unavailable,
-        ),
-    ];
-    if openbao.authority().is_some() {
-        refusals.push(way(
-            "a server that another authority vouches for",
-            &here,
-            with(&|it| it.net = net(SEALED.authority())),
-            Unavailable,
-        ));
+        ];
+        if self.server.openbao.authority().is_some() {
+            ways.push(
+                self.way("a server of another authority", &here, Unavailable, |it| {
+                    it.net = net(SEALED.authority());
+                }),
+            );
+        }
+        ways
     }
-    refusals
-}
 
-fn way(name: &'static str, place: &str, settings: Settings, kind: ErrorKind) -> Refusal {
-    let (_, path) = place.split_once('/').expect("a mount and a path");
-    Refusal {
-        name,
-        place: path.to_owned(),
-        store: open(place, settings),
-        on_read: Some(kind),
-        on_swap: kind,
+    fn here(&self) -> String {
+        format!("{}/{}", self.mount, self.place)
+    }
+
+    fn way(
+        &self,
+        name: &'static str,
+        place: &str,
+        kind: ErrorKind,
+        change: impl FnOnce(&mut Settings),
+    ) -> Refusal {
+        let mut settings = self.server.settings();
+        change(&mut settings);
+        let (_, path) = place.split_once('/').expect("a mount and a path");
+        Refusal {
+            name,
+            place: path.to_owned(),
+            store: open(place, settings),
+            on_read: Some(kind),
+            on_swap: kind,
+        }
     }
 }

@@ -127,6 +127,10 @@ impl Fixture for Places {
         }
     }
 
+    fn claims(&self) -> bool {
+        true
+    }
+
     async fn open(&self, place: &str) -> Box<dyn SecretStore> {
         open(&format!("{}/{place}", self.mount), self.server.settings())
     }

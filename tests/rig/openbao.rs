@@ -3,6 +3,7 @@
 mod admin;
 mod install;
 mod node;
+mod serve;
 #[cfg(test)]
 mod tests;
 
@@ -52,7 +53,7 @@ impl OpenBao {
     pub fn dev() -> Self {
         let program = program();
         let mut node = Node::new(&program, Mode::Dev).expect("a folder");
-        node.launch(&|node| serve_dev(node));
+        node.launch(&|node| serve::dev(node));
         Self {
             program,
             nodes: vec![node],
@@ -90,7 +91,7 @@ impl OpenBao {
             );
             node.set_pki(pki);
             let leader = nodes.first().map(Node::url);
-            node.launch(&|node| serve_raft(node, number, leader.as_deref()));
+            node.launch(&|node| serve::raft(node, number, leader.as_deref()));
             nodes.push(node);
         }
         let mut cluster = Self {
@@ -352,65 +353,4 @@ fn health(admin: &Admin) -> Option<u16> {
 /// 200 says the leader, and 429 one that stands by.
 fn is_ready(status: u16) -> bool {
     status == 200 || status == 429
-}
-
-fn serve_dev(node: &Node) -> Command {
-    let mut command = node.bao();
-    command
-        .args(["server", "-dev", "-dev-no-store-token"])
-        .arg(format!("-dev-listen-address=127.0.0.1:{}", node.port()))
-        .env("BAO_DEV_ROOT_TOKEN_ID", DEV_TOKEN);
-    command
-}
-
-fn serve_raft(node: &Node, number: usize, leader: Option<&str>) -> Command {
-    let pki = node.pki().expect("set up");
-    let quoted = |path: &Path| json!(path).to_string();
-    let [authority, certificate, key] =
-        [&pki.authority, &pki.certificate, &pki.key].map(|path| quoted(path));
-    let join = leader.map_or_else(String::new, |leader| {
-        format!(
-            "retry_join {{\n leader_api_addr = \"{leader}\"\n leader_ca_cert_file = {authority}\n }}"
-        )
-    });
-    let data = node.folder().join("data");
-    std::fs::create_dir_all(&data).expect("room");
-    let (port, cluster_port) = (node.port(), node.port() + 1);
-    let settings = format!(
-        r#"
-ui = false
-api_addr = "https://127.0.0.1:{port}"
-cluster_addr = "https://127.0.0.1:{cluster_port}"
-
-storage "raft" {{
-  path = {data}
-  node_id = "node-{number}"
-  # The least there is: a leader that is gone is missed soon.
-  performance_multiplier = 1
-  # What joins the cluster gets its vote soon.
-  autopilot_reconcile_interval = "200ms"
-  autopilot_update_interval = "200ms"
-  {join}
-}}
-
-listener "tcp" {{
-  address = "127.0.0.1:{port}"
-  cluster_address = "127.0.0.1:{cluster_port}"
-  tls_cert_file = {certificate}
-  tls_key_file = {key}
-}}
-
-listener "unix" {{
-  address = {socket}
-  socket_mode = "600"
-}}
-"#,
-        data = quoted(&data),
-        socket = quoted(&node.socket()),
-    );
-    let file = node.folder().join("settings.hcl");
-    std::fs::write(&file, settings).expect("room");
-    let mut command = node.bao();
-    command.arg("server").arg("-config").arg(file);
-    command
 }

@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use authferry_core::{
-    CasError, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored, Swap, Version,
+    Beside, CasError, Claims, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored,
+    Swap, Version,
 };
 use tokio::task::spawn_blocking;
 
@@ -19,6 +20,8 @@ use crate::{
 pub struct FileStore {
     address: Address,
     place: Arc<Place>,
+    /// A file like this one, which has none of its own.
+    claims: Option<Arc<Beside<Self>>>,
 }
 
 /// Opens the store at `address`: `file:///abs/path`. Touches nothing: a folder that is
@@ -28,13 +31,22 @@ pub struct FileStore {
 /// [`BadAddress`] when the text is not such an address.
 pub fn open(address: &str) -> Result<FileStore, BadAddress> {
     let address: Address = address.parse()?;
+    let claims = FileStore::new(address.of_the_claim());
     Ok(FileStore {
-        place: Arc::new(Place::new(&address)),
-        address,
+        claims: Some(Arc::new(Beside(claims))),
+        ..FileStore::new(address)
     })
 }
 
 impl FileStore {
+    fn new(address: Address) -> Self {
+        Self {
+            place: Arc::new(Place::new(&address)),
+            address,
+            claims: None,
+        }
+    }
+
     fn error(&self, operation: &'static str, trouble: Trouble) -> StoreError {
         StoreError {
             kind: trouble.kind(),
@@ -100,13 +112,19 @@ impl SecretStore for FileStore {
             .unwrap_or_else(|broken_off| Err(Unswapped::After(Trouble::Task(broken_off))))
             .map_err(|unswapped| self.unswapped(unswapped))
     }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        let claims = self.claims.as_deref()?;
+        Some(claims)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::error::Error;
 
-    use authferry_core::ErrorKind;
+    use authferry_core::{Bid, ErrorKind};
+    use tokio::runtime::Builder;
 
     use super::*;
 
@@ -124,6 +142,26 @@ mod tests {
         );
         let below = error.source().expect("a reason");
         assert_eq!(below.to_string(), "there is no folder /no/such/folder");
+    }
+
+    #[test]
+    fn an_error_about_the_claim_names_its_own_file() {
+        let store = store();
+        let claims = store.claims().expect("a file store has claims");
+        let bid = Bid {
+            owner: "a test".into(),
+            holder: 1,
+            now: 1,
+            until: 2,
+        };
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let error = runtime.block_on(claims.acquire(&bid));
+        assert_eq!(
+            error.expect_err("a missing folder").to_string(),
+            "cannot read file:///no/such/folder/login.json.claim: no such place"
+        );
+        let beside = store.claims.as_ref().expect("the same");
+        assert!(beside.0.claims().is_none(), "a claim has no claim");
     }
 
     #[test]

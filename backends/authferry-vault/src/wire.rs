@@ -369,7 +369,7 @@ impl Failure {
 
 /// Returns whether a store says that it was just mounted.
 pub(crate) fn is_not_ready(text: &str) -> bool {
-    text.contains("Upgrading from non-versioned to versioned data")
+    text.contains("from non-versioned to versioned data")
 }
 
 impl From<SecretVersionMetadata> for Point {

@@ -16,6 +16,7 @@
 //! [`MemoryStore`] is the reference: the shortest store that passes. [`Faulty`] breaks
 //! the wire between a caller and any store, before a write or after it.
 
+mod bidder;
 mod cases;
 mod faulty;
 mod fixture;
@@ -44,7 +45,7 @@ pub use memory::MemoryStore;
 pub fn main(fixture: impl Fixture + 'static) -> ExitCode {
     run(
         cases().map(|case| (case.name().to_owned(), case, 0)),
-        vec![Arc::new(fixture)],
+        &[Arc::new(fixture)],
     )
 }
 
@@ -62,13 +63,13 @@ pub fn main_of(fixtures: Vec<(&str, Box<dyn Fixture>)>) -> ExitCode {
     let tests = names.iter().enumerate().flat_map(|(number, name)| {
         cases().map(move |case| (format!("{name}::{}", case.name()), case, number))
     });
-    run(tests, fixtures)
+    run(tests, &fixtures)
 }
 
 /// Runs cases under a name each, each on the fixture of a number.
 fn run(
     tests: impl Iterator<Item = (String, Case, usize)>,
-    fixtures: Vec<Arc<dyn Fixture>>,
+    fixtures: &[Arc<dyn Fixture>],
 ) -> ExitCode {
     let runtime = Arc::new(
         runtime::Builder::new_multi_thread()

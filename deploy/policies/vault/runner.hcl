@@ -19,3 +19,8 @@ path "auth/token/renew-self" {
 path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
+
+# Tell a token that has ended from a right that is missing.
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}

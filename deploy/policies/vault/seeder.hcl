@@ -9,3 +9,8 @@ path "secret/data/ci/codex" {
 path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
+
+# Tell a token that has ended from a right that is missing.
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}

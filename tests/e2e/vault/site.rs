@@ -101,6 +101,8 @@ impl Site {
         role["token_policies"] = json!([self.named("runner")]);
         change(&mut role);
         let path = format!("auth/{}/role/codex-runner", self.auth_mount(identity));
+        // What a role has is kept where a write says nothing of it.
+        self.admin().delete(&path);
         self.admin().write(&path, &role);
     }
 
@@ -236,7 +238,7 @@ impl Site {
     /// How many tokens are there that jobs with this identity have got.
     pub(crate) fn tokens(&self, identity: Identity) -> usize {
         let path = format!("auth/{}/login", self.auth_mount(identity));
-        self.admin().tokens_from(&path)
+        self.admin().leases(&path).len()
     }
 
     /// Waits until the store holds the live generation.

@@ -211,6 +211,7 @@ impl Trial {
             .args(["run", "--patience", patience, "--"])
             .arg(job)
             .env("VAULT_ADDR", servers.join(","))
+            .env("VAULT_CLIENT_TIMEOUT", "5s")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let run = run.spawn().expect("a program to start");

@@ -45,6 +45,15 @@ fn every_answer_to_a_write_says_what_is_known() {
             no(400, &["error parsing check-and-set parameter"]),
             Left::Nothing(ErrorKind::Unexpected),
         ),
+        (
+            no(
+                400,
+                &[
+                    "Waiting for the primary to upgrade from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service when the primary is finished.",
+                ],
+            ),
+            Left::Nothing(ErrorKind::Unavailable),
+        ),
         (no(400, &[]), Left::Nothing(ErrorKind::Unexpected)),
         (
             no(
