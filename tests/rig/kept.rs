@@ -144,7 +144,10 @@ pub(crate) fn free_ports() -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use std::{thread, time::Duration};
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
@@ -176,7 +179,9 @@ mod tests {
         // What the end of our process does to the keeper.
         drop(kept.tell.take());
         assert!(kept.keeper.wait().expect("our child").success());
+        let deadline = Instant::now() + Duration::from_secs(10);
         while kept.is_alive() {
+            assert!(Instant::now() < deadline, "the process was left behind");
             thread::sleep(Duration::from_millis(5));
         }
         assert!(!folder.exists());
