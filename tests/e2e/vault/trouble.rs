@@ -21,55 +21,13 @@ const SHORTER_THAN_A_LOGIN: usize = 1000;
 
 #[test]
 fn a_login_that_a_person_puts_there_meanwhile_is_not_overwritten() {
-    let login = Login::stale();
-    let site = Site::new(rig::V0_169, &login).seeded(&login);
-    let reseed = Login {
-        serial: 100,
-        refresh_token: "made-up.refresh.account-1.0100".to_owned(),
-        ..Login::fresh()
-    };
-    site.stub.sign_in(&reseed);
-    let runner = site.runner();
-    let file = runner.work().join("reseed.json");
-    fs::write(&file, reseed.auth_json()).expect("room");
-    let job = script(
-        &runner,
-        &format!(
-            "touch restored; until [ -e reseeded ]; do sleep 0.01; done; exec codex {}",
-            rig::EXEC.map(|word| format!("'{word}'")).join(" ")
-        ),
-    );
-    let mut run = site.in_job(&runner, GitHub, &["--rescue-dir"]);
-    let rescues = runner.work().join("rescues");
-    let run = run.arg(&rescues).args(["run", "--"]).arg(job);
-    let mut run = start(run);
-    wait_until("restored", || runner.work().join("restored").exists());
-    let (mount, value) = (
-        format!("-mount={}", site.mount),
-        format!("auth_json=@{}", file.display()),
-    );
-    assert_code(
-        &finish(&mut site.server.bao(&["kv", "put", &mount, PATH, &value])),
-        0,
-    );
-    fs::write(runner.work().join("reseeded"), "").expect("room");
+    reseeded_meanwhile("put");
+}
 
-    let status = run.wait().expect("our child");
-    assert_eq!(status.code(), Some(122));
-    assert_eq!(
-        site.stored(),
-        reseed.auth_json().as_bytes(),
-        "theirs stays current"
-    );
-    assert_eq!(
-        site.version(1),
-        Some(login.auth_json()),
-        "and so does what was before"
-    );
-    let [kept] = names(&rescues).try_into().expect("one rescued login");
-    let kept = fs::read(rescues.join(kept)).expect("a file");
-    assert!(site.stub.is_live(&kept), "what the job rotated is found");
-    assert!(site.is_live());
+/// What the last writer left beside the login is still there then.
+#[test]
+fn a_login_that_a_person_patches_in_meanwhile_is_not_overwritten() {
+    reseeded_meanwhile("patch");
 }
 
 #[test]
@@ -142,6 +100,70 @@ fn a_leader_that_halts_leaves_the_login_there_once() {
     assert_code(&run.wait_with_output().expect("our child"), 0);
     trial.assert_there_once(second);
     trial.site.server.resume(0);
+}
+
+fn reseeded_meanwhile(verb: &str) {
+    let seeded = Login::stale();
+    let login = successor(&seeded);
+    let site = Site::new(rig::V0_169, &seeded).seeded(&seeded);
+    site.stub.sign_in(&login);
+    rotate(&site, &login);
+    let reseed = Login {
+        serial: 100,
+        refresh_token: "made-up.refresh.account-1.0100".to_owned(),
+        ..Login::fresh()
+    };
+    site.stub.sign_in(&reseed);
+    let runner = site.runner();
+    let file = runner.work().join("reseed.json");
+    fs::write(&file, reseed.auth_json()).expect("room");
+    let job = script(
+        &runner,
+        &format!(
+            "touch restored; until [ -e reseeded ]; do sleep 0.01; done; exec codex {}",
+            rig::EXEC.map(|word| format!("'{word}'")).join(" ")
+        ),
+    );
+    let mut run = site.in_job(&runner, GitHub, &["--rescue-dir"]);
+    let rescues = runner.work().join("rescues");
+    let run = run.arg(&rescues).args(["run", "--"]).arg(job);
+    let mut run = start(run);
+    wait_until("restored", || runner.work().join("restored").exists());
+    let (mount, value) = (
+        format!("-mount={}", site.mount),
+        format!("auth_json=@{}", file.display()),
+    );
+    assert_code(
+        &finish(&mut site.server.bao(&["kv", verb, &mount, PATH, &value])),
+        0,
+    );
+    fs::write(runner.work().join("reseeded"), "").expect("room");
+
+    let status = run.wait().expect("our child");
+    assert_eq!(status.code(), Some(122));
+    assert_eq!(
+        site.stored(),
+        reseed.auth_json().as_bytes(),
+        "theirs stays current"
+    );
+    assert_eq!(
+        site.version(2),
+        Some(login.auth_json()),
+        "and so does what was before"
+    );
+    let [kept] = names(&rescues).try_into().expect("one rescued login");
+    let kept = fs::read(rescues.join(kept)).expect("a file");
+    assert!(site.stub.is_live(&kept), "what the job rotated is found");
+    assert!(site.is_live());
+}
+
+/// Has a job of its own put a login there, so that it is no seed.
+fn rotate(site: &Site, login: &Login) {
+    let runner = site.runner();
+    fs::write(runner.work().join("next"), login.auth_json()).expect("room");
+    let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
+    let mut run = site.in_job(&runner, GitHub, &["run", "--"]);
+    assert_code(&finish(run.arg(job)), 0);
 }
 
 fn restarts_in_the_middle(held: Way, landed: u64) {
