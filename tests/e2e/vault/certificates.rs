@@ -44,7 +44,10 @@ fn a_server_that_nobody_vouches_for_gets_no_token() {
         });
         assert_code(&output, 125);
         let said = said(&output);
-        assert!(said.contains("invalid peer certificate"), "{variable}: {said}");
+        assert!(
+            said.contains("invalid peer certificate"),
+            "{variable}: {said}"
+        );
         assert!(said.contains("hint: name the file with the CA"), "{said}");
     }
 }
