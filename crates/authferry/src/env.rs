@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
 use authferry_codex::{OVERRIDES, Override};
+#[cfg(feature = "vault")]
 use secrecy::SecretString;
 
 /// The environment, as far as it matters.
@@ -21,15 +22,19 @@ pub(crate) struct Env {
     /// What CI systems tell of the job.
     pub(crate) job: BTreeMap<&'static str, String>,
     /// `ACTIONS_ID_TOKEN_REQUEST_URL`: where GitHub gives the job a token of its own.
+    #[cfg(feature = "vault")]
     pub(crate) id_token_url: Option<String>,
     /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`: what it wants to see for it.
+    #[cfg(feature = "vault")]
     pub(crate) id_token_token: Option<SecretString>,
     /// What the command line tools of Vault and OpenBao read.
+    #[cfg(feature = "vault")]
     pub(crate) vault: Vault,
 }
 
 /// What the command line tools of Vault and OpenBao read. Each variable is looked for as
 /// `BAO_…` first and as `VAULT_…` then, as OpenBao's own tool does.
+#[cfg(feature = "vault")]
 #[derive(Debug)]
 pub(crate) struct Vault {
     /// `…_ADDR`: the server's address, or several with commas between them.
@@ -85,8 +90,11 @@ impl Env {
                 .iter()
                 .filter_map(|&name| Some((name, text(name)?)))
                 .collect(),
+            #[cfg(feature = "vault")]
             id_token_url: text("ACTIONS_ID_TOKEN_REQUEST_URL"),
+            #[cfg(feature = "vault")]
             id_token_token: text("ACTIONS_ID_TOKEN_REQUEST_TOKEN").map(SecretString::from),
+            #[cfg(feature = "vault")]
             vault: Vault::read(),
         }
     }
@@ -120,6 +128,7 @@ impl Env {
     }
 }
 
+#[cfg(feature = "vault")]
 impl Vault {
     fn read() -> Self {
         let given =

@@ -104,7 +104,7 @@ async fn a_login_sends_what_it_has_and_no_token() {
         .await
         .expect("a token");
     assert_eq!(grant.token.expose_secret(), "made-up-1");
-    assert_eq!(grant.lease, Duration::from_secs(60));
+    assert_eq!(grant.lease, Duration::from_mins(1));
     assert!(grant.renewable);
     let (role, secret) = ("made-up-role".into(), "made-up-secret".into());
     let grant = wire
