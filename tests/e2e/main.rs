@@ -3,5 +3,6 @@
 mod architecture;
 mod codex_facts;
 mod ferry;
+mod refresh;
 mod round_trip;
 mod signals;

@@ -19,11 +19,13 @@
 //!
 //! [`Secret`]: authferry_core::Secret
 
+pub mod app_server;
 mod auth_file;
 #[cfg(test)]
 mod bad_shapes;
 mod checks;
 mod config;
+mod failure;
 mod home;
 #[cfg(all(test, target_os = "linux"))]
 mod in_a_namespace;
@@ -39,6 +41,7 @@ mod value;
 
 pub use auth_file::{MAX_LEN, fingerprint_of_bytes, parse};
 pub use config::{OVERRIDES, Override};
+pub use failure::{Death, Failure, failure};
 pub use home::Home;
 pub use look::Look;
 pub use unfit::Unfit;

@@ -9,9 +9,12 @@
 
 mod child;
 mod drive;
+mod lease;
 mod receipt;
+mod refresher;
 mod report;
 mod rescue;
+mod rotate;
 mod seed;
 mod signals;
 mod watch;
@@ -28,7 +31,9 @@ use authferry_codex::{Home, Look, Unfit};
 use authferry_core::{Goal, Policy, SecretStore, Seen, Terms, Trip};
 
 pub use receipt::Receipt;
+pub use refresher::{Codex, Refreshed};
 pub use report::{CommandEnd, Placement, Report, Written};
+pub use rotate::{Rotated, Rotating, rotate};
 pub use seed::{NotSeeded, Replace, SeedError, Seeded, seed};
 pub use signals::Signals;
 

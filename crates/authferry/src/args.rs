@@ -19,6 +19,7 @@ Exit codes: the command's own when the login is safe
   120  not persisted, kept in a file
   121  not persisted, and lost as far as is known
   122  superseded by somebody else's login, ours is kept
+  123  somebody else is rotating the login, and was not done in time
   124  refused before anything was touched
   125  the store or the configuration failed before the command ran
   126  the command cannot be executed
@@ -41,6 +42,9 @@ pub(crate) struct Global {
     /// The home of Codex [default: $CODEX_HOME, or ~/.codex]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) codex_home: Option<PathBuf>,
+    /// The Codex that rotates the login [default: `codex`, from PATH]
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    pub(crate) codex: Option<PathBuf>,
     /// Where to keep a login that the store will not hold [default: a folder in the state folder]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) rescue_dir: Option<PathBuf>,
@@ -66,6 +70,8 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Put what Codex wrote since `restore` into the store
     Persist(Persist),
+    /// Let Codex rotate the login in the store if that is due soon: the scheduled keep-alive
+    Refresh(Refresh),
     /// Put a fresh login into the store
     Seed(Seed),
     /// Show what the store holds
@@ -98,6 +104,20 @@ pub(crate) struct Restore {
 pub(crate) struct Persist {
     #[command(flatten)]
     pub(crate) persisting: Persisting,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Refresh {
+    /// Rotate what Codex would rotate within this time
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "3d")]
+    pub(crate) within: Duration,
+    #[command(flatten)]
+    pub(crate) rotating: Rotating,
+    /// Whose login stays current when the store moved meanwhile; a reseed always does
+    #[arg(long, value_name = "WHOSE", value_enum, default_value_t = OnConflict::Newest)]
+    pub(crate) on_conflict: OnConflict,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
@@ -134,6 +154,16 @@ pub(crate) struct Restoring {
     /// Go on although the repository is public, or the change comes from a fork
     #[arg(long)]
     pub(crate) allow_untrusted: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rotating {
+    /// How long another job may take to rotate the login
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "3m")]
+    pub(crate) wait: Duration,
+    /// How long a rotation that is under way holds off the signals that end the job
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "20s")]
+    pub(crate) shield: Duration,
 }
 
 #[derive(Debug, clap::Args)]

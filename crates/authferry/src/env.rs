@@ -15,6 +15,8 @@ pub(crate) struct Env {
     pub(crate) home: Option<PathBuf>,
     /// `XDG_STATE_HOME`: the default store and the rescue folder lie in it.
     pub(crate) state_home: Option<PathBuf>,
+    /// `TMPDIR`, or where temporary files are otherwise.
+    pub(crate) temp: PathBuf,
     /// Those set of the variables under which Codex does not run on the auth file.
     pub(crate) overrides: Vec<Override>,
     /// What CI systems tell of the job.
@@ -45,6 +47,7 @@ impl Env {
             codex_home: path("CODEX_HOME"),
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
+            temp: path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")),
             overrides: OVERRIDES
                 .iter()
                 .copied()

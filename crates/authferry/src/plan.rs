@@ -1,6 +1,7 @@
 //! Arguments and environment, made into a plan with nothing left open.
 
 use std::{
+    ffi::OsString,
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 
 use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
-use authferry_runner::Job;
+use authferry_runner::{Codex, Job};
 
 use crate::args::{Global, OnConflict, Persisting, Restoring};
 use crate::ending::{Ending, Result};
@@ -85,6 +86,22 @@ impl Plan {
         Ok(home)
     }
 
+    /// The Codex that rotates; it gets neither the store's credentials nor these variables.
+    pub(crate) fn codex(&self, global: &Global, withheld: &[&str]) -> Result<Codex> {
+        let program = match &global.codex {
+            // A bare name is looked up on PATH, by whoever starts it.
+            Some(path) if path.components().count() > 1 => absolute(path)?,
+            Some(name) => name.clone(),
+            None => PathBuf::from("codex"),
+        };
+        let credentials = self.credentials.iter().map(String::as_str);
+        let withheld = credentials.chain(withheld.iter().copied());
+        Ok(Codex {
+            program,
+            withheld: withheld.map(OsString::from).collect(),
+        })
+    }
+
     /// Refuses a job that a stranger can make run code.
     pub(crate) fn trust(&self, restoring: &Restoring) -> Result<()> {
         match trust::distrust(&self.env) {
@@ -128,10 +145,7 @@ pub(crate) struct JobTerms {
 
 impl From<&Persisting> for JobTerms {
     fn from(args: &Persisting) -> Self {
-        let policy = match args.on_conflict {
-            OnConflict::Newest => Policy::Newest,
-            OnConflict::Theirs => Policy::Theirs,
-        };
+        let policy = policy(args.on_conflict);
         let allow_account_change = args.allow_account_change;
         Self {
             policy,
@@ -139,6 +153,14 @@ impl From<&Persisting> for JobTerms {
             patience: args.common.patience,
             ..Self::default()
         }
+    }
+}
+
+/// Whose generation stays current after a conflict.
+pub(crate) fn policy(on_conflict: OnConflict) -> Policy {
+    match on_conflict {
+        OnConflict::Newest => Policy::Newest,
+        OnConflict::Theirs => Policy::Theirs,
     }
 }
 

@@ -8,7 +8,7 @@ use authferry_core::{Fingerprint, Keep, Outcome, Secret, Seen, Trip};
 use super::{Driver, Request};
 use crate::{Placement, Receipt, Report, Written, rescue, seen};
 
-impl Driver<'_> {
+impl Driver<'_, '_> {
     pub(super) fn rescue(&mut self, trip: &Trip, keep: Keep) -> bool {
         // A request whose answer nobody awaits any more ends here.
         self.request = None;

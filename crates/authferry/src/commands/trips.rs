@@ -164,14 +164,14 @@ fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
 const ADOPT: &str = "run `authferry restore` there: it puts a newer auth file into the store";
 
 /// From here on no signal ends this process by itself.
-fn install() -> Result<Signals> {
+pub(crate) fn install() -> Result<Signals> {
     let installed = Signals::install().map_err(|error| {
         Ending::refused(exit::FAILED, "the system gives no signals").caused_by(&error)
     });
     Ok(installed?)
 }
 
-fn begun(report: std::result::Result<Report, NotBegun>) -> Result<Report> {
+pub(crate) fn begun<T>(report: std::result::Result<T, NotBegun>) -> Result<T> {
     Ok(report.map_err(|error| match error {
         NotBegun::Unfit(unfit) => telling::unfit(&unfit),
         NotBegun::Busy(_) => Ending::refused(exit::REFUSED, &error)
