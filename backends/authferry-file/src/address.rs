@@ -17,6 +17,7 @@ const SCHEME: &str = "file://";
 pub(crate) const META: &str = ".meta";
 pub(crate) const LOCK: &str = ".lock";
 pub(crate) const TEMP: &str = ".authferry-tmp";
+pub(crate) const CLAIM: &str = ".claim";
 
 impl Address {
     /// Returns the folder's path.
@@ -30,6 +31,13 @@ impl Address {
     /// Returns the name of the login's file in the folder.
     pub(crate) fn name(&self) -> &str {
         self.split().1
+    }
+
+    /// Returns the place of its claim. No login can have that address.
+    pub(crate) fn of_the_claim(&self) -> Self {
+        Self {
+            path: format!("{}{CLAIM}", self.path).into(),
+        }
     }
 
     fn split(&self) -> (&str, &str) {
@@ -52,7 +60,10 @@ impl FromStr for Address {
         if parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(BadAddress::Part);
         }
-        if let Some(taken) = [META, LOCK, TEMP].iter().find(|end| path.ends_with(*end)) {
+        if let Some(taken) = [META, LOCK, TEMP, CLAIM]
+            .iter()
+            .find(|end| path.ends_with(*end))
+        {
             return Err(BadAddress::Taken(taken));
         }
         Ok(Self { path: path.into() })
@@ -105,6 +116,16 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_has_a_name_that_no_login_can_have() {
+        let login: Address = "file:///a/login.json".parse().expect("an address");
+        let claim = login.of_the_claim();
+        assert_eq!(claim.folder(), login.folder());
+        assert_eq!(claim.to_string(), "file:///a/login.json.claim");
+        let taken = claim.to_string().parse::<Address>().err();
+        assert_eq!(taken, Some(BadAddress::Taken(CLAIM)));
+    }
+
+    #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
         for (text, why) in [
             ("", BadAddress::Scheme),
@@ -129,6 +150,7 @@ mod tests {
             ("file:///a/login.json.meta", BadAddress::Taken(META)),
             ("file:///a/login.json.lock", BadAddress::Taken(LOCK)),
             ("file:///a/x.authferry-tmp", BadAddress::Taken(TEMP)),
+            ("file:///a/login.json.claim", BadAddress::Taken(CLAIM)),
         ] {
             assert_eq!(text.parse::<Address>().err(), Some(why), "{text:?}");
         }

@@ -5,6 +5,10 @@
 //! What the writer said of it stands beside it in `login.json.meta`, and a lock in
 //! `login.json.lock`, which holds nothing and stays.
 //!
+//! The claim is a place of its own beside that of the login, and all below is true of it
+//! as well: `login.json.claim`, with `login.json.claim.meta` and `login.json.claim.lock`.
+//! It is there from the first claim on, and it is released by its text, not by its removal.
+//!
 //! # What it promises
 //!
 //! - **One winner.** Writers take turns by `flock`, and each looks at the version under
@@ -22,7 +26,7 @@
 //!   at on the open descriptor.
 //! - **Nothing left over.** What cannot be written leaves no trace, and the next writer
 //!   removes what a killed one left: the names `login.json.authferry-tmp` and
-//!   `login.json.meta.authferry-tmp` alone.
+//!   `login.json.meta.authferry-tmp` alone. A claim that a killed job leaves ends by itself.
 //!
 //! # What it does not
 //!
@@ -31,6 +35,9 @@
 //!   safe to read at any time.
 //! - Network file systems: whether `flock` there holds between hosts, and whether inodes
 //!   and times are the same on all of them, depends on the server. Use another store.
+//! - Removing `login.json.claim` frees a claim that should have ended long ago, such as one
+//!   that was won under a clock that is wrong. Its holder is not stopped by that, and the
+//!   fences begin anew.
 //! - The folder is not created: whoever chooses a place also chooses its protection.
 
 mod address;

@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use authferry_core::{
-    CasError, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored, Swap, Version,
+    Beside, CasError, Claims, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored,
+    Swap, Version,
 };
 use tokio::task::spawn_blocking;
 
@@ -19,6 +20,8 @@ use crate::{
 pub struct FileStore {
     address: Address,
     place: Arc<Place>,
+    /// A file like this one, which has none of its own.
+    claims: Option<Arc<Beside<Self>>>,
 }
 
 /// Opens the store at `address`: `file:///abs/path`. Touches nothing: a folder that is
@@ -28,13 +31,22 @@ pub struct FileStore {
 /// [`BadAddress`] when the text is not such an address.
 pub fn open(address: &str) -> Result<FileStore, BadAddress> {
     let address: Address = address.parse()?;
+    let claims = FileStore::new(address.of_the_claim());
     Ok(FileStore {
-        place: Arc::new(Place::new(&address)),
-        address,
+        claims: Some(Arc::new(Beside(claims))),
+        ..FileStore::new(address)
     })
 }
 
 impl FileStore {
+    fn new(address: Address) -> Self {
+        Self {
+            place: Arc::new(Place::new(&address)),
+            address,
+            claims: None,
+        }
+    }
+
     fn error(&self, operation: &'static str, trouble: Trouble) -> StoreError {
         StoreError {
             kind: trouble.kind(),
@@ -99,6 +111,11 @@ impl SecretStore for FileStore {
             // Nobody knows how far it came.
             .unwrap_or_else(|broken_off| Err(Unswapped::After(Trouble::Task(broken_off))))
             .map_err(|unswapped| self.unswapped(unswapped))
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        let claims = self.claims.as_deref()?;
+        Some(claims)
     }
 }
 

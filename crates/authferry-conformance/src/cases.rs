@@ -4,6 +4,7 @@ use std::{error::Error, fmt, pin::Pin, sync::Arc};
 
 use crate::{Fixture, place::Place};
 
+mod claims;
 mod create;
 mod identity;
 mod limits;
@@ -12,7 +13,7 @@ mod redaction;
 mod refusal;
 mod swap;
 
-/// How many writers race for one version.
+/// How many writers race for one version, and how many bidders for one claim.
 pub(crate) const RACERS: usize = 8;
 
 /// One thing that every store must do, under a name.
@@ -124,6 +125,19 @@ pub fn cases() -> impl Iterator<Item = Case> {
         refusal::a_refusal_is_told_as_one,
         redaction::no_value_prints_the_login,
         redaction::no_error_prints_the_login,
+        redaction::no_claim_prints_the_login,
+        claims::the_declaration_is_the_pinned_one,
+        claims::one_holds_it_at_a_time,
+        claims::what_was_released_is_free_at_once,
+        claims::what_has_ended_is_free_once_all_clocks_say_so,
+        claims::what_was_taken_over_is_lost,
+        claims::a_renewed_claim_holds_until_its_new_end,
+        claims::a_bid_asked_again_is_one_claim,
+        claims::a_renewal_asked_again_lasts,
+        claims::a_release_asked_again_is_done,
+        claims::one_of_many_bidders_wins,
+        claims::a_claim_leaves_the_login_alone,
+        claims::a_login_leaves_the_claim_alone,
     ]
     .into_iter()
 }

@@ -8,30 +8,32 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::{
-    CasError, ErrorKind, Guarantees, Secret, SecretStore, Stamp, StoreError, Stored, Version,
+    Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Secret, SecretStore, Stamp,
+    StoreError, Stored, Version,
 };
 
-/// What happens to one swap.
+/// What happens to one swap, or to one call about a claim.
+///
+/// Of a swap the caller is told [`CasError::Refused`] or [`CasError::Ambiguous`]; of a
+/// claim [`ClaimError::Store`], which leaves open what has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing: the swap and its answer pass.
     Pass,
     /// The swap passes, this much later.
     Delay(Duration),
-    /// The swap never reaches the store, and the caller is told so:
-    /// [`CasError::Refused`].
+    /// The swap never reaches the store, and the caller is told so.
     Refused(ErrorKind),
-    /// The swap never reaches the store, and the caller cannot know:
-    /// [`CasError::Ambiguous`].
+    /// The swap never reaches the store, and the caller cannot know.
     Lost,
-    /// The store does the swap and answers; the answer is lost:
-    /// [`CasError::Ambiguous`].
+    /// The store does the swap and answers; the answer is lost.
     ReplyLost,
 }
 
 /// A store behind a wire that fails by a script.
 ///
-/// Each swap takes the next fault; after the last one all pass. Reads always do.
+/// Each swap and each call about a claim takes the next fault; after the last one all
+/// pass. Reads always do.
 pub struct Faulty {
     inner: Box<dyn SecretStore>,
     script: Mutex<Box<dyn Iterator<Item = Fault> + Send>>,
@@ -109,6 +111,51 @@ impl SecretStore for Faulty {
             }
         }
         self.inner.compare_and_swap(expected, new, stamp).await
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        self.inner.claims().map(|_| self as &dyn Claims)
+    }
+}
+
+/// Each call passes or fails as a whole, whatever requests it is made of.
+#[async_trait]
+impl Claims for Faulty {
+    async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
+        self.ask(self.behind()?.acquire(bid)).await
+    }
+
+    async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
+        self.ask(self.behind()?.renew(claim, until)).await
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
+        self.ask(self.behind()?.release(claim)).await
+    }
+}
+
+impl Faulty {
+    fn behind(&self) -> Result<&dyn Claims, ClaimError> {
+        let none = || ClaimError::Store(self.injected(ErrorKind::NotFound));
+        self.inner.claims().ok_or_else(none)
+    }
+
+    async fn ask<T>(
+        &self,
+        call: impl Future<Output = Result<T, ClaimError>> + Send,
+    ) -> Result<T, ClaimError> {
+        let unclear = |kind| ClaimError::Store(self.injected(kind));
+        match self.next_fault() {
+            Fault::Pass => {}
+            Fault::Delay(time) => tokio::time::sleep(time).await,
+            Fault::Refused(kind) => return Err(unclear(kind)),
+            Fault::Lost => return Err(unclear(ErrorKind::Unavailable)),
+            Fault::ReplyLost => {
+                drop(call.await);
+                return Err(unclear(ErrorKind::Unavailable));
+            }
+        }
+        call.await
     }
 }
 

@@ -16,6 +16,9 @@ pub trait Fixture: Send + Sync {
     /// Returns what the store must declare, written out here rather than asked of it.
     fn guarantees(&self) -> Guarantees;
 
+    /// Returns whether the store must offer claims, written out here as well.
+    fn claims(&self) -> bool;
+
     /// Opens one more handle on `place`, sharing with the others only the place itself.
     async fn open(&self, place: &str) -> Box<dyn SecretStore>;
 

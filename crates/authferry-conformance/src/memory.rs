@@ -7,8 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::{
-    CasError, ErrorKind, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored, Swap,
-    Version,
+    Beside, CasError, Claims, ErrorKind, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError,
+    Stored, Swap, Version,
 };
 
 /// A store in memory, for tests. A clone is another handle on the same place.
@@ -16,10 +16,13 @@ use authferry_core::{
 /// It keeps every generation, so it always knows whether a write has landed: the same
 /// write again gets the version that the first one got, also when another writer has
 /// replaced it since. `Conflict` would say "not written", and that would be false.
+///
+/// Its claims are in a second place like the first one, which has none of its own.
 #[derive(Clone)]
 pub struct MemoryStore {
     name: Arc<str>,
     held: Arc<Mutex<Held>>,
+    claims: Option<Arc<Beside<Self>>>,
 }
 
 impl MemoryStore {
@@ -30,8 +33,18 @@ impl MemoryStore {
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
+            claims: Some(Arc::new(Beside(Self::without_claims(&format!(
+                "{name}.claim"
+            ))))),
+            ..Self::without_claims(name)
+        }
+    }
+
+    fn without_claims(name: &str) -> Self {
+        Self {
             name: name.into(),
             held: Arc::default(),
+            claims: None,
         }
     }
 
@@ -107,6 +120,11 @@ impl SecretStore for MemoryStore {
             return Err(CasError::Conflict);
         }
         Ok(held.push(new.duplicate(), Some(stamp.clone())))
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        let claims = self.claims.as_deref()?;
+        Some(claims)
     }
 }
 

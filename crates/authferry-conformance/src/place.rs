@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// How long a store with [`Reads::Eventual`] may take to show a write.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often such a store is looked at meanwhile.
-const PACE: Duration = Duration::from_millis(20);
+pub(crate) const PACE: Duration = Duration::from_millis(20);
 
 /// A place that nobody used before.
 pub(crate) struct Place {
@@ -49,6 +49,10 @@ impl Place {
 
     pub(crate) fn guarantees(&self) -> Guarantees {
         self.fixture.guarantees()
+    }
+
+    pub(crate) fn claims(&self) -> bool {
+        self.fixture.claims()
     }
 
     pub(crate) async fn open(&self) -> Box<dyn SecretStore> {

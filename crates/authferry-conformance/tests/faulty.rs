@@ -8,7 +8,8 @@ use std::{fmt, process::ExitCode, time::Duration};
 use async_trait::async_trait;
 use authferry_conformance::{Fault, Faulty};
 use authferry_core::{
-    CasError, ErrorKind, Guarantees, Secret, SecretStore, Stamp, StoreError, Stored, Version,
+    Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Secret, SecretStore, Stamp,
+    StoreError, Stored, Version,
 };
 
 fn main() -> ExitCode {
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     }))
 }
 
-/// Returns endless faults, drawn from `seed`; every other swap passes.
+/// Returns endless faults, drawn from `seed`; every other call passes.
 fn faults(seed: u64) -> impl Iterator<Item = Fault> + Send {
     let mut state = seed;
     std::iter::repeat_with(move || {
@@ -35,7 +36,8 @@ fn faults(seed: u64) -> impl Iterator<Item = Fault> + Send {
     })
 }
 
-/// Sends a swap until its fate is known, looking before it sends again.
+/// Sends a swap until its fate is known, looking before it sends again. A call about a
+/// claim it just sends again.
 #[derive(Debug)]
 struct Settling(Faulty);
 
@@ -78,6 +80,35 @@ impl SecretStore for Settling {
                 Err(CasError::Refused(error)) if error.kind.is_transient() => {}
                 settled => return settled,
             }
+        }
+    }
+    fn claims(&self) -> Option<&dyn Claims> {
+        self.0.claims().map(|_| self as &dyn Claims)
+    }
+}
+
+#[async_trait]
+impl Claims for Settling {
+    async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
+        again(|| self.0.acquire(bid)).await
+    }
+
+    async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
+        again(|| self.0.renew(claim, until)).await
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
+        again(|| self.0.release(claim)).await
+    }
+}
+
+async fn again<T, F: Future<Output = Result<T, ClaimError>>>(
+    call: impl Fn() -> F,
+) -> Result<T, ClaimError> {
+    loop {
+        match call().await {
+            Err(ClaimError::Store(error)) if error.kind.is_transient() => {}
+            settled => return settled,
         }
     }
 }

@@ -1,6 +1,11 @@
 //! A short exclusive right to rotate, kept in the store.
 
-use alloc::{borrow::ToOwned, boxed::Box, format, string::String};
+use alloc::{
+    borrow::ToOwned,
+    boxed::Box,
+    format,
+    string::{String, ToString},
+};
 
 use async_trait::async_trait;
 
@@ -16,23 +21,49 @@ pub const CLOCK_SKEW: u64 = 30;
 /// The claims of one place: at most one is held at a time.
 ///
 /// A claim protects nothing by itself: whoever wins one reads the store again, for it is
-/// worth nothing if the login moved meanwhile.
+/// worth nothing if the login moved meanwhile, and it is the swap that keeps an older
+/// login from a newer one's place. It only saves two jobs from rotating at once.
+///
+/// The time is the caller's. As long as no two clocks are further apart than
+/// [`CLOCK_SKEW`], a claim has one holder from its grant to its end. These are the ways
+/// to lose that:
+///
+/// - A holder that does not renew in time may be followed by another one, and is told
+///   only when it comes back.
+/// - A clock that is further ahead takes over what is still held, and the old holder
+///   finds its claim [lost](ClaimError::Lost). What such a clock is granted ends late for
+///   all others, who wait that long, or until somebody removes the record by hand.
+/// - Who removes the record by hand frees the claim at once; the fences begin anew.
+/// - Two askers with one number for a holder are one asker.
 #[async_trait]
 pub trait Claims: Send + Sync {
     /// Takes the claim if nobody holds it, once.
     ///
-    /// Asking again with the same bid, after an answer that was lost, gives the claim that
-    /// the first attempt has won. [`ClaimError::Held`] while somebody else has it.
+    /// Asking again for the same holder, after an answer that was lost, gives the claim
+    /// that the first attempt has won, with the end that it was given. One that has ended
+    /// meanwhile, if nobody else has it, is granted anew.
+    ///
+    /// [`ClaimError::Held`] while somebody else has it; [`ClaimError::Lost`] never.
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError>;
 
-    /// Holds the claim until another time.
+    /// Holds the claim until another time, later or sooner, also if it has ended and
+    /// nobody has taken it over.
     ///
-    /// [`ClaimError::Lost`] once somebody else has taken it over, or it was taken away.
+    /// After an answer that was lost the same may be asked again, with the same claim and
+    /// any end.
+    ///
+    /// [`ClaimError::Lost`] once somebody else has taken it over, or it was given back or
+    /// taken away; nothing is changed then.
     async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError>;
 
     /// Gives the claim back, so that nobody has to wait for its end.
     ///
-    /// [`ClaimError::Lost`] if it was no longer ours; nothing is changed then.
+    /// After an answer that was lost, of this or of a renewal, the same claim may be
+    /// given back again.
+    ///
+    /// [`ClaimError::Lost`] if it was no longer ours; nothing is changed then. So it may
+    /// also be when the claim is given back a second time, and somebody else has it
+    /// already.
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError>;
 }
 
@@ -56,8 +87,8 @@ pub struct Claim {
     pub owner: String,
     /// Which asker holds it.
     pub holder: u64,
-    /// Grows with each claim that is granted at a place, as long as nobody deletes its
-    /// record there by hand.
+    /// Greater than that of any holder before, as long as nobody removes the record by
+    /// hand. A renewal never makes it smaller.
     pub fence: u64,
     /// When it ends by its holder's clock, in seconds since 1970.
     pub until: u64,
@@ -79,68 +110,56 @@ pub enum ClaimError {
     /// It was ours, and is no longer.
     #[error("the claim was lost")]
     Lost,
-    /// Unknown: the store failed. The same call may be made again.
+    /// Unknown: the store failed, or somebody was at it at the same moment. The same call
+    /// may be made again, and settles it.
     #[error(transparent)]
     Store(StoreError),
 }
 
 /// Claims in a place of their own: a store beside the one that holds the login, with an
-/// atomic swap.
+/// atomic swap, and with stamps.
 ///
-/// The record is a value like any other, in words that people can read. Its stamp tells
-/// who holds the claim: the id's first half is the holder and its second half counts the
-/// records, so that no two share an id; the count is the fence.
+/// The record is a value like any other, in words that people can read: `held until`
+/// with the seconds since 1970, or `released`. Its stamp tells the rest: the writer is the
+/// owner, the first half of the id is the holder, and the count is the fence, which grows
+/// with each record. To acquire takes a read and a swap, to renew or to release a swap.
+///
+/// Where reads may lag, an acquirer may be told [`ClaimError::Held`] of a claim that was
+/// just released, and a holder whose answer was lost may be told [`ClaimError::Lost`] of a
+/// claim that it has: never the other way round, since the swap decides. A store that
+/// remembers all its writes may answer a renewal that is asked for again as done, as it
+/// was, although the claim has ended since and somebody else has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Beside<S>(pub S);
 
 #[async_trait]
 impl<S: SecretStore> Claims for Beside<S> {
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        let found = self.look().await?;
-        let (expected, fence, number) = match found {
-            None => (None, 1, 1),
-            Some(found) => {
-                let claim = found.claim;
-                if found.held && claim.holder == bid.holder {
-                    return Ok(claim);
-                }
-                if found.held && claim.until.saturating_add(CLOCK_SKEW) > bid.now {
-                    return Err(held_by(claim));
-                }
-                (Some(claim.version), claim.fence + 1, found.number + 1)
-            }
+        let (expected, fence) = match self.standing(bid).await? {
+            Standing::Ours(claim) => return Ok(claim),
+            Standing::Theirs(held) => return Err(held),
+            Standing::Free { expected, fence } => (expected, fence),
         };
         let record = Record {
-            owner: &bid.owner,
-            id: WriteId {
-                trip: bid.holder,
-                number,
-            },
-            fence,
+            owner: bid.owner.clone(),
+            holder: bid.holder,
+            fence: fence.saturating_add(1),
             until: Some(bid.until),
         };
-        match self.write(expected.as_ref(), &record).await {
-            Ok(version) => Ok(record.claim(bid.until, version)),
-            Err(CasError::Conflict) => match self.look().await? {
-                // An earlier attempt landed late.
-                Some(found) if found.held && found.claim.holder == bid.holder => Ok(found.claim),
-                // Somebody was faster, and may be done with it already.
-                Some(found) => Err(held_by(found.claim)),
-                None => Err(ClaimError::Lost),
-            },
-            Err(CasError::Ambiguous(error) | CasError::Refused(error)) => {
-                Err(ClaimError::Store(error))
-            }
+        if let Some(version) = self.write(expected.as_ref(), &record).await? {
+            return Ok(record.claim(bid.until, version));
+        }
+        // Somebody was faster, if it was not an earlier attempt of ours that landed late.
+        match self.standing(bid).await? {
+            Standing::Ours(claim) => Ok(claim),
+            Standing::Theirs(held) => Err(held),
+            Standing::Free { .. } => Err(self.moving()),
         }
     }
 
     async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
-        let version = self.replace(claim, Some(until)).await?;
-        Ok(Claim {
-            until,
-            version,
-            ..claim.clone()
-        })
+        let (record, version) = self.replace(claim, Some(until)).await?;
+        Ok(record.claim(until, version))
     }
 
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
@@ -149,119 +168,189 @@ impl<S: SecretStore> Claims for Beside<S> {
 }
 
 impl<S: SecretStore> Beside<S> {
-    async fn look(&self) -> Result<Option<Found>, ClaimError> {
-        let stored = self.0.read().await.map_err(ClaimError::Store)?;
-        stored.map(|stored| self.parse(&stored)).transpose()
+    async fn standing(&self, bid: &Bid) -> Result<Standing, ClaimError> {
+        let Some((record, version)) = self.look().await? else {
+            return Ok(Standing::Free {
+                expected: None,
+                fence: 0,
+            });
+        };
+        Ok(match record.until {
+            Some(until) if record.holder == bid.holder && until > bid.now => {
+                Standing::Ours(record.claim(until, version))
+            }
+            Some(until)
+                if record.holder != bid.holder && until.saturating_add(CLOCK_SKEW) > bid.now =>
+            {
+                Standing::Theirs(ClaimError::Held {
+                    owner: record.owner,
+                    until,
+                })
+            }
+            Some(_) | None => Standing::Free {
+                expected: Some(version),
+                fence: record.fence,
+            },
+        })
     }
 
-    /// Writes the next state of a claim that is ours.
-    async fn replace(&self, claim: &Claim, until: Option<u64>) -> Result<Version, ClaimError> {
-        let Some(found) = self.look().await? else {
-            return Err(ClaimError::Lost);
-        };
-        if found.claim.holder != claim.holder || found.claim.fence != claim.fence {
-            return Err(ClaimError::Lost);
-        }
-        match until {
-            // An earlier attempt has landed.
-            None if !found.held => return Ok(found.claim.version),
-            Some(until) if found.held && until == found.claim.until => {
-                return Ok(found.claim.version);
-            }
-            Some(_) if !found.held => return Err(ClaimError::Lost),
-            Some(_) | None => {}
-        }
-        let record = Record {
-            owner: &claim.owner,
-            id: WriteId {
-                trip: claim.holder,
-                number: found.number + 1,
-            },
-            fence: claim.fence,
+    /// Writes the next record of a claim that is ours. `until` is `None` to release it.
+    async fn replace(
+        &self,
+        claim: &Claim,
+        until: Option<u64>,
+    ) -> Result<(Record, Version), ClaimError> {
+        let next = |fence: u64| Record {
+            owner: claim.owner.clone(),
+            holder: claim.holder,
+            fence: fence.saturating_add(1),
             until,
         };
-        match self.write(Some(&found.claim.version), &record).await {
-            Ok(version) => Ok(version),
-            Err(CasError::Conflict) => Err(ClaimError::Lost),
+        let record = next(claim.fence);
+        if let Some(version) = self.write(Some(&claim.version), &record).await? {
+            return Ok((record, version));
+        }
+        // Somebody wrote since. It may have been us, by a call whose answer was lost.
+        let Some((found, version)) = self.look().await? else {
+            return Err(ClaimError::Lost);
+        };
+        if found.holder != claim.holder {
+            return Err(ClaimError::Lost);
+        }
+        if found.until == until {
+            return Ok((found, version));
+        }
+        if found.until.is_none() {
+            return Err(ClaimError::Lost);
+        }
+        let record = next(found.fence);
+        match self.write(Some(&version), &record).await? {
+            Some(version) => Ok((record, version)),
+            None => Err(self.moving()),
+        }
+    }
+
+    /// Returns the version of the new record; `None` if the old one is not there any more.
+    async fn write(
+        &self,
+        expected: Option<&Version>,
+        record: &Record,
+    ) -> Result<Option<Version>, ClaimError> {
+        let text = Secret::new(record.text().into_bytes());
+        match self
+            .0
+            .compare_and_swap(expected, &text, &record.stamp())
+            .await
+        {
+            Ok(version) => Ok(Some(version)),
+            Err(CasError::Conflict) => Ok(None),
             Err(CasError::Ambiguous(error) | CasError::Refused(error)) => {
                 Err(ClaimError::Store(error))
             }
         }
     }
 
-    async fn write(
-        &self,
-        expected: Option<&Version>,
-        record: &Record<'_>,
-    ) -> Result<Version, CasError> {
-        let text = record.until.map_or_else(
-            || RELEASED.to_owned(),
-            |until| format!("{HELD_UNTIL}{until}"),
-        );
-        let stamp = Stamp {
-            id: record.id,
-            count: record.fence,
-            origin: Origin::Rotation,
-            writer: record.owner.to_owned(),
+    async fn look(&self) -> Result<Option<(Record, Version)>, ClaimError> {
+        let Some(stored) = self.0.read().await.map_err(ClaimError::Store)? else {
+            return Ok(None);
         };
-        let text = Secret::new(text.into_bytes());
-        self.0.compare_and_swap(expected, &text, &stamp).await
+        let record = Record::of(&stored).ok_or_else(|| {
+            self.error(
+                ErrorKind::Malformed,
+                "read the claim in",
+                "it is none that was written here",
+            )
+        })?;
+        Ok(Some((record, stored.version)))
     }
 
-    fn parse(&self, stored: &Stored) -> Result<Found, ClaimError> {
-        let foreign = || {
-            ClaimError::Store(StoreError {
-                kind: ErrorKind::Malformed,
-                operation: "read the claim in",
-                store: format!("{}", self.0),
-                source: Some("it is none that was written here".into()),
-            })
-        };
-        let stamp = stored.stamp.as_ref().ok_or_else(foreign)?;
-        let text = core::str::from_utf8(stored.secret.expose()).map_err(|_| foreign())?;
-        let until = match text.strip_prefix(HELD_UNTIL) {
-            Some(until) => Some(until.parse().map_err(|_| foreign())?),
-            None if text == RELEASED => None,
-            None => return Err(foreign()),
-        };
-        Ok(Found {
-            claim: Claim {
-                owner: stamp.writer.clone(),
-                holder: stamp.id.trip,
-                fence: stamp.count,
-                until: until.unwrap_or_default(),
-                version: stored.version.clone(),
-            },
-            number: stamp.id.number,
-            held: until.is_some(),
+    /// It was free before the write and is free after it, and the write was too late.
+    fn moving(&self) -> ClaimError {
+        self.error(
+            ErrorKind::Unavailable,
+            "change the claim in",
+            "somebody else changed it at the same moment",
+        )
+    }
+
+    fn error(&self, kind: ErrorKind, operation: &'static str, why: &str) -> ClaimError {
+        ClaimError::Store(StoreError {
+            kind,
+            operation,
+            store: self.0.to_string(),
+            source: Some(why.into()),
         })
     }
+}
+
+/// What a look says to somebody who wants the claim.
+enum Standing {
+    /// It was won by this very asker.
+    Ours(Claim),
+    /// It is held, and this is how that is told.
+    Theirs(ClaimError),
+    /// It may be taken, from whoever had it last.
+    Free {
+        expected: Option<Version>,
+        fence: u64,
+    },
+}
+
+/// What stands in the place of the claim.
+struct Record {
+    owner: String,
+    holder: u64,
+    fence: u64,
+    /// `None` once it is released.
+    until: Option<u64>,
 }
 
 const HELD_UNTIL: &str = "held until ";
 const RELEASED: &str = "released";
 
-/// What a place of claims shows.
-struct Found {
-    claim: Claim,
-    /// How many records there were.
-    number: u64,
-    held: bool,
-}
+impl Record {
+    fn of(stored: &Stored) -> Option<Self> {
+        let stamp = stored.stamp.as_ref()?;
+        let text = core::str::from_utf8(stored.secret.expose()).ok()?;
+        let until = match text.strip_prefix(HELD_UNTIL) {
+            Some(until) => Some(until.parse().ok()?),
+            None if text == RELEASED => None,
+            None => return None,
+        };
+        Some(Self {
+            owner: stamp.writer.clone(),
+            holder: stamp.id.trip,
+            fence: stamp.count,
+            until,
+        })
+    }
 
-/// What is to be written.
-struct Record<'a> {
-    owner: &'a str,
-    id: WriteId,
-    fence: u64,
-    until: Option<u64>,
-}
+    fn text(&self) -> String {
+        self.until.map_or_else(
+            || RELEASED.to_owned(),
+            |until| format!("{HELD_UNTIL}{until}"),
+        )
+    }
 
-impl Record<'_> {
-    fn claim(&self, until: u64, version: Version) -> Claim {
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            id: WriteId {
+                trip: self.holder,
+                // Another end is another write: whoever asks again after a lost answer,
+                // with a later end, must not send other bytes under the same id. Forty
+                // bits hold every end that a clock can mean.
+                number: (self.fence << 40) ^ self.until.unwrap_or_default(),
+            },
+            count: self.fence,
+            origin: Origin::Rotation,
+            writer: self.owner.clone(),
+        }
+    }
+
+    fn claim(self, until: u64, version: Version) -> Claim {
         Claim {
-            owner: self.owner.to_owned(),
-            holder: self.id.trip,
+            owner: self.owner,
+            holder: self.holder,
             fence: self.fence,
             until,
             version,
@@ -269,9 +358,5 @@ impl Record<'_> {
     }
 }
 
-fn held_by(claim: Claim) -> ClaimError {
-    ClaimError::Held {
-        owner: claim.owner,
-        until: claim.until,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,10 @@ impl Fixture for Folder {
         }
     }
 
+    fn claims(&self) -> bool {
+        true
+    }
+
     async fn open(&self, place: &str) -> Box<dyn SecretStore> {
         open(&self.path(place))
     }

@@ -45,7 +45,7 @@ pub(crate) fn a_writer_killed_at_any_instruction_loses_nothing() {
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let said = run_and_kill(&path, Duration::from_micros(random >> 50));
+        let said = run_and_kill("writer", &path, Duration::from_micros(random >> 50));
         let mut sent = number;
         for line in said.lines() {
             let mut words = line.split(' ');
@@ -83,11 +83,9 @@ pub(crate) fn a_writer_killed_at_any_instruction_loses_nothing() {
     assert!(unanswered > 0 && left > 0, "{unanswered} {left}");
 }
 
-/// Runs a writer for this long after its first word, and returns what it said.
-fn run_and_kill(path: &Path, time: Duration) -> String {
-    let mut writer = rig::command(&[], "writer", path)
-        .spawn()
-        .expect("a process");
+/// Lets somebody play `part` for this long after the first word, and returns what was said.
+pub(crate) fn run_and_kill(part: &str, path: &Path, time: Duration) -> String {
+    let mut writer = rig::command(&[], part, path).spawn().expect("a process");
     let mut listening = BufReader::new(writer.stdout.take().expect("a pipe"));
     let mut said = String::new();
     while !said.contains("sends") {

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use authferry_core::{CasError, ErrorKind, Version};
+use authferry_core::{CasError, ClaimError, ErrorKind, Version};
 
 use crate::rig::{self, Login};
 
@@ -50,6 +50,7 @@ pub(crate) fn brim(login: &Login, path: &Path) {
     let folder = path.parent().expect("a file in a folder");
     let room = folder.with_file_name("room");
     let (mut refused, mut done) = (0, 0);
+    let (mut unclaimed, mut claimed) = (0, 0);
     for pages in (0..12).rev() {
         // Fill the disk to the last byte, and give this much back.
         fs::remove_file(&room).ok();
@@ -84,9 +85,24 @@ pub(crate) fn brim(login: &Login, path: &Path) {
                 assert_eq!(login.look().expect("a place"), before);
             }
         }
+        let there = login.look().expect("a place");
+        match login.acquire(1, 1) {
+            Ok(claim) => {
+                claimed += 1;
+                // Giving it back may find no room: it ends by itself, and is ours until then.
+                login.release(&claim).ok();
+            }
+            Err(ClaimError::Store(error)) => {
+                unclaimed += 1;
+                assert_eq!(error.kind, ErrorKind::Full, "{error}");
+            }
+            Err(error @ (ClaimError::Held { .. } | ClaimError::Lost)) => panic!("{error}"),
+        }
+        assert_eq!(login.look().expect("a place"), there);
         assert!(rig::leftovers(folder).is_empty(), "with {pages} pages");
     }
     assert!(refused > 2 && done > 2, "{refused} {done}");
+    assert!(unclaimed > 0 && claimed > 2, "{unclaimed} {claimed}");
     rig::say("done");
 }
 

@@ -2,6 +2,7 @@
 //!
 //! This program plays the other processes as well, which is why it has a `main`.
 
+mod claim;
 mod crash;
 mod full;
 mod race;
@@ -25,6 +26,10 @@ fn main() -> ExitCode {
         test(
             "a_writer_killed_at_any_instruction_loses_nothing",
             crash::a_writer_killed_at_any_instruction_loses_nothing,
+        ),
+        test(
+            "a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends",
+            claim::a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends,
         ),
         test(
             "a_limit_on_the_size_of_files_is_told_as_full",

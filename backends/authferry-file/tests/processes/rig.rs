@@ -9,7 +9,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use authferry_core::{CasError, Origin, Secret, SecretStore, Stamp, StoreError, Version, WriteId};
+use authferry_core::{
+    Bid, CasError, Claim, ClaimError, Claims, Origin, Secret, SecretStore, Stamp, StoreError,
+    Version, WriteId,
+};
 use authferry_file::FileStore;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -43,6 +46,7 @@ pub(crate) fn play() -> bool {
     match part.as_str() {
         "writer" => crate::crash::writer(&login),
         "racer" => crate::race::racer(&login),
+        "claimer" => crate::claim::claimer(&login),
         "small" => crate::full::small(&login),
         "brim" => crate::full::brim(&login, Path::new(&path)),
         _ => panic!("no part {part}"),
@@ -108,6 +112,31 @@ impl Login {
     }
 }
 
+/// The same for the claim beside the login, which is asked for a minute.
+impl Login {
+    pub(crate) fn acquire(&self, holder: u64, now: u64) -> Result<Claim, ClaimError> {
+        let bid = Bid {
+            owner: holder.to_string(),
+            holder,
+            now,
+            until: now + 60,
+        };
+        self.runtime.block_on(self.claims().acquire(&bid))
+    }
+
+    pub(crate) fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
+        self.runtime.block_on(self.claims().renew(claim, until))
+    }
+
+    pub(crate) fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
+        self.runtime.block_on(self.claims().release(claim))
+    }
+
+    fn claims(&self) -> &dyn Claims {
+        self.store.claims().expect("a file store has claims")
+    }
+}
+
 /// Returns a login whose every part tells its number.
 fn login(number: u64, len: usize) -> Vec<u8> {
     format!("made-up-{number} ")
@@ -126,12 +155,16 @@ pub(crate) fn folder() -> TempDir {
         .expect("a folder")
 }
 
-/// Returns what is in the folder besides the three files that belong there.
+/// Returns what is in the folder besides the files that belong there: three for the
+/// login and three for its claim.
 pub(crate) fn leftovers(folder: &Path) -> Vec<String> {
     fs::read_dir(folder)
         .expect("a folder")
         .map(|entry| entry.expect("an entry").file_name())
         .map(|name| name.into_string().expect("text"))
-        .filter(|name| !["login.json", "login.json.meta", "login.json.lock"].contains(&&**name))
+        .filter(|name| {
+            let name = name.replace(".claim", "");
+            !["login.json", "login.json.meta", "login.json.lock"].contains(&&*name)
+        })
         .collect()
 }

@@ -2,11 +2,15 @@
 
 use std::{error::Error, fmt::Write};
 
-use authferry_core::{CasError, StoreError};
+use authferry_core::{CLOCK_SKEW, CasError, ClaimError, StoreError};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
-    cases::{Failure, ensure},
+    cases::{
+        Failure,
+        claims::{NOW, bidders},
+        ensure,
+    },
     place::{Place, login, secret},
 };
 
@@ -53,6 +57,36 @@ pub(super) async fn no_error_prints_the_login(place: Place) -> Result<(), Failur
         silent(refusal.name, &text)?;
     }
     Ok(())
+}
+
+pub(super) async fn no_claim_prints_the_login(place: Place) -> Result<(), Failure> {
+    let Some([first, second]) = bidders(&place).await? else {
+        return Ok(());
+    };
+    place.seed(&login(1)).await?;
+    let old = first.wins(NOW).await?;
+    silent("a claim", &format!("{old:#?}"))?;
+    let held = second.claims().acquire(&second.bid(NOW)).await;
+    silent("a claim that is held", &claim_text(held.err().as_ref()))?;
+    second.wins(old.until + CLOCK_SKEW).await?;
+    let lost = first.claims().release(&old).await;
+    silent("a claim that is lost", &claim_text(lost.err().as_ref()))?;
+
+    for refusal in place.fixture().refusals(&login(1)).await {
+        if let Some(claims) = refusal.store.claims() {
+            let refused = claims.acquire(&first.bid(NOW)).await;
+            silent(refusal.name, &claim_text(refused.err().as_ref()))?;
+        }
+    }
+    Ok(())
+}
+
+fn claim_text(error: Option<&ClaimError>) -> String {
+    match error {
+        Some(ClaimError::Store(error)) => store_text(error),
+        Some(error @ (ClaimError::Held { .. } | ClaimError::Lost)) => format!("{error} {error:?}"),
+        None => String::new(),
+    }
 }
 
 fn swap_text(error: Option<&CasError>) -> String {

@@ -24,6 +24,7 @@ pub(crate) const OF_THE_REFERENCE: Guarantees = Guarantees {
 /// A fixture on [`MemoryStore`].
 pub(crate) struct Places {
     pub(crate) guarantees: Guarantees,
+    pub(crate) claims: bool,
     stores: Mutex<HashMap<String, MemoryStore>>,
     opened: AtomicU64,
     wrap: Wrap,
@@ -38,6 +39,7 @@ impl Places {
     ) -> Self {
         Self {
             guarantees: OF_THE_REFERENCE,
+            claims: true,
             stores: Mutex::default(),
             opened: AtomicU64::new(0),
             wrap: Box::new(wrap),
@@ -63,6 +65,10 @@ impl Places {
 impl Fixture for Places {
     fn guarantees(&self) -> Guarantees {
         self.guarantees
+    }
+
+    fn claims(&self) -> bool {
+        self.claims
     }
 
     async fn open(&self, place: &str) -> Box<dyn SecretStore> {

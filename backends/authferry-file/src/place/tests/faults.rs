@@ -177,6 +177,39 @@ fn the_next_writer_clears_up_after_a_killed_one_and_touches_nothing_else() {
     assert_eq!(left, theirs);
 }
 
+/// A claim lies right beside its login, and its names begin with those of the login.
+#[test]
+fn who_writes_a_claim_and_who_writes_its_login_clear_up_after_themselves_alone() {
+    let site = Before::Ours.site();
+    let address = format!("file://{}", site.path("login.json").display());
+    let address: Address = address.parse().expect("an address");
+    let claim = Place::new(&address.of_the_claim());
+    claim
+        .swap(None, &secret(1), &stamp(1))
+        .expect("an empty place");
+    let temps = |name: &str| [TEMP, ".meta.authferry-tmp"].map(|end| format!("{name}{end}"));
+    let (of_the_login, of_the_claim) = (temps("login.json"), temps("login.json.claim"));
+    for name in of_the_login.iter().chain(&of_the_claim) {
+        fs::write(site.path(name), "half a log").expect("left by a killed writer");
+    }
+
+    site.swap(2).expect("the current version");
+    let is_there = |name: &String| site.path(name).exists();
+    assert!(!of_the_login.iter().any(is_there));
+    assert!(of_the_claim.iter().all(is_there));
+
+    for name in &of_the_login {
+        fs::write(site.path(name), "half a log").expect("left by a killed writer");
+    }
+    let base = claim.read().expect("a place").map(|stored| stored.version);
+    claim
+        .swap(base.as_ref(), &secret(3), &stamp(3))
+        .expect("the current version");
+    assert!(of_the_login.iter().all(is_there));
+    assert!(!of_the_claim.iter().any(is_there));
+    site.shows(2);
+}
+
 #[test]
 fn what_is_written_is_a_new_file() {
     let site = Site::new();
