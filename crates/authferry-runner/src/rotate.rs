@@ -18,7 +18,8 @@ use crate::lease::{self, Lease};
 use crate::refresher::{How, Refresher};
 use crate::signals::Told;
 use crate::{
-    Codex, Job, Look, NotBegun, Report, Seen, Signals, drive, random, restore, seen, terms,
+    Codex, CommandEnd, Job, Look, NotBegun, Report, Seen, Signals, drive, random, restore, seen,
+    terms,
 };
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
@@ -164,7 +165,7 @@ enum Answer {
     Woke,
 }
 
-impl<'a> Driver<'a> {
+impl Driver<'_> {
     async fn drive(
         mut self,
         mut rotation: Rotation,
