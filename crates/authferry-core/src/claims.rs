@@ -35,6 +35,9 @@ pub const CLOCK_SKEW: u64 = 30;
 ///   all others, who wait that long, or until somebody removes the record by hand.
 /// - Who removes the record by hand frees the claim at once; the fences begin anew.
 /// - Two askers with one number for a holder are one asker.
+///
+/// Whoever gives up while the answer is still out may have won: nobody else gets the claim
+/// then until it has ended.
 #[async_trait]
 pub trait Claims: Send + Sync {
     /// Takes the claim if nobody holds it, once.

@@ -335,12 +335,13 @@ fn an_attempt_that_lands_late_is_our_claim() {
 
 #[test]
 fn a_lost_renewal_is_settled_by_whatever_is_asked_next() {
-    let ask: [fn(&Shelf, &Claim) -> Result<Option<Claim>, ClaimError>; 3] = [
+    type Ask = fn(&Shelf, &Claim) -> Result<Option<Claim>, ClaimError>;
+    let next: [Ask; 3] = [
         |shelf, claim| renew(shelf, claim, NOW + 100).map(Some),
         |shelf, claim| renew(shelf, claim, NOW + 200).map(Some),
         |shelf, claim| release(shelf, claim).map(|()| None),
     ];
-    for next in ask {
+    for next in next {
         for fault in [Fault::Lost, Fault::ReplyLost] {
             let shelf = Shelf::default();
             let claim = acquire(&shelf, &bid(1, NOW)).expect("a free claim");
