@@ -153,7 +153,9 @@ fn begin<'a, 'l>(
     let receipt = receipt(job);
     let before = before(job, &look, receipt.as_ref())?;
     let placed = before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
-    let descent = receipt.map(|receipt| receipt.base.version);
+    // What came in the place of a file that was lent descends from nothing that is known.
+    let descent = receipt.filter(|receipt| !receipt.access_only);
+    let descent = descent.map(|receipt| receipt.base.version);
     let step = Trip::start(terms(job, goal)?, before, descent);
     let driver = drive::Driver::new(job, alone, look, command, placed).knowing(known);
     Ok((driver, step))

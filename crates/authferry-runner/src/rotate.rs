@@ -424,7 +424,7 @@ impl<'a> Driver<'a> {
             );
             let refreshed = report.refreshed.as_ref();
             let again = there
-                && refreshed.is_some_and(|it| it.not_understood)
+                && refreshed.is_some_and(|it| it.not_understood && it.failure.is_none())
                 && report.writes.is_empty()
                 && report.signal.is_none();
             self.rotated.trip = Some(report);

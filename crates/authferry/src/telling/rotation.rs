@@ -137,11 +137,14 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
     let login = super::login(report);
     match &report.outcome {
         End::Persisted { .. } if is_spinning(report) => {
-            let message = format!(
-                "{login} was just rotated and is now in {}, but its access token ends at once: \
-                 is the clock of this machine ahead?",
-                rotating.store
-            );
+            let now = format!("{login} is now in {}", rotating.store);
+            let looping = report.refreshed.as_ref().is_some_and(|it| it.looping);
+            let why = if looping {
+                "but Codex rotated it again and again, and was cut off"
+            } else {
+                "just rotated, but its access token ends at once"
+            };
+            let message = format!("{now}, {why}: is the clock of this machine ahead?");
             Ending {
                 code: exit::FAILED,
                 outcome: "rotated",
