@@ -78,6 +78,9 @@ pub enum NotBegun {
     /// The home holds an auth file already, which an access-only one would replace.
     #[error("{} is there already", .0.display())]
     Occupied(PathBuf),
+    /// There is no place for the home in which the login is rotated.
+    #[error("cannot make a private folder in {}", .0.display())]
+    NoPlace(PathBuf, #[source] io::Error),
     /// The system does not give what every trip needs.
     #[error("cannot get random bytes from the system")]
     System(#[from] io::Error),

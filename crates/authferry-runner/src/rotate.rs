@@ -473,9 +473,10 @@ impl<'a> Driver<'a> {
 }
 
 /// A folder that nobody else looks into, gone when dropped.
-fn private(temp: &Path) -> io::Result<TempDir> {
+fn private(temp: &Path) -> Result<TempDir, NotBegun> {
     tempfile::Builder::new()
         .prefix("authferry-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(temp)
+        .map_err(|error| NotBegun::NoPlace(temp.to_owned(), error))
 }

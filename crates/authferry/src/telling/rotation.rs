@@ -2,7 +2,7 @@
 
 use authferry_codex::{Failure, Home};
 use authferry_core::rotation::{Hindrance, Outcome};
-use authferry_core::{Fingerprint, Outcome as End};
+use authferry_core::{Fingerprint, Outcome as End, Refusal};
 use authferry_runner::{CommandEnd, Job, Refreshed, Report, Rotated, Rotating};
 use time::OffsetDateTime;
 
@@ -132,8 +132,9 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
         patience: rotating.patience,
         linger: std::time::Duration::ZERO,
     };
-    // What it ends with as a command is told of the rotation instead.
-    let told = super::trip(&job, report, None);
+    let mut told = super::trip(&job, report, None);
+    // How Codex ended says nothing of how the rotation did.
+    told.facts.remove("command_exit_code");
     let login = super::login(report);
     match &report.outcome {
         End::Persisted { .. } if is_spinning(report) => {
@@ -158,6 +159,10 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
             code: exit::OK,
             outcome: "rotated",
             message: format!("login {} was rotated: {}", before(rotated), told.message),
+            ..told
+        },
+        End::Refused(Refusal::NotPlaced) => Ending {
+            hints: vec!["name another folder with the variable TMPDIR".to_owned()],
             ..told
         },
         End::Unchanged => unchanged(rotating, report, told),
