@@ -34,7 +34,7 @@ macro_rules! facts {
 }
 
 facts! {
-    V0_145 InPlace, V0_166 InPlace, V0_169 ByRename: [
+    V0_101 InPlace, V0_130 InPlace, V0_145 InPlace, V0_166 InPlace, V0_169 ByRename: [
         a_stale_login_is_rotated_once_before_the_model_is_asked,
         the_file_from_before_a_rotation_is_dead,
         a_fresh_login_is_left_alone,
