@@ -4,5 +4,6 @@ mod architecture;
 mod codex_facts;
 mod ferry;
 mod refresh;
+mod refresh_facts;
 mod round_trip;
 mod signals;

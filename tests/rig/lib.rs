@@ -31,11 +31,13 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod app_server;
 mod codex;
 mod login;
 mod runner;
 mod stub;
 
+pub use app_server::AppServer;
 pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
 pub use runner::{EXEC, Runner, finish};
