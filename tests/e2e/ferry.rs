@@ -25,9 +25,14 @@ pub(crate) struct Ferry {
 impl Ferry {
     /// Signs `login` in and seeds it.
     pub(crate) fn new(version: &str, login: &Login) -> Self {
+        Self::with(Codex::install(version).expect("Codex from npm"), login)
+    }
+
+    /// The same with a Codex that is there already.
+    pub(crate) fn with(codex: Codex, login: &Login) -> Self {
         let ferry = Self {
             stub: Stub::start(login),
-            codex: Codex::install(version).expect("Codex from npm"),
+            codex,
             store: TempDir::with_prefix("store-").expect("a temporary folder"),
         };
         let seeded = ferry.seed(login, &[]);
@@ -52,9 +57,15 @@ impl Ferry {
 
     /// `authferry` on a runner, with this store.
     pub(crate) fn authferry(&self, runner: &Runner, arguments: &[&str]) -> Command {
-        let mut command = runner.command(AUTHFERRY);
-        command.env("AUTHFERRY_STORE", self.address());
+        let mut command = self.command(runner, AUTHFERRY);
         command.args(arguments);
+        command
+    }
+
+    /// Any program on a runner, with this store.
+    pub(crate) fn command(&self, runner: &Runner, program: &str) -> Command {
+        let mut command = runner.command(program);
+        command.env("AUTHFERRY_STORE", self.address());
         command
     }
 

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod codex_facts;
+mod crowds;
 mod ferry;
 mod refresh;
 mod refresh_facts;

@@ -37,6 +37,8 @@ macro_rules! by_each_rule {
     };
 }
 
+pub(crate) use by_each_rule;
+
 by_each_rule![
     asked_for_nothing_the_server_rotates_by_its_own_rule,
     asked_only_if_nothing_happened_the_server_rotates_once,

@@ -40,5 +40,5 @@ mod stub;
 pub use app_server::AppServer;
 pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
-pub use runner::{EXEC, Runner, finish};
+pub use runner::{EXEC, Runner, finish, finish_within};
 pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
