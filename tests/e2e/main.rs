@@ -4,6 +4,7 @@ mod architecture;
 mod codex_facts;
 mod crowds;
 mod ferry;
+mod moments;
 mod refresh;
 mod refresh_facts;
 mod round_trip;
