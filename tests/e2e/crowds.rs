@@ -9,14 +9,40 @@ use std::{
 
 use rig::{EXEC, Login, Outcome, Runner, What, finish_within};
 
-use crate::ferry::Ferry;
+use crate::codex_facts::calls;
+use crate::ferry::{Ferry, assert_code};
 use crate::refresh_facts::{Rule, by_each_rule, let_ten_minutes_pass};
 
-by_each_rule![twenty_jobs_that_do_not_rotate_first_spend_one_token_again_and_again];
+by_each_rule![
+    twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed,
+    the_same_without_rotating_first_spends_one_token_again_and_again,
+];
 
-/// The proof that the next test can fail: what the jobs did before there was *rotate first*.
-fn twenty_jobs_that_do_not_rotate_first_spend_one_token_again_and_again(version: &str, _: Rule) {
+fn twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed(version: &str, _: Rule) {
     let (ferry, jobs) = twenty_jobs_that_outlive_their_token(version, &[]);
+
+    for job in &jobs {
+        assert_code(job, 0);
+    }
+    let (rotations, model_calls): (Vec<What>, _) =
+        calls(&ferry.stub).into_iter().partition(What::is_refresh);
+    assert_eq!(rotations.len(), 1, "{rotations:#?}");
+    assert!(rotations[0].is_rotation(), "{rotations:#?}");
+    assert!(model_calls.len() >= 20, "{model_calls:#?}");
+    for call in model_calls {
+        let wanted = What::Model {
+            serial: Some(2),
+            status: 200,
+        };
+        assert_eq!(call, wanted);
+    }
+    assert!(ferry.is_live());
+    assert_eq!(ferry.status()["generation"], 2, "and it was written once");
+}
+
+/// The proof that the test before this one can fail.
+fn the_same_without_rotating_first_spends_one_token_again_and_again(version: &str, _: Rule) {
+    let (ferry, jobs) = twenty_jobs_that_outlive_their_token(version, &["--no-rotate-first"]);
 
     let spent = ferry.stub.count(|what| {
         matches!(

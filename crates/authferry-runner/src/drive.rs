@@ -66,6 +66,8 @@ pub(crate) struct Driver<'a, 'l> {
     sent: Option<Fingerprint>,
     /// The bytes of the generations seen on disk that the store may still have to take.
     generations: HashMap<Fingerprint, Arc<Secret>>,
+    /// What was read from the store just before the trip.
+    known: Option<Stored>,
     /// What was read from the store last.
     stored: Option<Stored>,
     /// What was found in the auth file's place last.
@@ -133,6 +135,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             version: None,
             sent: None,
             generations: HashMap::new(),
+            known: None,
             stored: None,
             look: Look::Missing,
             family: None,
@@ -146,6 +149,12 @@ impl<'a, 'l> Driver<'a, 'l> {
         };
         driver.remember(look);
         driver
+    }
+
+    /// Begins with what was just read, which saves a request.
+    pub(crate) fn knowing(mut self, known: Option<Stored>) -> Self {
+        self.known = known;
+        self
     }
 
     /// Refreshes the login in the command's place, and renews the claim meanwhile.
@@ -298,7 +307,13 @@ impl<'a, 'l> Driver<'a, 'l> {
 
     fn read(&mut self) {
         let store = self.job.store;
-        let answer = Box::pin(async { Answer::Read(store.read().await) });
+        let known = self.known.take();
+        let answer = Box::pin(async {
+            Answer::Read(match known {
+                Some(known) => Ok(Some(known)),
+                None => store.read().await,
+            })
+        });
         self.request = Some(Request::Store {
             answer,
             swap: false,

@@ -32,10 +32,12 @@ type Renewal<'a> = Pin<Box<dyn Future<Output = Result<Claim, ClaimError>> + 'a>>
 
 impl<'a> Lease<'a> {
     pub(crate) fn new(claims: &'a dyn Claims, claim: Claim) -> Self {
+        // One that was won by an earlier attempt, whose answer was lost, ends sooner.
+        let left = Duration::from_secs(claim.until.saturating_sub(now()));
         Self {
             claims,
             claim,
-            next: Instant::now() + TERM / 3,
+            next: Instant::now() + left.min(TERM) / 3,
             renewal: None,
             lost: false,
         }

@@ -28,12 +28,12 @@ use std::{
 };
 
 use authferry_codex::{Home, Look, Unfit};
-use authferry_core::{Goal, Policy, SecretStore, Seen, Terms, Trip};
+use authferry_core::{Goal, Policy, SecretStore, Seen, Stored, Terms, Trip};
 
 pub use receipt::Receipt;
 pub use refresher::{Codex, Refreshed};
 pub use report::{CommandEnd, Placement, Report, Written};
-pub use rotate::{Rotated, Rotating, rotate};
+pub use rotate::{Rotated, Rotating, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, SeedError, Seeded, seed};
 pub use signals::Signals;
 
@@ -76,20 +76,27 @@ pub enum NotBegun {
 
 /// Restores the login, runs the command, writes through meanwhile and persists after it.
 ///
-/// The report tells the outcome; an error means that nothing was touched.
+/// `known` is what was just read from the store, if anything was: it is not read again
+/// then. The report tells the outcome; an error means that nothing was touched.
 pub async fn run(
     job: &Job<'_>,
     command: Command,
+    known: Option<Stored>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    begin(job, Goal::Run, Some(command), signals).await
+    begin(job, Goal::Run, Some(command), known, signals).await
 }
 
 /// Restores the login and leaves a receipt beside it.
 ///
-/// The report tells the outcome; an error means that nothing was touched.
-pub async fn restore(job: &Job<'_>, signals: &mut Signals) -> Result<Report, NotBegun> {
-    begin(job, Goal::Restore, None, signals).await
+/// `known` is what was just read from the store, if anything was: it is not read again
+/// then. The report tells the outcome; an error means that nothing was touched.
+pub async fn restore(
+    job: &Job<'_>,
+    known: Option<Stored>,
+    signals: &mut Signals,
+) -> Result<Report, NotBegun> {
+    begin(job, Goal::Restore, None, known, signals).await
 }
 
 /// Persists what is in the home, which descends from what `receipt` tells.
@@ -120,6 +127,7 @@ async fn begin(
     job: &Job<'_>,
     goal: Goal,
     command: Option<Command>,
+    known: Option<Stored>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
     let alone = alone(job.home)?;
@@ -131,6 +139,7 @@ async fn begin(
     let descent = receipt.map(|receipt| receipt.base.version);
     let step = Trip::start(terms(job, goal)?, seen(&look), descent);
     Ok(drive::Driver::new(job, alone, look, command, placed)
+        .knowing(known)
         .drive(step, signals)
         .await)
 }

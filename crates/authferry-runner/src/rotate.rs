@@ -8,8 +8,8 @@ use std::{
 use authferry_codex::Home;
 use authferry_core::rotation::{Effect, Event, Grant, Outcome, Rotation, Sight, Terms};
 use authferry_core::{
-    Bid, Claim, ClaimError, Generation, Goal, Policy, SecretStore, StoreError, Stored, Trip,
-    Trouble,
+    Bid, Claim, ClaimError, Fingerprint, Generation, Goal, Policy, SecretStore, StoreError, Stored,
+    Trip, Trouble,
 };
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep_until};
@@ -17,7 +17,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::lease::{self, Lease};
 use crate::refresher::{How, Refresher};
 use crate::signals::Told;
-use crate::{Codex, Job, Look, NotBegun, Report, Seen, Signals, drive, random, terms};
+use crate::{
+    Codex, Job, Look, NotBegun, Report, Seen, Signals, drive, random, restore, seen, terms,
+};
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
 const LINGER: Duration = Duration::from_secs(5);
@@ -69,16 +71,48 @@ pub struct Rotated {
     pub claims: bool,
     /// Whether somebody else took the claim over meanwhile.
     pub lost: bool,
+    /// Whether the job's own home holds something else, so that nothing was begun.
+    pub unsettled: bool,
     /// The last thing that the store complained of before the trip.
     pub store_error: Option<StoreError>,
     /// The number of the first signal that came before the trip.
     pub signal: Option<i32>,
 }
 
+/// Rotates the login before a job if it is due, under the claim, and persisted.
+///
+/// A login in the job's own home that the store does not hold is settled first: if an
+/// earlier persist was lost, what the store holds is spent. `Err` in the end tells that the
+/// restore did not succeed which that takes.
+pub async fn rotate_first(
+    rotating: &Rotating<'_>,
+    job: &Job<'_>,
+    signals: &mut Signals,
+) -> Result<Result<Rotated, Report>, NotBegun> {
+    let mut rotated = begin(rotating, seen(&job.home.settled_look()?), signals).await?;
+    if rotated.unsettled {
+        let report = restore(job, rotated.known.take(), signals).await?;
+        if report.outcome != authferry_core::Outcome::Restored {
+            return Ok(Err(report));
+        }
+        rotated = begin(rotating, seen(&job.home.settled_look()?), signals).await?;
+    }
+    Ok(Ok(rotated))
+}
+
 /// Looks whether the login is due, and if so rotates it: under the claim, and persisted.
 ///
 /// Nothing was touched after an error.
 pub async fn rotate(rotating: &Rotating<'_>, signals: &mut Signals) -> Result<Rotated, NotBegun> {
+    begin(rotating, Seen::Missing, signals).await
+}
+
+/// `beside`: what is in the home of the job that is to follow.
+async fn begin(
+    rotating: &Rotating<'_>,
+    beside: Seen,
+    signals: &mut Signals,
+) -> Result<Rotated, NotBegun> {
     let holder = random()?;
     let (rotation, effects) = Rotation::start(Terms {
         claims: rotating.store.claims().is_some(),
@@ -86,6 +120,7 @@ pub async fn rotate(rotating: &Rotating<'_>, signals: &mut Signals) -> Result<Ro
     });
     let driver = Driver {
         rotating,
+        beside,
         holder,
         began: Instant::now(),
         lease: None,
@@ -100,6 +135,7 @@ pub async fn rotate(rotating: &Rotating<'_>, signals: &mut Signals) -> Result<Ro
             held: None,
             claims: rotating.store.claims().is_some(),
             lost: false,
+            unsettled: false,
             store_error: None,
             signal: None,
         },
@@ -109,6 +145,7 @@ pub async fn rotate(rotating: &Rotating<'_>, signals: &mut Signals) -> Result<Ro
 
 struct Driver<'a> {
     rotating: &'a Rotating<'a>,
+    beside: Seen,
     holder: u64,
     began: Instant,
     lease: Option<Lease<'a>>,
@@ -236,8 +273,12 @@ impl<'a> Driver<'a> {
                     .and_then(|stored| authferry_codex::parse(&stored.secret).ok());
                 let sight = match &generation {
                     None => Sight::Nothing,
-                    Some(it) if it.issued.is_due(self.rotating.due_by) => Sight::Due,
-                    Some(_) => Sight::Fresh,
+                    Some(it) if !it.issued.is_due(self.rotating.due_by) => Sight::Fresh,
+                    Some(it) if self.is_settled(it.fingerprint) => Sight::Due,
+                    Some(_) => {
+                        self.rotated.unsettled = true;
+                        Sight::Nothing
+                    }
                 };
                 self.rotated.known = stored;
                 self.rotated.generation = generation;
@@ -261,6 +302,14 @@ impl<'a> Driver<'a> {
             Answer::Claimed(Err(ClaimError::Store(error))) => {
                 Event::Claimed(Grant::Trouble(self.trouble(error)))
             }
+        }
+    }
+
+    fn is_settled(&self, held: Fingerprint) -> bool {
+        match &self.beside {
+            Seen::Missing => true,
+            Seen::Unusable => false,
+            Seen::Usable(beside) => beside.fingerprint == held,
         }
     }
 

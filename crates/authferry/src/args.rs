@@ -83,6 +83,8 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) restoring: Restoring,
     #[command(flatten)]
+    pub(crate) ahead: Ahead,
+    #[command(flatten)]
     pub(crate) persisting: Persisting,
     /// How long processes may stay that the command leaves behind
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
@@ -96,6 +98,8 @@ pub(crate) struct Run {
 pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) restoring: Restoring,
+    #[command(flatten)]
+    pub(crate) ahead: Ahead,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -154,6 +158,18 @@ pub(crate) struct Restoring {
     /// Go on although the repository is public, or the change comes from a fork
     #[arg(long)]
     pub(crate) allow_untrusted: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ahead {
+    /// Rotate first what Codex would rotate within this time [default: $CI_JOB_TIMEOUT, or 6h]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) horizon: Option<Duration>,
+    /// Leave the rotation to the Codex in the job, whenever that comes to it
+    #[arg(long, conflicts_with_all = ["horizon", "wait", "shield"])]
+    pub(crate) no_rotate_first: bool,
+    #[command(flatten)]
+    pub(crate) rotating: Rotating,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,6 @@
 //! One function a command.
 
+mod ahead;
 mod refresh;
 mod seed;
 mod status;

@@ -12,7 +12,8 @@ use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
 use authferry_runner::{Codex, Job};
 
-use crate::args::{Global, OnConflict, Persisting, Restoring};
+use crate::args::{Global, OnConflict, Persisting, Restoring, Rotating};
+use crate::commands::from_now;
 use crate::ending::{Ending, Result};
 use crate::env::Env;
 use crate::stores::{self, NoStore};
@@ -86,8 +87,8 @@ impl Plan {
         Ok(home)
     }
 
-    /// The Codex that rotates; it gets neither the store's credentials nor these variables.
-    pub(crate) fn codex(&self, global: &Global, withheld: &[&str]) -> Result<Codex> {
+    /// The Codex that rotates; it gets neither the store's credentials nor this variable.
+    pub(crate) fn codex(&self, global: &Global, withheld: Option<&str>) -> Result<Codex> {
         let program = match &global.codex {
             // A bare name is looked up on PATH, by whoever starts it.
             Some(path) if path.components().count() > 1 => absolute(path)?,
@@ -95,11 +96,34 @@ impl Plan {
             None => PathBuf::from("codex"),
         };
         let credentials = self.credentials.iter().map(String::as_str);
-        let withheld = credentials.chain(withheld.iter().copied());
+        let withheld = credentials.chain(withheld);
         Ok(Codex {
             program,
             withheld: withheld.map(OsString::from).collect(),
         })
+    }
+
+    /// How a login is rotated that Codex would rotate within the span.
+    pub(crate) fn rotating<'a>(
+        &'a self,
+        codex: &'a Codex,
+        rescue: &'a Path,
+        args: &Rotating,
+        within: Duration,
+        terms: &JobTerms,
+    ) -> authferry_runner::Rotating<'a> {
+        authferry_runner::Rotating {
+            store: &*self.store,
+            codex,
+            temp: &self.env.temp,
+            rescue,
+            policy: terms.policy,
+            writer: &self.writer,
+            due_by: from_now(within),
+            patience: terms.patience,
+            wait: args.wait,
+            shield: args.shield,
+        }
     }
 
     /// Refuses a job that a stranger can make run code.

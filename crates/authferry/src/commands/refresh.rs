@@ -1,29 +1,23 @@
 //! `refresh`: rotates a login that is due before long, and nothing else.
 
-use authferry_runner::{Rotating, rotate};
+use authferry_runner::rotate;
 
 use crate::args::{Global, Refresh};
-use crate::commands::{block_on, from_now, trips};
+use crate::commands::{block_on, trips};
 use crate::ending::{Ending, Result};
-use crate::plan::{self, Plan};
+use crate::plan::{self, JobTerms, Plan};
 use crate::telling;
 
 pub(crate) fn refresh(args: &Refresh, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let rescue = plan.rescue_dir(global)?;
-    let codex = plan.codex(global, &[])?;
-    let rotating = Rotating {
-        store: &*plan.store,
-        codex: &codex,
-        temp: &plan.env.temp,
-        rescue: &rescue,
+    let codex = plan.codex(global, None)?;
+    let terms = JobTerms {
         policy: plan::policy(args.on_conflict),
-        writer: &plan.writer,
-        due_by: from_now(args.within),
         patience: args.common.patience,
-        wait: args.rotating.wait,
-        shield: args.rotating.shield,
+        ..JobTerms::default()
     };
+    let rotating = plan.rotating(&codex, &rescue, &args.rotating, args.within, &terms);
     let rotated = block_on(&*plan.store, async {
         let mut signals = trips::install()?;
         trips::begun(rotate(&rotating, &mut signals).await)

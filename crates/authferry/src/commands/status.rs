@@ -93,6 +93,16 @@ fn told(
         "last refresh",
         &refreshed.map_or_else(|| "unknown".to_owned(), text),
     );
+    let due = generation.issued.due();
+    let due = due.and_then(|due| OffsetDateTime::from_unix_timestamp(due).ok());
+    row(
+        "rotation",
+        &match due {
+            None => "never due".to_owned(),
+            Some(due) if due <= now => format!("due since {}", text(due)),
+            Some(due) => format!("due from {} on", text(due)),
+        },
+    );
     for rescued in rescued {
         ending
             .lines
@@ -134,6 +144,7 @@ fn told(
         .fact("writer", stamp.map(|stamp| stamp.writer.clone()))
         .fact("access_token_ends", ends.map(text))
         .fact("last_refresh", refreshed.map(text))
+        .fact("rotation_due", due.map(text))
         .fact("rescued", files)
 }
 

@@ -45,6 +45,23 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     }
 }
 
+/// Whether a job may begin after a trip that was to rotate its login first: either it did,
+/// or the login is as good as before, and Codex may come to rotate it in the job.
+pub(crate) fn may_begin(rotated: &Rotated) -> bool {
+    let Some(report) = &rotated.trip else {
+        return true;
+    };
+    match &report.outcome {
+        End::Persisted { .. } => !is_spinning(report),
+        End::Superseded { .. } => true,
+        End::Unchanged => {
+            let dead = report.refreshed.as_ref().and_then(|it| it.failure);
+            report.signal.is_none() && !matches!(dead, Some(Failure::Dead(_)))
+        }
+        End::Restored | End::Refused(_) | End::Stranded { .. } => false,
+    }
+}
+
 fn fresh(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let Some(generation) = &rotated.generation else {
         return nothing(rotating, rotated);
@@ -188,7 +205,7 @@ fn hindered(rotating: &Rotating<'_>, rotated: &Rotated, why: Hindrance) -> Endin
     match (why, rotated.signal) {
         (_, Some(signal)) => {
             let code = u8::try_from(128 + signal).unwrap_or(exit::FAILED);
-            Ending::refused(code, "the job was cancelled before the login was rotated")
+            Ending::refused(code, "the job was cancelled before it began")
         }
         (Hindrance::Held, None) => {
             let (owner, until) = rotated.held.clone().unwrap_or_default();
