@@ -6,11 +6,16 @@
 //! in a home of its own, whose command is Codex's own refresh: its first read is the look
 //! after winning, for a claim on a login that moved is worth nothing, and its
 //! write-through, its conflicts and its rescue are those of every trip.
+//!
+//! `rotation/model.rs` walks through every order of events of two of them.
 
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
 
 use crate::{Trouble, backoff};
+
+#[cfg(test)]
+mod model;
 
 /// A rotation under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -37,6 +37,10 @@ pub struct Codex {
     pub program: PathBuf,
     /// Environment variables that it does not get.
     pub withheld: Vec<OsString>,
+    /// A program that becomes Codex in a session of its own, and dies with this process; its
+    /// first arguments are `apart` and the process to die with. Without one Codex has but a
+    /// process group of its own, and outlives us.
+    pub apart: Option<PathBuf>,
 }
 
 /// How Codex is made to rotate.
@@ -126,10 +130,20 @@ impl<'a> Refresher<'a> {
         Ok(family)
     }
 
-    /// In a group of its own, so that what is sent to ours does not reach it; in a folder
+    /// Apart from our group, so that what is sent to that does not reach it; in a folder
     /// where no project can tell it anything.
     fn command(&self, home: &Path) -> Command {
-        let mut command = Command::new(&self.codex.program);
+        let program = &self.codex.program;
+        let mut command = if let Some(apart) = &self.codex.apart {
+            let mut command = Command::new(apart);
+            let us = std::process::id().to_string();
+            command.arg0("authferry").args(["apart", &us]).arg(program);
+            command
+        } else {
+            let mut command = Command::new(program);
+            command.process_group(0);
+            command
+        };
         match self.how {
             How::AppServer => command
                 .args(APP_SERVER)
@@ -151,8 +165,7 @@ impl<'a> Refresher<'a> {
             .envs(QUIET.iter().copied())
             .env_remove("CODEX_SQLITE_HOME")
             .env("CODEX_HOME", home)
-            .current_dir(home)
-            .process_group(0);
+            .current_dir(home);
         command
     }
 

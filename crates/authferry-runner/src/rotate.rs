@@ -327,10 +327,14 @@ impl<'a> Driver<'a> {
     async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
         for how in [How::AppServer, How::Exec] {
             let report = self.trip(how, signals).await?;
-            let again = report
-                .refreshed
-                .as_ref()
-                .is_some_and(|refreshed| refreshed.not_understood)
+            // A program that is not there, or cannot be started, is none the second time either.
+            let there = !matches!(
+                report.command,
+                None | Some(CommandEnd::NotStarted(_) | CommandEnd::Exited(126 | 127))
+            );
+            let refreshed = report.refreshed.as_ref();
+            let again = there
+                && refreshed.is_some_and(|it| it.not_understood)
                 && report.writes.is_empty()
                 && report.signal.is_none();
             self.rotated.trip = Some(report);

@@ -76,6 +76,9 @@ pub(crate) enum Command {
     Seed(Seed),
     /// Show what the store holds
     Status(Status),
+    /// Become a program that no signal to our group reaches, and that dies with its parent
+    #[command(hide = true)]
+    Apart(Apart),
 }
 
 #[derive(Debug, clap::Args)]
@@ -145,6 +148,15 @@ pub(crate) struct Status {
     pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Apart {
+    /// The process that has to be the parent
+    pub(crate) parent: i32,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, clap::Args)]

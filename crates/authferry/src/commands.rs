@@ -1,6 +1,7 @@
 //! One function a command.
 
 mod ahead;
+mod apart;
 mod refresh;
 mod seed;
 mod status;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
         Command::Persist(args) => trips::persist(&args, global),
         Command::Refresh(args) => refresh::refresh(&args, global),
         Command::Seed(args) => seed::seed(&args, global),
+        Command::Apart(args) => Err(apart::become_it(&args).into()),
         Command::Status(args) => status::status(&args, global),
     }
 }

@@ -100,6 +100,7 @@ impl Plan {
         Ok(Codex {
             program,
             withheld: withheld.map(OsString::from).collect(),
+            apart: this_program(),
         })
     }
 
@@ -178,6 +179,15 @@ impl From<&Persisting> for JobTerms {
             ..Self::default()
         }
     }
+}
+
+/// Where this program is, even if its file was replaced since it was started.
+fn this_program() -> Option<PathBuf> {
+    let link = Path::new("/proc/self/exe");
+    if link.exists() {
+        return Some(link.to_owned());
+    }
+    std::env::current_exe().ok()
 }
 
 /// Whose generation stays current after a conflict.

@@ -134,7 +134,6 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
 fn unchanged(rotating: &Rotating<'_>, rotated: &Rotated, report: &Report, told: Ending) -> Ending {
     let login = super::login(report);
     let store = rotating.store;
-    let codex = rotating.codex.program.display();
     let failed = |code, outcome, message: String| Ending {
         code,
         outcome,
@@ -157,11 +156,13 @@ fn unchanged(rotating: &Rotating<'_>, rotated: &Rotated, report: &Report, told: 
         ),
         (Some(CommandEnd::NotStarted(error)), _) => {
             let (code, hint) = super::not_started(error);
-            let message =
-                format!("{login} in {store} was not rotated: `{codex}` cannot be started");
-            let mut ending = failed(code, "not-rotated", message).hint(hint);
+            let mut ending = failed(code, "not-rotated", cannot_start(report, rotating));
             ending.causes.push(error.to_string());
-            ending.hint("name the Codex that rotates with `--codex PROGRAM`")
+            ending.hint(hint).hint(OTHER_CODEX)
+        }
+        // So says `apart`, which was to become it.
+        (Some(CommandEnd::Exited(code @ (exit::NOT_FOUND | exit::NOT_EXECUTABLE))), _) => {
+            failed(*code, "not-rotated", cannot_start(report, rotating)).hint(OTHER_CODEX)
         }
         (Some(CommandEnd::Exited(_)), refreshed) => {
             let refreshed = refreshed.clone().unwrap_or_default();
@@ -182,6 +183,17 @@ fn unchanged(rotating: &Rotating<'_>, rotated: &Rotated, report: &Report, told: 
         ..ending
     }
 }
+
+fn cannot_start(report: &Report, rotating: &Rotating<'_>) -> String {
+    format!(
+        "{} in {} was not rotated: `{}` cannot be started",
+        super::login(report),
+        rotating.store,
+        rotating.codex.program.display()
+    )
+}
+
+const OTHER_CODEX: &str = "name the Codex that rotates with `--codex PROGRAM`";
 
 fn not_rotated(refreshed: &Refreshed) -> &'static str {
     match refreshed {
