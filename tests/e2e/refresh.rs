@@ -5,7 +5,7 @@ use std::fs;
 use rig::{ACCESS_LIFETIME, Login, V0_169, What, finish};
 use time::{Duration, OffsetDateTime};
 
-use crate::ferry::{Ferry, assert_code, assert_silent, names};
+use crate::ferry::{Ferry, assert_code, assert_silent, names, script};
 
 /// A login whose access token ends so soon.
 fn ending_in(left: Duration) -> Login {
@@ -71,4 +71,88 @@ fn a_dead_login_is_told_so() {
         "{said}"
     );
     assert_eq!(ferry.stored(), login.auth_json().as_bytes());
+}
+
+#[test]
+fn access_only_jobs_share_a_login_that_none_of_them_can_spend() {
+    let ferry = Ferry::new(V0_169, &ending_in(Duration::minutes(10)));
+    let before = ferry.stored();
+    for _ in 0..2 {
+        let runner = ferry.runner();
+        let job =
+            "cp $CODEX_HOME/auth.json lent; exec codex exec --skip-git-repo-check 'Reply OK.'";
+        let job = script(&runner, job);
+
+        let mut run = ferry.authferry(&runner, &["run", "--access-only", "--"]);
+        let run = finish(run.arg(job));
+
+        assert_code(&run, 0);
+        let lent = fs::read_to_string(runner.work().join("lent")).expect("a copy");
+        assert!(lent.contains("\"refresh_token\": \"\""), "a token was lent");
+        assert!(
+            !runner.auth_file().exists(),
+            "{:?}",
+            names(&runner.codex_home())
+        );
+        assert_eq!(
+            names(&runner.codex_home())
+                .iter()
+                .filter(|n| n.contains("receipt"))
+                .count(),
+            0
+        );
+    }
+    assert_eq!(
+        ferry.stub.count(What::is_refresh),
+        1,
+        "rotated before the first"
+    );
+    assert_ne!(ferry.stored(), before);
+    assert!(ferry.is_live());
+}
+
+#[test]
+fn what_was_lent_is_never_persisted() {
+    let login = Login::fresh();
+    let ferry = Ferry::new(V0_169, &login);
+    let runner = ferry.runner();
+    let next = crate::ferry::successor(&login).auth_json();
+    fs::write(runner.work().join("next"), &next).expect("room");
+    let job = script(&runner, "cp next $CODEX_HOME/auth.json");
+    let run = finish(
+        ferry
+            .authferry(&runner, &["run", "--access-only", "--"])
+            .arg(job),
+    );
+    assert_code(&run, 0);
+    assert_eq!(ferry.stored(), login.auth_json().as_bytes());
+    assert!(
+        runner.auth_file().exists(),
+        "a login of somebody else's is left alone"
+    );
+    let refused = finish(&mut ferry.authferry(&runner, &["restore", "--access-only"]));
+    assert_code(&refused, 124);
+
+    let runner = ferry.runner();
+    assert_code(
+        &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
+        0,
+    );
+    // A second one finds what the first one left, as it would after a runner that died.
+    assert_code(
+        &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
+        0,
+    );
+    assert_code(&finish(&mut runner.exec()), 0);
+    assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
+    assert!(!runner.auth_file().exists());
+    assert_eq!(ferry.stored(), login.auth_json().as_bytes());
+
+    assert_code(
+        &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
+        0,
+    );
+    assert_code(&finish(&mut ferry.authferry(&runner, &["restore"])), 0);
+    let file = fs::read(runner.auth_file()).expect("a login");
+    assert_eq!(file, login.auth_json().as_bytes(), "the whole login again");
 }

@@ -19,6 +19,7 @@
 //!
 //! [`Secret`]: authferry_core::Secret
 
+mod access_only;
 pub mod app_server;
 mod auth_file;
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod unfit;
 mod unusable;
 mod value;
 
+pub use access_only::{access_only, is_access_only};
 pub use auth_file::{MAX_LEN, fingerprint_of_bytes, parse};
 pub use config::{OVERRIDES, Override};
 pub use failure::{Death, Failure, failure};

@@ -174,14 +174,14 @@ impl Rotation {
                 let outcome = Outcome::Hindered(self.hindrance);
                 self.go(State::Releasing(outcome), Effect::Release)
             }
-            (State::Retracting, Event::Claimed(_)) => self.out_of_time(),
             (State::Pausing, Event::Woke) => self.go(State::Looking, Effect::Look),
             (State::Turning, Event::Turned) if self.terms.claims => {
                 self.go(State::Releasing(Outcome::Turned), Effect::Release)
             }
             (State::Turning, Event::Turned) => self.finish(Outcome::Turned),
             (State::Releasing(outcome), Event::Released) => self.finish(outcome),
-            (State::Looking | State::Pausing, Event::Deadline) => self.out_of_time(),
+            (State::Retracting, Event::Claimed(_))
+            | (State::Looking | State::Pausing, Event::Deadline) => self.out_of_time(),
             (State::Claiming, Event::Deadline) => {
                 self.state = State::Retracting;
                 (self, vec![])

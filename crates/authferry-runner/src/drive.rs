@@ -56,6 +56,8 @@ pub(crate) struct Driver<'a, 'l> {
     refresher: Option<Refresher<'a>>,
     /// A claim that is held for as long as the trip takes.
     lease: Option<&'a mut Lease<'l>>,
+    /// The file has no refresh token, and nothing that becomes of it is persisted.
+    lent: bool,
     /// There was no auth file before: none is left behind either.
     placed: bool,
     /// The file descends from the trip's base: from here on there is a receipt.
@@ -130,6 +132,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             command,
             refresher: None,
             lease: None,
+            lent: job.access_only,
             placed,
             ready: false,
             version: None,
@@ -171,6 +174,7 @@ impl<'a, 'l> Driver<'a, 'l> {
     /// Takes over where the receipt of another process says that it stopped.
     pub(crate) fn resumed(mut self, receipt: &Receipt, unfit: Option<Unfit>) -> Self {
         self.version = Some(receipt.base.version.clone());
+        self.lent = receipt.access_only;
         self.ready = true;
         self.report.unfit = unfit;
         self
@@ -214,7 +218,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             }
             let event = match event {
                 Some(event) => event,
-                None => self.next_event(signals).await,
+                None => self.next_event(&trip, signals).await,
             };
             let due = trip.due().map(|generation| generation.fingerprint);
             (trip, effects) = trip.step(event);
@@ -222,7 +226,7 @@ impl<'a, 'l> Driver<'a, 'l> {
         }
     }
 
-    async fn next_event(&mut self, signals: &mut Signals) -> Event {
+    async fn next_event(&mut self, trip: &Trip, signals: &mut Signals) -> Event {
         loop {
             let renewing = self.lease.as_ref().is_some_and(|lease| lease.is_at_work());
             let store_at_work = renewing || matches!(self.request, Some(Request::Store { .. }));
@@ -247,7 +251,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                         _ => Duration::ZERO,
                     };
                     if family.gone(linger) {
-                        return self.exited();
+                        return self.exited(trip);
                     }
                     family_time = family.wake();
                 }
@@ -395,7 +399,18 @@ impl<'a, 'l> Driver<'a, 'l> {
                 return Placing::Failed;
             }
         }
-        match self.job.home.place(&stored.secret) {
+        let lent = match self
+            .lent
+            .then(|| authferry_codex::access_only(&stored.secret))
+        {
+            None => None,
+            Some(Ok(lent)) => Some(lent),
+            Some(Err(why)) => {
+                self.report.stored_unusable = Some(why);
+                return Placing::Failed;
+            }
+        };
+        match self.job.home.place(lent.as_ref().unwrap_or(&stored.secret)) {
             Ok(()) => {
                 self.report.placement = Some(Placement::Placed);
                 Placing::Done
@@ -414,13 +429,13 @@ impl<'a, 'l> Driver<'a, 'l> {
         // A receipt is a help here, not a need: this process persists by itself.
         if self.report.signal.is_some() {
             self.report.command = Some(CommandEnd::Cancelled);
-            return Some(self.exited());
+            return Some(self.exited(trip));
         }
-        self.watch = Some(Watch::new(self.job.home.auth_file()));
+        self.watch = (!self.lent).then(|| Watch::new(self.job.home.auth_file()));
         let spawned = match (&mut self.refresher, &mut self.command, trip.base()) {
             // Somebody else has rotated it: a claim on a login that moved is worth nothing.
             (Some(refresher), _, Some(base)) if !refresher.wants(&base.generation) => {
-                return Some(self.exited());
+                return Some(self.exited(trip));
             }
             (Some(refresher), _, Some(base)) => {
                 refresher.spawn(self.job.home, base.generation.fingerprint)
@@ -435,7 +450,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             }
             Err(error) => {
                 self.report.command = Some(CommandEnd::NotStarted(error));
-                Some(self.exited())
+                Some(self.exited(trip))
             }
         }
     }
@@ -507,7 +522,7 @@ impl<'a, 'l> Driver<'a, 'l> {
     }
 
     /// Nobody is left who could write the file.
-    fn exited(&mut self) -> Event {
+    fn exited(&mut self, trip: &Trip) -> Event {
         if let Some(family) = self.family.take() {
             self.report.ended = family.ended();
             self.report.left = family.left();
@@ -519,13 +534,19 @@ impl<'a, 'l> Driver<'a, 'l> {
         self.deadline = Some(Instant::now() + self.patience());
         match self.job.home.settled_look() {
             Ok(look) => {
-                let seen = seen(&look);
+                let seen = match trip.base().filter(|_| self.lent) {
+                    Some(base) => Seen::Usable(base.generation.clone()),
+                    None => seen(&look),
+                };
                 self.remember(look);
                 Event::Exited(seen)
             }
             Err(unfit) => {
                 self.report.unfit = Some(unfit);
-                Event::Exited(Seen::Unusable)
+                Event::Exited(match trip.base().filter(|_| self.lent) {
+                    Some(base) => Seen::Usable(base.generation.clone()),
+                    None => Seen::Unusable,
+                })
             }
         }
     }

@@ -18,7 +18,8 @@ use crate::lease::{self, Lease};
 use crate::refresher::{How, Refresher};
 use crate::signals::Told;
 use crate::{
-    Codex, Job, Look, NotBegun, Report, Seen, Signals, drive, random, restore, seen, terms,
+    Codex, CommandEnd, Job, Look, NotBegun, Report, Seen, Signals, before, drive, random, receipt,
+    restore, terms,
 };
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
@@ -89,13 +90,14 @@ pub async fn rotate_first(
     job: &Job<'_>,
     signals: &mut Signals,
 ) -> Result<Result<Rotated, Report>, NotBegun> {
-    let mut rotated = begin(rotating, seen(&job.home.settled_look()?), signals).await?;
+    let beside = || before(job, &job.home.settled_look()?, receipt(job).as_ref());
+    let mut rotated = begin(rotating, beside()?, signals).await?;
     if rotated.unsettled {
         let report = restore(job, rotated.known.take(), signals).await?;
         if report.outcome != authferry_core::Outcome::Restored {
             return Ok(Err(report));
         }
-        rotated = begin(rotating, seen(&job.home.settled_look()?), signals).await?;
+        rotated = begin(rotating, beside()?, signals).await?;
     }
     Ok(Ok(rotated))
 }
@@ -164,7 +166,7 @@ enum Answer {
     Woke,
 }
 
-impl<'a> Driver<'a> {
+impl Driver<'_> {
     async fn drive(
         mut self,
         mut rotation: Rotation,
@@ -356,6 +358,7 @@ impl<'a> Driver<'a> {
             policy: rotating.policy,
             replace: false,
             allow_account_change: false,
+            access_only: false,
             writer: rotating.writer,
             patience: rotating.patience,
             linger: LINGER,

@@ -180,6 +180,9 @@ pub(crate) struct Ahead {
     /// Leave the rotation to the Codex in the job, whenever that comes to it
     #[arg(long, conflicts_with_all = ["horizon", "wait", "shield"])]
     pub(crate) no_rotate_first: bool,
+    /// Give the job the login without its refresh token: many can share one (experimental)
+    #[arg(long)]
+    pub(crate) access_only: bool,
     #[command(flatten)]
     pub(crate) rotating: Rotating,
 }

@@ -151,6 +151,7 @@ impl Plan {
             policy: terms.policy,
             replace: terms.replace,
             allow_account_change: terms.allow_account_change,
+            access_only: terms.access_only,
             writer: &self.writer,
             patience: terms.patience,
             linger: terms.linger,
@@ -164,6 +165,7 @@ pub(crate) struct JobTerms {
     pub(crate) policy: Policy,
     pub(crate) replace: bool,
     pub(crate) allow_account_change: bool,
+    pub(crate) access_only: bool,
     pub(crate) patience: Duration,
     pub(crate) linger: Duration,
 }

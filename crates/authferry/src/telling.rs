@@ -227,7 +227,11 @@ fn restored(job: &Job<'_>, report: &Report) -> Ending {
             )
         }
     };
-    Ending::good("restored", message)
+    let lent = job.access_only.then(|| {
+        "it has no refresh token there: no Codex can rotate it, and nothing has to be persisted"
+            .to_owned()
+    });
+    Ending::good("restored", message).note(lent)
 }
 
 /// The login is safe: the command's own end decides.

@@ -1,6 +1,6 @@
 //! Walks through every order in which things can happen to two rotations of one login.
 //!
-//! Each has a real [`Trip`] in it. Either may crash at any step, and its Codex with it; the
+//! Each has a real `Trip` in it. Either may crash at any step, and its Codex with it; the
 //! store may fail a look, a bid, a swap or a release, lose the answer to each, or refuse it
 //! for good; a claim ends when its holder is gone, or is too slow to renew it. The provider
 //! takes a token once.
@@ -17,6 +17,10 @@ use world::World;
 
 /// What is to be explored.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that may happen"
+)]
 struct Plan {
     claims: bool,
     /// Whether a claim may end while its holder is at work.
@@ -44,7 +48,7 @@ struct Found {
 
 #[test]
 fn while_claims_hold_a_token_is_spent_once_and_no_login_is_lost() {
-    let found = explore(&SOUND).expect("a sound world");
+    let found = explore(SOUND).expect("a sound world");
     assert_eq!(found.losses, Vec::<&str>::new());
 }
 
@@ -54,7 +58,7 @@ fn a_crash_between_the_spend_and_the_swap_is_the_only_loss() {
         crashes: true,
         ..SOUND
     };
-    let found = explore(&crashes).expect("a sound world");
+    let found = explore(crashes).expect("a sound world");
     assert_eq!(
         found.losses,
         ["a crash after the spend and before the swap"]
@@ -68,7 +72,7 @@ fn a_store_that_gives_a_claim_and_takes_no_login_costs_a_rescue() {
         refusals: true,
         ..SOUND
     };
-    let found = explore(&refusals).expect("a sound world");
+    let found = explore(refusals).expect("a sound world");
     assert_eq!(found.losses, ["a store that refuses the swap"]);
 }
 
@@ -80,7 +84,7 @@ fn nobody_waits_for_ever_not_even_for_one_who_crashed() {
         deadlines: false,
         ..SOUND
     };
-    explore(&patient).expect("an end from every state");
+    explore(patient).expect("an end from every state");
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn without_a_claim_a_token_is_spent_twice() {
         claims: false,
         ..SOUND
     };
-    let why = explore(&unclaimed).expect_err("two that spend one token");
+    let why = explore(unclaimed).expect_err("two that spend one token");
     assert!(why.contains("a token was spent twice"), "{why}");
 }
 
@@ -99,7 +103,7 @@ fn a_claim_that_ends_under_its_holder_protects_nothing() {
         slow: true,
         ..SOUND
     };
-    let why = explore(&slow).expect_err("two that spend one token");
+    let why = explore(slow).expect_err("two that spend one token");
     assert!(why.contains("a token was spent twice"), "{why}");
 }
 
@@ -108,7 +112,7 @@ fn a_claim_that_ends_under_its_holder_protects_nothing() {
     clippy::print_stderr,
     reason = "how much was explored; seen with --nocapture"
 )]
-fn explore(plan: &Plan) -> Result<Found, String> {
+fn explore(plan: Plan) -> Result<Found, String> {
     let first = World::new(plan);
     let mut numbers = HashMap::from([(first.clone(), 0_usize)]);
     let mut parents: Vec<Vec<usize>> = vec![vec![]];

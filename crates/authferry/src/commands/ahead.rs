@@ -46,7 +46,7 @@ pub(crate) async fn rotate(
             known: rotated.known.take(),
             ..Begin::default()
         }),
-        Outcome::Turned if telling::may_begin(&rotated) => Ok(go_on(told)),
+        Outcome::Turned if telling::may_begin(&rotated, job.access_only) => Ok(go_on(told)),
         Outcome::Turned | Outcome::Hindered(_) => Err(told.into()),
     }
 }

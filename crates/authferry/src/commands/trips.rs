@@ -19,6 +19,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let home = plan.home(global)?;
     let terms = JobTerms {
         replace: args.restoring.replace,
+        access_only: args.ahead.access_only,
         linger: args.linger,
         ..JobTerms::from(&args.persisting)
     };
@@ -54,6 +55,7 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
     let home = plan.home(global)?;
     let terms = JobTerms {
         replace: args.restoring.replace,
+        access_only: args.ahead.access_only,
         patience: args.common.patience,
         ..JobTerms::default()
     };
@@ -205,10 +207,14 @@ pub(crate) fn install() -> Result<Signals> {
 }
 
 pub(crate) fn begun<T>(report: std::result::Result<T, NotBegun>) -> Result<T> {
-    Ok(report.map_err(|error| match error {
-        NotBegun::Unfit(unfit) => telling::unfit(&unfit),
+    Ok(report.map_err(|error| match &error {
+        NotBegun::Unfit(unfit) => telling::unfit(unfit),
         NotBegun::Busy(_) => Ending::refused(exit::REFUSED, &error)
             .hint("let the jobs that share a home of Codex run one after the other"),
+        NotBegun::Occupied(path) => Ending::refused(exit::REFUSED, &error).hint(format!(
+            "move {} away, or name another home with `--codex-home DIR`",
+            path.display()
+        )),
         NotBegun::System(_) => Ending::refused(exit::FAILED, &error).because(&error),
     })?)
 }

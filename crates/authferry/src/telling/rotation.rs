@@ -47,7 +47,7 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
 
 /// Whether a job may begin after a trip that was to rotate its login first: either it did,
 /// or the login is as good as before, and Codex may come to rotate it in the job.
-pub(crate) fn may_begin(rotated: &Rotated) -> bool {
+pub(crate) fn may_begin(rotated: &Rotated, access_only: bool) -> bool {
     let Some(report) = &rotated.trip else {
         return true;
     };
@@ -56,7 +56,9 @@ pub(crate) fn may_begin(rotated: &Rotated) -> bool {
         End::Superseded { .. } => true,
         End::Unchanged => {
             let dead = report.refreshed.as_ref().and_then(|it| it.failure);
-            report.signal.is_none() && !matches!(dead, Some(Failure::Dead(_)))
+            let failed = report.command.is_some();
+            let dead = matches!(dead, Some(Failure::Dead(_)));
+            report.signal.is_none() && !dead && !(failed && access_only)
         }
         End::Restored | End::Refused(_) | End::Stranded { .. } => false,
     }
@@ -96,6 +98,7 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
         policy: rotating.policy,
         replace: false,
         allow_account_change: false,
+        access_only: false,
         writer: rotating.writer,
         patience: rotating.patience,
         linger: std::time::Duration::ZERO,

@@ -68,7 +68,7 @@ enum Codex {
 }
 
 impl World {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: Plan) -> Self {
         let runner = |number: usize| {
             let (rotation, effects) = Rotation::start(Terms {
                 claims: plan.claims,
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Every world that this one can turn into by one happening.
-    pub(super) fn next(&self, plan: &Plan) -> Vec<World> {
+    pub(super) fn next(&self, plan: Plan) -> Vec<World> {
         let mut next = vec![];
         if let Some((holder, false)) = self.claim
             && (self.runners[holder].end.is_some() || plan.slow)
@@ -168,7 +168,7 @@ impl World {
         next
     }
 
-    fn rotation_moves(&self, i: usize, plan: &Plan, next: &mut Vec<World>) {
+    fn rotation_moves(&self, i: usize, plan: Plan, next: &mut Vec<World>) {
         let runner = &self.runners[i];
         if plan.deadlines && !runner.deadline_sent && runner.turn.is_none() {
             let mut world = self.clone();
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    fn trip_moves(&self, i: usize, turn: &Turn, plan: &Plan, next: &mut Vec<World>) {
+    fn trip_moves(&self, i: usize, turn: &Turn, plan: Plan, next: &mut Vec<World>) {
         self.codex_moves(i, turn, next);
         let waits = matches!(turn.asked, Some(Ask::Read | Ask::Swap(_) | Ask::Wait(_)));
         let quiet = matches!(turn.codex, Codex::NotYet | Codex::Gone);
