@@ -66,20 +66,16 @@ fn the_same_without_rotating_first_spends_one_token_again_and_again(version: &st
 fn twenty_jobs_that_outlive_their_token(version: &str, options: &[&str]) -> (Ferry, Vec<Output>) {
     let ferry = Ferry::new(version, &Login::ending_in(time::Duration::minutes(10)));
     let_ten_minutes_pass(&ferry.stub);
-    let jobs = crowd(20, &ferry, |runner| {
-        let mut command = runner_command(&ferry, runner, options);
-        command.args(EXEC);
-        command
-    });
+    let jobs = crowd(20, &ferry, |runner| kind_run(&ferry, runner, options));
     (ferry, jobs)
 }
 
-/// `authferry run … -- codex` on a runner, at the lowest priority: a crowd takes what other
-/// tests leave, or they would wait for it.
-fn runner_command(ferry: &Ferry, runner: &Runner, options: &[&str]) -> Command {
+/// `authferry run … -- codex exec …` on a runner, at the lowest priority: a crowd takes what
+/// other tests leave, or they would wait for it.
+pub(crate) fn kind_run(ferry: &Ferry, runner: &Runner, options: &[&str]) -> Command {
     let mut command = ferry.command(runner, "nice");
     command.args(["-n", "19", crate::ferry::AUTHFERRY, "run"]);
-    command.args(options).args(["--", "codex"]);
+    command.args(options).args(["--", "codex"]).args(EXEC);
     command
 }
 
@@ -94,7 +90,7 @@ fn is_reused(what: &What) -> bool {
 }
 
 /// Starts a job on each of many runners at once, and returns what they said.
-fn crowd(size: usize, ferry: &Ferry, job: impl Fn(&Runner) -> Command) -> Vec<Output> {
+pub(crate) fn crowd(size: usize, ferry: &Ferry, job: impl Fn(&Runner) -> Command) -> Vec<Output> {
     /// One crowd is enough for a machine.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,11 +2,11 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rig::{Codex, EXEC, Login, Runner, Stub, finish, secrets_in};
@@ -89,6 +89,18 @@ impl Ferry {
     /// The bytes in the store.
     pub(crate) fn stored(&self) -> Vec<u8> {
         fs::read(self.store_file()).expect("a value in the store")
+    }
+
+    /// Each file of the store: its name, its inode, when it was written, and its bytes.
+    pub(crate) fn folder(&self) -> Vec<(String, u64, SystemTime, Vec<u8>)> {
+        let names = names(self.store.path()).into_iter();
+        let files = names.map(|name| {
+            let path = self.store.path().join(&name);
+            let found = fs::metadata(&path).expect("a file");
+            let written = found.modified().expect("a time");
+            (name, found.ino(), written, fs::read(path).expect("a file"))
+        });
+        files.collect()
     }
 
     /// Whether the store holds the one generation with which the login goes on.

@@ -1,5 +1,6 @@
 //! End-to-end tests: the real Codex against a stub of its endpoints.
 
+mod access_only;
 mod architecture;
 mod codex_facts;
 mod crowds;
