@@ -123,7 +123,8 @@ impl SecretStore for FileStore {
 mod tests {
     use std::error::Error;
 
-    use authferry_core::ErrorKind;
+    use authferry_core::{Bid, ErrorKind};
+    use tokio::runtime::Builder;
 
     use super::*;
 
@@ -141,6 +142,26 @@ mod tests {
         );
         let below = error.source().expect("a reason");
         assert_eq!(below.to_string(), "there is no folder /no/such/folder");
+    }
+
+    #[test]
+    fn an_error_about_the_claim_names_its_own_file() {
+        let store = store();
+        let claims = store.claims().expect("a file store has claims");
+        let bid = Bid {
+            owner: "a test".into(),
+            holder: 1,
+            now: 1,
+            until: 2,
+        };
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let error = runtime.block_on(claims.acquire(&bid));
+        assert_eq!(
+            error.expect_err("a missing folder").to_string(),
+            "cannot read file:///no/such/folder/login.json.claim: no such place"
+        );
+        let beside = store.claims.as_ref().expect("the same");
+        assert!(beside.0.claims().is_none(), "a claim has no claim");
     }
 
     #[test]

@@ -199,4 +199,35 @@ mod tests {
         assert_eq!(swap().await.expect("one write"), landed.version);
         assert_eq!(store.history().len(), 1);
     }
+    #[tokio::test]
+    async fn each_call_about_a_claim_takes_the_next_fault_and_only_reply_lost_is_done() {
+        let store = MemoryStore::new("faulty");
+        let script = [
+            Fault::Refused(ErrorKind::Throttled),
+            Fault::Lost,
+            Fault::ReplyLost,
+        ];
+        let faulty = Faulty::new(Box::new(store.clone()), script);
+        let bid = |holder: u64| Bid {
+            owner: holder.to_string(),
+            holder,
+            now: 1,
+            until: 2,
+        };
+        let theirs = store.claims().expect("claims");
+        for fault in script {
+            let answer = faulty.acquire(&bid(1)).await;
+            assert!(matches!(answer, Err(ClaimError::Store(_))), "{answer:?}");
+            let landed = match theirs.acquire(&bid(2)).await {
+                Ok(claim) => {
+                    theirs.release(&claim).await.expect("its own claim");
+                    false
+                }
+                Err(ClaimError::Held { owner, .. }) => owner == "1",
+                Err(error @ (ClaimError::Lost | ClaimError::Store(_))) => panic!("{error}"),
+            };
+            assert_eq!(landed, fault == Fault::ReplyLost, "{fault:?}");
+        }
+        faulty.acquire(&bid(1)).await.expect("its own claim");
+    }
 }

@@ -16,6 +16,7 @@
 //! [`MemoryStore`] is the reference: the shortest store that passes. [`Faulty`] breaks
 //! the wire between a caller and any store, before a write or after it.
 
+mod bidder;
 mod cases;
 mod faulty;
 mod fixture;

@@ -68,11 +68,13 @@ impl SecretStore for Settling {
                 Err(CasError::Ambiguous(_)) => {
                     let stored = self.0.read().await.map_err(CasError::Ambiguous)?;
                     let version = stored.as_ref().map(|stored| &stored.version);
-                    let theirs = stored.as_ref().and_then(|stored| stored.stamp.as_ref());
+                    // An id that was used before does not stand for these bytes.
+                    let is_ours = stored.as_ref().is_some_and(|stored| {
+                        stored.stamp.as_ref().is_some_and(|s| s.id == stamp.id)
+                            && stored.secret.expose() == new.expose()
+                    });
                     match version {
-                        Some(version) if theirs.is_some_and(|s| s.id == stamp.id) => {
-                            return Ok(version.clone());
-                        }
+                        Some(version) if is_ours => return Ok(version.clone()),
                         _ if version == expected => {}
                         _ => return Err(CasError::Conflict),
                     }

@@ -1,23 +1,17 @@
 //! The right to rotate: who has it, until when, and what becomes of it.
-//!
-//! The time is the caller's, so that nobody here has to wait for anything to end.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, sync::Arc};
 
-use authferry_core::{Bid, CLOCK_SKEW, Claim, ClaimError, Claims, Reads, SecretStore};
+use authferry_core::{CLOCK_SKEW, Claim, ClaimError};
 use tokio::sync::Barrier;
 
 use super::RACERS;
 use crate::{
-    Fault, Faulty,
+    Fault,
+    bidder::{Answer, NOW, TERM, bid, bidders},
     cases::{Failure, ensure},
-    place::{PACE, PATIENCE, Place, login, secret},
+    place::{Place, login, secret},
 };
-
-pub(super) const NOW: u64 = 1_760_000_000;
-
-/// How long a claim is asked for, in seconds.
-const TERM: u64 = 60;
 
 const ROUNDS: u64 = 20;
 
@@ -93,6 +87,32 @@ pub(super) async fn a_renewed_claim_holds_until_its_new_end(place: Place) -> Res
     second.finds_held(free - 1, &renewed).await?;
     let next = second.wins(free).await?;
     fence_has_grown(&renewed, &next)
+}
+
+pub(super) async fn a_note_is_found_by_whoever_has_it_next(place: Place) -> Result<(), Failure> {
+    let Some([first, second]) = bidders(&place).await? else {
+        return Ok(());
+    };
+    let has = |claim: &Claim, wanted: Option<&str>| {
+        let found = claim.note.as_deref();
+        ensure!(
+            found == wanted,
+            "the note of {claim:?} should be {wanted:?}"
+        );
+        Ok::<_, Failure>(())
+    };
+    let mut held = first.wins(NOW).await?;
+    has(&held, None)?;
+    held.note = Some("a made-up note".to_owned());
+    first.releases(&held).await?;
+    let given_back = second.wins(NOW).await?;
+    has(&given_back, Some("a made-up note"))?;
+    let renewed = second.renews(&given_back, NOW + 2 * TERM).await?;
+    let mut ended = first.wins(renewed.until + CLOCK_SKEW).await?;
+    has(&ended, Some("a made-up note"))?;
+    ended.note = None;
+    first.releases(&ended).await?;
+    has(&second.wins(ended.until).await?, None)
 }
 
 pub(super) async fn a_bid_asked_again_is_one_claim(place: Place) -> Result<(), Failure> {
@@ -239,149 +259,6 @@ pub(super) async fn a_login_leaves_the_claim_alone(place: Place) -> Result<(), F
     place.empty().await;
     second.finds_held(NOW, &held).await?;
     first.releases(&held).await
-}
-
-/// Somebody who wants the claim of a place, with a handle of its own.
-pub(super) struct Bidder {
-    store: Box<dyn SecretStore>,
-    reads: Reads,
-    number: u64,
-}
-
-/// Returns as many as are wanted; `None` at a place without claims.
-pub(super) async fn bidders<const N: usize>(place: &Place) -> Result<Option<[Bidder; N]>, Failure> {
-    if !place.claims() {
-        return Ok(None);
-    }
-    let mut bidders = Vec::new();
-    for number in (0..).take(N) {
-        let store = place.open().await;
-        ensure!(store.claims().is_some(), "{store} offers no claims");
-        bidders.push(Bidder {
-            store,
-            reads: place.guarantees().reads,
-            number,
-        });
-    }
-    Ok(bidders.try_into().ok())
-}
-
-/// What a call about a claim is answered.
-type Answer<T> = Result<T, ClaimError>;
-
-impl Bidder {
-    pub(super) fn claims(&self) -> &dyn Claims {
-        self.store.claims().expect("claims, as there were before")
-    }
-
-    pub(super) fn bid(&self, now: u64) -> Bid {
-        bid(self.number, now)
-    }
-
-    /// Lets what is asked next run into `faults`.
-    fn breaks_the_wire<const N: usize>(self, faults: [Fault; N]) -> Self {
-        Self {
-            store: Box::new(Faulty::new(self.store, faults)),
-            ..self
-        }
-    }
-
-    pub(super) async fn wins(&self, now: u64) -> Result<Claim, Failure> {
-        let bid = self.bid(now);
-        let ask = || self.claims().acquire(&bid);
-        Ok(self.clear(Result::is_ok, ask).await?)
-    }
-
-    /// Requires that what is held is neither granted nor told in another way than as it is.
-    async fn finds_held(&self, now: u64, held: &Claim) -> Result<(), Failure> {
-        let is_told = |answer: &Answer<Claim>| {
-            matches!(answer, Err(ClaimError::Held { owner, until })
-                if *owner == held.owner && *until == held.until)
-        };
-        let bid = self.bid(now);
-        let ask = || self.claims().acquire(&bid);
-        let answer = self.clear(is_told, ask).await;
-        ensure!(
-            is_told(&answer),
-            "{held:?} is held, and {bid:?} was answered {answer:?}"
-        );
-        Ok(())
-    }
-
-    /// Bids against `owners`, and returns the claim if it is won.
-    async fn races(&self, bid: &Bid, owners: &[String]) -> Result<Option<Claim>, Failure> {
-        let is_settled = |answer: &Answer<Claim>| match answer {
-            Ok(_) => true,
-            Err(ClaimError::Held { owner, .. }) => owners.contains(owner),
-            Err(ClaimError::Lost | ClaimError::Store(_)) => false,
-        };
-        let ask = || self.claims().acquire(bid);
-        let answer = self.clear(is_settled, ask).await;
-        ensure!(
-            is_settled(&answer),
-            "{bid:?} was answered {answer:?} in a race of {owners:?}"
-        );
-        Ok(answer.ok())
-    }
-
-    async fn renews(&self, claim: &Claim, until: u64) -> Result<Claim, Failure> {
-        let ask = || self.claims().renew(claim, until);
-        let renewed = self.clear(Result::is_ok, ask).await?;
-        ensure!(
-            (&renewed.owner, renewed.holder, renewed.until) == (&claim.owner, claim.holder, until)
-                && renewed.fence >= claim.fence,
-            "{claim:?} was to hold until {until}, and is {renewed:?} now"
-        );
-        Ok(renewed)
-    }
-
-    async fn releases(&self, claim: &Claim) -> Result<(), Failure> {
-        let ask = || self.claims().release(claim);
-        Ok(self.clear(Result::is_ok, ask).await?)
-    }
-
-    /// Requires that whoever asks this is told of its loss.
-    async fn has_lost<T: fmt::Debug, F: Future<Output = Answer<T>>>(
-        &self,
-        ask: impl Fn() -> F,
-    ) -> Result<(), Failure> {
-        let is_told = |answer: &Answer<T>| matches!(answer, Err(ClaimError::Lost));
-        let answer = self.clear(is_told, ask).await;
-        ensure!(
-            is_told(&answer),
-            "what was taken over must be lost, and the answer was {answer:?}"
-        );
-        Ok(())
-    }
-
-    /// Asks once, or, where a read may lag, until the answer is as wanted or patience ends.
-    async fn clear<T, F: Future<Output = Answer<T>>>(
-        &self,
-        as_wanted: impl Fn(&Answer<T>) -> bool,
-        ask: impl Fn() -> F,
-    ) -> Answer<T> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answer = ask().await;
-            match self.reads {
-                Reads::Eventual if !as_wanted(&answer) && Instant::now() < deadline => {
-                    tokio::time::sleep(PACE).await;
-                }
-                Reads::Eventual | Reads::Strong => return answer,
-            }
-        }
-    }
-}
-
-/// Returns what the bidder with this number asks for.
-fn bid(number: u64, now: u64) -> Bid {
-    Bid {
-        owner: format!("https://ci.example/acme/app/runs/{number}?attempt=1"),
-        // The leading zero must come back too.
-        holder: 0x0123_4567_89ab_cdef ^ number,
-        now,
-        until: now + TERM,
-    }
 }
 
 fn fence_has_grown(before: &Claim, after: &Claim) -> Result<(), Failure> {

@@ -6,11 +6,8 @@ use authferry_core::{CLOCK_SKEW, CasError, ClaimError, StoreError};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
-    cases::{
-        Failure,
-        claims::{NOW, bidders},
-        ensure,
-    },
+    bidder::{NOW, bidders},
+    cases::{Failure, ensure},
     place::{Place, login, secret},
 };
 

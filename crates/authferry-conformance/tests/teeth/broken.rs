@@ -10,8 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::{
-    CasError, ErrorKind, Guarantees, Secret, SecretStore, Stamp, StoreError, Stored, Swap, Version,
-    WriteId,
+    CasError, Claims, ErrorKind, Guarantees, Secret, SecretStore, Stamp, StoreError, Stored, Swap,
+    Version, WriteId,
 };
 
 /// What is wrong with a store.
@@ -212,7 +212,7 @@ impl SecretStore for Broken {
                 if current.as_ref() != expected {
                     return Err(CasError::Conflict);
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
                 self.overwrite(new, stamp).await
             }
             Bug::NamesVersionsByContent => {
@@ -273,6 +273,10 @@ impl SecretStore for Broken {
             }
             (_, answer) => answer,
         }
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        self.inner.claims()
     }
 }
 

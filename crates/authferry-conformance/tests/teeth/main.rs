@@ -2,17 +2,20 @@
 //! there is no case that nothing can make fail.
 
 mod broken;
+mod broken_claims;
 #[path = "../places/mod.rs"]
 mod places;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
 };
 
 use authferry_conformance::cases;
-use authferry_core::{Guarantees, Reads, Swap};
+use authferry_core::{Guarantees, Reads, SecretStore, Swap};
 use broken::{Broken, Bug, Notes};
+use broken_claims::{BrokenClaims, ClaimBug, ClaimNotes};
 use places::{OF_THE_REFERENCE, Places};
 
 /// Each bug with the case that is there to find it. Others may fail with it.
@@ -73,16 +76,95 @@ const FOUND_BY: [(Bug, &str); 21] = [
     ),
 ];
 
+/// The same for claims.
+const CLAIMS_FOUND_BY: [(ClaimBug, &str); 19] = [
+    (
+        ClaimBug::AreMissing,
+        "claims::the_declaration_is_the_pinned_one",
+    ),
+    (ClaimBug::GrantWhatIsHeld, "claims::one_holds_it_at_a_time"),
+    (
+        ClaimBug::KeepTheFence,
+        "claims::what_was_released_is_free_at_once",
+    ),
+    (
+        ClaimBug::TakeOverAtTheEnd,
+        "claims::what_has_ended_is_free_once_all_clocks_say_so",
+    ),
+    (
+        ClaimBug::NeverTakeOver,
+        "claims::what_has_ended_is_free_once_all_clocks_say_so",
+    ),
+    (
+        ClaimBug::KeepWhatIsReleased,
+        "claims::what_was_released_is_free_at_once",
+    ),
+    (
+        ClaimBug::LetLosersRenew,
+        "claims::what_was_taken_over_is_lost",
+    ),
+    (
+        ClaimBug::LetLosersRelease,
+        "claims::what_was_taken_over_is_lost",
+    ),
+    (
+        ClaimBug::ForgetRenewals,
+        "claims::a_renewed_claim_holds_until_its_new_end",
+    ),
+    (
+        ClaimBug::ForgetNotes,
+        "claims::a_note_is_found_by_whoever_has_it_next",
+    ),
+    (
+        ClaimBug::RefuseABidAskedAgain,
+        "claims::a_bid_asked_again_is_one_claim",
+    ),
+    (
+        ClaimBug::GrantABidAskedAgain,
+        "claims::a_bid_asked_again_is_one_claim",
+    ),
+    (
+        ClaimBug::RefuseARenewalAskedAgain,
+        "claims::a_renewal_asked_again_lasts",
+    ),
+    (
+        ClaimBug::RefuseAReleaseAskedAgain,
+        "claims::a_release_asked_again_is_done",
+    ),
+    (ClaimBug::CheckThenWrite, "claims::one_of_many_bidders_wins"),
+    (
+        ClaimBug::ReadLate,
+        "claims::what_was_released_is_free_at_once",
+    ),
+    (
+        ClaimBug::WriteOverTheLogin,
+        "claims::a_claim_leaves_the_login_alone",
+    ),
+    (
+        ClaimBug::GoWithTheLogin,
+        "claims::a_login_leaves_the_claim_alone",
+    ),
+    (
+        ClaimBug::PrintLogins,
+        "redaction::no_claim_prints_the_login",
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn each_bug_fails_the_case_that_is_there_to_find_it() {
     let mut toothless: BTreeSet<_> = cases().map(|case| case.name()).collect();
-    for (bug, finder) in FOUND_BY {
-        let failed = failures(bug, OF_THE_REFERENCE).await;
+    let mut check = |bug: &dyn fmt::Debug, finder, failed: Failures| {
         assert!(
             failed.contains_key(finder),
             "{bug:?} is not found by {finder}, only by {failed:#?}"
         );
         toothless.retain(|case| !failed.contains_key(case));
+    };
+    for (bug, finder) in FOUND_BY {
+        check(&bug, finder, failures(bug, OF_THE_REFERENCE).await);
+    }
+    for (bug, finder) in CLAIMS_FOUND_BY {
+        check(&bug, finder, claim_failures(bug, OF_THE_REFERENCE).await);
     }
     assert!(toothless.is_empty(), "no bug fails {toothless:#?}");
 }
@@ -90,6 +172,8 @@ async fn each_bug_fails_the_case_that_is_there_to_find_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_wrapper_without_a_bug_passes() {
     let failed = failures(Bug::None, OF_THE_REFERENCE).await;
+    assert!(failed.is_empty(), "{failed:#?}");
+    let failed = claim_failures(ClaimBug::None, OF_THE_REFERENCE).await;
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
@@ -116,19 +200,46 @@ async fn a_store_that_declares_less_is_held_to_that() {
         let failed = failures(bug, declared).await;
         assert!(failed.is_empty(), "{bug:?}: {failed:#?}");
     }
+    // The swap decides who has a claim, however late it can be read.
+    let failed = claim_failures(ClaimBug::ReadLate, late).await;
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// Returns the cases that fail on a store with `bug`, each with what it says.
-async fn failures(bug: Bug, declared: Guarantees) -> BTreeMap<&'static str, String> {
+/// The cases that failed, each with what it says.
+type Failures = BTreeMap<&'static str, String>;
+
+async fn failures(bug: Bug, declared: Guarantees) -> Failures {
     let notes = Notes::default();
-    let mut places = Places::new(move |inner, _| {
+    run(declared, move |inner| {
         Box::new(Broken {
             bug,
             declared,
             inner,
             notes: notes.clone(),
         })
-    });
+    })
+    .await
+}
+
+async fn claim_failures(bug: ClaimBug, declared: Guarantees) -> Failures {
+    let (notes, store_notes) = (ClaimNotes::default(), Notes::default());
+    run(declared, move |inner| {
+        Box::new(BrokenClaims {
+            bug,
+            declared,
+            inner,
+            notes: notes.clone(),
+            store_notes: store_notes.clone(),
+        })
+    })
+    .await
+}
+
+async fn run(
+    declared: Guarantees,
+    wrap: impl Fn(Box<dyn SecretStore>) -> Box<dyn SecretStore> + Send + Sync + 'static,
+) -> Failures {
+    let mut places = Places::new(move |inner, _| wrap(inner));
     places.guarantees = declared;
     let places = Arc::new(places);
     let mut failed = BTreeMap::new();

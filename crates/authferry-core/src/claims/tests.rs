@@ -215,6 +215,7 @@ fn a_record_that_was_not_written_here_is_named_and_neither_quoted_nor_replaced()
         holder: 1,
         fence: 1,
         until: None,
+        note: None,
     }
     .stamp();
     let texts: [(&[u8], _); 6] = [
@@ -261,6 +262,7 @@ fn the_end_of_time_is_no_end() {
         holder: 1,
         fence: u64::MAX,
         until: None,
+        note: None,
     };
     shelf.put(last.text().as_bytes(), Some(last.stamp()));
     let claim = acquire(&shelf, &bid(2, NOW)).expect("a free claim");
@@ -335,12 +337,13 @@ fn an_attempt_that_lands_late_is_our_claim() {
 
 #[test]
 fn a_lost_renewal_is_settled_by_whatever_is_asked_next() {
-    let ask: [fn(&Shelf, &Claim) -> Result<Option<Claim>, ClaimError>; 3] = [
+    type Ask = fn(&Shelf, &Claim) -> Result<Option<Claim>, ClaimError>;
+    let next: [Ask; 3] = [
         |shelf, claim| renew(shelf, claim, NOW + 100).map(Some),
         |shelf, claim| renew(shelf, claim, NOW + 200).map(Some),
         |shelf, claim| release(shelf, claim).map(|()| None),
     ];
-    for next in ask {
+    for next in next {
         for fault in [Fault::Lost, Fault::ReplyLost] {
             let shelf = Shelf::default();
             let claim = acquire(&shelf, &bid(1, NOW)).expect("a free claim");
