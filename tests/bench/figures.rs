@@ -49,7 +49,7 @@ impl Figures {
         for figure in &self.0 {
             let [min, max] = [figure.samples.first(), figure.samples.last()]
                 .map(|sample| sample.copied().unwrap_or_default());
-            let ratio = figure.ratio.map(|ratio| format!("{ratio:.1}"));
+            let ratio = figure.ratio.map(|ratio| format!("{ratio:.2}"));
             println!(
                 "{:<40}{min:>9.2}{:>9.2}{max:>9.2}{:>9}{:>8}",
                 figure.name,
