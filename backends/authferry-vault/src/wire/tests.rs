@@ -325,16 +325,6 @@ async fn a_count_beyond_the_librarys_is_not_cut_off() {
     assert!(server.requests().is_empty());
 }
 
-#[test]
-fn words_of_a_server_become_one_short_line() {
-    assert_eq!(
-        presentable("1 error occurred:\n\t* permission denied\n\n"),
-        "1 error occurred: * permission denied"
-    );
-    assert_eq!(presentable("a\u{1b}[2Jb\0c"), "a [2Jb c");
-    assert_eq!(presentable(&"x".repeat(5000)).len(), 300);
-}
-
 fn metadata_point(number: u64) -> Point {
     Point {
         number,
