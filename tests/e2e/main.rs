@@ -8,5 +8,6 @@ mod ferry;
 mod moments;
 mod refresh;
 mod refresh_facts;
+mod refresh_faults;
 mod round_trip;
 mod signals;
