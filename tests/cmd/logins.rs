@@ -49,13 +49,14 @@ static CONTENTS: LazyLock<BTreeMap<&str, Vec<u8>>> = LazyLock::new(|| {
 });
 
 /// `login-1` to `login-3` were issued one after the other, for one account.
-fn good() -> [(&'static str, Login); 5] {
+fn good() -> [(&'static str, Login); 6] {
     [
         ("login-1", login("account-1", 1)),
         ("login-2", login("account-1", 2)),
         ("login-3", login("account-1", 3)),
         ("other-account", login("account-2", 3)),
-        ("ended", ended()),
+        ("ended", ended(9)),
+        ("ended-next", ended(10)),
     ]
 }
 
@@ -71,9 +72,9 @@ fn login(account: &str, serial: u32) -> Login {
 }
 
 /// The access token has ended before 2026 began.
-fn ended() -> Login {
-    let issued = start_of_2026() - Duration::days(100);
-    Login::new("account-1", 9, issued, rig::ACCESS_LIFETIME)
+fn ended(serial: u32) -> Login {
+    let issued = start_of_2026() - Duration::days(109 - i64::from(serial));
+    Login::new("account-1", serial, issued, rig::ACCESS_LIFETIME)
 }
 
 /// Nothing in it tells when it was issued.

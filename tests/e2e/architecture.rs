@@ -89,6 +89,7 @@ fn no_secret_is_exposed_but_where_bytes_are_moved() {
     let movers = [
         "backends/authferry-file/src/meta.rs",
         "backends/authferry-file/src/place.rs",
+        "crates/authferry-codex/src/access_only.rs",
         "crates/authferry-codex/src/auth_file.rs",
         "crates/authferry-codex/src/home.rs",
         "crates/authferry-codex/src/settle.rs",

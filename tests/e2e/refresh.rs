@@ -2,10 +2,13 @@
 
 use std::fs;
 
-use rig::{ACCESS_LIFETIME, Login, V0_169, What, finish};
+use rig::{ACCESS_LIFETIME, Endpoint, Login, V0_169, What, finish};
+use rustix::process::{Pid, Signal, kill_process};
 use time::{Duration, OffsetDateTime};
 
-use crate::ferry::{Ferry, assert_code, assert_silent, names, script};
+use crate::ferry::{
+    AUTHFERRY, Ferry, assert_code, assert_silent, names, script, start, wait_until,
+};
 
 /// A login whose access token ends so soon.
 fn ending_in(left: Duration) -> Login {
@@ -149,4 +152,117 @@ fn what_was_lent_is_never_persisted() {
     assert_code(&finish(&mut ferry.authferry(&runner, &["restore"])), 0);
     let file = fs::read(runner.auth_file()).expect("a login");
     assert_eq!(file, login.auth_json().as_bytes(), "the whole login again");
+}
+
+/// The next hundred jobs are told at once what the first one has found out, by whichever
+/// words its Codex told it.
+#[test]
+fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
+    for version in [rig::V0_145, V0_169] {
+        let login = Login::stale();
+        let ferry = Ferry::new(version, &login);
+        let elsewhere = ferry.runner();
+        elsewhere.place(&login.auth_json()).expect("room");
+        assert!(finish(&mut elsewhere.exec()).status.success());
+
+        let first = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+        assert_code(&first, 125);
+        let asked = ferry.stub.count(What::is_refresh);
+        assert!(asked > 1, "Codex was asked");
+        for arguments in [&["refresh"][..], &["run", "--", "true"], &["restore"]] {
+            let runner = ferry.runner();
+            let later = finish(&mut ferry.authferry(&runner, arguments));
+            assert_code(&later, 125);
+            let said = String::from_utf8_lossy(&later.stderr);
+            assert!(
+                said.contains("its refresh token was spent before"),
+                "{said}"
+            );
+            assert!(!runner.auth_file().exists());
+        }
+        assert_eq!(ferry.stub.count(What::is_refresh), asked, "asked again");
+
+        let reseed = Login {
+            serial: 7,
+            refresh_token: "made-up.refresh.reseed.0007".to_owned(),
+            ..Login::stale()
+        };
+        ferry.stub.sign_in(&reseed);
+        assert_code(&ferry.seed(&reseed, &["--replace", "--allow-older"]), 0);
+        let alive = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+        assert_code(&alive, 0);
+        assert!(ferry.is_live());
+        let claim = fs::read_to_string(ferry.store_file().with_extension("json.claim"));
+        assert_eq!(claim.expect("a record"), "released", "the mark is gone");
+    }
+}
+
+#[test]
+fn a_lease_for_the_job_keeps_other_rotations_out_to_its_end() {
+    let ferry = Ferry::new(V0_169, &Login::stale());
+    let runner = ferry.runner();
+    let job = "touch ready; until [ -e enough ]; do sleep 0.01; done";
+    let job = script(&runner, job);
+    let held = ["run", "--no-rotate-first", "--lease", "job", "--"];
+    let mut run = start(ferry.authferry(&runner, &held).arg(job));
+    wait_until("ready", || runner.work().join("ready").exists());
+
+    let refused = finish(&mut ferry.authferry(&ferry.runner(), &["refresh", "--wait", "0s"]));
+    assert_code(&refused, 123);
+    assert_eq!(ferry.stub.count(What::is_refresh), 0);
+    let patient = ferry.runner();
+    let mut waits = start(&mut ferry.authferry(&patient, &["refresh"]));
+    fs::write(runner.work().join("enough"), "").expect("room");
+    assert!(run.wait().expect("our child").success());
+    assert!(waits.wait().expect("our child").success());
+    assert_eq!(ferry.stub.count(What::is_refresh), 1);
+    assert!(ferry.is_live());
+}
+
+/// Two jobs whose login is rotated by a third: one of them is run again with what that got.
+#[test]
+fn a_job_that_was_overtaken_is_run_once_more_if_that_is_wanted() {
+    let login = Login::stale();
+    for (more, code) in [(None, 1), (Some("--retry-reused"), 0)] {
+        let ferry = Ferry::new(V0_169, &login);
+        let runner = ferry.runner();
+        let job = format!(
+            "[ -e twice ] || CODEX_HOME={} {AUTHFERRY} refresh || exit 9; touch twice; \
+             exec codex exec --skip-git-repo-check 'Reply OK.'",
+            runner.work().display()
+        );
+        let job = script(&runner, &job);
+        let mut run = ferry.authferry(&runner, &["run", "--no-rotate-first"]);
+        let run = finish(run.args(more).arg("--").arg(job));
+        assert_code(&run, code);
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains("was spent by somebody else"), "{said}");
+        assert_eq!(ferry.stub.count(What::is_rotation), 1);
+        assert!(ferry.is_live());
+    }
+}
+
+/// What is shielded is the rotation, not the job behind it.
+#[test]
+fn a_job_that_is_cancelled_while_its_login_is_rotated_is_not_begun() {
+    let ferry = Ferry::new(V0_169, &Login::stale());
+    let runner = ferry.runner();
+    let token = ferry.stub.hold(Endpoint::Token);
+    let mut run = start(&mut ferry.authferry(&runner, &["run", "--", "touch", "begun"]));
+    ferry
+        .stub
+        .wait_for(std::time::Duration::from_secs(15), What::is_rotation);
+    let pid = Pid::from_child(&run);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        kill_process(pid, signal).expect("our child");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    assert!(
+        run.try_wait().expect("our child").is_none(),
+        "it did not wait"
+    );
+    drop(token);
+    assert_eq!(run.wait().expect("our child").code(), Some(130));
+    assert!(ferry.is_live());
+    assert!(!runner.work().join("begun").exists());
 }

@@ -126,3 +126,86 @@ pub(crate) fn now() -> u64 {
         .unwrap_or_default()
         .as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use authferry_conformance::MemoryStore;
+    use authferry_core::SecretStore;
+
+    use super::*;
+
+    async fn claim(claims: &dyn Claims, holder: u64) -> Claim {
+        let claim = claims.acquire(&bid("a job", holder)).await;
+        claim.expect("a free claim")
+    }
+
+    /// Lets as much time pass as a lease asks for, and the store answer.
+    async fn renewed(lease: &mut Lease<'_>) {
+        lease.renew().await;
+        assert!(lease.is_at_work(), "nothing was sent");
+        lease.renew().await;
+        assert!(!lease.is_at_work());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_is_renewed_long_before_it_ends() {
+        let store = MemoryStore::new("memory:lease");
+        let claims = store.claims().expect("claims");
+        let first = claim(claims, 1).await;
+        let mut lease = Lease::new(claims, first.clone());
+        let begin = Instant::now();
+        for round in 1..=6 {
+            renewed(&mut lease).await;
+            assert!(begin.elapsed() <= round * TERM / 3 + Duration::from_secs(1));
+        }
+        assert!(begin.elapsed() > TERM, "outlived");
+        assert_ne!(lease.claim.version, first.version);
+        lease.release().await;
+        claim(claims, 2).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_else_took_over_is_lost_and_left_alone() {
+        let store = MemoryStore::new("memory:lost");
+        let claims = store.claims().expect("claims");
+        let mut lease = Lease::new(claims, claim(claims, 1).await);
+        let mut late = bid("another job", 2);
+        late.now += 10 * TERM.as_secs();
+        let theirs = claims.acquire(&late).await.expect("an ended claim");
+        renewed(&mut lease).await;
+        assert!(lease.is_lost());
+        lease.release().await;
+        claims
+            .renew(&theirs, late.until)
+            .await
+            .expect("still theirs");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_was_won_a_while_ago_is_renewed_sooner() {
+        let store = MemoryStore::new("memory:sooner");
+        let claims = store.claims().expect("claims");
+        let mut claim = claim(claims, 1).await;
+        claim.until = now() + 3;
+        let mut lease = Lease::new(claims, claim);
+        let begin = Instant::now();
+        renewed(&mut lease).await;
+        assert!(
+            begin.elapsed() <= Duration::from_secs(1),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_is_found_by_the_next_holder() {
+        let store = MemoryStore::new("memory:note");
+        let claims = store.claims().expect("claims");
+        let mut lease = Lease::new(claims, claim(claims, 1).await);
+        assert_eq!(lease.note(), None);
+        lease.leave(Some("a made-up note".to_owned()));
+        lease.release().await;
+        let next = Lease::new(claims, claim(claims, 2).await);
+        assert_eq!(next.note(), Some("a made-up note"));
+    }
+}

@@ -78,6 +78,9 @@ pub enum NotBegun {
     /// The home holds an auth file already, which an access-only one would replace.
     #[error("{} is there already", .0.display())]
     Occupied(PathBuf),
+    /// There is no place for the home in which the login is rotated.
+    #[error("cannot make a private folder in {}", .0.display())]
+    NoPlace(PathBuf, #[source] io::Error),
     /// The system does not give what every trip needs.
     #[error("cannot get random bytes from the system")]
     System(#[from] io::Error),
@@ -153,7 +156,9 @@ fn begin<'a, 'l>(
     let receipt = receipt(job);
     let before = before(job, &look, receipt.as_ref())?;
     let placed = before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
-    let descent = receipt.map(|receipt| receipt.base.version);
+    // What came in the place of a file that was lent descends from nothing that is known.
+    let descent = receipt.filter(|receipt| !receipt.access_only);
+    let descent = descent.map(|receipt| receipt.base.version);
     let step = Trip::start(terms(job, goal)?, before, descent);
     let driver = drive::Driver::new(job, alone, look, command, placed).knowing(known);
     Ok((driver, step))

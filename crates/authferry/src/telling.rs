@@ -55,7 +55,8 @@ pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> E
         Outcome::Superseded { by, rescued } => unsaved::superseded(job, report, *by, *rescued),
         Outcome::Stranded { cause, rescued } => unsaved::stranded(job, report, *cause, *rescued),
     };
-    with_facts(ending, job, report)
+    let of_command = program.is_some();
+    with_facts(ending, job, report, of_command)
 }
 
 /// Tells why a home or an auth file is refused.
@@ -270,7 +271,7 @@ fn not_started(error: &io::Error) -> (u8, &'static str) {
     }
 }
 
-fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
+fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bool) -> Ending {
     if report.ended > 0 {
         ending.warnings.push(format!(
             "what the command left behind had to be ended ({}): a Codex could still rotate the login",
@@ -297,6 +298,7 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
         }
     }
     if let Some(CommandEnd::Exited(code)) = report.command
+        && of_command
         && code != ending.code
     {
         ending.notes.push(format!("the command exited with {code}"));

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use authferry_core::rotation::Outcome;
 use authferry_core::{Base, Outcome as End, Stored};
-use authferry_runner::{CommandEnd, Job, Lease, Report, Rotating, Signals, rotate_first};
+use authferry_runner::{CommandEnd, Job, Lease, Report, Rotated, Rotating, Signals, rotate_first};
 use tokio::time::timeout;
 
 use crate::args::Ahead;
 use crate::commands::{from_now, trips::begun};
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
-use crate::telling;
+use crate::{exit, telling};
 
 /// How long a job may take where nobody says: the limit of GitHub's own machines.
 const JOB: Duration = Duration::from_hours(6);
@@ -49,9 +49,25 @@ pub(crate) async fn rotate(
             known: rotated.known.take(),
             ..Begin::default()
         }),
+        // The rotation was shielded from the signal, the job is not.
+        Outcome::Turned if told.outcome == "rotated" && signal(&rotated).is_some() => {
+            let code = signal(&rotated).and_then(|signal| u8::try_from(128 + signal).ok());
+            let message = format!("{}: the job was cancelled before it began", told.message);
+            Err(Ending {
+                code: code.unwrap_or(exit::FAILED),
+                failed: true,
+                message,
+                ..told
+            }
+            .into())
+        }
         Outcome::Turned if telling::may_begin(&rotated, job.access_only) => Ok(go_on(told)),
         Outcome::Turned | Outcome::Hindered(_) => Err(told.into()),
     }
+}
+
+fn signal(rotated: &Rotated) -> Option<i32> {
+    rotated.trip.as_ref().and_then(|report| report.signal)
 }
 
 /// The job begins all the same, with whatever the store holds now.

@@ -233,6 +233,9 @@ pub(crate) fn begun<T>(report: std::result::Result<T, NotBegun>) -> Result<T> {
             "move {} away, or name another home with `--codex-home DIR`",
             path.display()
         )),
+        NotBegun::NoPlace(..) => Ending::refused(exit::FAILED, &error)
+            .because(&error)
+            .hint("name a folder that can be written with the variable TMPDIR"),
         NotBegun::System(_) => Ending::refused(exit::FAILED, &error).because(&error),
     })?)
 }

@@ -2,7 +2,7 @@
 
 use authferry_codex::{Failure, Home};
 use authferry_core::rotation::{Hindrance, Outcome};
-use authferry_core::{Fingerprint, Outcome as End};
+use authferry_core::{Fingerprint, Outcome as End, Refusal};
 use authferry_runner::{CommandEnd, Job, Refreshed, Report, Rotated, Rotating};
 use time::OffsetDateTime;
 
@@ -132,16 +132,20 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
         patience: rotating.patience,
         linger: std::time::Duration::ZERO,
     };
-    // What it ends with as a command is told of the rotation instead.
-    let told = super::trip(&job, report, None);
+    let mut told = super::trip(&job, report, None);
+    // How Codex ended says nothing of how the rotation did.
+    told.facts.remove("command_exit_code");
     let login = super::login(report);
     match &report.outcome {
         End::Persisted { .. } if is_spinning(report) => {
-            let message = format!(
-                "{login} was just rotated and is now in {}, but its access token ends at once: \
-                 is the clock of this machine ahead?",
-                rotating.store
-            );
+            let now = format!("{login} is now in {}", rotating.store);
+            let looping = report.refreshed.as_ref().is_some_and(|it| it.looping);
+            let why = if looping {
+                "but Codex rotated it again and again, and was cut off"
+            } else {
+                "just rotated, but its access token ends at once"
+            };
+            let message = format!("{now}, {why}: is the clock of this machine ahead?");
             Ending {
                 code: exit::FAILED,
                 outcome: "rotated",
@@ -155,6 +159,10 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
             code: exit::OK,
             outcome: "rotated",
             message: format!("login {} was rotated: {}", before(rotated), told.message),
+            ..told
+        },
+        End::Refused(Refusal::NotPlaced) => Ending {
+            hints: vec!["name another folder with the variable TMPDIR".to_owned()],
             ..told
         },
         End::Unchanged => unchanged(rotating, report, told),
