@@ -8,6 +8,7 @@ mod ferry;
 mod moments;
 mod refresh;
 mod refresh_facts;
+mod refresh_faults;
 mod round_trip;
 mod signals;
 #[cfg(feature = "vault")]
