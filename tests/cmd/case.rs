@@ -57,6 +57,8 @@ pub(crate) struct After {
     pub(crate) auth_file: Place,
     /// What lies in the receipt's place; any receipt that `authferry` wrote is `written`.
     pub(crate) receipt: Place,
+    /// What the record of the claim says; nothing if there is none, or the one of before.
+    pub(crate) claim: String,
     /// The contents of what was added to the rescue folder.
     pub(crate) rescued: Vec<String>,
 }

@@ -6,12 +6,14 @@ use crate::{
     case::{After, Place},
     logins,
     stage::World,
+    text,
     tree::{Change, Kind, Tree},
 };
 
 const LOGIN: &str = "login.json";
 const META: &str = "login.json.meta";
 const LOCK: &str = "login.json.lock";
+const CLAIM: &str = "login.json.claim";
 const AUTH_FILE: &str = "auth.json";
 const RECEIPT: &str = "authferry-receipt.json";
 
@@ -26,6 +28,12 @@ pub(crate) fn world(expected: &After, before: &World, after: &World) -> Vec<Stri
     // It tells of the login, so it changes with it.
     if expected.store != Place::Same && store.private_file(META).is_some() {
         store.changes.remove(META);
+    }
+    if !expected.claim.is_empty() {
+        store.expect_text(CLAIM, &expected.claim);
+        for beside in [".lock", ".meta"].map(|end| format!("{CLAIM}{end}")) {
+            store.changes.remove(&beside);
+        }
     }
     let mut home = Folder::new("home", &before.home, &after.home);
     home.expect(AUTH_FILE, &expected.auth_file);
@@ -94,6 +102,16 @@ impl<'a> Folder<'a> {
         };
         if !as_expected {
             let problem = format!("{}/{path} is not {place:?}", self.name);
+            self.problems.push(problem);
+        }
+        self.changes.remove(path);
+    }
+
+    fn expect_text(&mut self, path: &str, expected: &str) {
+        let file = self.private_file(path).unwrap_or_default();
+        let found = text::without_chance(&String::from_utf8_lossy(file));
+        if !text::matches(expected, &found) {
+            let problem = format!("{}/{path} says {found:?}", self.name);
             self.problems.push(problem);
         }
         self.changes.remove(path);

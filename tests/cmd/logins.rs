@@ -49,26 +49,32 @@ static CONTENTS: LazyLock<BTreeMap<&str, Vec<u8>>> = LazyLock::new(|| {
 });
 
 /// `login-1` to `login-3` were issued one after the other, for one account.
-fn good() -> [(&'static str, Login); 5] {
+fn good() -> [(&'static str, Login); 6] {
     [
         ("login-1", login("account-1", 1)),
         ("login-2", login("account-1", 2)),
         ("login-3", login("account-1", 3)),
         ("other-account", login("account-2", 3)),
-        ("ended", ended()),
+        ("ended", ended(9)),
+        ("ended-next", ended(10)),
     ]
 }
 
-/// Issued on one of the first days of 2026, with an access token that is good for decades.
+/// Issued on one of the first days of 2026, with an access token that is good for decades,
+/// and refreshed just before it ends: no Codex rotates it.
 fn login(account: &str, serial: u32) -> Login {
     let issued = start_of_2026() + Duration::days(i64::from(serial));
-    Login::new(account, serial, issued, Duration::days(20_000))
+    let login = Login::new(account, serial, issued, Duration::days(20_000));
+    Login {
+        last_refresh: login.ends,
+        ..login
+    }
 }
 
 /// The access token has ended before 2026 began.
-fn ended() -> Login {
-    let issued = start_of_2026() - Duration::days(100);
-    Login::new("account-1", 9, issued, rig::ACCESS_LIFETIME)
+fn ended(serial: u32) -> Login {
+    let issued = start_of_2026() - Duration::days(109 - i64::from(serial));
+    Login::new("account-1", serial, issued, rig::ACCESS_LIFETIME)
 }
 
 /// Nothing in it tells when it was issued.

@@ -28,12 +28,16 @@ pub(crate) struct Props {
 /// The programs on the `PATH`. That of the case is read by a shell instead of being
 /// started: a program cannot be while any process still has it open for writing.
 const PROGRAMS: [(&str, &str); 2] = [
-    ("codex", "umask 077\nexec sh ./codex.sh \"$@\""),
+    // It need not be started where the case is played.
+    (
+        "codex",
+        "umask 077\nexec sh \"$HOME/../work/codex.sh\" \"$@\"",
+    ),
     (
         "other-job",
         "# A job on another machine, in which Codex rotates the login.\n\
          export CODEX_HOME=\"$HOME/other-codex\"\n\
-         exec authferry --quiet run -- cp \"$1\" \"$CODEX_HOME/auth.json\"",
+         exec authferry --quiet run --no-rotate-first -- cp \"$1\" \"$CODEX_HOME/auth.json\"",
     ),
 ];
 

@@ -95,6 +95,7 @@ fn no_secret_is_exposed_but_where_bytes_are_moved() {
         "backends/authferry-file/src/place.rs",
         "backends/authferry-vault/src/fields.rs",
         "backends/authferry-vault/src/store.rs",
+        "crates/authferry-codex/src/access_only.rs",
         "crates/authferry-codex/src/auth_file.rs",
         "crates/authferry-codex/src/home.rs",
         "crates/authferry-codex/src/settle.rs",

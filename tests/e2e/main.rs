@@ -1,8 +1,14 @@
 //! End-to-end tests: the real Codex against a stub of its endpoints.
 
+mod access_only;
 mod architecture;
 mod codex_facts;
+mod crowds;
 mod ferry;
+mod moments;
+mod refresh;
+mod refresh_facts;
+mod refresh_faults;
 mod round_trip;
 mod signals;
 #[cfg(feature = "vault")]

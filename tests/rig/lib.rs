@@ -7,11 +7,11 @@
 //!
 //! | Codex asks for | the stub | a test can have it |
 //! |---|---|---|
-//! | `POST /oauth/token` | rotates: a refresh token is good for one refresh | fail, drop the connection before or after it has decided, leave the refresh token out ([`Fault`]); hold the reply ([`Stub::hold`]) |
+//! | `POST /oauth/token` | rotates: a refresh token is good for one refresh | fail, drop the connection before or after it has decided, leave the refresh token out ([`Fault`]); take its time ([`Rules::latency`]); hold the reply ([`Stub::hold`]) |
 //! | the same with a spent token | says `refresh_token_reused`, 401 | say so with 400 ([`Rules::reused_status`]) |
 //! | the same with a token of nobody's | says `invalid_grant`, 400 | |
 //! | `POST /oauth/revoke` | ends the login | |
-//! | `POST /backend-api/codex/responses` | says "OK", if the bearer is the newest access token of its login and has not ended; else 401 | take older ones ([`Bearer`]), fail always ([`Rules::model_failure`]), hold the reply |
+//! | `POST /backend-api/codex/responses` | says "OK", if the bearer is the newest access token of its login and has not ended; else 401 | take older ones ([`Bearer`]), fail always ([`Rules::model_failure`]), have Codex run something first ([`Rules::shell`]), hold the reply |
 //! | anything else, `CONNECT` included | says 404 at once | |
 //!
 //! Each request is an [`Event`], recorded before the reply goes out.
@@ -35,6 +35,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod app_server;
 mod codex;
 #[cfg(feature = "issuer")]
 mod issuer;
@@ -50,13 +51,14 @@ mod stub;
 #[cfg(feature = "vault")]
 mod wire;
 
-pub use codex::{Codex, V0_145, V0_166, V0_169};
+pub use app_server::AppServer;
+pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
 #[cfg(feature = "issuer")]
 pub use issuer::{Issuer, github_claims, gitlab_claims};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
 #[cfg(feature = "vault")]
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
-pub use runner::{EXEC, Runner, finish};
+pub use runner::{EXEC, Runner, finish, finish_within};
 pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
 #[cfg(feature = "vault")]
 pub use wire::{Fate, Way, Wire};

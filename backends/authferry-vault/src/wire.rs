@@ -6,6 +6,8 @@
 //! would panic; its settings, its errors and its requests print secrets with `Debug`, so
 //! none of them leaves this module. It logs what it does, and nobody here listens.
 
+mod failure;
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -17,7 +19,6 @@ use rustify::{
     Endpoint,
     clients::reqwest::Client as RestClient,
     enums::{RequestMethod, RequestType, ResponseType},
-    errors::ClientError as RestError,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -39,6 +40,7 @@ use vaultrs::{
 };
 
 use crate::settings::{Misfit, Settings};
+pub(crate) use failure::{Answer, Failure, is_not_ready};
 
 /// The servers of one cluster.
 pub(crate) struct Wire {
@@ -77,27 +79,6 @@ pub(crate) enum Engine {
     KeyValue2,
     KeyValue1,
     Another,
-}
-
-/// Why there is nothing to show for a request.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// Nothing was answered.
-    Silent(Silence),
-    /// The server says no.
-    Answer(Answer),
-    /// It says something that makes no sense.
-    Unintelligible,
-}
-
-/// A no of the server's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// The server's words, fit to be shown.
-    pub(crate) texts: Vec<String>,
-    /// A version that is no longer there, which the server tells with a no.
-    pub(crate) gone: Option<Point>,
 }
 
 /// The pauses before what changes nothing is asked for again.
@@ -346,32 +327,6 @@ impl Wire {
     }
 }
 
-impl Failure {
-    /// Returns whether the same request may succeed a little later.
-    pub(crate) fn is_transient(&self) -> bool {
-        match self {
-            Self::Silent(silence) => match silence {
-                // A standby points to the leader that died, until there is another one.
-                Silence::Unreached(_)
-                | Silence::Elsewhere(_)
-                | Silence::Late
-                | Silence::Broken(_) => true,
-                Silence::Unmade(_) => false,
-            },
-            Self::Answer(answer) => {
-                matches!(answer.status, 412 | 429 | 472 | 473 | 500..)
-                    || answer.texts.iter().any(|text| is_not_ready(text))
-            }
-            Self::Unintelligible => false,
-        }
-    }
-}
-
-/// Returns whether a store says that it was just mounted.
-pub(crate) fn is_not_ready(text: &str) -> bool {
-    text.contains("from non-versioned to versioned data")
-}
-
 impl From<SecretVersionMetadata> for Point {
     fn from(metadata: SecretVersionMetadata) -> Self {
         Self {
@@ -399,89 +354,6 @@ impl TryFrom<AuthInfo> for Grant {
 /// Returns whether a text can be a token. The library panics on one that no header can hold.
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::APIError { code, errors } => Self::Answer(Answer {
-                status: code,
-                texts: errors.iter().map(|text| presentable(text)).collect(),
-                gone: None,
-            }),
-            ClientError::RestClientError { source } => source.into(),
-            ClientError::JsonParseError { .. }
-            | ClientError::ResponseEmptyError
-            | ClientError::ResponseDataEmptyError
-            | ClientError::ResponseWrapError
-            | ClientError::WrapInvalidError => Self::Unintelligible,
-            ClientError::FileNotFoundError { .. }
-            | ClientError::FileReadError { .. }
-            | ClientError::FileWriteError { .. }
-            | ClientError::InvalidLoginMethodError
-            | ClientError::ParseCertificateError { .. }
-            | ClientError::RestClientBuildError { .. }
-            | ClientError::InvalidUpdateParameter => unmade(),
-        }
-    }
-}
-
-impl From<RestError> for Failure {
-    fn from(error: RestError) -> Self {
-        match error {
-            RestError::ServerResponseError { code, content } => Self::Answer(Answer {
-                status: code,
-                texts: Vec::new(),
-                gone: content.as_deref().and_then(gone),
-            }),
-            RestError::RequestError { source, .. } | RestError::ResponseError { source } => {
-                match source.downcast_ref::<reqwest::Error>() {
-                    Some(error) => Self::Silent(error.into()),
-                    None => Self::Silent(Silence::Broken("no reason given".to_owned())),
-                }
-            }
-            RestError::ResponseConversionError { .. } | RestError::ResponseParseError { .. } => {
-                Self::Unintelligible
-            }
-            RestError::DataParseError { .. }
-            | RestError::EndpointBuildError { .. }
-            | RestError::GenericError { .. }
-            | RestError::RequestBuildError { .. }
-            | RestError::ReqwestBuildError { .. }
-            | RestError::UrlBuildError { .. }
-            | RestError::UrlQueryParseError { .. }
-            | RestError::UrlParseError { .. } => unmade(),
-        }
-    }
-}
-
-fn unmade() -> Failure {
-    Failure::Silent(Silence::Unmade("the library does not take it".to_owned()))
-}
-
-/// Returns the version that a 404 tells of: it was deleted or destroyed.
-fn gone(content: &str) -> Option<Point> {
-    #[derive(Deserialize)]
-    struct Reply {
-        data: Data,
-    }
-    #[derive(Deserialize)]
-    struct Data {
-        metadata: SecretVersionMetadata,
-    }
-    let reply: Reply = serde_json::from_str(content).ok()?;
-    Some(reply.data.metadata.into())
-}
-
-/// Makes a server's text fit to be shown: one line of a length that nothing hides in.
-fn presentable(text: &str) -> String {
-    const LONGEST: usize = 300;
-    let words: Vec<_> = text
-        .split(|c: char| c.is_whitespace() || c.is_control())
-        .collect();
-    let words = words.into_iter().filter(|word| !word.is_empty());
-    let line = words.collect::<Vec<_>>().join(" ");
-    line.chars().take(LONGEST).collect()
 }
 
 /// The library has no request for this one. Any token may ask that has a right in the mount.

@@ -92,7 +92,7 @@ impl Scene {
             ..job(&store, &self.home, &rescue)
         };
         let mut signals = Signals::install().expect("signals");
-        authferry_runner::run(&job, command, &mut signals)
+        authferry_runner::run(&job, command, None, None, &mut signals)
             .await
             .expect("a trip")
     }
@@ -326,7 +326,7 @@ async fn a_receipt_joins_restore_and_persist() {
     let rescue = scene.rescue();
     let job = job(&scene.store, &scene.home, &rescue);
     let mut signals = Signals::install().expect("signals");
-    let report = authferry_runner::restore(&job, &mut signals)
+    let report = authferry_runner::restore(&job, None, &mut signals)
         .await
         .expect("a trip");
     assert_eq!(
@@ -476,6 +476,7 @@ fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<
         policy: Policy::Newest,
         replace: false,
         allow_account_change: false,
+        access_only: false,
         writer: "a job",
         patience: PATIENCE,
         linger: PATIENCE,

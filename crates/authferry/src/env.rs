@@ -1,8 +1,9 @@
 //! Every environment variable that is read, and the only place where that is done.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use authferry_codex::{OVERRIDES, Override};
+#[cfg(feature = "vault")]
 use secrecy::SecretString;
 
 /// The environment, as far as it matters.
@@ -16,20 +17,28 @@ pub(crate) struct Env {
     pub(crate) home: Option<PathBuf>,
     /// `XDG_STATE_HOME`: the default store and the rescue folder lie in it.
     pub(crate) state_home: Option<PathBuf>,
+    /// `TMPDIR`, or where temporary files are otherwise.
+    pub(crate) temp: PathBuf,
+    /// `CI_JOB_TIMEOUT`: how many seconds the job may take.
+    pub(crate) job_timeout: Option<Duration>,
     /// Those set of the variables under which Codex does not run on the auth file.
     pub(crate) overrides: Vec<Override>,
     /// What CI systems tell of the job.
     pub(crate) job: BTreeMap<&'static str, String>,
     /// `ACTIONS_ID_TOKEN_REQUEST_URL`: where GitHub gives the job a token of its own.
+    #[cfg(feature = "vault")]
     pub(crate) id_token_url: Option<String>,
     /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`: what it wants to see for it.
+    #[cfg(feature = "vault")]
     pub(crate) id_token_token: Option<SecretString>,
     /// What the command line tools of Vault and OpenBao read.
+    #[cfg(feature = "vault")]
     pub(crate) vault: Vault,
 }
 
 /// What the command line tools of Vault and OpenBao read. Each variable is looked for as
 /// `BAO_…` first and as `VAULT_…` then, as OpenBao's own tool does.
+#[cfg(feature = "vault")]
 #[derive(Debug)]
 pub(crate) struct Vault {
     /// `…_ADDR`: the server's address, or several with commas between them.
@@ -76,6 +85,10 @@ impl Env {
             codex_home: path("CODEX_HOME"),
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
+            temp: path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")),
+            job_timeout: text("CI_JOB_TIMEOUT")
+                .and_then(|seconds| seconds.parse().ok())
+                .map(Duration::from_secs),
             overrides: OVERRIDES
                 .iter()
                 .copied()
@@ -85,8 +98,11 @@ impl Env {
                 .iter()
                 .filter_map(|&name| Some((name, text(name)?)))
                 .collect(),
+            #[cfg(feature = "vault")]
             id_token_url: text("ACTIONS_ID_TOKEN_REQUEST_URL"),
+            #[cfg(feature = "vault")]
             id_token_token: text("ACTIONS_ID_TOKEN_REQUEST_TOKEN").map(SecretString::from),
+            #[cfg(feature = "vault")]
             vault: Vault::read(),
         }
     }
@@ -120,6 +136,7 @@ impl Env {
     }
 }
 
+#[cfg(feature = "vault")]
 impl Vault {
     fn read() -> Self {
         let given =

@@ -37,6 +37,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// A store that needs nothing from the environment.
+    #[cfg(feature = "file")]
     fn new(store: impl SecretStore + 'static) -> Self {
         Self {
             store: Box::new(store),

@@ -127,6 +127,34 @@ fn the_model_wants_the_newest_bearer() {
 }
 
 #[test]
+fn a_model_that_wants_something_run_answers_when_it_knows_what_that_printed() {
+    let login = Login::fresh();
+    let stub = Stub::start(&login);
+    stub.rules(|rules| rules.shell = Some("cat secret".to_owned()));
+    let ask = |input: Value| {
+        let bearer = login.access_token();
+        let reply = exchange(
+            &stub,
+            "POST /backend-api/codex/responses",
+            &bearer,
+            &json!({ "input": input }).to_string(),
+        );
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+        reply
+    };
+    let first = ask(json!([{"type": "message"}]));
+    assert!(first.contains(r#"{\"cmd\":\"cat secret\"}"#), "{first}");
+    let second = ask(json!([{"type": "function_call_output", "output": "it printed this"}]));
+    assert!(second.contains(r#""text":"OK""#), "{second}");
+    let events: Vec<What> = stub.events().into_iter().map(|e| e.what).collect();
+    let printed = What::Printed {
+        text: "it printed this".to_owned(),
+    };
+    assert_eq!(events[1], printed);
+    assert_eq!(stub.count(What::is_model_call), 2);
+}
+
+#[test]
 fn a_held_reply_waits_for_its_release() {
     let login = Login::stale();
     let stub = Stub::start(&login);
@@ -217,17 +245,7 @@ fn post(stub: &Stub, path: &str, bearer: &str, body: &Value) -> (u16, Value) {
 }
 
 fn send(stub: &Stub, request: &str, bearer: &str, body: &str) -> (u16, Value) {
-    let mut connection = TcpStream::connect(stub.address()).expect("the stub");
-    let length = body.len();
-    write!(
-        connection,
-        "{request} HTTP/1.1\r\nhost: stub\r\nconnection: close\r\n\
-         authorization: Bearer {bearer}\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .expect("a request");
-    let mut reply = String::new();
-    // A connection that is cut may end in an error: what matters is what came before.
-    drop(connection.read_to_string(&mut reply));
+    let reply = exchange(stub, request, bearer, body);
     let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_default();
     let status = head
         .split(' ')
@@ -239,12 +257,31 @@ fn send(stub: &Stub, request: &str, bearer: &str, body: &str) -> (u16, Value) {
     )
 }
 
+/// Sends a request, and returns all that comes back.
+fn exchange(stub: &Stub, request: &str, bearer: &str, body: &str) -> String {
+    let mut connection = TcpStream::connect(stub.address()).expect("the stub");
+    let length = body.len();
+    write!(
+        connection,
+        "{request} HTTP/1.1\r\nhost: stub\r\nconnection: close\r\n\
+         authorization: Bearer {bearer}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .expect("a request");
+    let mut reply = String::new();
+    // A connection that is cut may end in an error: what matters is what came before.
+    drop(connection.read_to_string(&mut reply));
+    reply
+}
+
 fn outcomes(stub: &Stub) -> Vec<Outcome> {
     stub.events()
         .iter()
         .filter_map(|event| match event.what {
             What::Refresh { outcome, .. } => Some(outcome),
-            What::Revoke { .. } | What::Model { .. } | What::Other { .. } => None,
+            What::Revoke { .. }
+            | What::Model { .. }
+            | What::Printed { .. }
+            | What::Other { .. } => None,
         })
         .collect()
 }

@@ -33,6 +33,7 @@ fn left(failure: Failure) -> Left {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table, one row for each answer")]
 fn every_answer_to_a_write_says_what_is_known() {
     let mismatch = "check-and-set parameter did not match the current version";
     for (failure, wanted) in [
@@ -200,6 +201,7 @@ fn every_answer_to_a_read_says_why() {
 
 /// The words are OpenBao's and HashiCorp's own.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table, one row for each answer")]
 fn every_refused_login_says_what_is_wrong() {
     let there = "the login at auth/jwt was refused: ";
     for (failure, wanted) in [

@@ -27,6 +27,8 @@ const ID_TOKENS: [&str; 4] = [
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 ];
 
+const BAD_TIMEOUT: &str = "the time that BAO_CLIENT_TIMEOUT or VAULT_CLIENT_TIMEOUT gives is none";
+
 pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
     let address: Address = address.parse()?;
     let mut credentials: Vec<_> = CREDENTIALS.map(str::to_owned).into();
@@ -47,7 +49,7 @@ pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
         ..Net::default()
     };
     if let Some(timeout) = &vault.client_timeout {
-        net.whole = duration(timeout).ok_or(BadTimeout)?;
+        net.whole = duration(timeout).ok_or(BAD_TIMEOUT)?;
     }
     let settings = Settings {
         servers: vault.addr.clone(),
@@ -64,10 +66,6 @@ pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
         credentials,
     })
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("the time that BAO_CLIENT_TIMEOUT or VAULT_CLIENT_TIMEOUT gives is none")]
-struct BadTimeout;
 
 fn job_token(from: &IdToken, env: &Env) -> JobToken {
     match from {

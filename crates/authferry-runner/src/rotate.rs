@@ -1,0 +1,360 @@
+//! Rotates a login that is due, at once and under the claim, outside of any job.
+
+use std::{future::Future, io, path::Path, pin::Pin, time::Duration};
+
+use authferry_codex::Home;
+use authferry_core::rotation::{Effect, Event, Grant, Outcome, Rotation, Sight, Terms};
+use authferry_core::{
+    Bid, Claim, ClaimError, Fingerprint, Generation, Policy, SecretStore, StoreError, Stored,
+    Trouble,
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::lease::{self, Lease};
+use crate::signals::Told;
+use crate::{Codex, Job, Mark, NotBegun, Report, Seen, Signals, before, random, receipt, restore};
+
+mod turn;
+
+/// How long a bid may stay under way when nobody waits for the claim any more.
+const RETRACT: Duration = Duration::from_secs(2);
+
+/// What a rotation works with.
+#[derive(Debug)]
+pub struct Rotating<'a> {
+    /// Where the login is kept.
+    pub store: &'a dyn SecretStore,
+    /// Who rotates it.
+    pub codex: &'a Codex,
+    /// The folder in which the home is made that only this step sees.
+    pub temp: &'a Path,
+    /// The folder for generations that the store will not hold.
+    pub rescue: &'a Path,
+    /// Whose generation stays current after a conflict.
+    pub policy: Policy,
+    /// Who rotates and writes, for people.
+    pub writer: &'a str,
+    /// What Codex would rotate by then, in Unix seconds, is rotated now.
+    pub due_by: i64,
+    /// How long the store may take before the refresh, and again after it.
+    pub patience: Duration,
+    /// How long somebody else may hold the claim.
+    pub wait: Duration,
+    /// How long a refresh that is under way holds signals off.
+    pub shield: Duration,
+}
+
+/// What became of a login that may have been due.
+#[derive(Debug)]
+pub struct Rotated {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the store held when it was looked at last, before anything was rotated.
+    pub known: Option<Stored>,
+    /// The generation in it.
+    pub generation: Option<Generation>,
+    /// How the trip ended, if it was made.
+    pub trip: Option<Report>,
+    /// The trip's home. It is gone, unless that has the only copy of a login.
+    pub home: Option<Home>,
+    /// That its refresh token is dead, as this rotation found, or an earlier one.
+    pub dead: Option<Mark>,
+    /// Whether somebody else has changed the login meanwhile, so that ours was spent in vain.
+    pub moved: bool,
+    /// Who held the claim, for people, and until when, in Unix seconds.
+    pub held: Option<(String, u64)>,
+    /// Whether somebody else took the claim over meanwhile.
+    pub lost: bool,
+    /// Whether the job's own home holds something else, so that nothing was begun.
+    pub unsettled: bool,
+    /// The last thing that the store complained of before the trip.
+    pub store_error: Option<StoreError>,
+    /// The number of the first signal that came before the trip.
+    pub signal: Option<i32>,
+}
+
+/// Rotates the login before a job if it is due, under the claim, and persisted.
+///
+/// A login in the job's own home that the store does not hold is settled first: if an
+/// earlier persist was lost, what the store holds is spent. `Err` in the end tells that the
+/// restore did not succeed which that takes.
+pub async fn rotate_first(
+    rotating: &Rotating<'_>,
+    job: &Job<'_>,
+    signals: &mut Signals,
+) -> Result<Result<Rotated, Report>, NotBegun> {
+    let beside = || before(job, &job.home.settled_look()?, receipt(job).as_ref());
+    let mut rotated = begin(rotating, beside()?, signals).await?;
+    if rotated.unsettled {
+        let report = restore(job, rotated.known.take(), signals).await?;
+        if report.outcome != authferry_core::Outcome::Restored {
+            return Ok(Err(report));
+        }
+        rotated = begin(rotating, beside()?, signals).await?;
+    }
+    Ok(Ok(rotated))
+}
+
+/// Looks whether the login is due, and if so rotates it: under the claim, and persisted.
+///
+/// Nothing was touched after an error.
+pub async fn rotate(rotating: &Rotating<'_>, signals: &mut Signals) -> Result<Rotated, NotBegun> {
+    begin(rotating, Seen::Missing, signals).await
+}
+
+/// Takes the claim for as long as a job needs it, whatever the login is like. The error in
+/// the end tells why there is none.
+pub async fn claim<'a>(
+    rotating: &'a Rotating<'a>,
+    signals: &mut Signals,
+) -> Result<Result<Lease<'a>, Rotated>, NotBegun> {
+    let (driver, rotation, effects) = Driver::new(rotating, None)?;
+    let (rotated, lease) = driver.drive(rotation, effects, signals).await?;
+    Ok(lease.ok_or(rotated))
+}
+
+/// `beside`: what is in the home of the job that is to follow.
+async fn begin(
+    rotating: &Rotating<'_>,
+    beside: Seen,
+    signals: &mut Signals,
+) -> Result<Rotated, NotBegun> {
+    let (driver, rotation, effects) = Driver::new(rotating, Some(beside))?;
+    let (rotated, _) = driver.drive(rotation, effects, signals).await?;
+    Ok(rotated)
+}
+
+struct Driver<'a> {
+    rotating: &'a Rotating<'a>,
+    /// What is in the home of the job that is to follow; `None` if nothing is to be rotated,
+    /// and the claim is all that is wanted.
+    beside: Option<Seen>,
+    holder: u64,
+    began: Instant,
+    lease: Option<Lease<'a>>,
+    request: Option<Request<'a>>,
+    /// When a bid is given up that nobody waits for any more.
+    retract_by: Option<Instant>,
+    rotated: Rotated,
+}
+
+/// Something that was begun and will be answered.
+type Request<'a> = Pin<Box<dyn Future<Output = Answer> + 'a>>;
+
+enum Answer {
+    Looked(Result<Option<Stored>, StoreError>),
+    Claimed(Result<Claim, ClaimError>),
+    Woke,
+}
+
+impl<'a> Driver<'a> {
+    fn new(
+        rotating: &'a Rotating<'a>,
+        beside: Option<Seen>,
+    ) -> io::Result<(Self, Rotation, Vec<Effect>)> {
+        let holder = random()?;
+        let claims = rotating.store.claims().is_some();
+        let (rotation, effects) = Rotation::start(Terms {
+            claims,
+            salt: holder,
+        });
+        let driver = Self {
+            rotating,
+            beside,
+            holder,
+            began: Instant::now(),
+            lease: None,
+            request: None,
+            retract_by: None,
+            rotated: Rotated {
+                outcome: Outcome::Fresh,
+                known: None,
+                generation: None,
+                trip: None,
+                home: None,
+                dead: None,
+                moved: false,
+                held: None,
+                lost: false,
+                unsettled: false,
+                store_error: None,
+                signal: None,
+            },
+        };
+        Ok((driver, rotation, effects))
+    }
+
+    /// Returns what became of it, and the claim if that was all that was wanted.
+    async fn drive(
+        mut self,
+        mut rotation: Rotation,
+        mut effects: Vec<Effect>,
+        signals: &mut Signals,
+    ) -> Result<(Rotated, Option<Lease<'a>>), NotBegun> {
+        loop {
+            let mut event = None;
+            for effect in std::mem::take(&mut effects) {
+                match effect {
+                    // Whatever it holds.
+                    Effect::Look if self.beside.is_none() => {
+                        event = Some(Event::Looked(Sight::Due));
+                    }
+                    Effect::Look => self.look(),
+                    Effect::Claim => self.claim(),
+                    Effect::Wait(time) => {
+                        let until = Instant::now() + time;
+                        self.request = Some(Box::pin(async move {
+                            sleep_until(until).await;
+                            Answer::Woke
+                        }));
+                    }
+                    Effect::Turn if self.beside.is_none() => {
+                        self.rotated.outcome = Outcome::Turned;
+                        return Ok((self.rotated, self.lease));
+                    }
+                    Effect::Turn => {
+                        let turned = self.turn(signals).await;
+                        if let Err(error) = turned {
+                            self.release().await;
+                            return Err(error);
+                        }
+                        event = Some(Event::Turned);
+                    }
+                    Effect::Release => {
+                        self.release().await;
+                        event = Some(Event::Released);
+                    }
+                    Effect::Finish(outcome) => {
+                        self.rotated.outcome = outcome;
+                        return Ok((self.rotated, None));
+                    }
+                }
+            }
+            let event = match event {
+                Some(event) => event,
+                None => self.next_event(&rotation, signals).await,
+            };
+            (rotation, effects) = rotation.step(event);
+        }
+    }
+
+    async fn next_event(&mut self, rotation: &Rotation, signals: &mut Signals) -> Event {
+        loop {
+            let patience = if rotation.is_held_up() {
+                self.rotating.wait
+            } else {
+                self.rotating.patience
+            };
+            let deadline = self.retract_by.unwrap_or(self.began + patience);
+            let Some(request) = &mut self.request else {
+                unreachable!("the machine asks for something until it is done");
+            };
+            tokio::select! {
+                answer = request => {
+                    self.request = None;
+                    return self.answered(answer);
+                }
+                told = signals.next() => match told {
+                    Told::Child => {}
+                    Told::End(signal) => {
+                        self.rotated.signal.get_or_insert(signal.as_raw());
+                        if self.retract_by.is_none() {
+                            self.retract_by = Some(Instant::now() + RETRACT);
+                            return Event::Deadline;
+                        }
+                    }
+                },
+                () = sleep_until(deadline) => {
+                    if self.retract_by.is_some() {
+                        // Whether it was won nobody will say; it ends by itself.
+                        self.request = None;
+                        return Event::Claimed(Grant::Trouble(Trouble::Transient));
+                    }
+                    self.retract_by = Some(Instant::now() + RETRACT);
+                    return Event::Deadline;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let store = self.rotating.store;
+        self.request = Some(Box::pin(async { Answer::Looked(store.read().await) }));
+    }
+
+    fn claim(&mut self) {
+        let Some(claims) = self.rotating.store.claims() else {
+            unreachable!("the machine was told that there are claims");
+        };
+        let bid: Bid = lease::bid(self.rotating.writer, self.holder);
+        self.request = Some(Box::pin(async move {
+            Answer::Claimed(claims.acquire(&bid).await)
+        }));
+    }
+
+    fn answered(&mut self, answer: Answer) -> Event {
+        match answer {
+            Answer::Woke => Event::Woke,
+            Answer::Looked(Ok(stored)) => {
+                let generation = stored
+                    .as_ref()
+                    .and_then(|stored| authferry_codex::parse(&stored.secret).ok());
+                let sight = match &generation {
+                    None => Sight::Nothing,
+                    Some(it) if !it.issued.is_due(self.rotating.due_by) => Sight::Fresh,
+                    Some(it) if self.is_settled(it.fingerprint) => Sight::Due,
+                    Some(_) => {
+                        self.rotated.unsettled = true;
+                        Sight::Nothing
+                    }
+                };
+                self.rotated.known = stored;
+                self.rotated.generation = generation;
+                Event::Looked(sight)
+            }
+            Answer::Looked(Err(error)) => Event::Looked(Sight::Trouble(self.trouble(error))),
+            Answer::Claimed(Ok(claim)) => {
+                if let Some(claims) = self.rotating.store.claims() {
+                    self.lease = Some(Lease::new(claims, claim));
+                }
+                Event::Claimed(Grant::Won)
+            }
+            Answer::Claimed(Err(ClaimError::Held { owner, until })) => {
+                self.rotated.held = Some((owner, until));
+                Event::Claimed(Grant::Held)
+            }
+            // Somebody has taken the record away at the same moment: the next bid tells.
+            Answer::Claimed(Err(ClaimError::Lost)) => {
+                Event::Claimed(Grant::Trouble(Trouble::Transient))
+            }
+            Answer::Claimed(Err(ClaimError::Store(error))) => {
+                Event::Claimed(Grant::Trouble(self.trouble(error)))
+            }
+        }
+    }
+
+    fn is_settled(&self, held: Fingerprint) -> bool {
+        match &self.beside {
+            None | Some(Seen::Missing) => true,
+            Some(Seen::Unusable) => false,
+            Some(Seen::Usable(beside)) => beside.fingerprint == held,
+        }
+    }
+
+    fn trouble(&mut self, error: StoreError) -> Trouble {
+        let transient = error.kind.is_transient();
+        self.rotated.store_error = Some(error);
+        if transient {
+            Trouble::Transient
+        } else {
+            Trouble::Permanent
+        }
+    }
+
+    async fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.rotated.lost = lease.is_lost();
+            lease.release().await;
+        }
+    }
+}

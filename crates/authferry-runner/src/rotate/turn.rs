@@ -1,0 +1,130 @@
+//! The trip that rotates, and what is to be known before and after it.
+
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use authferry_codex::{Failure, Home};
+use authferry_core::{Fingerprint, Goal, Seen, Trip};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::Driver;
+use crate::refresher::{How, Refresher};
+use crate::{CommandEnd, Job, Look, Mark, NotBegun, Report, Signals, drive, lease, terms};
+
+/// How long processes may stay that Codex leaves behind when it has refreshed.
+const LINGER: Duration = Duration::from_secs(5);
+
+impl Driver<'_> {
+    /// Makes the trip, unless an earlier one has found the login dead, or finds that out.
+    pub(super) async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
+        let before = self.rotated.generation.as_ref().map(|it| it.fingerprint);
+        let note = self.lease.as_ref().and_then(|lease| lease.note());
+        let marked = note
+            .and_then(|note| note.parse::<Mark>().ok())
+            .filter(|mark| Some(mark.fingerprint) == before);
+        if let Some(mark) = marked
+            && self.still_holds(mark.fingerprint).await
+        {
+            self.rotated.dead = Some(mark);
+            return Ok(());
+        }
+        self.trips(signals).await?;
+        let Some(report) = &self.rotated.trip else {
+            return Ok(());
+        };
+        let failure = report.refreshed.as_ref().and_then(|it| it.failure);
+        let spent = report.base.as_ref().map(|it| it.generation.fingerprint);
+        let note = match (failure, spent) {
+            (Some(Failure::Dead(death)), Some(fingerprint)) if report.writes.is_empty() => {
+                if !self.still_holds(fingerprint).await {
+                    self.rotated.moved = true;
+                    return Ok(());
+                }
+                let mark = Mark {
+                    fingerprint,
+                    since: lease::now(),
+                    death,
+                    by: self.rotating.writer.to_owned(),
+                };
+                let note = mark.to_string();
+                self.rotated.dead = Some(mark);
+                Some(note)
+            }
+            _ if report.writes.is_empty() => return Ok(()),
+            _ => None,
+        };
+        if let Some(lease) = &mut self.lease {
+            lease.leave(note);
+        }
+        Ok(())
+    }
+
+    /// Whether the store holds this generation. One that cannot be read is as it was.
+    async fn still_holds(&self, fingerprint: Fingerprint) -> bool {
+        let read = timeout(self.rotating.patience, self.rotating.store.read()).await;
+        let Ok(Ok(Some(stored))) = read else {
+            return true;
+        };
+        authferry_codex::parse(&stored.secret).is_ok_and(|it| it.fingerprint == fingerprint)
+    }
+
+    /// Makes the trip, and another one by a plain run where Codex has no app server.
+    async fn trips(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
+        for how in [How::AppServer, How::Exec] {
+            let report = self.trip(how, signals).await?;
+            // A program that is not there, or cannot be started, is none the second time either.
+            let there = !matches!(
+                report.command,
+                None | Some(CommandEnd::NotStarted(_) | CommandEnd::Exited(126 | 127))
+            );
+            let refreshed = report.refreshed.as_ref();
+            let again = there
+                && refreshed.is_some_and(|it| it.not_understood && it.failure.is_none())
+                && report.writes.is_empty()
+                && report.signal.is_none();
+            self.rotated.trip = Some(report);
+            if !again {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn trip(&mut self, how: How, signals: &mut Signals) -> Result<Report, NotBegun> {
+        let rotating = self.rotating;
+        let folder = private(rotating.temp)?;
+        let home = Home::new(&folder.path().join("home"))?;
+        let job = Job {
+            store: rotating.store,
+            home: &home,
+            rescue: rotating.rescue,
+            policy: rotating.policy,
+            replace: false,
+            allow_account_change: false,
+            access_only: false,
+            writer: rotating.writer,
+            patience: rotating.patience,
+            linger: LINGER,
+        };
+        let step = Trip::start(terms(&job, Goal::Run)?, Seen::Missing, None);
+        let refresher = Refresher::new(rotating.codex, how, rotating.due_by, rotating.shield);
+        let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
+            .refreshing(refresher)
+            .holding(self.lease.as_mut());
+        let report = driver.drive(step, signals).await;
+        if report.is_only_copy() {
+            drop(folder.keep());
+        }
+        self.rotated.home = Some(home);
+        Ok(report)
+    }
+}
+
+/// A folder that nobody else looks into, gone when dropped.
+fn private(temp: &Path) -> Result<TempDir, NotBegun> {
+    tempfile::Builder::new()
+        .prefix("authferry-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(temp)
+        .map_err(|error| NotBegun::NoPlace(temp.to_owned(), error))
+}

@@ -1,0 +1,148 @@
+//! *Rotate first*: what `run` and `restore` do before they begin.
+
+use std::time::Duration;
+
+use authferry_core::rotation::Outcome;
+use authferry_core::{Base, Outcome as End, Stored};
+use authferry_runner::{CommandEnd, Job, Lease, Report, Rotated, Rotating, Signals, rotate_first};
+use tokio::time::timeout;
+
+use crate::args::Ahead;
+use crate::commands::{from_now, trips::begun};
+use crate::ending::{Ending, Result};
+use crate::plan::Plan;
+use crate::{exit, telling};
+
+/// How long a job may take where nobody says: the limit of GitHub's own machines.
+const JOB: Duration = Duration::from_hours(6);
+
+/// What the job begins with.
+#[derive(Debug, Default)]
+pub(crate) struct Begin {
+    /// What the store holds, if it was just read and is to be placed as it is.
+    pub(crate) known: Option<Stored>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+    /// Whether the job failed on a login that somebody else had spent.
+    pub(crate) spent: bool,
+}
+
+/// Within which time a rotation is to be made ahead of the job.
+pub(crate) fn horizon(args: &Ahead, plan: &Plan) -> Duration {
+    args.horizon.or(plan.env.job_timeout).unwrap_or(JOB)
+}
+
+/// Rotates the login if it is due. What speaks against the job's beginning is an error; what
+/// only leaves the rotation to the job itself is a warning.
+pub(crate) async fn rotate(
+    rotating: &Rotating<'_>,
+    job: &Job<'_>,
+    signals: &mut Signals,
+) -> Result<Begin> {
+    let mut rotated = match begun(rotate_first(rotating, job, signals).await)? {
+        Ok(rotated) => rotated,
+        Err(report) => return Err(telling::trip(job, &report, None).into()),
+    };
+    let told = telling::rotation(rotating, &rotated);
+    match rotated.outcome {
+        Outcome::Fresh | Outcome::Nothing => Ok(Begin {
+            known: rotated.known.take(),
+            ..Begin::default()
+        }),
+        // The rotation was shielded from the signal, the job is not.
+        Outcome::Turned if told.outcome == "rotated" && signal(&rotated).is_some() => {
+            let code = signal(&rotated).and_then(|signal| u8::try_from(128 + signal).ok());
+            let message = format!("{}: the job was cancelled before it began", told.message);
+            Err(Ending {
+                code: code.unwrap_or(exit::FAILED),
+                failed: true,
+                message,
+                ..told
+            }
+            .into())
+        }
+        Outcome::Turned if telling::may_begin(&rotated, job.access_only) => Ok(go_on(told)),
+        Outcome::Turned | Outcome::Hindered(_) => Err(told.into()),
+    }
+}
+
+fn signal(rotated: &Rotated) -> Option<i32> {
+    rotated.trip.as_ref().and_then(|report| report.signal)
+}
+
+/// The job begins all the same, with whatever the store holds now.
+fn go_on(told: Ending) -> Begin {
+    let mut begin = Begin {
+        known: None,
+        notes: told.notes,
+        warnings: told.warnings,
+        spent: false,
+    };
+    if told.failed {
+        begin.warnings.push(told.message);
+    } else if told.outcome == "rotated" {
+        begin.notes.insert(0, told.message);
+    }
+    begin
+}
+
+/// Takes the claim for the whole job. What was read before is not worth anything then.
+pub(crate) async fn claim<'a>(
+    rotating: &'a Rotating<'a>,
+    begin: &mut Begin,
+    signals: &mut Signals,
+) -> Result<Lease<'a>> {
+    begin.known = None;
+    begun(authferry_runner::claim(rotating, signals).await)?
+        .map_err(|rotated| telling::unclaimed(rotating, &rotated).into())
+}
+
+/// What to say of a claim that was not held to the end.
+pub(crate) fn lost(lease: &Lease<'_>) -> Option<String> {
+    lease.is_lost().then(|| {
+        "somebody else took the claim over during the job, and may have spent the same token"
+            .to_owned()
+    })
+}
+
+/// Looks whether a job failed because somebody else has spent its login: the access token has
+/// ended, and Codex got no other one.
+pub(crate) async fn look_after(job: &Job<'_>, report: &Report, begin: &mut Begin) {
+    let failed = matches!(report.command, Some(CommandEnd::Exited(code)) if code != 0);
+    let unchanged = report.outcome == End::Unchanged && report.signal.is_none();
+    let due = |base: &&Base| base.generation.issued.is_due(from_now(Duration::ZERO));
+    let Some(base) = report.base.as_ref().filter(due) else {
+        return;
+    };
+    if !failed || !unchanged || job.access_only {
+        return;
+    }
+    let Ok(Ok(Some(stored))) = timeout(job.patience, job.store.read()).await else {
+        return;
+    };
+    let (before, store) = (base.generation.fingerprint, job.store);
+    match authferry_codex::parse(&stored.secret) {
+        Ok(now) if now.fingerprint != before => {
+            begin.spent = true;
+            let now = now.fingerprint;
+            begin.notes.push(format!(
+                "login {before} of the job was spent by somebody else, who put login {now} into {store}"
+            ));
+        }
+        Ok(_) => begin.notes.push(format!(
+            "the access token of login {before} has ended, and Codex did not rotate it: \
+             `authferry refresh` tells whether it is dead"
+        )),
+        // What is there now is the next job's affair.
+        Err(_) => {}
+    }
+}
+
+impl Ending {
+    /// Adds what was said before the job began.
+    pub(crate) fn after(mut self, begin: Begin) -> Self {
+        self.notes.splice(0..0, begin.notes);
+        self.warnings.splice(0..0, begin.warnings);
+        self
+    }
+}

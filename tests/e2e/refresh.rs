@@ -1,0 +1,317 @@
+//! `authferry refresh` with the real Codex.
+
+use std::fs;
+
+use rig::{ACCESS_LIFETIME, Endpoint, Login, V0_169, What, finish};
+use rustix::process::{Pid, Signal, kill_process};
+use time::{Duration, OffsetDateTime};
+
+use crate::ferry::{
+    AUTHFERRY, Ferry, assert_code, assert_silent, names, script, start, wait_until,
+};
+
+/// A login whose access token ends so soon.
+fn ending_in(left: Duration) -> Login {
+    let issued = OffsetDateTime::now_utc() + left - ACCESS_LIFETIME;
+    Login {
+        last_refresh: OffsetDateTime::now_utc() - Duration::HOUR,
+        ..Login::new("account-1", 1, issued, ACCESS_LIFETIME)
+    }
+}
+
+#[test]
+fn a_login_that_is_due_is_rotated_once_and_no_model_is_asked() {
+    for login in [Login::stale(), ending_in(Duration::HOUR)] {
+        let ferry = Ferry::new(V0_169, &login);
+        let runner = ferry.runner();
+
+        let refresh = finish(&mut ferry.authferry(&runner, &["refresh"]));
+
+        assert_code(&refresh, 0);
+        assert_eq!(ferry.stub.count(What::is_refresh), 1, "{refresh:?}");
+        assert_eq!(ferry.stub.count(What::is_model_call), 0);
+        assert!(ferry.is_live(), "{refresh:?}");
+        assert_silent(&refresh, &[login.auth_json().as_bytes(), &ferry.stored()]);
+        assert!(!runner.auth_file().exists(), "the home of jobs is not used");
+        let temp = runner.work().with_file_name("tmp");
+        assert!(names(&temp).is_empty(), "nothing stays behind");
+    }
+}
+
+/// Codex begins to rotate such a login as it starts: to be told to meanwhile would make two.
+#[test]
+fn a_provider_that_takes_its_time_is_asked_once() {
+    let ferry = Ferry::new(V0_169, &Login::stale());
+    let runner = ferry.runner();
+    let token = ferry.stub.hold(Endpoint::Token);
+    let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
+    let asked = std::time::Duration::from_secs(15);
+    ferry.stub.wait_for(asked, What::is_rotation);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    drop(token);
+    assert!(refresh.wait().expect("our child").success());
+    assert_eq!(ferry.stub.count(What::is_refresh), 1);
+    assert!(ferry.is_live());
+}
+
+#[test]
+fn a_fresh_login_costs_no_request_and_no_write() {
+    let login = Login::fresh();
+    let ferry = Ferry::new(V0_169, &login);
+    let before = ferry.folder();
+
+    let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+
+    assert_code(&refresh, 0);
+    assert!(ferry.stub.events().is_empty(), "{:?}", ferry.stub.events());
+    assert_eq!(ferry.folder(), before, "bytes, times and all");
+}
+
+#[test]
+fn a_dead_login_is_told_so() {
+    let login = Login::stale();
+    let ferry = Ferry::new(V0_169, &login);
+    let elsewhere = ferry.runner();
+    elsewhere.place(&login.auth_json()).expect("room");
+    assert!(finish(&mut elsewhere.exec()).status.success());
+
+    let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+
+    assert_code(&refresh, 125);
+    let said = String::from_utf8_lossy(&refresh.stderr);
+    assert!(
+        said.contains("its refresh token was spent before"),
+        "{said}"
+    );
+    assert_eq!(ferry.stored(), login.auth_json().as_bytes());
+}
+
+#[test]
+fn access_only_jobs_share_a_login_that_none_of_them_can_spend() {
+    let ferry = Ferry::new(V0_169, &ending_in(Duration::minutes(10)));
+    let before = ferry.stored();
+    for _ in 0..2 {
+        let runner = ferry.runner();
+        let job =
+            "cp $CODEX_HOME/auth.json lent; exec codex exec --skip-git-repo-check 'Reply OK.'";
+        let job = script(&runner, job);
+
+        let mut run = ferry.authferry(&runner, &["run", "--access-only", "--"]);
+        let run = finish(run.arg(job));
+
+        assert_code(&run, 0);
+        let lent = fs::read_to_string(runner.work().join("lent")).expect("a copy");
+        assert!(lent.contains("\"refresh_token\": \"\""), "a token was lent");
+        assert!(
+            !runner.auth_file().exists(),
+            "{:?}",
+            names(&runner.codex_home())
+        );
+        assert_eq!(
+            names(&runner.codex_home())
+                .iter()
+                .filter(|n| n.contains("receipt"))
+                .count(),
+            0
+        );
+    }
+    assert_eq!(
+        ferry.stub.count(What::is_refresh),
+        1,
+        "rotated before the first"
+    );
+    assert_ne!(ferry.stored(), before);
+    assert!(ferry.is_live());
+}
+
+#[test]
+fn what_was_lent_is_never_persisted() {
+    let login = Login::fresh();
+    let ferry = Ferry::new(V0_169, &login);
+    let runner = ferry.runner();
+    let next = crate::ferry::successor(&login).auth_json();
+    fs::write(runner.work().join("next"), &next).expect("room");
+    let job = script(&runner, "cp next $CODEX_HOME/auth.json");
+    let run = finish(
+        ferry
+            .authferry(&runner, &["run", "--access-only", "--"])
+            .arg(job),
+    );
+    assert_code(&run, 0);
+    assert_eq!(ferry.stored(), login.auth_json().as_bytes());
+    assert!(
+        runner.auth_file().exists(),
+        "a login of somebody else's is left alone"
+    );
+    let refused = finish(&mut ferry.authferry(&runner, &["restore", "--access-only"]));
+    assert_code(&refused, 124);
+
+    let runner = ferry.runner();
+    assert_code(
+        &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
+        0,
+    );
+    // A second one finds what the first one left, as it would after a runner that died.
+    assert_code(
+        &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
+        0,
+    );
+    assert_code(&finish(&mut runner.exec()), 0);
+    assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
+    assert!(!runner.auth_file().exists());
+    assert_eq!(ferry.stored(), login.auth_json().as_bytes());
+
+    assert_code(
+        &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
+        0,
+    );
+    assert_code(&finish(&mut ferry.authferry(&runner, &["restore"])), 0);
+    let file = fs::read(runner.auth_file()).expect("a login");
+    assert_eq!(file, login.auth_json().as_bytes(), "the whole login again");
+}
+
+/// The next hundred jobs are told at once what the first one has found out, by whichever
+/// words its Codex told it.
+#[test]
+fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
+    for version in [rig::V0_145, V0_169] {
+        let login = Login::stale();
+        let ferry = Ferry::new(version, &login);
+        let elsewhere = ferry.runner();
+        elsewhere.place(&login.auth_json()).expect("room");
+        assert!(finish(&mut elsewhere.exec()).status.success());
+
+        let first = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+        assert_code(&first, 125);
+        let asked = ferry.stub.count(What::is_refresh);
+        assert!(asked > 1, "Codex was asked");
+        for arguments in [&["refresh"][..], &["run", "--", "true"], &["restore"]] {
+            let runner = ferry.runner();
+            let later = finish(&mut ferry.authferry(&runner, arguments));
+            assert_code(&later, 125);
+            let said = String::from_utf8_lossy(&later.stderr);
+            assert!(
+                said.contains("its refresh token was spent before"),
+                "{said}"
+            );
+            assert!(!runner.auth_file().exists());
+        }
+        assert_eq!(ferry.stub.count(What::is_refresh), asked, "asked again");
+
+        let reseed = Login {
+            serial: 7,
+            refresh_token: "made-up.refresh.reseed.0007".to_owned(),
+            ..Login::stale()
+        };
+        ferry.stub.sign_in(&reseed);
+        assert_code(&ferry.seed(&reseed, &["--replace", "--allow-older"]), 0);
+        let alive = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+        assert_code(&alive, 0);
+        assert!(ferry.is_live());
+        let claim = fs::read_to_string(ferry.store_file().with_extension("json.claim"));
+        assert_eq!(claim.expect("a record"), "released", "the mark is gone");
+    }
+}
+
+#[test]
+fn a_lease_for_the_job_keeps_other_rotations_out_to_its_end() {
+    let ferry = Ferry::new(V0_169, &Login::stale());
+    let runner = ferry.runner();
+    let job = "touch ready; until [ -e enough ]; do sleep 0.01; done";
+    let job = script(&runner, job);
+    let held = ["run", "--no-rotate-first", "--lease", "job", "--"];
+    let mut run = start(ferry.authferry(&runner, &held).arg(job));
+    wait_until("ready", || runner.work().join("ready").exists());
+
+    let refused = finish(&mut ferry.authferry(&ferry.runner(), &["refresh", "--wait", "0s"]));
+    assert_code(&refused, 123);
+    assert_eq!(ferry.stub.count(What::is_refresh), 0);
+    let patient = ferry.runner();
+    let mut waits = start(&mut ferry.authferry(&patient, &["refresh"]));
+    fs::write(runner.work().join("enough"), "").expect("room");
+    assert!(run.wait().expect("our child").success());
+    assert!(waits.wait().expect("our child").success());
+    assert_eq!(ferry.stub.count(What::is_refresh), 1);
+    assert!(ferry.is_live());
+}
+
+/// Two jobs whose login is rotated by a third: one of them is run again with what that got.
+#[test]
+fn a_job_that_was_overtaken_is_run_once_more_if_that_is_wanted() {
+    let login = Login::stale();
+    for (more, code) in [(None, 1), (Some("--retry-reused"), 0)] {
+        let ferry = Ferry::new(V0_169, &login);
+        let runner = ferry.runner();
+        let job = format!(
+            "[ -e twice ] || CODEX_HOME={} {AUTHFERRY} refresh || exit 9; touch twice; \
+             exec codex exec --skip-git-repo-check 'Reply OK.'",
+            runner.work().display()
+        );
+        let job = script(&runner, &job);
+        let mut run = ferry.authferry(&runner, &["run", "--no-rotate-first"]);
+        let run = finish(run.args(more).arg("--").arg(job));
+        assert_code(&run, code);
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains("was spent by somebody else"), "{said}");
+        assert_eq!(ferry.stub.count(What::is_rotation), 1);
+        assert!(ferry.is_live());
+    }
+}
+
+/// What is shielded is the rotation, not the job behind it.
+#[test]
+fn a_job_that_is_cancelled_while_its_login_is_rotated_is_not_begun() {
+    let ferry = Ferry::new(V0_169, &Login::stale());
+    let runner = ferry.runner();
+    let token = ferry.stub.hold(Endpoint::Token);
+    let mut run = start(&mut ferry.authferry(&runner, &["run", "--", "touch", "begun"]));
+    ferry
+        .stub
+        .wait_for(std::time::Duration::from_secs(15), What::is_rotation);
+    let pid = Pid::from_child(&run);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        kill_process(pid, signal).expect("our child");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    assert!(
+        run.try_wait().expect("our child").is_none(),
+        "it did not wait"
+    );
+    drop(token);
+    assert_eq!(run.wait().expect("our child").code(), Some(130));
+    assert!(ferry.is_live());
+    assert!(!runner.work().join("begun").exists());
+}
+
+/// Most people have npm's launcher, whose child does not die with it by itself.
+#[test]
+fn whoever_rotates_dies_with_the_authferry_that_started_it() {
+    let ferry = Ferry::new(V0_169, &Login::stale());
+    let runner = ferry.runner();
+    runner.link("codex", ferry.codex.launcher()).expect("room");
+    let token = ferry.stub.hold(Endpoint::Token);
+    let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
+    let asked = std::time::Duration::from_secs(15);
+    ferry.stub.wait_for(asked, What::is_rotation);
+    let temp = runner.work().with_file_name("tmp");
+    let native = temp.display().to_string();
+    assert!(!of_a_home_in(&native).is_empty(), "no Codex is at work");
+
+    refresh.kill().expect("our child");
+    refresh.wait().expect("our child");
+
+    wait_until("its Codex is gone", || of_a_home_in(&native).is_empty());
+    drop(token);
+    assert_eq!(names(&temp).len(), 1, "the private home is left");
+}
+
+/// The processes whose home of Codex lies in a folder.
+fn of_a_home_in(folder: &str) -> Vec<String> {
+    let wanted = format!("CODEX_HOME={folder}/");
+    let processes = fs::read_dir("/proc").expect("Linux").flatten();
+    let environments = processes.map(|it| it.path().join("environ"));
+    environments
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .filter(|environment| environment.contains(&wanted))
+        .collect()
+}

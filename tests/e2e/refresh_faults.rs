@@ -1,0 +1,82 @@
+//! `authferry refresh` when the provider does not do as it should.
+
+use rig::{Fault, Login, Outcome, What, finish};
+use time::Duration;
+
+use crate::ferry::{Ferry, assert_code};
+use crate::refresh_facts::{Rule, by_each_rule};
+
+by_each_rule![
+    a_login_that_ends_at_once_is_not_rotated_for_ever,
+    a_provider_that_fails_leaves_the_login_as_it_was,
+    a_reply_that_is_lost_leaves_a_login_that_is_told_to_be_dead,
+];
+
+/// As on a machine whose clock is ahead.
+fn a_login_that_ends_at_once_is_not_rotated_for_ever(version: &str, _: Rule) {
+    for lifetime in [-Duration::MINUTE, Duration::MINUTE] {
+        let ferry = Ferry::new(version, &Login::stale());
+        ferry.stub.rules(|rules| rules.access_lifetime = lifetime);
+
+        let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+
+        assert_code(&refresh, 125);
+        let said = String::from_utf8_lossy(&refresh.stderr);
+        assert!(said.contains("clock"), "{said}");
+        let rotations = ferry.stub.count(What::is_rotation);
+        assert!((1..=2).contains(&rotations), "{rotations} rotations");
+        assert!(ferry.is_live(), "{said}");
+    }
+}
+
+fn a_provider_that_fails_leaves_the_login_as_it_was(version: &str, _: Rule) {
+    for fault in [Fault::ServerError, Fault::RequestLost] {
+        let ferry = Ferry::new(version, &Login::ending_in(Duration::minutes(10)));
+        let before = ferry.stored();
+        ferry
+            .stub
+            .rules(|rules| rules.refresh_faults.extend([fault; 50]));
+
+        let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+
+        assert_code(&refresh, 125);
+        assert!(ferry.stub.count(What::is_refresh) > 0, "{refresh:?}");
+        assert_eq!(ferry.stored(), before);
+        assert!(ferry.is_live());
+
+        ferry.stub.rules(|rules| rules.refresh_faults.clear());
+        let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+        assert_code(&refresh, 0);
+        assert_ne!(ferry.stored(), before);
+        assert!(ferry.is_live());
+    }
+}
+
+fn a_reply_that_is_lost_leaves_a_login_that_is_told_to_be_dead(version: &str, _: Rule) {
+    let ferry = Ferry::new(version, &Login::ending_in(Duration::minutes(10)));
+    ferry
+        .stub
+        .rules(|rules| rules.refresh_faults.push_back(Fault::ReplyLost));
+
+    let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+
+    assert_code(&refresh, 125);
+    let said = String::from_utf8_lossy(&refresh.stderr);
+    assert!(said.contains("dead since"), "{said}");
+    let asked = ferry.stub.count(What::is_refresh);
+    let is_ours = |what: &What| {
+        matches!(
+            what,
+            What::Refresh {
+                outcome: Outcome::Rotated(_) | Outcome::Reused,
+                ..
+            }
+        )
+    };
+    assert_eq!(ferry.stub.count(is_ours), asked);
+
+    // The next one knows without asking.
+    let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+    assert_code(&refresh, 125);
+    assert_eq!(ferry.stub.count(What::is_refresh), asked);
+}
