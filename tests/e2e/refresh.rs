@@ -38,6 +38,22 @@ fn a_login_that_is_due_is_rotated_once_and_no_model_is_asked() {
     }
 }
 
+/// Codex begins to rotate such a login as it starts: to be told to meanwhile would make two.
+#[test]
+fn a_provider_that_takes_its_time_is_asked_once() {
+    let ferry = Ferry::new(V0_169, &Login::stale());
+    let runner = ferry.runner();
+    let token = ferry.stub.hold(Endpoint::Token);
+    let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
+    let asked = std::time::Duration::from_secs(15);
+    ferry.stub.wait_for(asked, What::is_rotation);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    drop(token);
+    assert!(refresh.wait().expect("our child").success());
+    assert_eq!(ferry.stub.count(What::is_refresh), 1);
+    assert!(ferry.is_live());
+}
+
 #[test]
 fn a_fresh_login_costs_no_request_and_no_write() {
     let login = Login::fresh();
@@ -265,4 +281,37 @@ fn a_job_that_is_cancelled_while_its_login_is_rotated_is_not_begun() {
     assert_eq!(run.wait().expect("our child").code(), Some(130));
     assert!(ferry.is_live());
     assert!(!runner.work().join("begun").exists());
+}
+
+/// Most people have npm's launcher, whose child does not die with it by itself.
+#[test]
+fn whoever_rotates_dies_with_the_authferry_that_started_it() {
+    let ferry = Ferry::new(V0_169, &Login::stale());
+    let runner = ferry.runner();
+    runner.link("codex", ferry.codex.launcher()).expect("room");
+    let token = ferry.stub.hold(Endpoint::Token);
+    let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
+    let asked = std::time::Duration::from_secs(15);
+    ferry.stub.wait_for(asked, What::is_rotation);
+    let temp = runner.work().with_file_name("tmp");
+    let native = temp.display().to_string();
+    assert!(!of_a_home_in(&native).is_empty(), "no Codex is at work");
+
+    refresh.kill().expect("our child");
+    refresh.wait().expect("our child");
+
+    wait_until("its Codex is gone", || of_a_home_in(&native).is_empty());
+    drop(token);
+    assert_eq!(names(&temp).len(), 1, "the private home is left");
+}
+
+/// The processes whose home of Codex lies in a folder.
+fn of_a_home_in(folder: &str) -> Vec<String> {
+    let wanted = format!("CODEX_HOME={folder}/");
+    let processes = fs::read_dir("/proc").expect("Linux").flatten();
+    let environments = processes.map(|it| it.path().join("environ"));
+    environments
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .filter(|environment| environment.contains(&wanted))
+        .collect()
 }

@@ -37,8 +37,8 @@ pub struct Codex {
     pub program: PathBuf,
     /// Environment variables that it does not get.
     pub withheld: Vec<OsString>,
-    /// A program that becomes Codex in a session of its own, and dies with this process; its
-    /// first arguments are `apart` and the process to die with. Without one Codex has but a
+    /// A program that runs Codex in a session of its own, and ends it with this process; its
+    /// first arguments are `apart` and the process to end with. Without one Codex has but a
     /// process group of its own, and outlives us.
     pub apart: Option<PathBuf>,
 }

@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Seed(Seed),
     /// Show what the store holds
     Status(Status),
-    /// Become a program that no signal to our group reaches, and that dies with its parent
+    /// Run a program that no signal to our group reaches, and that dies with the parent
     #[command(hide = true)]
     Apart(Apart),
 }

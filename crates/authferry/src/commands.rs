@@ -14,6 +14,7 @@ use std::{
 
 use authferry_core::SecretStore;
 use rustix::process::Signal;
+use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
@@ -29,7 +30,7 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
         Command::Persist(args) => trips::persist(&args, global),
         Command::Refresh(args) => refresh::refresh(&args, global),
         Command::Seed(args) => seed::seed(&args, global),
-        Command::Apart(args) => Err(apart::become_it(&args).into()),
+        Command::Apart(args) => apart::apart(&args),
         Command::Status(args) => status::status(&args, global),
     }
 }
@@ -40,12 +41,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Awaits what works with `store` on this one thread, and closes the store. A thread that
 /// hangs in a file system is left behind.
 fn block_on<T>(store: &dyn SecretStore, future: impl Future<Output = T>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| {
-        Ending::refused(exit::FAILED, "the system gives no event queue").caused_by(&error)
-    })?;
+    let runtime = runtime()?;
     let value = runtime.block_on(async {
         // A file that may not grow any further is to be an error, and not the end of us.
         let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
@@ -56,6 +52,14 @@ fn block_on<T>(store: &dyn SecretStore, future: impl Future<Output = T>) -> Resu
     });
     runtime.shutdown_background();
     Ok(value)
+}
+
+/// What awaits, on this one thread.
+fn runtime() -> Result<Runtime> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| {
+        Ending::refused(exit::FAILED, "the system gives no event queue").caused_by(&error)
+    })?)
 }
 
 /// The Unix second that is so far away.

@@ -200,7 +200,7 @@ fn unchanged(rotating: &Rotating<'_>, report: &Report, told: Ending) -> Ending {
             ending.causes.push(error.to_string());
             ending.hint(hint).hint(OTHER_CODEX)
         }
-        // So says `apart`, which was to become it.
+        // So says `apart`, which was to run it.
         (Some(CommandEnd::Exited(code @ (exit::NOT_FOUND | exit::NOT_EXECUTABLE))), _) => {
             failed(*code, "not-rotated", cannot_start(report, rotating)).hint(OTHER_CODEX)
         }
