@@ -40,7 +40,7 @@ fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store(versio
     let mut ended = Vec::new();
     let codex = Codex::install(version).expect("Codex from npm");
     for (round, moment) in moments(&codex, 1).enumerate() {
-        let mut refresh = Refresh::start(&codex);
+        let mut refresh = Refresh::start(&codex, How::of(round));
         refresh.reach(moment);
         let told = OffsetDateTime::now_utc();
         refresh.tell(Signal::TERM);
@@ -74,7 +74,7 @@ fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap
     let mut needlessly = Vec::new();
     let codex = Codex::install(version).expect("Codex from npm");
     for (round, moment) in moments(&codex, 2).enumerate() {
-        let mut refresh = Refresh::start(&codex);
+        let mut refresh = Refresh::start(&codex, How::of(round));
         refresh.reach(moment);
         refresh.process.kill().expect("our child");
         let status = refresh.process.wait().expect("our child");
@@ -99,7 +99,7 @@ fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap
 fn told_to_end_a_refresh_waits_for_the_provider() {
     let codex = Codex::install(rig::V0_169).expect("Codex from npm");
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut refresh = Refresh::start(&codex);
+        let mut refresh = Refresh::start(&codex, How::Bare);
         refresh.reach(Moment::BeforeReply);
         refresh.tell(signal);
         // Long enough for it to end, if it heeded nothing but the signal.
@@ -119,6 +119,26 @@ enum Moment {
     SinceSpend(Duration),
     /// While the provider's reply is on its way.
     BeforeReply,
+}
+
+/// How Codex is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// The binary itself.
+    Bare,
+    /// As npm installs it: a launcher that starts the binary, and can end without it.
+    Launched,
+}
+
+impl How {
+    /// Takes turns, at moments of each kind.
+    fn of(round: usize) -> Self {
+        if (round / 2).is_multiple_of(2) {
+            Self::Bare
+        } else {
+            Self::Launched
+        }
+    }
 }
 
 /// How far a refresh has come.
@@ -142,12 +162,15 @@ struct Refresh {
 }
 
 impl Refresh {
-    fn start(codex: &Codex) -> Self {
+    fn start(codex: &Codex, how: How) -> Self {
         let login = Login::ending_in(time::Duration::minutes(10));
         let ferry = Ferry::with(codex.clone(), &login);
         ferry.stub.rules(|rules| rules.latency = LATENCY);
         let hold = ferry.stub.hold(Endpoint::Token);
         let runner = ferry.runner();
+        if how == How::Launched {
+            runner.link("codex", codex.launcher()).expect("room");
+        }
         let mut process = ferry.authferry(&runner, &["refresh"]);
         let process = start(process.process_group(0));
         Self {
@@ -229,7 +252,7 @@ impl Refresh {
 
 /// Draws the moments of a test.
 fn moments(codex: &Codex, seed: u64) -> impl Iterator<Item = Moment> {
-    let mut undisturbed = Refresh::start(codex);
+    let mut undisturbed = Refresh::start(codex, How::Bare);
     undisturbed.hold = None;
     let status = undisturbed.process.wait().expect("our child");
     assert!(status.success() && undisturbed.ferry.is_live(), "{status}");
