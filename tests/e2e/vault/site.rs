@@ -177,7 +177,7 @@ impl Site {
         };
     }
 
-    /// `authferry run -- codex exec …` in a job.
+    /// `authferry run -- codex exec …` in a job: what is due is rotated first, under the claim.
     pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
         let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
         command.args(EXEC);

@@ -126,7 +126,10 @@ fn reseeded_meanwhile(verb: &str) {
     );
     let mut run = site.in_job(&runner, GitHub, &["--rescue-dir"]);
     let rescues = runner.work().join("rescues");
-    let run = run.arg(&rescues).args(["run", "--"]).arg(job);
+    let run = run
+        .arg(&rescues)
+        .args(["run", "--no-rotate-first", "--"])
+        .arg(job);
     let mut run = start(run);
     wait_until("restored", || runner.work().join("restored").exists());
     let (mount, value) = (
@@ -162,7 +165,7 @@ fn rotate(site: &Site, login: &Login) {
     let runner = site.runner();
     fs::write(runner.work().join("next"), login.auth_json()).expect("room");
     let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-    let mut run = site.in_job(&runner, GitHub, &["run", "--"]);
+    let mut run = site.in_job(&runner, GitHub, &["run", "--no-rotate-first", "--"]);
     assert_code(&finish(run.arg(job)), 0);
 }
 
