@@ -1,7 +1,7 @@
 //! A Codex home, and the auth file in it.
 
 use std::{
-    fs::{self, DirBuilder, File, Permissions},
+    fs::{self, DirBuilder, Permissions},
     io::{self, ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -63,12 +63,12 @@ impl Home {
         checks::preflight(self).map(drop)
     }
 
-    /// Puts these bytes in the auth file's place, mode 0600, and makes them durable.
+    /// Puts these bytes in the auth file's place, mode 0600.
     ///
     /// Begins with [`preflight`](Self::preflight), and makes a missing home, mode 0700. A
-    /// reader sees the file that was there or the new one, whole; after an error it is
-    /// the former, unless syncing the folder failed. Must not be called while Codex runs,
-    /// which would throw its own rotation away.
+    /// reader sees the file that was there or the new one, whole, also after a crash; after
+    /// an error it is the former. Must not be called while Codex runs, which would throw its
+    /// own rotation away.
     pub fn place(&self, secret: &Secret) -> Result<(), Unfit> {
         if !checks::preflight(self)? {
             self.make()?;
@@ -87,11 +87,11 @@ impl Home {
             .map_err(write)?;
         file.as_file().sync_all().map_err(write)?;
         // A rename replaces whatever came there since the preflight; it follows no link.
+        // The folder is not synced: what is placed is in the store, so that a crash which
+        // undoes the rename costs nothing.
         file.persist(&self.auth_file)
             .map_err(|error| write(error.error))?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|error| Unfit::io("sync", &self.dir, error))
+        Ok(())
     }
 
     /// Removes the auth file; a missing one is fine.
