@@ -59,10 +59,15 @@ fn good() -> [(&'static str, Login); 5] {
     ]
 }
 
-/// Issued on one of the first days of 2026, with an access token that is good for decades.
+/// Issued on one of the first days of 2026, with an access token that is good for decades,
+/// and refreshed just before it ends: no Codex rotates it.
 fn login(account: &str, serial: u32) -> Login {
     let issued = start_of_2026() + Duration::days(i64::from(serial));
-    Login::new(account, serial, issued, Duration::days(20_000))
+    let login = Login::new(account, serial, issued, Duration::days(20_000));
+    Login {
+        last_refresh: login.ends,
+        ..login
+    }
 }
 
 /// The access token has ended before 2026 began.

@@ -58,9 +58,9 @@ impl Ferry {
         command
     }
 
-    /// `authferry run -- codex exec …` on a runner.
+    /// `authferry run -- codex exec …` on a runner, in which Codex rotates by itself.
     pub(crate) fn run(&self, runner: &Runner) -> Command {
-        let mut command = self.authferry(runner, &["run", "--", "codex"]);
+        let mut command = self.authferry(runner, &["run", "--no-rotate-first", "--", "codex"]);
         command.args(EXEC);
         command
     }

@@ -3,6 +3,7 @@
 mod architecture;
 mod codex_facts;
 mod ferry;
+mod refresh;
 mod round_trip;
 mod signals;
 #[cfg(feature = "vault")]

@@ -82,7 +82,7 @@ fn restore_and_persist_do_as_run_does(version: &str) {
     let runner = ferry.runner();
     let home = names(&runner.codex_home());
 
-    let restored = finish(&mut ferry.authferry(&runner, &["restore"]));
+    let restored = finish(&mut ferry.authferry(&runner, &["restore", "--no-rotate-first"]));
     assert_code(&restored, 0);
     let mode = fs::metadata(runner.auth_file())
         .expect("placed")

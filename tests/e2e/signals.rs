@@ -70,7 +70,7 @@ fn an_orphaned_codex_is_waited_for() {
     let token = ferry.stub.hold(Endpoint::Token);
     let job = "codex exec --skip-git-repo-check 'Reply OK.' & until [ -e spent ]; do sleep 0.01; done; kill -9 $!";
     let job = script(&runner, job);
-    let mut command = ferry.authferry(&runner, &["run", "--"]);
+    let mut command = ferry.authferry(&runner, &["run", "--no-rotate-first", "--"]);
     let mut run = start(command.arg(job));
     ferry
         .stub

@@ -19,11 +19,14 @@
 //!
 //! [`Secret`]: authferry_core::Secret
 
+mod access_only;
+pub mod app_server;
 mod auth_file;
 #[cfg(test)]
 mod bad_shapes;
 mod checks;
 mod config;
+mod failure;
 mod home;
 #[cfg(all(test, target_os = "linux"))]
 mod in_a_namespace;
@@ -37,8 +40,10 @@ mod unfit;
 mod unusable;
 mod value;
 
+pub use access_only::{access_only, is_access_only};
 pub use auth_file::{MAX_LEN, fingerprint_of_bytes, parse};
 pub use config::{OVERRIDES, Override};
+pub use failure::{Death, Failure, failure};
 pub use home::Home;
 pub use look::Look;
 pub use unfit::Unfit;

@@ -97,6 +97,11 @@ pub struct Claim {
     pub until: u64,
     /// The store's name for this state of the claim.
     pub version: Version,
+    /// What is left beside the claim for whoever has it next: a line for people and
+    /// programs, not a secret. A claim begins with what was left before it, whether that
+    /// was given back or has ended, and leaves what it holds when it is renewed or given
+    /// back.
+    pub note: Option<String>,
 }
 
 /// Why there is no claim.
@@ -123,7 +128,7 @@ pub enum ClaimError {
 /// atomic swap, and with stamps.
 ///
 /// The record is a value like any other, in words that people can read: `held until`
-/// with the seconds since 1970, or `released`. Its stamp tells the rest: the writer is the
+/// with the seconds since 1970, or `released`, and on a second line the note. Its stamp tells the rest: the writer is the
 /// owner, the first half of the id is the holder, and the count is the fence, which grows
 /// with each record. To acquire takes a read and a swap, to renew or to release a swap.
 ///
@@ -138,16 +143,21 @@ pub struct Beside<S>(pub S);
 #[async_trait]
 impl<S: SecretStore> Claims for Beside<S> {
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        let (expected, fence) = match self.standing(bid).await? {
+        let (expected, fence, note) = match self.standing(bid).await? {
             Standing::Ours(claim) => return Ok(claim),
             Standing::Theirs(held) => return Err(held),
-            Standing::Free { expected, fence } => (expected, fence),
+            Standing::Free {
+                expected,
+                fence,
+                note,
+            } => (expected, fence, note),
         };
         let record = Record {
             owner: bid.owner.clone(),
             holder: bid.holder,
             fence: fence.saturating_add(1),
             until: Some(bid.until),
+            note,
         };
         if let Some(version) = self.write(expected.as_ref(), &record).await? {
             return Ok(record.claim(bid.until, version));
@@ -176,6 +186,7 @@ impl<S: SecretStore> Beside<S> {
             return Ok(Standing::Free {
                 expected: None,
                 fence: 0,
+                note: None,
             });
         };
         Ok(match record.until {
@@ -193,6 +204,7 @@ impl<S: SecretStore> Beside<S> {
             Some(_) | None => Standing::Free {
                 expected: Some(version),
                 fence: record.fence,
+                note: record.note,
             },
         })
     }
@@ -208,6 +220,7 @@ impl<S: SecretStore> Beside<S> {
             holder: claim.holder,
             fence: fence.saturating_add(1),
             until,
+            note: claim.note.clone(),
         };
         let record = next(claim.fence);
         if let Some(version) = self.write(Some(&claim.version), &record).await? {
@@ -296,6 +309,7 @@ enum Standing {
     Free {
         expected: Option<Version>,
         fence: u64,
+        note: Option<String>,
     },
 }
 
@@ -306,6 +320,7 @@ struct Record {
     fence: u64,
     /// `None` once it is released.
     until: Option<u64>,
+    note: Option<String>,
 }
 
 const HELD_UNTIL: &str = "held until ";
@@ -315,9 +330,13 @@ impl Record {
     fn of(stored: &Stored) -> Option<Self> {
         let stamp = stored.stamp.as_ref()?;
         let text = core::str::from_utf8(stored.secret.expose()).ok()?;
-        let until = match text.strip_prefix(HELD_UNTIL) {
+        let (state, note) = match text.split_once('\n') {
+            Some((state, note)) => (state, Some(note.to_owned())),
+            None => (text, None),
+        };
+        let until = match state.strip_prefix(HELD_UNTIL) {
             Some(until) => Some(until.parse().ok()?),
-            None if text == RELEASED => None,
+            None if state == RELEASED => None,
             None => return None,
         };
         Some(Self {
@@ -325,14 +344,19 @@ impl Record {
             holder: stamp.id.trip,
             fence: stamp.count,
             until,
+            note,
         })
     }
 
     fn text(&self) -> String {
-        self.until.map_or_else(
+        let state = self.until.map_or_else(
             || RELEASED.to_owned(),
             |until| format!("{HELD_UNTIL}{until}"),
-        )
+        );
+        match &self.note {
+            Some(note) => format!("{state}\n{note}"),
+            None => state,
+        }
     }
 
     fn stamp(&self) -> Stamp {
@@ -357,6 +381,7 @@ impl Record {
             fence: self.fence,
             until,
             version,
+            note: self.note,
         }
     }
 }

@@ -120,6 +120,38 @@ impl Issued {
     }
 }
 
+/// How long before the end of an access token Codex replaces it, in seconds: those versions
+/// that do so ahead, since 0.137.
+const AHEAD: i64 = 300;
+
+/// After how many seconds Codex replaces tokens whatever their end is: versions up to 0.116.
+const OLD: i128 = 8 * 24 * 60 * 60;
+
+const NANOSECONDS: i128 = 1_000_000_000;
+
+impl Issued {
+    /// Returns from when on, in Unix seconds, some version of Codex rotates the login by
+    /// itself; `None` if nothing in it makes any do so.
+    ///
+    /// Three rules have been in force within a year: five minutes before the access token
+    /// ends, once it has ended, and eight days after the last refresh. The first of them counts.
+    #[must_use]
+    pub fn due(&self) -> Option<i64> {
+        let ending = self.exp.map(|exp| exp.saturating_sub(AHEAD));
+        let old = self
+            .last_refresh
+            .map(|at| at.div_euclid(NANOSECONDS).saturating_add(OLD))
+            .map(|at| i64::try_from(at).unwrap_or(i64::MAX));
+        ending.into_iter().chain(old).min()
+    }
+
+    /// Returns whether some version of Codex rotates the login by then, in Unix seconds.
+    #[must_use]
+    pub fn is_due(&self, by: i64) -> bool {
+        self.due().is_some_and(|due| due <= by)
+    }
+}
+
 fn pair<T: Ord>(ours: Option<T>, theirs: Option<T>) -> Option<Ordering> {
     Some(ours?.cmp(&theirs?))
 }
@@ -177,6 +209,30 @@ mod tests {
         assert!(at(None, Some(0), None).is_surely_before(&at(Some(9), Some(301), None)));
         assert!(!at(None, None, Some(0)).is_surely_before(&at(None, None, Some(1 << 70))));
         assert!(!at(Some(301), None, None).is_surely_before(&at(Some(0), None, None)));
+    }
+
+    #[test]
+    fn the_first_rule_of_any_version_makes_it_due() {
+        let day = 24 * 60 * 60;
+        let refreshed = |seconds: i128| Some(seconds * NANOSECONDS);
+        for (tokens, due) in [
+            (issued(None, None, None), None),
+            (issued(Some(1), None, None), None),
+            (issued(None, Some(1000), None), Some(700)),
+            (issued(None, None, refreshed(0)), Some(8 * day)),
+            (issued(None, Some(10 * day), refreshed(0)), Some(8 * day)),
+            (
+                issued(None, Some(3 * day), refreshed(0)),
+                Some(3 * day - 300),
+            ),
+            (issued(None, Some(i64::MIN), None), Some(i64::MIN)),
+            (issued(None, None, Some(i128::MAX)), Some(i64::MAX)),
+        ] {
+            assert_eq!(tokens.due(), due, "{tokens:?}");
+        }
+        let tokens = issued(None, Some(1000), None);
+        assert_eq!([699, 700].map(|by| tokens.is_due(by)), [false, true]);
+        assert!(!issued(None, None, None).is_due(i64::MAX), "never");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod backoff;
 mod claims;
 mod generation;
 mod policy;
+pub mod rotation;
 mod secret;
 mod store;
 mod trip;

@@ -10,7 +10,7 @@ use std::{
     collections::HashSet,
     fs, io,
     os::unix::process::ExitStatusExt,
-    process::{Child, Command, ExitStatus},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus},
     time::Duration,
 };
 
@@ -69,6 +69,14 @@ impl Family {
             ended: 0,
             left: 0,
         })
+    }
+
+    /// Hands over those of the command's streams that lead to us, once.
+    pub(crate) fn pipes(
+        &mut self,
+    ) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
+        let child = &mut self.child;
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
     }
 
     /// Returns whether the command itself is gone. Its descendants may not be.

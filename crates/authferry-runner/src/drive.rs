@@ -19,6 +19,8 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
 use crate::child::Family;
+use crate::lease::Lease;
+use crate::refresher::Refresher;
 use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::watch::Watch;
 use crate::{CommandEnd, Job, Placement, Receipt, Report, Signals, seen};
@@ -45,11 +47,17 @@ const CUT: Duration = Duration::from_secs(1);
 const LAST_LOOKS: u32 = 5;
 
 /// One trip under way.
-pub(crate) struct Driver<'a> {
+pub(crate) struct Driver<'a, 'l> {
     job: &'a Job<'a>,
     /// Keeps other trips out of the home; `None` while that is missing.
     alone: Option<File>,
     command: Option<Command>,
+    /// What is done in the command's place, if that is to refresh the login.
+    refresher: Option<Refresher<'a>>,
+    /// A claim that is held for as long as the trip takes.
+    lease: Option<&'a mut Lease<'l>>,
+    /// The file has no refresh token, and nothing that becomes of it is persisted.
+    lent: bool,
     /// There was no auth file before: none is left behind either.
     placed: bool,
     /// The file descends from the trip's base: from here on there is a receipt.
@@ -60,6 +68,8 @@ pub(crate) struct Driver<'a> {
     sent: Option<Fingerprint>,
     /// The bytes of the generations seen on disk that the store may still have to take.
     generations: HashMap<Fingerprint, Arc<Secret>>,
+    /// What was read from the store just before the trip.
+    known: Option<Stored>,
     /// What was read from the store last.
     stored: Option<Stored>,
     /// What was found in the auth file's place last.
@@ -101,11 +111,13 @@ enum Woke {
     Told(Told),
     FileChanged,
     FamilyTime,
+    Renewed,
+    RefreshOver,
     Cut,
     Deadline,
 }
 
-impl<'a> Driver<'a> {
+impl<'a, 'l> Driver<'a, 'l> {
     /// Gets ready for a trip that finds `look` in the auth file's place.
     pub(crate) fn new(
         job: &'a Job<'a>,
@@ -118,11 +130,15 @@ impl<'a> Driver<'a> {
             job,
             alone,
             command,
+            refresher: None,
+            lease: None,
+            lent: job.access_only,
             placed,
             ready: false,
             version: None,
             sent: None,
             generations: HashMap::new(),
+            known: None,
             stored: None,
             look: Look::Missing,
             family: None,
@@ -138,9 +154,27 @@ impl<'a> Driver<'a> {
         driver
     }
 
+    /// Begins with what was just read, which saves a request.
+    pub(crate) fn knowing(mut self, known: Option<Stored>) -> Self {
+        self.known = known;
+        self
+    }
+
+    /// Refreshes the login in the command's place, and renews the claim meanwhile.
+    pub(crate) fn refreshing(
+        mut self,
+        refresher: Refresher<'a>,
+        lease: Option<&'a mut Lease<'l>>,
+    ) -> Self {
+        self.refresher = Some(refresher);
+        self.lease = lease;
+        self
+    }
+
     /// Takes over where the receipt of another process says that it stopped.
     pub(crate) fn resumed(mut self, receipt: &Receipt, unfit: Option<Unfit>) -> Self {
         self.version = Some(receipt.base.version.clone());
+        self.lent = receipt.access_only;
         self.ready = true;
         self.report.unfit = unfit;
         self
@@ -184,7 +218,7 @@ impl<'a> Driver<'a> {
             }
             let event = match event {
                 Some(event) => event,
-                None => self.next_event(signals).await,
+                None => self.next_event(&trip, signals).await,
             };
             let due = trip.due().map(|generation| generation.fingerprint);
             (trip, effects) = trip.step(event);
@@ -192,9 +226,10 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn next_event(&mut self, signals: &mut Signals) -> Event {
+    async fn next_event(&mut self, trip: &Trip, signals: &mut Signals) -> Event {
         loop {
-            let store_at_work = matches!(self.request, Some(Request::Store { .. }));
+            let renewing = self.lease.as_ref().is_some_and(|lease| lease.is_at_work());
+            let store_at_work = renewing || matches!(self.request, Some(Request::Store { .. }));
             let mut family_time = None;
             if let Some(family) = &mut self.family {
                 // A backend may wait for helpers of its own: until it is done, or is cut
@@ -216,16 +251,19 @@ impl<'a> Driver<'a> {
                         _ => Duration::ZERO,
                     };
                     if family.gone(linger) {
-                        return self.exited();
+                        return self.exited(trip);
                     }
                     family_time = family.wake();
                 }
             }
+            let refresh_until = self.refresher.as_ref().and_then(Refresher::until);
             let woke = tokio::select! {
                 answer = answer(&mut self.request) => Woke::Answer(answer),
                 told = signals.next() => Woke::Told(told),
                 () = changed(self.watch.as_ref()) => Woke::FileChanged,
                 () = at(family_time) => Woke::FamilyTime,
+                () = renewed(self.lease.as_deref_mut()) => Woke::Renewed,
+                () = at(refresh_until) => Woke::RefreshOver,
                 () = at(self.cut) => Woke::Cut,
                 () = at(self.deadline) => Woke::Deadline,
             };
@@ -235,7 +273,13 @@ impl<'a> Driver<'a> {
                     return self.answered(answer);
                 }
                 Woke::Told(Told::End(signal)) => self.told_to_end(signal),
-                Woke::Told(Told::Child) | Woke::FamilyTime => {}
+                Woke::Told(Told::Child) | Woke::FamilyTime | Woke::Renewed => {}
+                Woke::RefreshOver => {
+                    if let Some(refresher) = &mut self.refresher {
+                        refresher.out_of_time();
+                    }
+                    self.cut_off();
+                }
                 Woke::FileChanged => {
                     if let Some(event) = self.file_changed() {
                         return event;
@@ -243,14 +287,19 @@ impl<'a> Driver<'a> {
                 }
                 Woke::Cut => {
                     self.cut = None;
-                    if let Some(Request::Store { swap, .. }) = self.request.take() {
-                        self.report.doubtful |= swap;
-                        return if swap {
-                            Event::Swapped(Reply::Ambiguous)
-                        } else {
-                            Event::Read(Err(Trouble::Transient))
-                        };
-                    }
+                    let Some(Request::Store { swap, .. }) = self.request else {
+                        if let Some(lease) = &mut self.lease {
+                            lease.give_up();
+                        }
+                        continue;
+                    };
+                    self.request = None;
+                    self.report.doubtful |= swap;
+                    return if swap {
+                        Event::Swapped(Reply::Ambiguous)
+                    } else {
+                        Event::Read(Err(Trouble::Transient))
+                    };
                 }
                 Woke::Deadline => {
                     self.deadline = None;
@@ -262,7 +311,13 @@ impl<'a> Driver<'a> {
 
     fn read(&mut self) {
         let store = self.job.store;
-        let answer = Box::pin(async { Answer::Read(store.read().await) });
+        let known = self.known.take();
+        let answer = Box::pin(async {
+            Answer::Read(match known {
+                Some(known) => Ok(Some(known)),
+                None => store.read().await,
+            })
+        });
         self.request = Some(Request::Store {
             answer,
             swap: false,
@@ -344,7 +399,18 @@ impl<'a> Driver<'a> {
                 return Placing::Failed;
             }
         }
-        match self.job.home.place(&stored.secret) {
+        let lent = match self
+            .lent
+            .then(|| authferry_codex::access_only(&stored.secret))
+        {
+            None => None,
+            Some(Ok(lent)) => Some(lent),
+            Some(Err(why)) => {
+                self.report.stored_unusable = Some(why);
+                return Placing::Failed;
+            }
+        };
+        match self.job.home.place(lent.as_ref().unwrap_or(&stored.secret)) {
             Ok(()) => {
                 self.report.placement = Some(Placement::Placed);
                 Placing::Done
@@ -361,20 +427,30 @@ impl<'a> Driver<'a> {
         self.deadline = None;
         self.get_ready(trip);
         // A receipt is a help here, not a need: this process persists by itself.
-        let command = self.command.as_mut()?;
         if self.report.signal.is_some() {
             self.report.command = Some(CommandEnd::Cancelled);
-            return Some(self.exited());
+            return Some(self.exited(trip));
         }
-        self.watch = Some(Watch::new(self.job.home.auth_file()));
-        match Family::spawn(command) {
+        self.watch = (!self.lent).then(|| Watch::new(self.job.home.auth_file()));
+        let spawned = match (&mut self.refresher, &mut self.command, trip.base()) {
+            // Somebody else has rotated it: a claim on a login that moved is worth nothing.
+            (Some(refresher), _, Some(base)) if !refresher.wants(&base.generation) => {
+                return Some(self.exited(trip));
+            }
+            (Some(refresher), _, Some(base)) => {
+                refresher.spawn(self.job.home, base.generation.fingerprint)
+            }
+            (None, Some(command), _) => Family::spawn(command),
+            (Some(_), _, None) | (None, None, _) => unreachable!("there is something to be run"),
+        };
+        match spawned {
             Ok(family) => {
                 self.family = Some(family);
                 None
             }
             Err(error) => {
                 self.report.command = Some(CommandEnd::NotStarted(error));
-                Some(self.exited())
+                Some(self.exited(trip))
             }
         }
     }
@@ -390,7 +466,9 @@ impl<'a> Driver<'a> {
         self.told += 1;
         self.cut = self.cut.map(|cut| cut.min(now + CUT));
         self.report.signal.get_or_insert(signal.as_raw());
-        if let Some(family) = &mut self.family {
+        if let (Some(refresher), Some(_)) = (&mut self.refresher, &self.family) {
+            refresher.hurry();
+        } else if let Some(family) = &mut self.family {
             if self.told > 1 {
                 family.signal(Signal::KILL);
             } else if !reaches_the_command_by_itself(signal) {
@@ -428,28 +506,47 @@ impl<'a> Driver<'a> {
         };
         let known = seen(&self.look) == Seen::Usable(generation.clone());
         self.remember(look);
+        if let Some(refresher) = &mut self.refresher
+            && refresher.saw(generation.fingerprint)
+        {
+            self.cut_off();
+        }
         (!known).then_some(Event::Changed(generation))
     }
 
+    /// Ends what does not end by itself.
+    fn cut_off(&mut self) {
+        if let Some(family) = &mut self.family {
+            family.signal(Signal::KILL);
+        }
+    }
+
     /// Nobody is left who could write the file.
-    fn exited(&mut self) -> Event {
+    fn exited(&mut self, trip: &Trip) -> Event {
         if let Some(family) = self.family.take() {
             self.report.ended = family.ended();
             self.report.left = family.left();
             let code = family.end().unwrap_or(u8::MAX);
             self.report.command = Some(CommandEnd::Exited(code));
+            self.report.refreshed = self.refresher.as_mut().map(Refresher::end);
         }
         self.watch = None;
         self.deadline = Some(Instant::now() + self.patience());
         match self.job.home.settled_look() {
             Ok(look) => {
-                let seen = seen(&look);
+                let seen = match trip.base().filter(|_| self.lent) {
+                    Some(base) => Seen::Usable(base.generation.clone()),
+                    None => seen(&look),
+                };
                 self.remember(look);
                 Event::Exited(seen)
             }
             Err(unfit) => {
                 self.report.unfit = Some(unfit);
-                Event::Exited(Seen::Unusable)
+                Event::Exited(match trip.base().filter(|_| self.lent) {
+                    Some(base) => Seen::Usable(base.generation.clone()),
+                    None => Seen::Unusable,
+                })
             }
         }
     }
@@ -481,6 +578,13 @@ async fn answer(request: &mut Option<Request<'_>>) -> Answer {
 async fn changed(watch: Option<&Watch>) {
     match watch {
         Some(watch) => watch.changed().await,
+        None => pending().await,
+    }
+}
+
+async fn renewed(lease: Option<&mut Lease<'_>>) {
+    match lease {
+        Some(lease) => lease.renew().await,
         None => pending().await,
     }
 }

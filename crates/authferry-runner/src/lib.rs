@@ -9,9 +9,12 @@
 
 mod child;
 mod drive;
+mod lease;
 mod receipt;
+mod refresher;
 mod report;
 mod rescue;
+mod rotate;
 mod seed;
 mod signals;
 mod watch;
@@ -25,10 +28,12 @@ use std::{
 };
 
 use authferry_codex::{Home, Look, Unfit};
-use authferry_core::{Goal, Policy, SecretStore, Seen, Terms, Trip};
+use authferry_core::{Goal, Policy, SecretStore, Seen, Stored, Terms, Trip};
 
 pub use receipt::Receipt;
+pub use refresher::{Codex, Refreshed};
 pub use report::{CommandEnd, Placement, Report, Written};
+pub use rotate::{Rotated, Rotating, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, SeedError, Seeded, seed};
 pub use signals::Signals;
 
@@ -47,6 +52,9 @@ pub struct Job<'a> {
     pub replace: bool,
     /// Whether persist may write a login of another account than was restored.
     pub allow_account_change: bool,
+    /// Whether the command gets the login without its refresh token. Nothing that it does to
+    /// the file is persisted then.
+    pub access_only: bool,
     /// Who writes, for people.
     pub writer: &'a str,
     /// How long the store may take before the command, and again after it.
@@ -64,6 +72,9 @@ pub enum NotBegun {
     /// Another trip is under way in this home.
     #[error("another authferry is at work in {}", .0.display())]
     Busy(PathBuf),
+    /// The home holds an auth file already, which an access-only one would replace.
+    #[error("{} is there already", .0.display())]
+    Occupied(PathBuf),
     /// The system does not give what every trip needs.
     #[error("cannot get random bytes from the system")]
     System(#[from] io::Error),
@@ -71,20 +82,27 @@ pub enum NotBegun {
 
 /// Restores the login, runs the command, writes through meanwhile and persists after it.
 ///
-/// The report tells the outcome; an error means that nothing was touched.
+/// `known` is what was just read from the store, if anything was: it is not read again
+/// then. The report tells the outcome; an error means that nothing was touched.
 pub async fn run(
     job: &Job<'_>,
     command: Command,
+    known: Option<Stored>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    begin(job, Goal::Run, Some(command), signals).await
+    begin(job, Goal::Run, Some(command), known, signals).await
 }
 
 /// Restores the login and leaves a receipt beside it.
 ///
-/// The report tells the outcome; an error means that nothing was touched.
-pub async fn restore(job: &Job<'_>, signals: &mut Signals) -> Result<Report, NotBegun> {
-    begin(job, Goal::Restore, None, signals).await
+/// `known` is what was just read from the store, if anything was: it is not read again
+/// then. The report tells the outcome; an error means that nothing was touched.
+pub async fn restore(
+    job: &Job<'_>,
+    known: Option<Stored>,
+    signals: &mut Signals,
+) -> Result<Report, NotBegun> {
+    begin(job, Goal::Restore, None, known, signals).await
 }
 
 /// Persists what is in the home, which descends from what `receipt` tells.
@@ -106,6 +124,12 @@ pub async fn persist(
     } else {
         seen(&look)
     };
+    // What was lent comes back as it was, whatever became of the file.
+    let seen = if receipt.access_only {
+        Seen::Usable(receipt.base.generation.clone())
+    } else {
+        seen
+    };
     let step = Trip::resume(terms(job, Goal::Run)?, receipt.base.clone(), seen);
     let driver = drive::Driver::new(job, alone, look, None, receipt.placed).resumed(receipt, unfit);
     Ok(driver.drive(step, signals).await)
@@ -115,19 +139,47 @@ async fn begin(
     job: &Job<'_>,
     goal: Goal,
     command: Option<Command>,
+    known: Option<Stored>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
     let alone = alone(job.home)?;
     let look = job.home.settled_look()?;
-    // A receipt that makes no sense tells nothing, and is written anew.
-    let receipt = Receipt::read(job.home).ok().flatten();
-    let receipt = receipt.filter(|receipt| receipt.store == job.store.to_string());
-    let placed = matches!(look, Look::Missing) || receipt.as_ref().is_some_and(|r| r.placed);
+    let receipt = receipt(job);
+    let before = before(job, &look, receipt.as_ref())?;
+    let placed = before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
     let descent = receipt.map(|receipt| receipt.base.version);
-    let step = Trip::start(terms(job, goal)?, seen(&look), descent);
+    let step = Trip::start(terms(job, goal)?, before, descent);
     Ok(drive::Driver::new(job, alone, look, command, placed)
+        .knowing(known)
         .drive(step, signals)
         .await)
+}
+
+/// The receipt of an earlier trip. One that makes no sense tells nothing, and is written anew.
+fn receipt(job: &Job<'_>) -> Option<Receipt> {
+    let receipt = Receipt::read(job.home).ok().flatten();
+    receipt.filter(|receipt| receipt.store == job.store.to_string())
+}
+
+/// What is in the home before anything is done. An access-only file that a trip left there
+/// is as good as none: there is nothing in it to be kept.
+fn before(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -> Result<Seen, NotBegun> {
+    let lent = receipt.is_some_and(|receipt| receipt.access_only);
+    match seen(look) {
+        Seen::Unusable if lent && is_lent(look) => Ok(Seen::Missing),
+        Seen::Unusable | Seen::Usable(_) if job.access_only => {
+            Err(NotBegun::Occupied(job.home.auth_file().to_owned()))
+        }
+        seen => Ok(seen),
+    }
+}
+
+/// Whether this is a file without a refresh token.
+fn is_lent(look: &Look) -> bool {
+    match look {
+        Look::Unusable { why, .. } => authferry_codex::is_access_only(*why),
+        Look::Missing | Look::Usable { .. } => false,
+    }
 }
 
 /// Keeps other trips out of a home for as long as the file lives: two of them would clean

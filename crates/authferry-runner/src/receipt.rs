@@ -29,12 +29,14 @@ pub struct Receipt {
     pub base: Base,
     /// Whether there was no auth file before: then persist removes it again.
     pub placed: bool,
+    /// Whether the file has no refresh token: then there is nothing to persist.
+    pub access_only: bool,
     /// When this was written, in Unix seconds.
     pub time: u64,
 }
 
 impl Receipt {
-    pub(crate) fn new(store: String, base: Base, placed: bool) -> Self {
+    pub(crate) fn new(store: String, base: Base, placed: bool, access_only: bool) -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -42,6 +44,7 @@ impl Receipt {
             store,
             base,
             placed,
+            access_only,
             time: now.as_secs(),
         }
     }
@@ -94,6 +97,8 @@ struct Lines {
     last_refresh: Option<i128>,
     count: u64,
     placed: bool,
+    #[serde(default)]
+    access_only: bool,
     time: u64,
 }
 
@@ -114,6 +119,7 @@ impl From<&Receipt> for Lines {
             last_refresh: generation.issued.last_refresh,
             count: *count,
             placed: receipt.placed,
+            access_only: receipt.access_only,
             time: receipt.time,
         }
     }
@@ -148,6 +154,7 @@ impl TryFrom<Lines> for Receipt {
             store: lines.store,
             base,
             placed: lines.placed,
+            access_only: lines.access_only,
             time: lines.time,
         })
     }

@@ -5,6 +5,8 @@ use std::{io, path::PathBuf, time::SystemTime};
 use authferry_codex::{Unfit, Unusable};
 use authferry_core::{Base, Fingerprint, Outcome, StoreError, Version};
 
+use crate::Refreshed;
+
 /// Everything that is known at the end of a trip. Holds no secret.
 #[derive(Debug)]
 pub struct Report {
@@ -12,6 +14,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// How the command ended, if the trip came to that.
     pub command: Option<CommandEnd>,
+    /// What became of the refresh, if that was the command.
+    pub refreshed: Option<Refreshed>,
     /// The number of the first signal that asked the job to end.
     pub signal: Option<i32>,
     /// How the file came to carry the login.
@@ -78,10 +82,22 @@ pub struct Written {
 }
 
 impl Report {
+    /// Whether what the command wrote is in the auth file and nowhere else.
+    pub(crate) fn is_only_copy(&self) -> bool {
+        match &self.outcome {
+            Outcome::Superseded { rescued, .. } | Outcome::Stranded { rescued, .. } => !rescued,
+            Outcome::Refused(_)
+            | Outcome::Restored
+            | Outcome::Unchanged
+            | Outcome::Persisted { .. } => false,
+        }
+    }
+
     pub(crate) fn new() -> Self {
         Self {
             outcome: Outcome::Unchanged,
             command: None,
+            refreshed: None,
             signal: None,
             placement: None,
             base: None,

@@ -92,7 +92,7 @@ impl Scene {
             ..job(&store, &self.home, &rescue)
         };
         let mut signals = Signals::install().expect("signals");
-        authferry_runner::run(&job, command, &mut signals)
+        authferry_runner::run(&job, command, None, &mut signals)
             .await
             .expect("a trip")
     }
@@ -326,7 +326,7 @@ async fn a_receipt_joins_restore_and_persist() {
     let rescue = scene.rescue();
     let job = job(&scene.store, &scene.home, &rescue);
     let mut signals = Signals::install().expect("signals");
-    let report = authferry_runner::restore(&job, &mut signals)
+    let report = authferry_runner::restore(&job, None, &mut signals)
         .await
         .expect("a trip");
     assert_eq!(

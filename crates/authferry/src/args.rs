@@ -19,6 +19,7 @@ Exit codes: the command's own when the login is safe
   120  not persisted, kept in a file
   121  not persisted, and lost as far as is known
   122  superseded by somebody else's login, ours is kept
+  123  somebody else is rotating the login, and was not done in time
   124  refused before anything was touched
   125  the store or the configuration failed before the command ran
   126  the command cannot be executed
@@ -41,6 +42,9 @@ pub(crate) struct Global {
     /// The home of Codex [default: $CODEX_HOME, or ~/.codex]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) codex_home: Option<PathBuf>,
+    /// The Codex that rotates the login [default: `codex`, from PATH]
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    pub(crate) codex: Option<PathBuf>,
     /// Where to keep a login that the store will not hold [default: a folder in the state folder]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) rescue_dir: Option<PathBuf>,
@@ -66,16 +70,23 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Put what Codex wrote since `restore` into the store
     Persist(Persist),
+    /// Let Codex rotate the login in the store if that is due soon: the scheduled keep-alive
+    Refresh(Refresh),
     /// Put a fresh login into the store
     Seed(Seed),
     /// Show what the store holds
     Status(Status),
+    /// Become a program that no signal to our group reaches, and that dies with its parent
+    #[command(hide = true)]
+    Apart(Apart),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) restoring: Restoring,
+    #[command(flatten)]
+    pub(crate) ahead: Ahead,
     #[command(flatten)]
     pub(crate) persisting: Persisting,
     /// How long processes may stay that the command leaves behind
@@ -91,6 +102,8 @@ pub(crate) struct Restore {
     #[command(flatten)]
     pub(crate) restoring: Restoring,
     #[command(flatten)]
+    pub(crate) ahead: Ahead,
+    #[command(flatten)]
     pub(crate) common: Common,
 }
 
@@ -98,6 +111,20 @@ pub(crate) struct Restore {
 pub(crate) struct Persist {
     #[command(flatten)]
     pub(crate) persisting: Persisting,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Refresh {
+    /// Rotate what Codex would rotate within this time
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "3d")]
+    pub(crate) within: Duration,
+    #[command(flatten)]
+    pub(crate) rotating: Rotating,
+    /// Whose login stays current when the store moved meanwhile; a reseed always does
+    #[arg(long, value_name = "WHOSE", value_enum, default_value_t = OnConflict::Newest)]
+    pub(crate) on_conflict: OnConflict,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
@@ -124,6 +151,15 @@ pub(crate) struct Status {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Apart {
+    /// The process that has to be the parent
+    pub(crate) parent: i32,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Restoring {
     /// Let go of an auth file that is unusable, of another account, or not known to be older
     #[arg(long)]
@@ -134,6 +170,31 @@ pub(crate) struct Restoring {
     /// Go on although the repository is public, or the change comes from a fork
     #[arg(long)]
     pub(crate) allow_untrusted: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ahead {
+    /// Rotate first what Codex would rotate within this time [default: $CI_JOB_TIMEOUT, or 6h]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) horizon: Option<Duration>,
+    /// Leave the rotation to the Codex in the job, whenever that comes to it
+    #[arg(long, conflicts_with_all = ["horizon", "wait", "shield"])]
+    pub(crate) no_rotate_first: bool,
+    /// Give the job the login without its refresh token: many can share one (experimental)
+    #[arg(long)]
+    pub(crate) access_only: bool,
+    #[command(flatten)]
+    pub(crate) rotating: Rotating,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rotating {
+    /// How long another job may take to rotate the login
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "3m")]
+    pub(crate) wait: Duration,
+    /// How long a rotation that is under way holds off the signals that end the job
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "20s")]
+    pub(crate) shield: Duration,
 }
 
 #[derive(Debug, clap::Args)]

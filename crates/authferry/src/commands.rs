@@ -1,10 +1,16 @@
 //! One function a command.
 
+mod ahead;
+mod apart;
+mod refresh;
 mod seed;
 mod status;
 mod trips;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use authferry_core::SecretStore;
 use rustix::process::Signal;
@@ -21,7 +27,9 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
         Command::Run(args) => trips::run(&args, global),
         Command::Restore(args) => trips::restore(&args, global),
         Command::Persist(args) => trips::persist(&args, global),
+        Command::Refresh(args) => refresh::refresh(&args, global),
         Command::Seed(args) => seed::seed(&args, global),
+        Command::Apart(args) => Err(apart::become_it(&args).into()),
         Command::Status(args) => status::status(&args, global),
     }
 }
@@ -48,4 +56,12 @@ fn block_on<T>(store: &dyn SecretStore, future: impl Future<Output = T>) -> Resu
     });
     runtime.shutdown_background();
     Ok(value)
+}
+
+/// The Unix second that is so far away.
+pub(crate) fn from_now(span: Duration) -> i64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.saturating_add(span).as_secs()).unwrap_or(i64::MAX)
 }

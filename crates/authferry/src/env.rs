@@ -1,6 +1,6 @@
 //! Every environment variable that is read, and the only place where that is done.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use authferry_codex::{OVERRIDES, Override};
 use secrecy::SecretString;
@@ -16,6 +16,10 @@ pub(crate) struct Env {
     pub(crate) home: Option<PathBuf>,
     /// `XDG_STATE_HOME`: the default store and the rescue folder lie in it.
     pub(crate) state_home: Option<PathBuf>,
+    /// `TMPDIR`, or where temporary files are otherwise.
+    pub(crate) temp: PathBuf,
+    /// `CI_JOB_TIMEOUT`: how many seconds the job may take.
+    pub(crate) job_timeout: Option<Duration>,
     /// Those set of the variables under which Codex does not run on the auth file.
     pub(crate) overrides: Vec<Override>,
     /// What CI systems tell of the job.
@@ -76,6 +80,10 @@ impl Env {
             codex_home: path("CODEX_HOME"),
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
+            temp: path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")),
+            job_timeout: text("CI_JOB_TIMEOUT")
+                .and_then(|seconds| seconds.parse().ok())
+                .map(Duration::from_secs),
             overrides: OVERRIDES
                 .iter()
                 .copied()

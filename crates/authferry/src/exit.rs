@@ -16,6 +16,8 @@ pub const RESCUED: u8 = 120;
 pub const LOST: u8 = 121;
 /// Somebody else's generation is current, and ours is kept.
 pub const SUPERSEDED: u8 = 122;
+/// Somebody else held the claim to rotate the login for too long.
+pub const HELD: u8 = 123;
 /// Refused by preflight or the trust check, before anything was touched.
 pub const REFUSED: u8 = 124;
 /// The store or the configuration failed before the command ran.

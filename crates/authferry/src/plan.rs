@@ -1,6 +1,7 @@
 //! Arguments and environment, made into a plan with nothing left open.
 
 use std::{
+    ffi::OsString,
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -9,9 +10,10 @@ use std::{
 
 use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
-use authferry_runner::Job;
+use authferry_runner::{Codex, Job};
 
-use crate::args::{Global, OnConflict, Persisting, Restoring};
+use crate::args::{Global, OnConflict, Persisting, Restoring, Rotating};
+use crate::commands::from_now;
 use crate::ending::{Ending, Result};
 use crate::env::Env;
 use crate::stores::{self, NoStore};
@@ -85,6 +87,46 @@ impl Plan {
         Ok(home)
     }
 
+    /// The Codex that rotates; it gets neither the store's credentials nor this variable.
+    pub(crate) fn codex(&self, global: &Global, withheld: Option<&str>) -> Result<Codex> {
+        let program = match &global.codex {
+            // A bare name is looked up on PATH, by whoever starts it.
+            Some(path) if path.components().count() > 1 => absolute(path)?,
+            Some(name) => name.clone(),
+            None => PathBuf::from("codex"),
+        };
+        let credentials = self.credentials.iter().map(String::as_str);
+        let withheld = credentials.chain(withheld);
+        Ok(Codex {
+            program,
+            withheld: withheld.map(OsString::from).collect(),
+            apart: this_program(),
+        })
+    }
+
+    /// How a login is rotated that Codex would rotate within the span.
+    pub(crate) fn rotating<'a>(
+        &'a self,
+        codex: &'a Codex,
+        rescue: &'a Path,
+        args: &Rotating,
+        within: Duration,
+        terms: &JobTerms,
+    ) -> authferry_runner::Rotating<'a> {
+        authferry_runner::Rotating {
+            store: &*self.store,
+            codex,
+            temp: &self.env.temp,
+            rescue,
+            policy: terms.policy,
+            writer: &self.writer,
+            due_by: from_now(within),
+            patience: terms.patience,
+            wait: args.wait,
+            shield: args.shield,
+        }
+    }
+
     /// Refuses a job that a stranger can make run code.
     pub(crate) fn trust(&self, restoring: &Restoring) -> Result<()> {
         match trust::distrust(&self.env) {
@@ -109,6 +151,7 @@ impl Plan {
             policy: terms.policy,
             replace: terms.replace,
             allow_account_change: terms.allow_account_change,
+            access_only: terms.access_only,
             writer: &self.writer,
             patience: terms.patience,
             linger: terms.linger,
@@ -122,16 +165,14 @@ pub(crate) struct JobTerms {
     pub(crate) policy: Policy,
     pub(crate) replace: bool,
     pub(crate) allow_account_change: bool,
+    pub(crate) access_only: bool,
     pub(crate) patience: Duration,
     pub(crate) linger: Duration,
 }
 
 impl From<&Persisting> for JobTerms {
     fn from(args: &Persisting) -> Self {
-        let policy = match args.on_conflict {
-            OnConflict::Newest => Policy::Newest,
-            OnConflict::Theirs => Policy::Theirs,
-        };
+        let policy = policy(args.on_conflict);
         let allow_account_change = args.allow_account_change;
         Self {
             policy,
@@ -139,6 +180,23 @@ impl From<&Persisting> for JobTerms {
             patience: args.common.patience,
             ..Self::default()
         }
+    }
+}
+
+/// Where this program is, even if its file was replaced since it was started.
+fn this_program() -> Option<PathBuf> {
+    let link = Path::new("/proc/self/exe");
+    if link.exists() {
+        return Some(link.to_owned());
+    }
+    std::env::current_exe().ok()
+}
+
+/// Whose generation stays current after a conflict.
+pub(crate) fn policy(on_conflict: OnConflict) -> Policy {
+    match on_conflict {
+        OnConflict::Newest => Policy::Newest,
+        OnConflict::Theirs => Policy::Theirs,
     }
 }
 

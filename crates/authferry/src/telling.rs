@@ -17,9 +17,12 @@ use crate::ending::Ending;
 use crate::exit;
 
 mod hints;
+mod rotation;
+pub(crate) mod time;
 mod unsaved;
 
 pub(crate) use hints::for_opening;
+pub(crate) use rotation::{may_begin, rotation};
 
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
 pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> Ending {
@@ -83,6 +86,21 @@ pub(crate) fn out_of_time(store: impl Display) -> Ending {
         .hint("give it longer with `--patience TIME`")
 }
 
+/// Tells that a store holds nothing yet.
+fn nothing_stored(store: impl Display) -> Ending {
+    Ending::refused(exit::FAILED, format!("{store} holds no login yet"))
+        .hint("put one there with `authferry seed FILE`, or let the first job do so with `--seed-from-env VAR`")
+}
+
+/// Tells that what a store holds is no login.
+fn unusable_stored(store: impl Display, why: Option<Unusable>) -> Ending {
+    let what = format!("what {store} holds is unusable: {}", reason(why));
+    Ending::refused(exit::FAILED, what).hint(RESEED)
+}
+
+/// What brings a login back that is dead or spoilt.
+const RESEED: &str = "put a fresh login over it with `authferry seed --replace FILE`";
+
 /// Paths for programs.
 pub(crate) fn paths<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<String> {
     paths
@@ -112,27 +130,28 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
     let file = job.home.auth_file().display();
     let store_error = report.store_error.as_ref();
     match why {
-        Refusal::NothingStored => {
-            Ending::refused(exit::FAILED, format!("{} holds no login yet", job.store))
-                .hint("put one there with `authferry seed FILE`, or let the first job do so with `--seed-from-env VAR`")
-        }
-        Refusal::UnusableStored => {
-            let what = format!("what {} holds is unusable: {}", job.store, reason(report.stored_unusable));
-            Ending::refused(exit::FAILED, what)
-                .hint("put a fresh login over it with `authferry seed --replace FILE`")
-        }
+        Refusal::NothingStored => nothing_stored(job.store),
+        Refusal::UnusableStored => unusable_stored(job.store, report.stored_unusable),
         Refusal::UnusableFile => {
             let what = format!("{file} is unusable: {}", reason(report.file_unusable));
-            Ending::refused(exit::REFUSED, what).hint("let go of it with `--replace`, or move it away")
+            Ending::refused(exit::REFUSED, what)
+                .hint("let go of it with `--replace`, or move it away")
         }
         Refusal::OtherAccount => {
-            let what = format!("{file} belongs to another account than the login in {}", job.store);
+            let what = format!(
+                "{file} belongs to another account than the login in {}",
+                job.store
+            );
             Ending::refused(exit::REFUSED, what)
                 .hint("let go of it with `--replace`, or name another home with `--codex-home DIR`")
         }
         Refusal::Undecided => {
-            let what = format!("{file} differs from the login in {}, and neither tells which is newer", job.store);
-            Ending::refused(exit::REFUSED, what).hint("let go of the file with `--replace`, or move it away")
+            let what = format!(
+                "{file} differs from the login in {}, and neither tells which is newer",
+                job.store
+            );
+            Ending::refused(exit::REFUSED, what)
+                .hint("let go of the file with `--replace`, or move it away")
         }
         Refusal::Unreadable => store_error.map_or_else(
             || Ending::refused(exit::FAILED, format!("{} cannot be read", job.store)),
@@ -155,12 +174,16 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 None => ending,
             }
         }
-        Refusal::Overtaken => {
-            Ending::refused(exit::REFUSED, format!("{file} was written to by somebody else at the same moment"))
-                .hint("see that no Codex is at work there, and try again")
-        }
+        Refusal::Overtaken => Ending::refused(
+            exit::REFUSED,
+            format!("{file} was written to by somebody else at the same moment"),
+        )
+        .hint("see that no Codex is at work there, and try again"),
         Refusal::NotKept => {
-            let what = format!("what would be replaced cannot be kept in {} first", job.rescue.display());
+            let what = format!(
+                "what would be replaced cannot be kept in {} first",
+                job.rescue.display()
+            );
             let ending = Ending::refused(exit::FAILED, what)
                 .hint("name a folder that can be written with `--rescue-dir DIR`");
             match &report.rescue_error {
@@ -205,7 +228,11 @@ fn restored(job: &Job<'_>, report: &Report) -> Ending {
             )
         }
     };
-    Ending::good("restored", message)
+    let lent = job.access_only.then(|| {
+        "it has no refresh token there: no Codex can rotate it, and nothing has to be persisted"
+            .to_owned()
+    });
+    Ending::good("restored", message).note(lent)
 }
 
 /// The login is safe: the command's own end decides.
@@ -225,19 +252,22 @@ fn of_command(mut ending: Ending, report: &Report, program: Option<&OsStr>) -> E
             Ending::bad(cancelled(report), ending.outcome, message)
         }
         Some(CommandEnd::NotStarted(error)) => {
-            let (code, hint) = if error.kind() == io::ErrorKind::NotFound {
-                (exit::NOT_FOUND, "check the command's name and PATH")
-            } else {
-                (
-                    exit::NOT_EXECUTABLE,
-                    "check that the file is a program, and may be executed",
-                )
-            };
+            let (code, hint) = not_started(error);
             let message = format!("{}: `{program}` cannot be started", ending.message);
             let mut ending = Ending::bad(code, ending.outcome, message).hint(hint);
             ending.causes.push(error.to_string());
             ending
         }
+    }
+}
+
+/// The exit code for a command that cannot be started, and what to do.
+fn not_started(error: &io::Error) -> (u8, &'static str) {
+    if error.kind() == io::ErrorKind::NotFound {
+        (exit::NOT_FOUND, "check the command's name and PATH")
+    } else {
+        let hint = "check that the file is a program, and may be executed";
+        (exit::NOT_EXECUTABLE, hint)
     }
 }
 

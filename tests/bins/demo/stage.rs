@@ -126,7 +126,7 @@ impl Stage {
         let mut command = machine.command(AUTHFERRY);
         command
             .env("AUTHFERRY_STORE", address(&self.store()))
-            .args(["run", "--", "codex"])
+            .args(["run", "--no-rotate-first", "--", "codex"])
             .args(EXEC);
         command
     }

@@ -89,6 +89,32 @@ pub(super) async fn a_renewed_claim_holds_until_its_new_end(place: Place) -> Res
     fence_has_grown(&renewed, &next)
 }
 
+pub(super) async fn a_note_is_found_by_whoever_has_it_next(place: Place) -> Result<(), Failure> {
+    let Some([first, second]) = bidders(&place).await? else {
+        return Ok(());
+    };
+    let has = |claim: &Claim, wanted: Option<&str>| {
+        let found = claim.note.as_deref();
+        ensure!(
+            found == wanted,
+            "the note of {claim:?} should be {wanted:?}"
+        );
+        Ok::<_, Failure>(())
+    };
+    let mut held = first.wins(NOW).await?;
+    has(&held, None)?;
+    held.note = Some("a made-up note".to_owned());
+    first.releases(&held).await?;
+    let given_back = second.wins(NOW).await?;
+    has(&given_back, Some("a made-up note"))?;
+    let renewed = second.renews(&given_back, NOW + 2 * TERM).await?;
+    let mut ended = first.wins(renewed.until + CLOCK_SKEW).await?;
+    has(&ended, Some("a made-up note"))?;
+    ended.note = None;
+    first.releases(&ended).await?;
+    has(&second.wins(ended.until).await?, None)
+}
+
 pub(super) async fn a_bid_asked_again_is_one_claim(place: Place) -> Result<(), Failure> {
     let Some([first, second]) = bidders(&place).await? else {
         return Ok(());

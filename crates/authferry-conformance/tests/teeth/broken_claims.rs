@@ -28,6 +28,7 @@ pub(crate) enum ClaimBug {
     LetLosersRenew,
     LetLosersRelease,
     ForgetRenewals,
+    ForgetNotes,
     RefuseABidAskedAgain,
     GrantABidAskedAgain,
     RefuseARenewalAskedAgain,
@@ -186,6 +187,7 @@ impl Claims for BrokenClaims {
                 });
             }
             (ClaimBug::KeepTheFence, Ok(claim), _) => claim.fence = 1,
+            (ClaimBug::ForgetNotes, Ok(claim), _) => claim.note = None,
             (ClaimBug::PrintLogins, Err(ClaimError::Held { owner, .. }), _) => {
                 *owner = self.with_note(|note| note.login.clone());
             }

@@ -77,7 +77,7 @@ const FOUND_BY: [(Bug, &str); 21] = [
 ];
 
 /// The same for claims.
-const CLAIMS_FOUND_BY: [(ClaimBug, &str); 18] = [
+const CLAIMS_FOUND_BY: [(ClaimBug, &str); 19] = [
     (
         ClaimBug::AreMissing,
         "claims::the_declaration_is_the_pinned_one",
@@ -110,6 +110,10 @@ const CLAIMS_FOUND_BY: [(ClaimBug, &str); 18] = [
     (
         ClaimBug::ForgetRenewals,
         "claims::a_renewed_claim_holds_until_its_new_end",
+    ),
+    (
+        ClaimBug::ForgetNotes,
+        "claims::a_note_is_found_by_whoever_has_it_next",
     ),
     (
         ClaimBug::RefuseABidAskedAgain,

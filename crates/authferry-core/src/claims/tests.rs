@@ -215,6 +215,7 @@ fn a_record_that_was_not_written_here_is_named_and_neither_quoted_nor_replaced()
         holder: 1,
         fence: 1,
         until: None,
+        note: None,
     }
     .stamp();
     let texts: [(&[u8], _); 6] = [
@@ -261,6 +262,7 @@ fn the_end_of_time_is_no_end() {
         holder: 1,
         fence: u64::MAX,
         until: None,
+        note: None,
     };
     shelf.put(last.text().as_bytes(), Some(last.stamp()));
     let claim = acquire(&shelf, &bid(2, NOW)).expect("a free claim");

@@ -8,7 +8,7 @@ use authferry_core::{Fingerprint, Keep, Outcome, Secret, Seen, Trip};
 use super::{Driver, Request};
 use crate::{Placement, Receipt, Report, Written, rescue, seen};
 
-impl Driver<'_> {
+impl Driver<'_, '_> {
     pub(super) fn rescue(&mut self, trip: &Trip, keep: Keep) -> bool {
         // A request whose answer nobody awaits any more ends here.
         self.request = None;
@@ -109,7 +109,8 @@ impl Driver<'_> {
         let Some(base) = trip.base() else {
             return;
         };
-        let receipt = Receipt::new(self.job.store.to_string(), base.clone(), self.placed);
+        let (store, base) = (self.job.store.to_string(), base.clone());
+        let receipt = Receipt::new(store, base, self.placed, self.lent);
         self.report.receipt_error = receipt.write(self.job.home).err();
     }
 
@@ -134,7 +135,8 @@ impl Driver<'_> {
     /// What is in the file after all, if that changed since the last look and the trip was
     /// about to end well.
     pub(super) fn changed_after_all(&mut self, outcome: &Outcome) -> Option<Seen> {
-        if !matches!(outcome, Outcome::Unchanged | Outcome::Persisted { .. }) {
+        let well = matches!(outcome, Outcome::Unchanged | Outcome::Persisted { .. });
+        if self.lent || !well {
             return None;
         }
         let look = self.job.home.settled_look().ok()?;
@@ -148,11 +150,11 @@ impl Driver<'_> {
 
     /// Takes the receipt away, and the auth file if it is still what was seen last.
     fn clean_up(&mut self, auth_file: bool) {
-        let still = self
-            .job
-            .home
-            .look()
-            .is_ok_and(|look| seen(&look) == seen(&self.look));
+        let still = self.job.home.look().is_ok_and(|look| {
+            let same = seen(&look) == seen(&self.look);
+            // A login that came in the place of a file that was lent is none of ours.
+            same && (!self.lent || !matches!(look, Look::Usable { .. }))
+        });
         if !still {
             // Somebody is at work here: what they leave behind is judged by the next restore,
             // which needs the receipt for that.

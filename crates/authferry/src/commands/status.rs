@@ -10,13 +10,14 @@ use std::{
 
 use authferry_codex::MAX_LEN;
 use authferry_core::{Generation, Origin, Secret, Stored};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use crate::args::{Global, Status};
 use crate::commands::block_on;
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
+use crate::telling::time::text;
 use crate::{exit, telling};
 
 pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
@@ -92,6 +93,16 @@ fn told(
         "last refresh",
         &refreshed.map_or_else(|| "unknown".to_owned(), text),
     );
+    let due = generation.issued.due();
+    let due = due.and_then(|due| OffsetDateTime::from_unix_timestamp(due).ok());
+    row(
+        "rotation",
+        &match due {
+            None => "never due".to_owned(),
+            Some(due) if due <= now => format!("due since {}", text(due)),
+            Some(due) => format!("due from {} on", text(due)),
+        },
+    );
     for rescued in rescued {
         ending
             .lines
@@ -133,6 +144,7 @@ fn told(
         .fact("writer", stamp.map(|stamp| stamp.writer.clone()))
         .fact("access_token_ends", ends.map(text))
         .fact("last_refresh", refreshed.map(text))
+        .fact("rotation_due", due.map(text))
         .fact("rescued", files)
 }
 
@@ -166,11 +178,6 @@ fn rescued(folder: &Path, held: &Generation) -> Vec<Rescued> {
         .collect();
     found.sort_by(|a, b| a.file.cmp(&b.file));
     found
-}
-
-fn text(at: OffsetDateTime) -> String {
-    let seconds = at.replace_nanosecond(0).unwrap_or(at);
-    seconds.format(&Rfc3339).unwrap_or_default()
 }
 
 fn ending_at(ends: OffsetDateTime, now: OffsetDateTime) -> String {

@@ -1,12 +1,13 @@
 //! `run`, `restore`, `persist`: the round trip, in one process or in two.
 
-use std::{ffi::OsString, process};
+use std::{ffi::OsString, process, time::Duration};
 
 use authferry_codex::Home;
 use authferry_core::{Outcome, Refusal};
-use authferry_runner::{Job, NotBegun, Receipt, Report, Signals};
+use authferry_runner::{Codex, Job, NotBegun, Receipt, Report, Rotating, Signals};
 
-use crate::args::{Global, Persist, Restore, Restoring, Run};
+use crate::args::{Ahead, Global, Persist, Restore, Restoring, Run};
+use crate::commands::ahead::{self, Begin};
 use crate::commands::{block_on, seed};
 use crate::ending::{Ending, Result};
 use crate::plan::{JobTerms, Plan};
@@ -18,30 +19,34 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let home = plan.home(global)?;
     let terms = JobTerms {
         replace: args.restoring.replace,
+        access_only: args.ahead.access_only,
         linger: args.linger,
         ..JobTerms::from(&args.persisting)
     };
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
+    let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
+    let rotating = plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms);
     let program = args.command.first().cloned().unwrap_or_default();
     let ended: Result<_> = block_on(&*plan.store, async {
         let mut signals = install()?;
         let trip = async |signals: &mut Signals| {
-            authferry_runner::run(
-                &job,
-                command(&args.command, &args.restoring, &plan, &home),
-                signals,
-            )
-            .await
+            let mut begin = begin(&args.ahead, &rotating, &job, signals).await?;
+            let known = begin.known.take();
+            let command = command(&args.command, &args.restoring, &plan, &home);
+            let report = begun(authferry_runner::run(&job, command, known, signals).await)?;
+            Ok((report, begin))
         };
-        let report = trip(&mut signals).await;
-        match first_seed(&plan, &job, &args.restoring, report).await? {
-            First::Made(report) => Ok((*report, None)),
-            First::Filled(note) => Ok((begun(trip(&mut signals).await)?, Some(note))),
+        let first = trip(&mut signals).await;
+        match first_seed(&plan, &job, &args.restoring, first).await? {
+            First::Made(made) => Ok((*made, None)),
+            First::Filled(note) => Ok((trip(&mut signals).await?, Some(note))),
         }
     })?;
-    let (report, note) = ended?;
-    Ok(telling::trip(&job, &report, Some(&program)).note(note))
+    let ((report, begin), note) = ended?;
+    Ok(telling::trip(&job, &report, Some(&program))
+        .after(begin)
+        .note(note))
 }
 
 pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
@@ -50,24 +55,30 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
     let home = plan.home(global)?;
     let terms = JobTerms {
         replace: args.restoring.replace,
+        access_only: args.ahead.access_only,
         patience: args.common.patience,
         ..JobTerms::default()
     };
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
+    let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
+    let rotating = plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms);
     let ended: Result<_> = block_on(&*plan.store, async {
         let mut signals = install()?;
-        let report = authferry_runner::restore(&job, &mut signals).await;
-        match first_seed(&plan, &job, &args.restoring, report).await? {
-            First::Made(report) => Ok((*report, None)),
-            First::Filled(note) => {
-                let report = authferry_runner::restore(&job, &mut signals).await;
-                Ok((begun(report)?, Some(note)))
-            }
+        let trip = async |signals: &mut Signals| {
+            let mut begin = begin(&args.ahead, &rotating, &job, signals).await?;
+            let known = begin.known.take();
+            let report = begun(authferry_runner::restore(&job, known, signals).await)?;
+            Ok((report, begin))
+        };
+        let first = trip(&mut signals).await;
+        match first_seed(&plan, &job, &args.restoring, first).await? {
+            First::Made(made) => Ok((*made, None)),
+            First::Filled(note) => Ok((trip(&mut signals).await?, Some(note))),
         }
     })?;
-    let (report, note) = ended?;
-    Ok(telling::trip(&job, &report, None).note(note))
+    let ((report, begin), note) = ended?;
+    Ok(telling::trip(&job, &report, None).after(begin).note(note))
 }
 
 pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
@@ -101,10 +112,34 @@ fn command(
     command
 }
 
+/// Who would rotate the login ahead of the job, and what within which time.
+fn ahead(
+    plan: &Plan,
+    global: &Global,
+    restoring: &Restoring,
+    ahead: &Ahead,
+) -> Result<(Codex, Duration)> {
+    let codex = plan.codex(global, restoring.seed_from_env.as_deref())?;
+    Ok((codex, ahead::horizon(ahead, plan)))
+}
+
+/// Rotates the login first, unless that was not wanted.
+async fn begin(
+    ahead: &Ahead,
+    rotating: &Rotating<'_>,
+    job: &Job<'_>,
+    signals: &mut Signals,
+) -> Result<Begin> {
+    if ahead.no_rotate_first {
+        return Ok(Begin::default());
+    }
+    ahead::rotate(rotating, job, signals).await
+}
+
 /// What became of the first attempt at a trip.
 enum First {
     /// It was made.
-    Made(Box<Report>),
+    Made(Box<(Report, Begin)>),
     /// The store was empty and was filled, as the note says: it is to be made again.
     Filled(String),
 }
@@ -114,12 +149,12 @@ async fn first_seed(
     plan: &Plan,
     job: &Job<'_>,
     restoring: &Restoring,
-    report: std::result::Result<Report, NotBegun>,
+    made: Result<(Report, Begin)>,
 ) -> Result<First> {
-    let report = begun(report)?;
-    let empty = report.outcome == Outcome::Refused(Refusal::NothingStored);
+    let made = made?;
+    let empty = made.0.outcome == Outcome::Refused(Refusal::NothingStored);
     let (true, Some(variable)) = (empty, &restoring.seed_from_env) else {
-        return Ok(First::Made(Box::new(report)));
+        return Ok(First::Made(Box::new(made)));
     };
     let Some(value) = env::named(variable) else {
         let what = format!(
@@ -164,18 +199,22 @@ fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
 const ADOPT: &str = "run `authferry restore` there: it puts a newer auth file into the store";
 
 /// From here on no signal ends this process by itself.
-fn install() -> Result<Signals> {
+pub(crate) fn install() -> Result<Signals> {
     let installed = Signals::install().map_err(|error| {
         Ending::refused(exit::FAILED, "the system gives no signals").caused_by(&error)
     });
     Ok(installed?)
 }
 
-fn begun(report: std::result::Result<Report, NotBegun>) -> Result<Report> {
-    Ok(report.map_err(|error| match error {
-        NotBegun::Unfit(unfit) => telling::unfit(&unfit),
+pub(crate) fn begun<T>(report: std::result::Result<T, NotBegun>) -> Result<T> {
+    Ok(report.map_err(|error| match &error {
+        NotBegun::Unfit(unfit) => telling::unfit(unfit),
         NotBegun::Busy(_) => Ending::refused(exit::REFUSED, &error)
             .hint("let the jobs that share a home of Codex run one after the other"),
+        NotBegun::Occupied(path) => Ending::refused(exit::REFUSED, &error).hint(format!(
+            "move {} away, or name another home with `--codex-home DIR`",
+            path.display()
+        )),
         NotBegun::System(_) => Ending::refused(exit::FAILED, &error).because(&error),
     })?)
 }

@@ -330,8 +330,7 @@ impl World {
     fn event(mut self, i: usize, event: Event, plan: &Plan) -> World {
         let runner = &mut self.runners[i];
         let (mut trip, effects) = runner.trip.clone().step(event);
-        // Only the length of a pause depends on it.
-        trip.attempt = trip.attempt.min(1);
+        trip.forget_attempts();
         if !matches!(trip.sync, Sync::Pausing(_)) && matches!(runner.asked, Some(Effect::Wait(_))) {
             runner.asked = None;
         }

@@ -1,0 +1,157 @@
+//! Walks through every order in which things can happen to two rotations of one login.
+//!
+//! Each has a real `Trip` in it. Either may crash at any step, and its Codex with it; the
+//! store may fail a look, a bid, a swap or a release, lose the answer to each, or refuse it
+//! for good; a claim ends when its holder is gone, or is too slow to renew it. The provider
+//! takes a token once.
+
+use alloc::{vec, vec::Vec};
+use std::collections::{HashMap, VecDeque};
+use std::string::String;
+
+use super::*;
+
+mod world;
+
+use world::World;
+
+/// What is to be explored.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that may happen"
+)]
+struct Plan {
+    claims: bool,
+    /// Whether a claim may end while its holder is at work.
+    slow: bool,
+    crashes: bool,
+    /// Whether the store may refuse something for good.
+    refusals: bool,
+    deadlines: bool,
+}
+
+const SOUND: Plan = Plan {
+    claims: true,
+    slow: false,
+    crashes: false,
+    refusals: false,
+    deadlines: true,
+};
+
+/// What was found in a world that came to all its ends.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    /// Ways to lose a login, by name.
+    losses: Vec<&'static str>,
+}
+
+#[test]
+fn while_claims_hold_a_token_is_spent_once_and_no_login_is_lost() {
+    let found = explore(SOUND).expect("a sound world");
+    assert_eq!(found.losses, Vec::<&str>::new());
+}
+
+#[test]
+fn a_crash_between_the_spend_and_the_swap_is_the_only_loss() {
+    let crashes = Plan {
+        crashes: true,
+        ..SOUND
+    };
+    let found = explore(crashes).expect("a sound world");
+    assert_eq!(
+        found.losses,
+        ["a crash after the spend and before the swap"]
+    );
+}
+
+/// What the store did not take then lies in a rescue file, or in the only copy.
+#[test]
+fn a_store_that_gives_a_claim_and_takes_no_login_costs_a_rescue() {
+    let refusals = Plan {
+        refusals: true,
+        ..SOUND
+    };
+    let found = explore(refusals).expect("a sound world");
+    assert_eq!(found.losses, ["a store that refuses the swap"]);
+}
+
+/// Every way to an end that the others rest on is there without a limit on the time.
+#[test]
+fn nobody_waits_for_ever_not_even_for_one_who_crashed() {
+    let patient = Plan {
+        crashes: true,
+        deadlines: false,
+        ..SOUND
+    };
+    explore(patient).expect("an end from every state");
+}
+
+#[test]
+fn without_a_claim_a_token_is_spent_twice() {
+    let unclaimed = Plan {
+        claims: false,
+        ..SOUND
+    };
+    let why = explore(unclaimed).expect_err("two that spend one token");
+    assert!(why.contains("a token was spent twice"), "{why}");
+}
+
+#[test]
+fn a_claim_that_ends_under_its_holder_protects_nothing() {
+    let slow = Plan {
+        slow: true,
+        ..SOUND
+    };
+    let why = explore(slow).expect_err("two that spend one token");
+    assert!(why.contains("a token was spent twice"), "{why}");
+}
+
+/// Returns what was found, or the first state in which something does not hold.
+#[expect(
+    clippy::print_stderr,
+    reason = "how much was explored; seen with --nocapture"
+)]
+fn explore(plan: Plan) -> Result<Found, String> {
+    let first = World::new(plan);
+    let mut numbers = HashMap::from([(first.clone(), 0_usize)]);
+    let mut parents: Vec<Vec<usize>> = vec![vec![]];
+    let mut ends = vec![];
+    let mut found = Found::default();
+    let mut queue = VecDeque::from([(first, 0)]);
+    while let Some((world, number)) = queue.pop_front() {
+        world.check()?;
+        let next = world.next(plan);
+        if world.is_over() {
+            ends.push(number);
+            for loss in world.losses()? {
+                if !found.losses.contains(&loss) {
+                    found.losses.push(loss);
+                }
+            }
+        } else if next.is_empty() {
+            return Err(alloc::format!("stuck: {world:#?}"));
+        }
+        for world in next {
+            let fresh = numbers.len();
+            let number_of_next = *numbers.entry(world.clone()).or_insert(fresh);
+            if number_of_next == fresh {
+                parents.push(vec![]);
+                queue.push_back((world, fresh));
+            }
+            parents[number_of_next].push(number);
+        }
+    }
+    let states = numbers.len();
+    let mut reaches_an_end = vec![false; states];
+    while let Some(number) = ends.pop() {
+        if !core::mem::replace(&mut reaches_an_end[number], true) {
+            ends.extend(&parents[number]);
+        }
+    }
+    if !reaches_an_end.iter().all(|&ok| ok) {
+        return Err("somebody waits for ever".into());
+    }
+    std::eprintln!("{states} states: {plan:?}");
+    Ok(found)
+}

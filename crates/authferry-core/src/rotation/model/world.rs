@@ -1,0 +1,419 @@
+//! The world around two rotations: the store, its claim, the provider, and all that can
+//! happen next.
+
+use alloc::{format, string::String, vec, vec::Vec};
+
+use super::*;
+use crate::trip::{
+    Effect as Ask, Event as Tell, Goal, Outcome as End, Placing, Reply, Terms as TripTerms, Write,
+};
+use crate::{
+    Account, Cause, Fingerprint, Generation, Held, Issued, Policy, Seen, Trip, Version, WriteId,
+};
+
+/// Only the first generation is due.
+const DUE: u8 = 0;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    /// What the store ever held, and who wrote it; the last entry is current.
+    history: Vec<(u8, Option<WriteId>)>,
+    /// Who holds the claim, and whether its time is over.
+    claim: Option<(usize, bool)>,
+    /// The generation whose refresh token is live.
+    live: u8,
+    /// Who has spent the token that was due, in order; none but the first got a new one.
+    spent: Vec<usize>,
+    crashes_left: u8,
+    runners: Vec<Runner>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Runner {
+    rotation: Rotation,
+    asked: Option<Effect>,
+    deadline_sent: bool,
+    turn: Option<Turn>,
+    end: Option<Fate>,
+}
+
+/// How a runner ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Fate {
+    Crashed,
+    Ended(Outcome),
+}
+
+/// A trip under way, or over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Turn {
+    trip: Trip,
+    asked: Option<Ask>,
+    /// The file in the private home.
+    disk: Option<u8>,
+    codex: Codex,
+    deadline_sent: bool,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Codex {
+    NotYet,
+    Running,
+    /// The provider has taken the token, and the file is as before.
+    Spent(Option<u8>),
+    /// What it got is in the file, and nobody has noticed.
+    Written,
+    Gone,
+}
+
+impl World {
+    pub(super) fn new(plan: Plan) -> Self {
+        let runner = |number: usize| {
+            let (rotation, effects) = Rotation::start(Terms {
+                claims: plan.claims,
+                salt: number as u64,
+            });
+            Runner {
+                rotation,
+                asked: effects.first().copied(),
+                deadline_sent: false,
+                turn: None,
+                end: None,
+            }
+        };
+        Self {
+            history: vec![(DUE, None)],
+            claim: None,
+            live: DUE,
+            spent: vec![],
+            crashes_left: u8::from(plan.crashes),
+            runners: vec![runner(0), runner(1)],
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.runners.iter().all(|runner| runner.end.is_some())
+    }
+
+    /// What must hold in every state.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let excused = |&spender: &usize| self.loss_by(spender).is_some();
+        let Some((_last, before)) = self.spent.split_last() else {
+            return Ok(());
+        };
+        if before.iter().all(excused) {
+            Ok(())
+        } else {
+            Err(format!("a token was spent twice: {self:#?}"))
+        }
+    }
+
+    /// The ways in which a login was lost, by name; what must hold at every end.
+    pub(super) fn losses(&self) -> Result<Vec<&'static str>, String> {
+        for runner in &self.runners {
+            if runner.end == Some(Fate::Ended(Outcome::Fresh)) && self.current() == DUE {
+                return Err(format!("said fresh, is not: {self:#?}"));
+            }
+        }
+        if self.current() == self.live {
+            return Ok(vec![]);
+        }
+        let named = self.spent.iter().find_map(|&spender| self.loss_by(spender));
+        let loss = named.ok_or_else(|| format!("a login is lost, and nobody knows how: {self:#?}"));
+        loss.map(|loss| vec![loss])
+    }
+
+    /// How this one, who has spent the token, came not to bring the new login into the store.
+    fn loss_by(&self, spender: usize) -> Option<&'static str> {
+        let runner = &self.runners[spender];
+        let turn = runner.turn.as_ref()?;
+        let stored = self.current() != DUE;
+        match (&runner.end, &turn.end) {
+            (_, Some(End::Stranded { cause, .. })) if *cause == Cause::Store && !stored => {
+                Some("a store that refuses the swap")
+            }
+            (Some(Fate::Crashed), _) if !stored => {
+                Some("a crash after the spend and before the swap")
+            }
+            _ => None,
+        }
+    }
+
+    /// Every world that this one can turn into by one happening.
+    pub(super) fn next(&self, plan: Plan) -> Vec<World> {
+        let mut next = vec![];
+        if let Some((holder, false)) = self.claim
+            && (self.runners[holder].end.is_some() || plan.slow)
+        {
+            let mut world = self.clone();
+            world.claim = Some((holder, true));
+            next.push(world);
+        }
+        for i in 0..self.runners.len() {
+            if self.runners[i].end.is_some() {
+                continue;
+            }
+            if self.crashes_left > 0 {
+                let mut world = self.clone();
+                world.crashes_left -= 1;
+                world.runners[i].end = Some(Fate::Crashed);
+                next.push(world);
+            }
+            match &self.runners[i].turn {
+                Some(turn) if turn.end.is_none() => self.trip_moves(i, turn, plan, &mut next),
+                Some(_) | None => self.rotation_moves(i, plan, &mut next),
+            }
+        }
+        next
+    }
+
+    fn rotation_moves(&self, i: usize, plan: Plan, next: &mut Vec<World>) {
+        let runner = &self.runners[i];
+        if plan.deadlines && !runner.deadline_sent && runner.turn.is_none() {
+            let mut world = self.clone();
+            world.runners[i].deadline_sent = true;
+            next.push(world.event(i, Event::Deadline));
+        }
+        let mut troubles = vec![Trouble::Transient];
+        troubles.extend(plan.refusals.then_some(Trouble::Permanent));
+        match runner.asked {
+            None | Some(Effect::Turn | Effect::Finish(_)) => {}
+            Some(Effect::Look) => {
+                let sight = if self.current() == DUE {
+                    Sight::Due
+                } else {
+                    Sight::Fresh
+                };
+                next.push(self.clone().event(i, Event::Looked(sight)));
+                for &trouble in &troubles {
+                    let sight = Event::Looked(Sight::Trouble(trouble));
+                    next.push(self.clone().event(i, sight));
+                }
+            }
+            Some(Effect::Claim) => {
+                let free = match self.claim {
+                    None | Some((_, true)) => true,
+                    Some((holder, false)) => holder == i,
+                };
+                if free {
+                    let mut world = self.clone();
+                    world.claim = Some((i, false));
+                    let lost = Event::Claimed(Grant::Trouble(Trouble::Transient));
+                    next.push(world.clone().event(i, Event::Claimed(Grant::Won)));
+                    next.push(world.event(i, lost));
+                } else {
+                    next.push(self.clone().event(i, Event::Claimed(Grant::Held)));
+                }
+                for &trouble in &troubles {
+                    let grant = Event::Claimed(Grant::Trouble(trouble));
+                    next.push(self.clone().event(i, grant));
+                }
+            }
+            Some(Effect::Release) => {
+                let mut world = self.clone();
+                world.claim = world.claim.filter(|(holder, _)| *holder != i);
+                next.push(world.event(i, Event::Released));
+                next.push(self.clone().event(i, Event::Released));
+            }
+            Some(Effect::Wait(_)) => next.push(self.clone().event(i, Event::Woke)),
+        }
+    }
+
+    fn trip_moves(&self, i: usize, turn: &Turn, plan: Plan, next: &mut Vec<World>) {
+        self.codex_moves(i, turn, next);
+        let waits = matches!(turn.asked, Some(Ask::Read | Ask::Swap(_) | Ask::Wait(_)));
+        let quiet = matches!(turn.codex, Codex::NotYet | Codex::Gone);
+        if plan.refusals && waits && quiet && !turn.deadline_sent {
+            let mut world = self.clone();
+            world.turn(i).deadline_sent = true;
+            next.push(world.tell(i, Tell::Deadline));
+        }
+        let mut troubles = vec![Trouble::Transient];
+        troubles.extend(plan.refusals.then_some(Trouble::Permanent));
+        match turn.asked.clone() {
+            None | Some(Ask::Run | Ask::Finish(_)) => {}
+            Some(Ask::Read) => {
+                next.push(self.answer(i, Tell::Read(Ok(Some(self.held())))));
+                for &trouble in &troubles {
+                    next.push(self.answer(i, Tell::Read(Err(trouble))));
+                }
+            }
+            Some(Ask::Place) => {
+                let mut world = self.clone();
+                let read = world.current();
+                world.turn(i).disk = Some(read);
+                next.push(world.answer(i, Tell::Placed(Placing::Done)));
+            }
+            Some(Ask::Swap(write)) => {
+                let mut landed = self.clone();
+                let reply = landed.write(&write);
+                next.push(landed.answer(i, Tell::Swapped(reply)));
+                next.push(landed.answer(i, Tell::Swapped(Reply::Ambiguous)));
+                next.push(self.answer(i, Tell::Swapped(Reply::Ambiguous)));
+                for &trouble in &troubles {
+                    next.push(self.answer(i, Tell::Swapped(Reply::Refused(trouble))));
+                }
+            }
+            Some(Ask::Wait(_)) => next.push(self.answer(i, Tell::Woke)),
+            Some(Ask::Rescue(_)) => next.push(self.answer(i, Tell::Rescued(true))),
+        }
+    }
+
+    fn codex_moves(&self, i: usize, turn: &Turn, next: &mut Vec<World>) {
+        let exit = |world: &World, disk| {
+            let mut world = world.clone();
+            world.turn(i).codex = Codex::Gone;
+            world.tell(i, Tell::Exited(Seen::Usable(generation(disk))))
+        };
+        let (Some(disk), mut world) = (turn.disk, self.clone()) else {
+            return;
+        };
+        match turn.codex {
+            Codex::NotYet | Codex::Gone => {}
+            // What is not due any more is not even asked of Codex.
+            Codex::Running if disk != DUE => next.push(exit(self, disk)),
+            Codex::Running => {
+                world.spent.push(i);
+                let got = (world.live == disk).then_some(disk + 1);
+                world.live = got.unwrap_or(world.live);
+                world.turn(i).codex = Codex::Spent(got);
+                next.push(world);
+                next.push(exit(self, disk));
+            }
+            Codex::Spent(None) => next.push(exit(self, disk)),
+            Codex::Spent(Some(got)) => {
+                let turn = world.turn(i);
+                turn.disk = Some(got);
+                turn.codex = Codex::Written;
+                next.push(world);
+            }
+            Codex::Written => {
+                next.push(self.clone().tell(i, Tell::Changed(generation(disk))));
+                next.push(exit(self, disk));
+            }
+        }
+    }
+
+    fn event(mut self, i: usize, event: Event) -> Self {
+        let runner = &mut self.runners[i];
+        let (mut rotation, effects) = runner.rotation.clone().step(event);
+        // Only the length of a pause depends on it.
+        rotation.attempt = rotation.attempt.min(1);
+        runner.rotation = rotation;
+        for effect in effects {
+            runner.asked = Some(match effect {
+                Effect::Wait(_) => Effect::Wait(Duration::ZERO),
+                Effect::Look
+                | Effect::Claim
+                | Effect::Turn
+                | Effect::Release
+                | Effect::Finish(_) => effect,
+            });
+            match effect {
+                Effect::Turn => return self.begin(i),
+                Effect::Finish(outcome) => runner.end = Some(Fate::Ended(outcome)),
+                Effect::Look | Effect::Claim | Effect::Release | Effect::Wait(_) => {}
+            }
+        }
+        self
+    }
+
+    /// The trip of the rotation begins.
+    fn begin(mut self, i: usize) -> Self {
+        let terms = TripTerms {
+            goal: Goal::Run,
+            policy: Policy::Newest,
+            trip: i as u64 + 1,
+            history: false,
+            replace: false,
+            allow_account_change: false,
+        };
+        let (trip, effects) = Trip::start(terms, Seen::Missing, None);
+        self.runners[i].turn = Some(Turn {
+            trip,
+            asked: None,
+            disk: None,
+            codex: Codex::NotYet,
+            deadline_sent: false,
+            end: None,
+        });
+        self.take(i, effects)
+    }
+
+    fn answer(&self, i: usize, event: Tell) -> Self {
+        let mut world = self.clone();
+        world.turn(i).asked = None;
+        world.tell(i, event)
+    }
+
+    fn tell(mut self, i: usize, event: Tell) -> Self {
+        let turn = self.turn(i);
+        let (mut trip, effects) = turn.trip.clone().step(event);
+        trip.forget_attempts();
+        turn.trip = trip;
+        self.take(i, effects)
+    }
+
+    fn take(mut self, i: usize, effects: Vec<Ask>) -> Self {
+        for effect in effects {
+            let turn = self.turn(i);
+            match effect {
+                Ask::Run => turn.codex = Codex::Running,
+                Ask::Finish(end) => {
+                    turn.asked = None;
+                    turn.end = Some(end);
+                    return self.event(i, Event::Turned);
+                }
+                Ask::Wait(_) => turn.asked = Some(Ask::Wait(Duration::ZERO)),
+                Ask::Read | Ask::Place | Ask::Swap(_) | Ask::Rescue(_) => turn.asked = Some(effect),
+            }
+        }
+        self
+    }
+
+    fn turn(&mut self, i: usize) -> &mut Turn {
+        self.runners[i].turn.as_mut().expect("a trip under way")
+    }
+
+    fn current(&self) -> u8 {
+        self.history.last().expect("never empty").0
+    }
+
+    fn held(&self) -> Held {
+        let (current, by) = *self.history.last().expect("never empty");
+        Held {
+            version: version(self.history.len()),
+            generation: Some(generation(current)),
+            id: by,
+            count: 1,
+            reseed: by.is_none(),
+        }
+    }
+
+    /// The store's own swap.
+    fn write(&mut self, write: &Write) -> Reply {
+        if write.expected != version(self.history.len()) {
+            return Reply::Conflict;
+        }
+        let iat = write.generation.issued.iat.expect("always there");
+        let new = u8::try_from(iat / 1000).expect("small");
+        self.history.push((new, Some(write.id)));
+        Reply::Landed(version(self.history.len()))
+    }
+}
+
+fn generation(number: u8) -> Generation {
+    Generation {
+        fingerprint: Fingerprint::new([number; 8]),
+        account: Account::new("a"),
+        issued: Issued {
+            iat: Some(1000 * i64::from(number)),
+            ..Issued::default()
+        },
+    }
+}
+
+fn version(index: usize) -> Version {
+    Version::new(&format!("{index}"))
+}

@@ -1,0 +1,117 @@
+//! A claim that is held for longer than its term.
+
+use std::{
+    fmt,
+    future::{Future, pending},
+    pin::Pin,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use authferry_core::{Bid, Claim, ClaimError, Claims};
+use tokio::time::{Instant, sleep_until};
+
+/// How long a claim lasts that nobody renews: as long as others wait for a holder that died.
+const TERM: Duration = Duration::from_mins(1);
+
+/// Between a renewal that the store did not answer and the next attempt.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long the store may take to take a claim back.
+const RELEASE: Duration = Duration::from_secs(3);
+
+/// A claim, renewed at a third of its term for as long as it is awaited.
+pub(crate) struct Lease<'a> {
+    claims: &'a dyn Claims,
+    claim: Claim,
+    next: Instant,
+    renewal: Option<Renewal<'a>>,
+    lost: bool,
+}
+
+type Renewal<'a> = Pin<Box<dyn Future<Output = Result<Claim, ClaimError>> + 'a>>;
+
+impl<'a> Lease<'a> {
+    pub(crate) fn new(claims: &'a dyn Claims, claim: Claim) -> Self {
+        // One that was won by an earlier attempt, whose answer was lost, ends sooner.
+        let left = Duration::from_secs(claim.until.saturating_sub(now()));
+        Self {
+            claims,
+            claim,
+            next: Instant::now() + left.min(TERM) / 3,
+            renewal: None,
+            lost: false,
+        }
+    }
+
+    /// Whether the store is at work on a renewal.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.renewal.is_some()
+    }
+
+    /// Whether somebody else has taken the claim over.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Begins a renewal when it is time, or waits for the answer to one. Loses nothing when
+    /// dropped half-way.
+    pub(crate) async fn renew(&mut self) {
+        if self.lost {
+            return pending().await;
+        }
+        let Some(renewal) = &mut self.renewal else {
+            sleep_until(self.next).await;
+            let (claims, claim) = (self.claims, self.claim.clone());
+            let until = now() + TERM.as_secs();
+            self.renewal = Some(Box::pin(async move { claims.renew(&claim, until).await }));
+            return;
+        };
+        let renewed = renewal.as_mut().await;
+        self.renewal = None;
+        self.next = Instant::now() + TERM / 3;
+        match renewed {
+            Ok(claim) => self.claim = claim,
+            Err(ClaimError::Lost | ClaimError::Held { .. }) => self.lost = true,
+            Err(ClaimError::Store(_)) => self.next = Instant::now() + AGAIN,
+        }
+    }
+
+    /// Lets go of a renewal that is not answered.
+    pub(crate) fn give_up(&mut self) {
+        self.renewal = None;
+        self.next = Instant::now() + AGAIN;
+    }
+
+    /// Gives the claim back. If that fails it ends by itself.
+    pub(crate) async fn release(self) {
+        drop(self.renewal);
+        if !self.lost {
+            let _in_time = tokio::time::timeout(RELEASE, self.claims.release(&self.claim)).await;
+        }
+    }
+}
+
+impl fmt::Debug for Lease<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({:?})", self.claim)
+    }
+}
+
+/// What to ask for.
+pub(crate) fn bid(owner: &str, holder: u64) -> Bid {
+    let now = now();
+    Bid {
+        owner: owner.to_owned(),
+        holder,
+        now,
+        until: now + TERM.as_secs(),
+    }
+}
+
+/// The time, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}

@@ -1,0 +1,287 @@
+//! Codex's own refresh, as the command of a trip.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use authferry_codex::app_server::{APP_SERVER, Ask, EXEC, Heard, QUIET};
+use authferry_codex::{Failure, Home, Look, OVERRIDES};
+use authferry_core::{Fingerprint, Generation};
+use tokio::time::Instant;
+
+use crate::child::Family;
+
+/// How long a refresh may take. One that a provider answers takes half a second.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// How long what the refresh wrote may take to arrive once it is gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// As much of an error stream as is looked at, in bytes.
+const MAX_STDERR: u64 = 1 << 18;
+
+/// As many rotations as show that they will not end by themselves.
+const TOO_MANY: usize = 2;
+
+/// The Codex that rotates.
+#[derive(Clone, Debug)]
+pub struct Codex {
+    /// The program: a path, or a name that is looked up on `PATH`.
+    pub program: PathBuf,
+    /// Environment variables that it does not get.
+    pub withheld: Vec<OsString>,
+    /// A program that becomes Codex in a session of its own, and dies with this process; its
+    /// first arguments are `apart` and the process to die with. Without one Codex has but a
+    /// process group of its own, and outlives us.
+    pub apart: Option<PathBuf>,
+}
+
+/// How Codex is made to rotate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Without a word to the model.
+    AppServer,
+    /// By a run, where there is no app server.
+    Exec,
+}
+
+/// What became of a refresh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refreshed {
+    /// How it failed, as far as Codex tells.
+    pub failure: Option<Failure>,
+    /// Codex did not know what was asked of it.
+    pub not_understood: bool,
+    /// It rotated again and again, and was cut off.
+    pub looping: bool,
+    /// It took too long, and was cut off.
+    pub out_of_time: bool,
+}
+
+/// A refresh that is about to be made, or under way.
+#[derive(Debug)]
+pub(crate) struct Refresher<'a> {
+    codex: &'a Codex,
+    how: How,
+    /// Only what is due by then, in Unix seconds, is refreshed.
+    due_by: i64,
+    shield: Duration,
+    /// When it is cut off.
+    until: Option<Instant>,
+    /// The generations that were in the file, the first of them before the refresh.
+    generations: Vec<Fingerprint>,
+    talk: Option<Receiver<Talk>>,
+    stderr: Option<Receiver<Vec<u8>>>,
+    so_far: Refreshed,
+}
+
+/// What was talked with an app server.
+#[derive(Debug, Default)]
+struct Talk {
+    /// How often it was told to rotate.
+    asked: usize,
+    not_understood: bool,
+}
+
+impl<'a> Refresher<'a> {
+    pub(crate) fn new(codex: &'a Codex, how: How, due_by: i64, shield: Duration) -> Self {
+        Self {
+            codex,
+            how,
+            due_by,
+            shield,
+            until: None,
+            generations: Vec::new(),
+            talk: None,
+            stderr: None,
+            so_far: Refreshed::default(),
+        }
+    }
+
+    /// Whether this generation is to be rotated at all.
+    pub(crate) fn wants(&self, generation: &Generation) -> bool {
+        generation.issued.is_due(self.due_by)
+    }
+
+    /// Starts Codex in the home, which holds the login of this fingerprint.
+    pub(crate) fn spawn(&mut self, home: &Home, before: Fingerprint) -> io::Result<Family> {
+        let mut family = Family::spawn(&mut self.command(home.dir()))?;
+        self.until = Some(Instant::now() + LIMIT);
+        self.generations.push(before);
+        let (stdin, stdout, stderr) = family.pipes();
+        if let Some(stderr) = stderr {
+            let (send, receive) = channel();
+            self.stderr = Some(receive);
+            thread::spawn(move || send.send(read(stderr)));
+        }
+        if let (Some(stdin), Some(stdout)) = (stdin, stdout) {
+            let (send, receive) = channel();
+            self.talk = Some(receive);
+            let home = home.clone();
+            thread::spawn(move || send.send(talk(stdin, stdout, &home, before)));
+        }
+        Ok(family)
+    }
+
+    /// Apart from our group, so that what is sent to that does not reach it; in a folder
+    /// where no project can tell it anything.
+    fn command(&self, home: &Path) -> Command {
+        let program = &self.codex.program;
+        let mut command = if let Some(apart) = &self.codex.apart {
+            let mut command = Command::new(apart);
+            let us = std::process::id().to_string();
+            command.arg0("authferry").args(["apart", &us]).arg(program);
+            command
+        } else {
+            let mut command = Command::new(program);
+            command.process_group(0);
+            command
+        };
+        match self.how {
+            How::AppServer => command
+                .args(APP_SERVER)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped()),
+            How::Exec => command
+                .args(EXEC)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null()),
+        };
+        for variable in &self.codex.withheld {
+            command.env_remove(variable);
+        }
+        for set in OVERRIDES {
+            command.env_remove(set.variable);
+        }
+        command
+            .stderr(Stdio::piped())
+            .envs(QUIET.iter().copied())
+            .env_remove("CODEX_SQLITE_HOME")
+            .env("CODEX_HOME", home)
+            .current_dir(home);
+        command
+    }
+
+    /// A signal does not reach the refresh, but leaves it no more than the shield's time.
+    pub(crate) fn hurry(&mut self) {
+        let end = Instant::now() + self.shield;
+        self.until = self.until.map(|until| until.min(end));
+    }
+
+    /// When the refresh is to be cut off.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// The refresh is cut off for the time that it took.
+    pub(crate) fn out_of_time(&mut self) {
+        self.until = None;
+        self.so_far.out_of_time = true;
+    }
+
+    /// This generation is in the file now; returns whether there were too many.
+    pub(crate) fn saw(&mut self, fingerprint: Fingerprint) -> bool {
+        if !self.generations.contains(&fingerprint) {
+            self.generations.push(fingerprint);
+        }
+        self.so_far.looping |= self.generations.len() > TOO_MANY;
+        self.so_far.looping
+    }
+
+    /// What became of it, now that it is gone.
+    pub(crate) fn end(&mut self) -> Refreshed {
+        let talk = self.talk.take();
+        let talk = talk.and_then(|talk| talk.recv_timeout(LAST_WORDS).ok());
+        let stderr = self.stderr.take();
+        let stderr = stderr.and_then(|stderr| stderr.recv_timeout(LAST_WORDS).ok());
+        let talk = talk.unwrap_or_default();
+        let stderr = stderr.unwrap_or_default();
+        Refreshed {
+            failure: authferry_codex::failure(&String::from_utf8_lossy(&stderr), talk.asked),
+            not_understood: talk.not_understood,
+            ..self.so_far.clone()
+        }
+    }
+}
+
+/// Asks for a look, and for a rotation only if the look did not lead to one: a version by
+/// whose own rule the login is stale would rotate twice. A rotation that fails is asked for
+/// once more, which tells a failure for good from one that passes.
+fn talk(stdin: ChildStdin, stdout: ChildStdout, home: &Home, before: Fingerprint) -> Talk {
+    let mut talk = Talk::default();
+    let rotated = || {
+        let look = home.settled_look();
+        matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
+    };
+    let mut server = Server {
+        stdin,
+        stdout: BufReader::new(stdout),
+        number: 0,
+    };
+    let conversation = [Ask::Initialize, Ask::Look, Ask::Rotate, Ask::Rotate];
+    for ask in conversation {
+        if ask == Ask::Rotate {
+            if rotated() {
+                break;
+            }
+            talk.asked += 1;
+        }
+        match server.ask(ask) {
+            Ok(Heard::Answer | Heard::Something) => {}
+            // One that has no such server ends at once, or reads on and says nothing.
+            Ok(Heard::Unknown) | Err(_) => {
+                talk.not_understood = !rotated();
+                break;
+            }
+        }
+    }
+    // Dropping its input ends the server.
+    talk
+}
+
+struct Server {
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    number: u32,
+}
+
+impl Server {
+    /// Asks, and waits for the answer.
+    fn ask(&mut self, ask: Ask) -> io::Result<Heard> {
+        self.number += 1;
+        self.stdin.write_all(ask.line(self.number).as_bytes())?;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if self.stdout.read_until(b'\n', &mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match Heard::of(&line, self.number) {
+                Heard::Something => {}
+                heard @ (Heard::Answer | Heard::Unknown) => {
+                    if ask == Ask::Initialize {
+                        let greeting = Ask::Initialized.line(self.number);
+                        self.stdin.write_all(greeting.as_bytes())?;
+                    }
+                    return Ok(heard);
+                }
+            }
+        }
+    }
+}
+
+/// Reads an error stream to its end, and returns the first part of it.
+fn read(mut stderr: ChildStderr) -> Vec<u8> {
+    let mut text = Vec::new();
+    // What cannot be read tells nothing.
+    stderr.by_ref().take(MAX_STDERR).read_to_end(&mut text).ok();
+    io::copy(&mut stderr, &mut io::sink()).ok();
+    text
+}

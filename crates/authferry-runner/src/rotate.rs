@@ -1,0 +1,392 @@
+//! Rotates a login that is due, at once and under the claim, outside of any job.
+
+use std::{
+    fs::Permissions, future::Future, io, os::unix::fs::PermissionsExt, path::Path, pin::Pin,
+    time::Duration,
+};
+
+use authferry_codex::Home;
+use authferry_core::rotation::{Effect, Event, Grant, Outcome, Rotation, Sight, Terms};
+use authferry_core::{
+    Bid, Claim, ClaimError, Fingerprint, Generation, Goal, Policy, SecretStore, StoreError, Stored,
+    Trip, Trouble,
+};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep_until};
+
+use crate::lease::{self, Lease};
+use crate::refresher::{How, Refresher};
+use crate::signals::Told;
+use crate::{
+    Codex, CommandEnd, Job, Look, NotBegun, Report, Seen, Signals, before, drive, random, receipt,
+    restore, terms,
+};
+
+/// How long processes may stay that Codex leaves behind when it has refreshed.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a bid may stay under way when nobody waits for the claim any more.
+const RETRACT: Duration = Duration::from_secs(2);
+
+/// What a rotation works with.
+#[derive(Debug)]
+pub struct Rotating<'a> {
+    /// Where the login is kept.
+    pub store: &'a dyn SecretStore,
+    /// Who rotates it.
+    pub codex: &'a Codex,
+    /// The folder in which the home is made that only this step sees.
+    pub temp: &'a Path,
+    /// The folder for generations that the store will not hold.
+    pub rescue: &'a Path,
+    /// Whose generation stays current after a conflict.
+    pub policy: Policy,
+    /// Who rotates and writes, for people.
+    pub writer: &'a str,
+    /// What Codex would rotate by then, in Unix seconds, is rotated now.
+    pub due_by: i64,
+    /// How long the store may take before the refresh, and again after it.
+    pub patience: Duration,
+    /// How long somebody else may hold the claim.
+    pub wait: Duration,
+    /// How long a refresh that is under way holds signals off.
+    pub shield: Duration,
+}
+
+/// What became of a login that may have been due.
+#[derive(Debug)]
+pub struct Rotated {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the store held when it was looked at last, before anything was rotated.
+    pub known: Option<Stored>,
+    /// The generation in it.
+    pub generation: Option<Generation>,
+    /// How the trip ended, if it was made.
+    pub trip: Option<Report>,
+    /// The trip's home. It is gone, unless that has the only copy of a login.
+    pub home: Option<Home>,
+    /// Who held the claim, for people, and until when, in Unix seconds.
+    pub held: Option<(String, u64)>,
+    /// Whether there was a claim at all to be taken.
+    pub claims: bool,
+    /// Whether somebody else took the claim over meanwhile.
+    pub lost: bool,
+    /// Whether the job's own home holds something else, so that nothing was begun.
+    pub unsettled: bool,
+    /// The last thing that the store complained of before the trip.
+    pub store_error: Option<StoreError>,
+    /// The number of the first signal that came before the trip.
+    pub signal: Option<i32>,
+}
+
+/// Rotates the login before a job if it is due, under the claim, and persisted.
+///
+/// A login in the job's own home that the store does not hold is settled first: if an
+/// earlier persist was lost, what the store holds is spent. `Err` in the end tells that the
+/// restore did not succeed which that takes.
+pub async fn rotate_first(
+    rotating: &Rotating<'_>,
+    job: &Job<'_>,
+    signals: &mut Signals,
+) -> Result<Result<Rotated, Report>, NotBegun> {
+    let beside = || before(job, &job.home.settled_look()?, receipt(job).as_ref());
+    let mut rotated = begin(rotating, beside()?, signals).await?;
+    if rotated.unsettled {
+        let report = restore(job, rotated.known.take(), signals).await?;
+        if report.outcome != authferry_core::Outcome::Restored {
+            return Ok(Err(report));
+        }
+        rotated = begin(rotating, beside()?, signals).await?;
+    }
+    Ok(Ok(rotated))
+}
+
+/// Looks whether the login is due, and if so rotates it: under the claim, and persisted.
+///
+/// Nothing was touched after an error.
+pub async fn rotate(rotating: &Rotating<'_>, signals: &mut Signals) -> Result<Rotated, NotBegun> {
+    begin(rotating, Seen::Missing, signals).await
+}
+
+/// `beside`: what is in the home of the job that is to follow.
+async fn begin(
+    rotating: &Rotating<'_>,
+    beside: Seen,
+    signals: &mut Signals,
+) -> Result<Rotated, NotBegun> {
+    let holder = random()?;
+    let (rotation, effects) = Rotation::start(Terms {
+        claims: rotating.store.claims().is_some(),
+        salt: holder,
+    });
+    let driver = Driver {
+        rotating,
+        beside,
+        holder,
+        began: Instant::now(),
+        lease: None,
+        request: None,
+        retract_by: None,
+        rotated: Rotated {
+            outcome: Outcome::Fresh,
+            known: None,
+            generation: None,
+            trip: None,
+            home: None,
+            held: None,
+            claims: rotating.store.claims().is_some(),
+            lost: false,
+            unsettled: false,
+            store_error: None,
+            signal: None,
+        },
+    };
+    driver.drive(rotation, effects, signals).await
+}
+
+struct Driver<'a> {
+    rotating: &'a Rotating<'a>,
+    beside: Seen,
+    holder: u64,
+    began: Instant,
+    lease: Option<Lease<'a>>,
+    request: Option<Request<'a>>,
+    /// When a bid is given up that nobody waits for any more.
+    retract_by: Option<Instant>,
+    rotated: Rotated,
+}
+
+/// Something that was begun and will be answered.
+type Request<'a> = Pin<Box<dyn Future<Output = Answer> + 'a>>;
+
+enum Answer {
+    Looked(Result<Option<Stored>, StoreError>),
+    Claimed(Result<Claim, ClaimError>),
+    Woke,
+}
+
+impl Driver<'_> {
+    async fn drive(
+        mut self,
+        mut rotation: Rotation,
+        mut effects: Vec<Effect>,
+        signals: &mut Signals,
+    ) -> Result<Rotated, NotBegun> {
+        loop {
+            let mut event = None;
+            for effect in std::mem::take(&mut effects) {
+                match effect {
+                    Effect::Look => self.look(),
+                    Effect::Claim => self.claim(),
+                    Effect::Wait(time) => {
+                        let until = Instant::now() + time;
+                        self.request = Some(Box::pin(async move {
+                            sleep_until(until).await;
+                            Answer::Woke
+                        }));
+                    }
+                    Effect::Turn => {
+                        let turned = self.turn(signals).await;
+                        if let Err(error) = turned {
+                            self.release().await;
+                            return Err(error);
+                        }
+                        event = Some(Event::Turned);
+                    }
+                    Effect::Release => {
+                        self.release().await;
+                        event = Some(Event::Released);
+                    }
+                    Effect::Finish(outcome) => {
+                        self.rotated.outcome = outcome;
+                        return Ok(self.rotated);
+                    }
+                }
+            }
+            let event = match event {
+                Some(event) => event,
+                None => self.next_event(&rotation, signals).await,
+            };
+            (rotation, effects) = rotation.step(event);
+        }
+    }
+
+    async fn next_event(&mut self, rotation: &Rotation, signals: &mut Signals) -> Event {
+        loop {
+            let patience = if rotation.is_held_up() {
+                self.rotating.wait
+            } else {
+                self.rotating.patience
+            };
+            let deadline = self.retract_by.unwrap_or(self.began + patience);
+            let Some(request) = &mut self.request else {
+                unreachable!("the machine asks for something until it is done");
+            };
+            tokio::select! {
+                answer = request => {
+                    self.request = None;
+                    return self.answered(answer);
+                }
+                told = signals.next() => match told {
+                    Told::Child => {}
+                    Told::End(signal) => {
+                        self.rotated.signal.get_or_insert(signal.as_raw());
+                        if self.retract_by.is_none() {
+                            self.retract_by = Some(Instant::now() + RETRACT);
+                            return Event::Deadline;
+                        }
+                    }
+                },
+                () = sleep_until(deadline) => {
+                    if self.retract_by.is_some() {
+                        // Whether it was won nobody will say; it ends by itself.
+                        self.request = None;
+                        return Event::Claimed(Grant::Trouble(Trouble::Transient));
+                    }
+                    self.retract_by = Some(Instant::now() + RETRACT);
+                    return Event::Deadline;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let store = self.rotating.store;
+        self.request = Some(Box::pin(async { Answer::Looked(store.read().await) }));
+    }
+
+    fn claim(&mut self) {
+        let Some(claims) = self.rotating.store.claims() else {
+            unreachable!("the machine was told that there are claims");
+        };
+        let bid: Bid = lease::bid(self.rotating.writer, self.holder);
+        self.request = Some(Box::pin(async move {
+            Answer::Claimed(claims.acquire(&bid).await)
+        }));
+    }
+
+    fn answered(&mut self, answer: Answer) -> Event {
+        match answer {
+            Answer::Woke => Event::Woke,
+            Answer::Looked(Ok(stored)) => {
+                let generation = stored
+                    .as_ref()
+                    .and_then(|stored| authferry_codex::parse(&stored.secret).ok());
+                let sight = match &generation {
+                    None => Sight::Nothing,
+                    Some(it) if !it.issued.is_due(self.rotating.due_by) => Sight::Fresh,
+                    Some(it) if self.is_settled(it.fingerprint) => Sight::Due,
+                    Some(_) => {
+                        self.rotated.unsettled = true;
+                        Sight::Nothing
+                    }
+                };
+                self.rotated.known = stored;
+                self.rotated.generation = generation;
+                Event::Looked(sight)
+            }
+            Answer::Looked(Err(error)) => Event::Looked(Sight::Trouble(self.trouble(error))),
+            Answer::Claimed(Ok(claim)) => {
+                if let Some(claims) = self.rotating.store.claims() {
+                    self.lease = Some(Lease::new(claims, claim));
+                }
+                Event::Claimed(Grant::Won)
+            }
+            Answer::Claimed(Err(ClaimError::Held { owner, until })) => {
+                self.rotated.held = Some((owner, until));
+                Event::Claimed(Grant::Held)
+            }
+            // Somebody has taken the record away at the same moment: the next bid tells.
+            Answer::Claimed(Err(ClaimError::Lost)) => {
+                Event::Claimed(Grant::Trouble(Trouble::Transient))
+            }
+            Answer::Claimed(Err(ClaimError::Store(error))) => {
+                Event::Claimed(Grant::Trouble(self.trouble(error)))
+            }
+        }
+    }
+
+    fn is_settled(&self, held: Fingerprint) -> bool {
+        match &self.beside {
+            Seen::Missing => true,
+            Seen::Unusable => false,
+            Seen::Usable(beside) => beside.fingerprint == held,
+        }
+    }
+
+    fn trouble(&mut self, error: StoreError) -> Trouble {
+        let transient = error.kind.is_transient();
+        self.rotated.store_error = Some(error);
+        if transient {
+            Trouble::Transient
+        } else {
+            Trouble::Permanent
+        }
+    }
+
+    /// Makes the trip, and another one by a plain run where Codex has no app server.
+    async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
+        for how in [How::AppServer, How::Exec] {
+            let report = self.trip(how, signals).await?;
+            // A program that is not there, or cannot be started, is none the second time either.
+            let there = !matches!(
+                report.command,
+                None | Some(CommandEnd::NotStarted(_) | CommandEnd::Exited(126 | 127))
+            );
+            let refreshed = report.refreshed.as_ref();
+            let again = there
+                && refreshed.is_some_and(|it| it.not_understood)
+                && report.writes.is_empty()
+                && report.signal.is_none();
+            self.rotated.trip = Some(report);
+            if !again {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn trip(&mut self, how: How, signals: &mut Signals) -> Result<Report, NotBegun> {
+        let rotating = self.rotating;
+        let folder = private(rotating.temp)?;
+        let home = Home::new(&folder.path().join("home"))?;
+        let job = Job {
+            store: rotating.store,
+            home: &home,
+            rescue: rotating.rescue,
+            policy: rotating.policy,
+            replace: false,
+            allow_account_change: false,
+            access_only: false,
+            writer: rotating.writer,
+            patience: rotating.patience,
+            linger: LINGER,
+        };
+        let step = Trip::start(terms(&job, Goal::Run)?, Seen::Missing, None);
+        let refresher = Refresher::new(rotating.codex, how, rotating.due_by, rotating.shield);
+        let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
+            .refreshing(refresher, self.lease.as_mut());
+        let report = driver.drive(step, signals).await;
+        if report.is_only_copy() {
+            drop(folder.keep());
+        }
+        self.rotated.home = Some(home);
+        Ok(report)
+    }
+
+    async fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.rotated.lost = lease.is_lost();
+            lease.release().await;
+        }
+    }
+}
+
+/// A folder that nobody else looks into, gone when dropped.
+fn private(temp: &Path) -> io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("authferry-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(temp)
+}

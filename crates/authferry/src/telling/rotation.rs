@@ -1,0 +1,265 @@
+//! What became of a login that was to be rotated, in words.
+
+use authferry_codex::{Failure, Home};
+use authferry_core::rotation::{Hindrance, Outcome};
+use authferry_core::{Fingerprint, Outcome as End};
+use authferry_runner::{CommandEnd, Job, Refreshed, Report, Rotated, Rotating};
+use time::OffsetDateTime;
+
+use super::time::text;
+use crate::ending::Ending;
+use crate::{commands, exit};
+
+/// Tells how a rotation ended.
+pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
+    let ending = match &rotated.outcome {
+        Outcome::Fresh => fresh(rotating, rotated),
+        Outcome::Nothing => nothing(rotating, rotated),
+        Outcome::Turned => match (&rotated.trip, &rotated.home) {
+            (Some(report), Some(home)) => turned(rotating, rotated, home, report),
+            (None, _) | (_, None) => unreachable!("a trip that was made has a report"),
+        },
+        Outcome::Hindered(why) => hindered(rotating, rotated, *why),
+    };
+    let ending = match (rotated.trip.as_ref(), rotated.generation.as_ref()) {
+        (None, Some(generation)) => ending
+            .fact("store", rotating.store.to_string())
+            .fact("account", generation.account.to_string())
+            .fact("fingerprint", generation.fingerprint.to_string()),
+        (None, None) => ending.fact("store", rotating.store.to_string()),
+        (Some(_), _) => ending,
+    };
+    let unclaimed = !rotated.claims && rotated.trip.is_some();
+    let ending = ending.note(unclaimed.then(|| {
+        format!(
+            "{} has no claims: see that no other job rotates the login at the same moment",
+            rotating.store
+        )
+    }));
+    let lost = rotated.lost.then(|| {
+        "somebody else took the claim over meanwhile, and may have spent the same token".to_owned()
+    });
+    Ending {
+        warnings: ending.warnings.into_iter().chain(lost).collect(),
+        ..ending
+    }
+}
+
+/// Whether a job may begin after a trip that was to rotate its login first: either it did,
+/// or the login is as good as before, and Codex may come to rotate it in the job.
+pub(crate) fn may_begin(rotated: &Rotated, access_only: bool) -> bool {
+    let Some(report) = &rotated.trip else {
+        return true;
+    };
+    match &report.outcome {
+        End::Persisted { .. } => !is_spinning(report),
+        End::Superseded { .. } => true,
+        End::Unchanged => {
+            let dead = report.refreshed.as_ref().and_then(|it| it.failure);
+            let failed = report.command.is_some();
+            let dead = matches!(dead, Some(Failure::Dead(_)));
+            report.signal.is_none() && !dead && !(failed && access_only)
+        }
+        End::Restored | End::Refused(_) | End::Stranded { .. } => false,
+    }
+}
+
+fn fresh(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
+    let Some(generation) = &rotated.generation else {
+        return nothing(rotating, rotated);
+    };
+    let due = generation.issued.due();
+    let due = due.and_then(|due| OffsetDateTime::from_unix_timestamp(due).ok());
+    let due = due.map_or_else(
+        || "never due for rotation".to_owned(),
+        |due| format!("not due for rotation before {}", text(due)),
+    );
+    let message = format!(
+        "login {} in {} is {due}",
+        generation.fingerprint, rotating.store
+    );
+    let meanwhile = rotated.held.as_ref();
+    Ending::good("fresh", message)
+        .note(meanwhile.map(|(owner, _)| format!("{owner} has just rotated it")))
+}
+
+fn nothing(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
+    let Some(stored) = &rotated.known else {
+        return super::nothing_stored(rotating.store);
+    };
+    super::unusable_stored(rotating.store, authferry_codex::parse(&stored.secret).err())
+}
+
+fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Report) -> Ending {
+    let job = Job {
+        store: rotating.store,
+        home,
+        rescue: rotating.rescue,
+        policy: rotating.policy,
+        replace: false,
+        allow_account_change: false,
+        access_only: false,
+        writer: rotating.writer,
+        patience: rotating.patience,
+        linger: std::time::Duration::ZERO,
+    };
+    // What it ends with as a command is told of the rotation instead.
+    let told = super::trip(&job, report, None);
+    let login = super::login(report);
+    match &report.outcome {
+        End::Persisted { .. } if is_spinning(report) => {
+            let message = format!(
+                "{login} was just rotated and is now in {}, but its access token ends at once: \
+                 is the clock of this machine ahead?",
+                rotating.store
+            );
+            Ending {
+                code: exit::FAILED,
+                outcome: "rotated",
+                message,
+                failed: true,
+                ..told
+            }
+            .hint("set the clock: Codex would rotate such a login for ever")
+        }
+        End::Persisted { .. } => Ending {
+            code: exit::OK,
+            outcome: "rotated",
+            message: format!("login {} was rotated: {}", before(rotated), told.message),
+            ..told
+        },
+        End::Unchanged => unchanged(rotating, rotated, report, told),
+        End::Refused(_) | End::Restored | End::Superseded { .. } | End::Stranded { .. } => told,
+    }
+}
+
+/// Codex left the login as it was.
+fn unchanged(rotating: &Rotating<'_>, rotated: &Rotated, report: &Report, told: Ending) -> Ending {
+    let login = super::login(report);
+    let store = rotating.store;
+    let failed = |code, outcome, message: String| Ending {
+        code,
+        outcome,
+        message,
+        failed: true,
+        ..Ending::default()
+    };
+    let ending = match (&report.command, &report.refreshed) {
+        // Between our look and the claim somebody else has rotated it.
+        (None, _) => {
+            return Ending {
+                outcome: "fresh",
+                ..told
+            };
+        }
+        (Some(CommandEnd::Cancelled), _) => failed(
+            super::cancelled(report),
+            "cancelled",
+            format!("{login} unchanged in {store}: the job was cancelled before it was rotated"),
+        ),
+        (Some(CommandEnd::NotStarted(error)), _) => {
+            let (code, hint) = super::not_started(error);
+            let mut ending = failed(code, "not-rotated", cannot_start(report, rotating));
+            ending.causes.push(error.to_string());
+            ending.hint(hint).hint(OTHER_CODEX)
+        }
+        // So says `apart`, which was to become it.
+        (Some(CommandEnd::Exited(code @ (exit::NOT_FOUND | exit::NOT_EXECUTABLE))), _) => {
+            failed(*code, "not-rotated", cannot_start(report, rotating)).hint(OTHER_CODEX)
+        }
+        (Some(CommandEnd::Exited(_)), refreshed) => {
+            let refreshed = refreshed.clone().unwrap_or_default();
+            if let Some(Failure::Dead(death)) = refreshed.failure {
+                let message = format!("login {} in {store} is dead: {death}", before(rotated));
+                failed(exit::FAILED, "dead", message).hint(super::RESEED)
+            } else {
+                let why = not_rotated(&refreshed);
+                let message = format!("{login} in {store} was not rotated: {why}");
+                failed(exit::FAILED, "not-rotated", message)
+                    .hint("try again later; the login is as it was, as far as Codex tells")
+            }
+        }
+    };
+    Ending {
+        facts: told.facts,
+        warnings: told.warnings,
+        ..ending
+    }
+}
+
+fn cannot_start(report: &Report, rotating: &Rotating<'_>) -> String {
+    format!(
+        "{} in {} was not rotated: `{}` cannot be started",
+        super::login(report),
+        rotating.store,
+        rotating.codex.program.display()
+    )
+}
+
+const OTHER_CODEX: &str = "name the Codex that rotates with `--codex PROGRAM`";
+
+fn not_rotated(refreshed: &Refreshed) -> &'static str {
+    match refreshed {
+        Refreshed {
+            out_of_time: true, ..
+        } => "Codex was not done in time, and was ended",
+        Refreshed {
+            failure: Some(_), ..
+        } => "the provider is out of reach or not well, says Codex",
+        Refreshed {
+            not_understood: true,
+            ..
+        } => "this Codex does not know how to",
+        Refreshed { .. } => "Codex left it as it was, and does not say why",
+    }
+}
+
+fn hindered(rotating: &Rotating<'_>, rotated: &Rotated, why: Hindrance) -> Ending {
+    let store = rotating.store;
+    let error = rotated.store_error.as_ref();
+    match (why, rotated.signal) {
+        (_, Some(signal)) => {
+            let code = u8::try_from(128 + signal).unwrap_or(exit::FAILED);
+            Ending::refused(code, "the job was cancelled before it began")
+        }
+        (Hindrance::Held, None) => {
+            let (owner, until) = rotated.held.clone().unwrap_or_default();
+            let until = i64::try_from(until).unwrap_or(i64::MAX);
+            let until = OffsetDateTime::from_unix_timestamp(until)
+                .map_or_else(|_| "some time".to_owned(), text);
+            let what = format!(
+                "login {} in {store} is due for rotation, and {owner} holds the claim to rotate it until {until}",
+                before(rotated)
+            );
+            Ending {
+                outcome: "held",
+                ..Ending::refused(exit::HELD, what)
+            }
+            .hint("give it longer with `--wait TIME`; a claim that nobody renews is taken over half a minute after its end")
+        }
+        (Hindrance::Unreadable | Hindrance::Unwritable, None) => match error {
+            Some(error) => super::store(error),
+            None => Ending::refused(exit::FAILED, format!("{store} cannot be used")),
+        },
+        (Hindrance::OutOfTime, None) => {
+            let ending = super::out_of_time(store);
+            match error {
+                Some(error) => ending.caused_by(error),
+                None => ending,
+            }
+        }
+    }
+}
+
+/// Whether Codex would rotate the new login at once again.
+fn is_spinning(report: &Report) -> bool {
+    let now = commands::from_now(std::time::Duration::ZERO);
+    let looping = report.refreshed.as_ref().is_some_and(|it| it.looping);
+    let base = report.base.as_ref();
+    looping || base.is_some_and(|base| base.generation.issued.is_due(now))
+}
+
+fn before(rotated: &Rotated) -> String {
+    let fingerprint: Option<Fingerprint> = rotated.generation.as_ref().map(|it| it.fingerprint);
+    fingerprint.map(|it| it.to_string()).unwrap_or_default()
+}
