@@ -7,6 +7,7 @@
 
 mod figures;
 mod job;
+mod refresh;
 mod scene;
 mod writers;
 
@@ -15,12 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rig::{ACCESS_LIFETIME, Login};
+use rig::{ACCESS_LIFETIME, Codex, Login};
 use time::OffsetDateTime;
 
 use crate::{
     figures::Figures,
     job::Job,
+    refresh::{Refresh, by_authferry, by_codex},
     scene::Scene,
     writers::{Writer, by_rename, in_place, under_a_lock},
 };
@@ -29,18 +31,21 @@ use crate::{
 struct Effort {
     commands: u32,
     writes: u32,
+    refreshes: u32,
     idle_seconds: u32,
 }
 
 const IN_EARNEST: Effort = Effort {
     commands: 100,
     writes: 50,
+    refreshes: 20,
     idle_seconds: 15,
 };
 
 const IN_SHORT: Effort = Effort {
     commands: 3,
     writes: 3,
+    refreshes: 3,
     idle_seconds: 2,
 };
 
@@ -61,6 +66,7 @@ fn main() {
     let mut figures = Figures::default();
 
     commands(&scene, &effort, &mut figures);
+    refreshes(&scene, &effort, &mut figures);
     let job = Job::start(&scene);
     writes(&scene, &effort, &mut figures);
     // Elsewhere there is no /proc to ask.
@@ -74,10 +80,11 @@ fn main() {
     let Effort {
         commands,
         writes,
+        refreshes,
         idle_seconds,
     } = effort;
     figures.print(&format!(
-        "authferry {}: {commands} runs of each command, {writes} writes of each kind, {idle_seconds} idle seconds",
+        "authferry {}: {commands} runs of each command, {writes} writes of each kind, {refreshes} refreshes, {idle_seconds} idle seconds",
         env!("CARGO_PKG_VERSION"),
     ));
 }
@@ -102,6 +109,15 @@ fn commands(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let nothing = figures.add("true, ms", nothing, "");
     figures.add_beside(nothing, "authferry --version, ms", version, "< 3");
     figures.add_beside(nothing, "authferry run -- true, ms", run, "");
+}
+
+/// Times a rotation by Codex, from its start to its end, bare and by authferry.
+fn refreshes(scene: &Scene, effort: &Effort, figures: &mut Figures) {
+    let codex = Codex::install(rig::V0_169).expect("Codex from npm");
+    let ways: [Refresh; 2] = [by_codex, by_authferry];
+    let [bare, ours] = in_turns(effort.refreshes, ways, |refresh| refresh(scene, &codex));
+    let bare = figures.add("a refresh by codex app-server, ms", bare, "");
+    figures.add_beside(bare, "authferry refresh, ms", ours, "< 1.5 x");
 }
 
 /// Times a login's way from the auth file into the store, by how it was written, beside the

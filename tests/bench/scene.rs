@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -50,6 +50,11 @@ impl Scene {
     /// Returns the file that is the store.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("login.json")
+    }
+
+    /// Returns the path of the program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Returns the size of the program, in megabytes.

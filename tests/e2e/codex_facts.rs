@@ -34,7 +34,7 @@ macro_rules! facts {
 }
 
 facts! {
-    V0_145 InPlace, V0_166 InPlace, V0_169 ByRename: [
+    V0_101 InPlace, V0_130 InPlace, V0_145 InPlace, V0_166 InPlace, V0_169 ByRename: [
         a_stale_login_is_rotated_once_before_the_model_is_asked,
         the_file_from_before_a_rotation_is_dead,
         a_fresh_login_is_left_alone,
@@ -183,7 +183,7 @@ fn without_a_login_the_model_refuses(version: &str, _: Writes) {
 
 /// Sets up a runner as a job finds it: with a Codex, and perhaps a login.
 #[track_caller]
-fn runner(stub: &Stub, version: &str, login: Option<&Login>) -> Runner {
+pub(crate) fn runner(stub: &Stub, version: &str, login: Option<&Login>) -> Runner {
     let codex = Codex::install(version).expect("a Codex to look at");
     let runner = Runner::new(stub, &codex).expect("a place for a runner");
     if let Some(login) = login {
@@ -195,7 +195,7 @@ fn runner(stub: &Stub, version: &str, login: Option<&Login>) -> Runner {
 }
 
 /// Returns what Codex asked of the token and the model endpoint, in order.
-fn calls(stub: &Stub) -> Vec<What> {
+pub(crate) fn calls(stub: &Stub) -> Vec<What> {
     stub.events()
         .into_iter()
         .map(|event| event.what)
@@ -216,7 +216,7 @@ fn assert_matches_rotation(call: &What, from: u32, to: u32) {
 }
 
 #[track_caller]
-fn read(runner: &Runner) -> String {
+pub(crate) fn read(runner: &Runner) -> String {
     fs::read_to_string(runner.auth_file()).expect("an auth file")
 }
 

@@ -2,11 +2,11 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rig::{Codex, EXEC, Login, Runner, Stub, finish, secrets_in};
@@ -25,9 +25,14 @@ pub(crate) struct Ferry {
 impl Ferry {
     /// Signs `login` in and seeds it.
     pub(crate) fn new(version: &str, login: &Login) -> Self {
+        Self::with(Codex::install(version).expect("Codex from npm"), login)
+    }
+
+    /// The same with a Codex that is there already.
+    pub(crate) fn with(codex: Codex, login: &Login) -> Self {
         let ferry = Self {
             stub: Stub::start(login),
-            codex: Codex::install(version).expect("Codex from npm"),
+            codex,
             store: TempDir::with_prefix("store-").expect("a temporary folder"),
         };
         let seeded = ferry.seed(login, &[]);
@@ -52,9 +57,15 @@ impl Ferry {
 
     /// `authferry` on a runner, with this store.
     pub(crate) fn authferry(&self, runner: &Runner, arguments: &[&str]) -> Command {
-        let mut command = runner.command(AUTHFERRY);
-        command.env("AUTHFERRY_STORE", self.address());
+        let mut command = self.command(runner, AUTHFERRY);
         command.args(arguments);
+        command
+    }
+
+    /// Any program on a runner, with this store.
+    pub(crate) fn command(&self, runner: &Runner, program: &str) -> Command {
+        let mut command = runner.command(program);
+        command.env("AUTHFERRY_STORE", self.address());
         command
     }
 
@@ -78,6 +89,18 @@ impl Ferry {
     /// The bytes in the store.
     pub(crate) fn stored(&self) -> Vec<u8> {
         fs::read(self.store_file()).expect("a value in the store")
+    }
+
+    /// Each file of the store: its name, its inode, when it was written, and its bytes.
+    pub(crate) fn folder(&self) -> Vec<(String, u64, SystemTime, Vec<u8>)> {
+        let names = names(self.store.path()).into_iter();
+        let files = names.map(|name| {
+            let path = self.store.path().join(&name);
+            let found = fs::metadata(&path).expect("a file");
+            let written = found.modified().expect("a time");
+            (name, found.ino(), written, fs::read(path).expect("a file"))
+        });
+        files.collect()
     }
 
     /// Whether the store holds the one generation with which the login goes on.

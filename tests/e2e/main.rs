@@ -1,9 +1,13 @@
 //! End-to-end tests: the real Codex against a stub of its endpoints.
 
+mod access_only;
 mod architecture;
 mod codex_facts;
+mod crowds;
 mod ferry;
+mod moments;
 mod refresh;
+mod refresh_facts;
 mod round_trip;
 mod signals;
 #[cfg(feature = "vault")]

@@ -7,7 +7,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// Truncates the auth file and writes it in place, under no lock.
+/// Rotates before a run when the last refresh is older than eight days, whenever the access
+/// token ends. Writes in place, under no lock.
+pub const V0_101: &str = "0.101.0";
+/// Rotates before a run when the access token has ended. Writes in place, under no lock.
+pub const V0_130: &str = "0.130.0";
+/// Rotates, as those that follow, when the access token ends within five minutes. Truncates
+/// the auth file and writes it in place, under no lock.
 pub const V0_145: &str = "0.145.0";
 /// Writes in place too, but under `auth.lock`.
 pub const V0_166: &str = "0.166.0";
@@ -108,9 +114,13 @@ fn native(version: &str, home: &Path) -> io::Result<PathBuf> {
     for package in fs::read_dir(home.join("node_modules/@openai"))? {
         let vendor = package?.path().join("vendor");
         for target in fs::read_dir(vendor).into_iter().flatten() {
-            let binary = target?.path().join("bin/codex");
-            if binary.is_file() {
-                return Ok(binary);
+            let target = target?.path();
+            // It lay in a folder of its own until 0.130.0 at least.
+            for binary in ["bin/codex", "codex/codex"] {
+                let binary = target.join(binary);
+                if binary.is_file() {
+                    return Ok(binary);
+                }
             }
         }
     }

@@ -35,6 +35,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod app_server;
 mod codex;
 #[cfg(feature = "issuer")]
 mod issuer;
@@ -50,13 +51,14 @@ mod stub;
 #[cfg(feature = "vault")]
 mod wire;
 
-pub use codex::{Codex, V0_145, V0_166, V0_169};
+pub use app_server::AppServer;
+pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
 #[cfg(feature = "issuer")]
 pub use issuer::{Issuer, github_claims, gitlab_claims};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
 #[cfg(feature = "vault")]
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
-pub use runner::{EXEC, Runner, finish};
+pub use runner::{EXEC, Runner, finish, finish_within};
 pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
 #[cfg(feature = "vault")]
 pub use wire::{Fate, Way, Wire};

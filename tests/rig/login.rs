@@ -59,6 +59,24 @@ impl Login {
         Self::aged(ACCESS_LIFETIME + Duration::hours(1))
     }
 
+    /// Makes up a login whose access token ends in a while, as it stands then with the real
+    /// service: a job that goes on for longer has to rotate it in the middle, and a Codex up
+    /// to 0.116.0 does so at once.
+    #[must_use]
+    pub fn ending_in(left: Duration) -> Self {
+        Self::aged(ACCESS_LIFETIME - left)
+    }
+
+    /// Returns the same generation without its refresh token: good until it ends, and no
+    /// longer.
+    #[must_use]
+    pub fn access_only(self) -> Self {
+        Self {
+            refresh_token: String::new(),
+            ..self
+        }
+    }
+
     fn aged(age: Duration) -> Self {
         let now = OffsetDateTime::now_utc();
         Self::new("account-1", 1, now - age, ACCESS_LIFETIME)

@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, OpenOptionsExt, symlink},
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -84,6 +87,27 @@ impl Runner {
         self.codex_home().join("auth.json")
     }
 
+    /// Returns the directory that everything of this machine is in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the ids of the processes that have the environment of this runner, whoever
+    /// their parent is by now. Needs Linux.
+    pub fn processes(&self) -> io::Result<Vec<u32>> {
+        let root = self.root.as_os_str().as_bytes();
+        let processes = fs::read_dir("/proc")?.filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            let id: u32 = name.to_str()?.parse().ok()?;
+            // One that has ended has no environment any more, or is gone.
+            let environment = fs::read(format!("/proc/{id}/environ")).ok()?;
+            let is_ours = environment.windows(root.len()).any(|part| part == root);
+            is_ours.then_some(id)
+        });
+        Ok(processes.collect())
+    }
+
     /// Returns the empty directory that commands start in.
     #[must_use]
     pub fn work(&self) -> PathBuf {
@@ -143,6 +167,16 @@ impl Runner {
 /// If the command cannot be started, or is not done within a minute: it is killed then.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Output {
+    finish_within(PATIENCE, command)
+}
+
+/// Runs a command as [`finish`] does, but has another patience with it.
+///
+/// # Panics
+///
+/// If the command cannot be started, or is not done in time: it is killed then.
+#[track_caller]
+pub fn finish_within(patience: Duration, command: &mut Command) -> Output {
     let mut stdout = tempfile::tempfile().expect("a temporary file");
     let mut stderr = tempfile::tempfile().expect("a temporary file");
     let mut child = command
@@ -150,7 +184,7 @@ pub fn finish(command: &mut Command) -> Output {
         .stderr(stderr.try_clone().expect("a file descriptor"))
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     let status = loop {
         if let Some(status) = child.try_wait().expect("a child of ours") {
             break Some(status);
@@ -170,7 +204,7 @@ pub fn finish(command: &mut Command) -> Output {
     });
     let Some(status) = status else {
         panic!(
-            "{command:?} is not done after {PATIENCE:?}\n{}\n{}",
+            "{command:?} is not done after {patience:?}\n{}\n{}",
             String::from_utf8_lossy(&stdout),
             String::from_utf8_lossy(&stderr)
         );

@@ -2,6 +2,7 @@
 
 mod events;
 mod ledger;
+mod model;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,11 @@ pub struct Rules {
     pub bearer: Bearer,
     /// The status with which every model call fails, if they are to fail.
     pub model_failure: Option<u16>,
+    /// A line of shell that the model wants Codex to run before it answers, as one does that
+    /// fell for a prompt injection. What it prints is a [`What::Printed`].
+    pub shell: Option<String>,
+    /// How long a refresh is on its way, each way.
+    pub latency: Duration,
 }
 
 /// What goes wrong with one refresh.
@@ -226,6 +232,8 @@ impl Default for Rules {
             refresh_faults: VecDeque::new(),
             bearer: Bearer::Newest,
             model_failure: None,
+            shell: None,
+            latency: Duration::ZERO,
         }
     }
 }

@@ -111,7 +111,10 @@ impl Job {
     fn refreshes(&self) -> impl Iterator<Item = (OffsetDateTime, Outcome)> {
         self.asked.iter().filter_map(|event| match event.what {
             What::Refresh { outcome, .. } => Some((event.at, outcome)),
-            What::Revoke { .. } | What::Model { .. } | What::Other { .. } => None,
+            What::Revoke { .. }
+            | What::Model { .. }
+            | What::Printed { .. }
+            | What::Other { .. } => None,
         })
     }
 }

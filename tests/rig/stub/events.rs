@@ -40,6 +40,11 @@ pub enum What {
         /// The status of the reply.
         status: u16,
     },
+    /// What a line of shell has printed that the model asked for; comes with a model call.
+    Printed {
+        /// As Codex hands it on: the output, and a few lines of its own about it.
+        text: String,
+    },
     /// Something that the stub does not have.
     Other {
         /// The method and the target.

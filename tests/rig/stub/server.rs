@@ -19,28 +19,15 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-use super::{Bearer, Endpoint, Event, Fault, Inner, Outcome, Shared, What, ledger::State};
+use super::{Bearer, Endpoint, Event, Fault, Inner, Outcome, Shared, What, ledger::State, model};
 use crate::Login;
-
-/// What the model says, as a stream of events.
-const ANSWER: &str = concat!(
-    "event: response.created\n",
-    r#"data: {"type":"response.created","response":{"id":"resp_1"}}"#,
-    "\n\n",
-    "event: response.output_item.done\n",
-    r#"data: {"type":"response.output_item.done","item":{"type":"message","role":"assistant","id":"msg_1","content":[{"type":"output_text","text":"OK"}]}}"#,
-    "\n\n",
-    "event: response.completed\n",
-    r#"data: {"type":"response.completed","response":{"id":"resp_1","usage":{"input_tokens":1,"input_tokens_details":null,"output_tokens":1,"output_tokens_details":null,"total_tokens":2}}}"#,
-    "\n\n",
-);
 
 /// Serves until `stopped`, then drops every connection.
 pub(super) fn serve(listener: TcpListener, shared: Arc<Shared>, stopped: oneshot::Receiver<()>) {
     let endpoints = Router::new()
         .route("/oauth/token", post(token))
         .route("/oauth/revoke", post(revoke))
-        .route("/backend-api/codex/responses", post(model))
+        .route("/backend-api/codex/responses", post(ask_model))
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::disable())
         .with_state(shared)
@@ -65,6 +52,8 @@ async fn token(
     body: Bytes,
 ) -> Response {
     let request = parse(&body);
+    let latency = shared.lock().rules.latency;
+    tokio::time::sleep(latency).await;
     let reply = {
         let mut inner = shared.lock();
         let (serial, outcome, reply) = inner.refresh(text(&request["refresh_token"]));
@@ -77,6 +66,7 @@ async fn token(
         shared.record(&mut inner, what);
         reply
     };
+    tokio::time::sleep(latency).await;
     shared.released(Endpoint::Token).await;
     match reply {
         Some((status, body)) => (status, Json(body)).into_response(),
@@ -95,21 +85,33 @@ async fn revoke(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> StatusCod
     StatusCode::OK
 }
 
-/// Takes the body although nothing in it matters, so that the connection stays usable.
-async fn model(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap, _: Bytes) -> Response {
-    let status = {
+async fn ask_model(
+    Extract(shared): Extract<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let request = parse(&body);
+    let (status, answer) = {
         let mut inner = shared.lock();
+        let printed = model::printed_in(&request);
+        let answer = match &inner.rules.shell {
+            Some(line) if printed.is_empty() => model::call(line),
+            Some(_) | None => model::answer(),
+        };
+        for text in printed {
+            shared.record(&mut inner, What::Printed { text });
+        }
         let (serial, status) = inner.authorize(bearer(&headers));
         let what = What::Model {
             serial,
             status: status.as_u16(),
         };
         shared.record(&mut inner, what);
-        status
+        (status, answer)
     };
     shared.released(Endpoint::Model).await;
     if status == StatusCode::OK {
-        ([(header::CONTENT_TYPE, "text/event-stream")], ANSWER).into_response()
+        ([(header::CONTENT_TYPE, "text/event-stream")], answer).into_response()
     } else {
         let code = match status {
             StatusCode::UNAUTHORIZED => "token_expired",

@@ -244,7 +244,10 @@ fn outcomes(stub: &Stub) -> Vec<Outcome> {
         .iter()
         .filter_map(|event| match event.what {
             What::Refresh { outcome, .. } => Some(outcome),
-            What::Revoke { .. } | What::Model { .. } | What::Other { .. } => None,
+            What::Revoke { .. }
+            | What::Model { .. }
+            | What::Printed { .. }
+            | What::Other { .. } => None,
         })
         .collect()
 }

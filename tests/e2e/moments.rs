@@ -1,0 +1,274 @@
+//! `authferry refresh`, ended at any moment.
+//!
+//! Whatever ends it, the token that the provider takes next has to be in the store. The
+//! moments are drawn from a seed, half of them from the whole of a refresh, half of them
+//! from around the spend, where it matters.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::Child,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rig::{Codex, Endpoint, Hold, Login, MARKERS, Runner, What};
+use rustix::process::Signal;
+use time::OffsetDateTime;
+
+use crate::ferry::{Ferry, start, wait_until};
+use crate::refresh_facts::{Rule, by_each_rule};
+use crate::signals::tell;
+
+by_each_rule![
+    told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store,
+    killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone,
+];
+
+/// How often a refresh is ended.
+const MOMENTS: u64 = 50;
+
+/// How long a request to the provider is on its way, each way.
+const LATENCY: Duration = Duration::from_millis(20);
+
+/// How long after the spend a refresh is ended at the latest, where that counts from there.
+const AFTERMATH: Duration = Duration::from_millis(100);
+
+fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store(version: &str, _: Rule) {
+    let mut tally = Tally::default();
+    let mut ended = Vec::new();
+    let codex = Codex::install(version).expect("Codex from npm");
+    for (round, moment) in moments(&codex, 1).enumerate() {
+        let mut refresh = Refresh::start(&codex);
+        refresh.reach(moment);
+        let told = OffsetDateTime::now_utc();
+        tell(&refresh.process, Signal::TERM);
+        if refresh.hold.is_some() {
+            // Long enough for it to end, if it heeded nothing but the signal.
+            thread::sleep(Duration::from_millis(300));
+            refresh.hold = None;
+        }
+        let status = refresh.process.wait().expect("our child");
+        let stage = refresh.stage(told);
+        tally.count(stage);
+        let about = format!("round {round}, {moment:?}, {stage:?}, {status}");
+        assert!(refresh.ferry.is_live(), "the store is behind: {about}");
+        assert!(refresh.is_over(), "somebody is left: {about}");
+        assert_eq!(refresh.left_behind(), [] as [PathBuf; 0], "{about}");
+        ended.push(refresh);
+    }
+    // Nobody was left who could have spent it since.
+    for refresh in ended {
+        assert!(refresh.ferry.is_live());
+    }
+    tally.tell(version, "SIGTERM", 0);
+}
+
+fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone(
+    version: &str,
+    _: Rule,
+) {
+    let mut tally = Tally::default();
+    let mut lost = 0;
+    let mut needlessly = Vec::new();
+    let codex = Codex::install(version).expect("Codex from npm");
+    for (round, moment) in moments(&codex, 2).enumerate() {
+        let mut refresh = Refresh::start(&codex);
+        refresh.reach(moment);
+        refresh.process.kill().expect("our child");
+        let status = refresh.process.wait().expect("our child");
+        let killed = OffsetDateTime::now_utc();
+        refresh.hold = None;
+        // Codex may outlive it, and do what it was about to do.
+        wait_until("Codex is gone", || refresh.is_over());
+        let stage = refresh.stage(killed);
+        tally.count(stage);
+        let is_behind = !refresh.ferry.is_live();
+        lost += u32::from(is_behind);
+        if is_behind && stage != Stage::Spent {
+            needlessly.push(format!("round {round}, {moment:?}, {stage:?}, {status}"));
+        }
+    }
+    tally.tell(version, "SIGKILL", lost);
+    assert!(needlessly.is_empty(), "lost needlessly: {needlessly:#?}");
+    assert!(lost > 0, "no kill has hit where it hurts");
+}
+
+/// When a refresh is ended.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    SinceStart(Duration),
+    SinceSpend(Duration),
+    /// While the provider's reply is on its way.
+    BeforeReply,
+}
+
+/// How far a refresh has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No request is on its way.
+    Unspent,
+    /// A request is, or was, and the store does not have what came of it.
+    Spent,
+    /// The store has it.
+    Swapped,
+}
+
+/// `authferry refresh` on a login that ends in ten minutes, with a store of its own.
+struct Refresh {
+    ferry: Ferry,
+    runner: Runner,
+    process: Child,
+    began: Instant,
+    hold: Option<Hold>,
+}
+
+impl Refresh {
+    fn start(codex: &Codex) -> Self {
+        let login = Login::ending_in(time::Duration::minutes(10));
+        let ferry = Ferry::with(codex.clone(), &login);
+        ferry.stub.rules(|rules| rules.latency = LATENCY);
+        let hold = ferry.stub.hold(Endpoint::Token);
+        let runner = ferry.runner();
+        let process = start(&mut ferry.authferry(&runner, &["refresh"]));
+        Self {
+            ferry,
+            runner,
+            process,
+            began: Instant::now(),
+            hold: Some(hold),
+        }
+    }
+
+    /// Waits for a moment.
+    fn reach(&mut self, moment: Moment) {
+        match moment {
+            Moment::SinceStart(time) => {
+                self.hold = None;
+                thread::sleep(time);
+            }
+            Moment::SinceSpend(time) => {
+                self.hold = None;
+                self.wait_for_the_spend();
+                thread::sleep(time);
+            }
+            Moment::BeforeReply => self.wait_for_the_spend(),
+        }
+    }
+
+    fn wait_for_the_spend(&self) {
+        let limit = Duration::from_secs(15);
+        self.ferry.stub.wait_for(limit, What::is_rotation);
+    }
+
+    /// Returns how far it had come at that time, now that it is over.
+    fn stage(&self, at: OffsetDateTime) -> Stage {
+        let events = self.ferry.stub.events();
+        let spend = events.iter().find(|event| event.what.is_rotation());
+        if spend.is_none_or(|spend| spend.at - LATENCY > at) {
+            return Stage::Unspent;
+        }
+        let written = fs::metadata(self.ferry.store_file()).and_then(|file| file.modified());
+        if self.ferry.is_live() && at >= written.expect("a value in the store") {
+            return Stage::Swapped;
+        }
+        Stage::Spent
+    }
+
+    /// Returns whether nobody is there any more who could spend the token.
+    fn is_over(&self) -> bool {
+        self.runner.processes().expect("Linux").is_empty()
+    }
+
+    /// Returns the files on the machine that hold a piece of a login.
+    fn left_behind(&self) -> Vec<PathBuf> {
+        let mut left = Vec::new();
+        let mut folders = vec![self.runner.root().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("our folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_symlink() {
+                    continue;
+                }
+                if path.is_dir() {
+                    folders.push(path);
+                } else if holds_a_token(&fs::read(&path).expect("our file")) {
+                    left.push(path);
+                }
+            }
+        }
+        left
+    }
+}
+
+/// Draws the moments of a test.
+fn moments(codex: &Codex, seed: u64) -> impl Iterator<Item = Moment> {
+    let mut undisturbed = Refresh::start(codex);
+    undisturbed.hold = None;
+    let status = undisturbed.process.wait().expect("our child");
+    assert!(status.success() && undisturbed.ferry.is_live(), "{status}");
+    let usual = undisturbed.began.elapsed();
+    let mut random = Random(seed);
+    (0..MOMENTS).map(move |round| {
+        let part = random.draw();
+        match round {
+            0 => Moment::BeforeReply,
+            _ if round % 2 == 0 => Moment::SinceSpend(AFTERMATH.mul_f64(part)),
+            _ => Moment::SinceStart(usual.mul_f64(part)),
+        }
+    })
+}
+
+/// What the moments have hit.
+#[derive(Default)]
+struct Tally {
+    unspent: u32,
+    spent: u32,
+    swapped: u32,
+}
+
+impl Tally {
+    fn count(&mut self, stage: Stage) {
+        match stage {
+            Stage::Unspent => self.unspent += 1,
+            Stage::Spent => self.spent += 1,
+            Stage::Swapped => self.swapped += 1,
+        }
+    }
+
+    /// Tells it even of a test that passes.
+    fn tell(&self, version: &str, signal: &str, lost: u32) {
+        let Self {
+            unspent,
+            spent,
+            swapped,
+        } = self;
+        let line = format!(
+            "{signal} during a refresh by Codex {version}: {unspent} before the spend, \
+             {spent} between spend and swap, {swapped} after; the login was lost {lost} times\n"
+        );
+        io::stderr().write_all(line.as_bytes()).expect("stderr");
+    }
+}
+
+/// Numbers that look drawn at random, the same for the same seed: `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    /// Returns a number from 0 to 1.
+    fn draw(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        let upper = u32::try_from(bits >> 32).expect("half of the bits");
+        f64::from(upper) / f64::from(u32::MAX)
+    }
+}
+
+fn holds_a_token(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    MARKERS.iter().any(|marker| text.contains(marker))
+}
