@@ -160,13 +160,14 @@ impl<'a, 'l> Driver<'a, 'l> {
         self
     }
 
-    /// Refreshes the login in the command's place, and renews the claim meanwhile.
-    pub(crate) fn refreshing(
-        mut self,
-        refresher: Refresher<'a>,
-        lease: Option<&'a mut Lease<'l>>,
-    ) -> Self {
+    /// Refreshes the login in the command's place.
+    pub(crate) fn refreshing(mut self, refresher: Refresher<'a>) -> Self {
         self.refresher = Some(refresher);
+        self
+    }
+
+    /// Renews a claim for as long as the trip takes.
+    pub(crate) fn holding(mut self, lease: Option<&'a mut Lease<'l>>) -> Self {
         self.lease = lease;
         self
     }

@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 const RELEASE: Duration = Duration::from_secs(3);
 
 /// A claim, renewed at a third of its term for as long as it is awaited.
-pub(crate) struct Lease<'a> {
+pub struct Lease<'a> {
     claims: &'a dyn Claims,
     claim: Claim,
     next: Instant,
@@ -43,13 +43,24 @@ impl<'a> Lease<'a> {
         }
     }
 
+    /// What the last holder left.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.claim.note.as_deref()
+    }
+
+    /// What the next holder will find.
+    pub(crate) fn leave(&mut self, note: Option<String>) {
+        self.claim.note = note;
+    }
+
     /// Whether the store is at work on a renewal.
     pub(crate) fn is_at_work(&self) -> bool {
         self.renewal.is_some()
     }
 
-    /// Whether somebody else has taken the claim over.
-    pub(crate) fn is_lost(&self) -> bool {
+    /// Returns whether somebody else has taken the claim over.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
         self.lost
     }
 
@@ -83,7 +94,7 @@ impl<'a> Lease<'a> {
     }
 
     /// Gives the claim back. If that fails it ends by itself.
-    pub(crate) async fn release(self) {
+    pub async fn release(self) {
         drop(self.renewal);
         if !self.lost {
             let _in_time = tokio::time::timeout(RELEASE, self.claims.release(&self.claim)).await;

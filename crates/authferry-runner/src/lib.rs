@@ -10,6 +10,7 @@
 mod child;
 mod drive;
 mod lease;
+mod mark;
 mod receipt;
 mod refresher;
 mod report;
@@ -28,12 +29,14 @@ use std::{
 };
 
 use authferry_codex::{Home, Look, Unfit};
-use authferry_core::{Goal, Policy, SecretStore, Seen, Stored, Terms, Trip};
+use authferry_core::{Effect, Goal, Policy, SecretStore, Seen, Stored, Terms, Trip};
 
+pub use lease::Lease;
+pub use mark::{Mark, NotAMark};
 pub use receipt::Receipt;
 pub use refresher::{Codex, Refreshed};
 pub use report::{CommandEnd, Placement, Report, Written};
-pub use rotate::{Rotated, Rotating, rotate, rotate_first};
+pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, SeedError, Seeded, seed};
 pub use signals::Signals;
 
@@ -83,14 +86,17 @@ pub enum NotBegun {
 /// Restores the login, runs the command, writes through meanwhile and persists after it.
 ///
 /// `known` is what was just read from the store, if anything was: it is not read again
-/// then. The report tells the outcome; an error means that nothing was touched.
+/// then. A `lease` is renewed until the end. The report tells the outcome; an error means
+/// that nothing was touched.
 pub async fn run(
     job: &Job<'_>,
     command: Command,
     known: Option<Stored>,
+    lease: Option<&mut Lease<'_>>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    begin(job, Goal::Run, Some(command), known, signals).await
+    let (driver, step) = begin(job, Goal::Run, Some(command), known)?;
+    Ok(driver.holding(lease).drive(step, signals).await)
 }
 
 /// Restores the login and leaves a receipt beside it.
@@ -102,7 +108,8 @@ pub async fn restore(
     known: Option<Stored>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    begin(job, Goal::Restore, None, known, signals).await
+    let (driver, step) = begin(job, Goal::Restore, None, known)?;
+    Ok(driver.drive(step, signals).await)
 }
 
 /// Persists what is in the home, which descends from what `receipt` tells.
@@ -135,13 +142,12 @@ pub async fn persist(
     Ok(driver.drive(step, signals).await)
 }
 
-async fn begin(
-    job: &Job<'_>,
+fn begin<'a, 'l>(
+    job: &'a Job<'a>,
     goal: Goal,
     command: Option<Command>,
     known: Option<Stored>,
-    signals: &mut Signals,
-) -> Result<Report, NotBegun> {
+) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
     let alone = alone(job.home)?;
     let look = job.home.settled_look()?;
     let receipt = receipt(job);
@@ -149,10 +155,8 @@ async fn begin(
     let placed = before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
     let descent = receipt.map(|receipt| receipt.base.version);
     let step = Trip::start(terms(job, goal)?, before, descent);
-    Ok(drive::Driver::new(job, alone, look, command, placed)
-        .knowing(known)
-        .drive(step, signals)
-        .await)
+    let driver = drive::Driver::new(job, alone, look, command, placed).knowing(known);
+    Ok((driver, step))
 }
 
 /// The receipt of an earlier trip. One that makes no sense tells nothing, and is written anew.
@@ -170,7 +174,7 @@ fn before(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -> Result<Seen,
         Seen::Unusable | Seen::Usable(_) if job.access_only => {
             Err(NotBegun::Occupied(job.home.auth_file().to_owned()))
         }
-        seen => Ok(seen),
+        seen @ (Seen::Missing | Seen::Unusable | Seen::Usable(_)) => Ok(seen),
     }
 }
 

@@ -5,21 +5,21 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::Home;
+use authferry_codex::{Failure, Home};
 use authferry_core::rotation::{Effect, Event, Grant, Outcome, Rotation, Sight, Terms};
 use authferry_core::{
     Bid, Claim, ClaimError, Fingerprint, Generation, Goal, Policy, SecretStore, StoreError, Stored,
     Trip, Trouble,
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::lease::{self, Lease};
 use crate::refresher::{How, Refresher};
 use crate::signals::Told;
 use crate::{
-    Codex, CommandEnd, Job, Look, NotBegun, Report, Seen, Signals, before, drive, random, receipt,
-    restore, terms,
+    Codex, CommandEnd, Job, Look, Mark, NotBegun, Report, Seen, Signals, before, drive, random,
+    receipt, restore, terms,
 };
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
@@ -66,10 +66,12 @@ pub struct Rotated {
     pub trip: Option<Report>,
     /// The trip's home. It is gone, unless that has the only copy of a login.
     pub home: Option<Home>,
+    /// That its refresh token is dead, as this rotation found, or an earlier one.
+    pub dead: Option<Mark>,
+    /// Whether somebody else has changed the login meanwhile, so that ours was spent in vain.
+    pub moved: bool,
     /// Who held the claim, for people, and until when, in Unix seconds.
     pub held: Option<(String, u64)>,
-    /// Whether there was a claim at all to be taken.
-    pub claims: bool,
     /// Whether somebody else took the claim over meanwhile.
     pub lost: bool,
     /// Whether the job's own home holds something else, so that nothing was begun.
@@ -109,45 +111,33 @@ pub async fn rotate(rotating: &Rotating<'_>, signals: &mut Signals) -> Result<Ro
     begin(rotating, Seen::Missing, signals).await
 }
 
+/// Takes the claim for as long as a job needs it, whatever the login is like. The error in
+/// the end tells why there is none.
+pub async fn claim<'a>(
+    rotating: &'a Rotating<'a>,
+    signals: &mut Signals,
+) -> Result<Result<Lease<'a>, Rotated>, NotBegun> {
+    let (driver, rotation, effects) = Driver::new(rotating, None)?;
+    let (rotated, lease) = driver.drive(rotation, effects, signals).await?;
+    Ok(lease.ok_or(rotated))
+}
+
 /// `beside`: what is in the home of the job that is to follow.
 async fn begin(
     rotating: &Rotating<'_>,
     beside: Seen,
     signals: &mut Signals,
 ) -> Result<Rotated, NotBegun> {
-    let holder = random()?;
-    let (rotation, effects) = Rotation::start(Terms {
-        claims: rotating.store.claims().is_some(),
-        salt: holder,
-    });
-    let driver = Driver {
-        rotating,
-        beside,
-        holder,
-        began: Instant::now(),
-        lease: None,
-        request: None,
-        retract_by: None,
-        rotated: Rotated {
-            outcome: Outcome::Fresh,
-            known: None,
-            generation: None,
-            trip: None,
-            home: None,
-            held: None,
-            claims: rotating.store.claims().is_some(),
-            lost: false,
-            unsettled: false,
-            store_error: None,
-            signal: None,
-        },
-    };
-    driver.drive(rotation, effects, signals).await
+    let (driver, rotation, effects) = Driver::new(rotating, Some(beside))?;
+    let (rotated, _) = driver.drive(rotation, effects, signals).await?;
+    Ok(rotated)
 }
 
 struct Driver<'a> {
     rotating: &'a Rotating<'a>,
-    beside: Seen,
+    /// What is in the home of the job that is to follow; `None` if nothing is to be rotated,
+    /// and the claim is all that is wanted.
+    beside: Option<Seen>,
     holder: u64,
     began: Instant,
     lease: Option<Lease<'a>>,
@@ -166,17 +156,58 @@ enum Answer {
     Woke,
 }
 
-impl Driver<'_> {
+impl<'a> Driver<'a> {
+    fn new(
+        rotating: &'a Rotating<'a>,
+        beside: Option<Seen>,
+    ) -> io::Result<(Self, Rotation, Vec<Effect>)> {
+        let holder = random()?;
+        let claims = rotating.store.claims().is_some();
+        let (rotation, effects) = Rotation::start(Terms {
+            claims,
+            salt: holder,
+        });
+        let driver = Self {
+            rotating,
+            beside,
+            holder,
+            began: Instant::now(),
+            lease: None,
+            request: None,
+            retract_by: None,
+            rotated: Rotated {
+                outcome: Outcome::Fresh,
+                known: None,
+                generation: None,
+                trip: None,
+                home: None,
+                dead: None,
+                moved: false,
+                held: None,
+                lost: false,
+                unsettled: false,
+                store_error: None,
+                signal: None,
+            },
+        };
+        Ok((driver, rotation, effects))
+    }
+
+    /// Returns what became of it, and the claim if that was all that was wanted.
     async fn drive(
         mut self,
         mut rotation: Rotation,
         mut effects: Vec<Effect>,
         signals: &mut Signals,
-    ) -> Result<Rotated, NotBegun> {
+    ) -> Result<(Rotated, Option<Lease<'a>>), NotBegun> {
         loop {
             let mut event = None;
             for effect in std::mem::take(&mut effects) {
                 match effect {
+                    // Whatever it holds.
+                    Effect::Look if self.beside.is_none() => {
+                        event = Some(Event::Looked(Sight::Due));
+                    }
                     Effect::Look => self.look(),
                     Effect::Claim => self.claim(),
                     Effect::Wait(time) => {
@@ -185,6 +216,10 @@ impl Driver<'_> {
                             sleep_until(until).await;
                             Answer::Woke
                         }));
+                    }
+                    Effect::Turn if self.beside.is_none() => {
+                        self.rotated.outcome = Outcome::Turned;
+                        return Ok((self.rotated, self.lease));
                     }
                     Effect::Turn => {
                         let turned = self.turn(signals).await;
@@ -200,7 +235,7 @@ impl Driver<'_> {
                     }
                     Effect::Finish(outcome) => {
                         self.rotated.outcome = outcome;
-                        return Ok(self.rotated);
+                        return Ok((self.rotated, None));
                     }
                 }
             }
@@ -309,9 +344,9 @@ impl Driver<'_> {
 
     fn is_settled(&self, held: Fingerprint) -> bool {
         match &self.beside {
-            Seen::Missing => true,
-            Seen::Unusable => false,
-            Seen::Usable(beside) => beside.fingerprint == held,
+            None | Some(Seen::Missing) => true,
+            Some(Seen::Unusable) => false,
+            Some(Seen::Usable(beside)) => beside.fingerprint == held,
         }
     }
 
@@ -325,8 +360,61 @@ impl Driver<'_> {
         }
     }
 
-    /// Makes the trip, and another one by a plain run where Codex has no app server.
+    /// Makes the trip, unless an earlier one has found the login dead, or finds that out.
     async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
+        let before = self.rotated.generation.as_ref().map(|it| it.fingerprint);
+        let note = self.lease.as_ref().and_then(|lease| lease.note());
+        let marked = note
+            .and_then(|note| note.parse::<Mark>().ok())
+            .filter(|mark| Some(mark.fingerprint) == before);
+        if let Some(mark) = marked
+            && self.still_holds(mark.fingerprint).await
+        {
+            self.rotated.dead = Some(mark);
+            return Ok(());
+        }
+        self.trips(signals).await?;
+        let Some(report) = &self.rotated.trip else {
+            return Ok(());
+        };
+        let failure = report.refreshed.as_ref().and_then(|it| it.failure);
+        let spent = report.base.as_ref().map(|it| it.generation.fingerprint);
+        let note = match (failure, spent) {
+            (Some(Failure::Dead(death)), Some(fingerprint)) if report.writes.is_empty() => {
+                if !self.still_holds(fingerprint).await {
+                    self.rotated.moved = true;
+                    return Ok(());
+                }
+                let mark = Mark {
+                    fingerprint,
+                    since: lease::now(),
+                    death,
+                    by: self.rotating.writer.to_owned(),
+                };
+                let note = mark.to_string();
+                self.rotated.dead = Some(mark);
+                Some(note)
+            }
+            _ if report.writes.is_empty() => return Ok(()),
+            _ => None,
+        };
+        if let Some(lease) = &mut self.lease {
+            lease.leave(note);
+        }
+        Ok(())
+    }
+
+    /// Whether the store holds this generation. One that cannot be read is as it was.
+    async fn still_holds(&self, fingerprint: Fingerprint) -> bool {
+        let read = timeout(self.rotating.patience, self.rotating.store.read()).await;
+        let Ok(Ok(Some(stored))) = read else {
+            return true;
+        };
+        authferry_codex::parse(&stored.secret).is_ok_and(|it| it.fingerprint == fingerprint)
+    }
+
+    /// Makes the trip, and another one by a plain run where Codex has no app server.
+    async fn trips(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
         for how in [How::AppServer, How::Exec] {
             let report = self.trip(how, signals).await?;
             // A program that is not there, or cannot be started, is none the second time either.
@@ -366,7 +454,8 @@ impl Driver<'_> {
         let step = Trip::start(terms(&job, Goal::Run)?, Seen::Missing, None);
         let refresher = Refresher::new(rotating.codex, how, rotating.due_by, rotating.shield);
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
-            .refreshing(refresher, self.lease.as_mut());
+            .refreshing(refresher)
+            .holding(self.lease.as_mut());
         let report = driver.drive(step, signals).await;
         if report.is_only_copy() {
             drop(folder.keep());

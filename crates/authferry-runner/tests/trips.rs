@@ -92,7 +92,7 @@ impl Scene {
             ..job(&store, &self.home, &rescue)
         };
         let mut signals = Signals::install().expect("signals");
-        authferry_runner::run(&job, command, None, &mut signals)
+        authferry_runner::run(&job, command, None, None, &mut signals)
             .await
             .expect("a trip")
     }
@@ -476,6 +476,7 @@ fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<
         policy: Policy::Newest,
         replace: false,
         allow_account_change: false,
+        access_only: false,
         writer: "a job",
         patience: PATIENCE,
         linger: PATIENCE,

@@ -89,6 +89,12 @@ pub(crate) struct Run {
     pub(crate) ahead: Ahead,
     #[command(flatten)]
     pub(crate) persisting: Persisting,
+    /// For what the claim to rotate is held: other jobs that hold it for theirs wait
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Lease::Rotation)]
+    pub(crate) lease: Lease,
+    /// Run the command once more if it fails because another job has spent its login
+    #[arg(long)]
+    pub(crate) retry_reused: bool,
     /// How long processes may stay that the command leaves behind
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
     pub(crate) linger: Duration,
@@ -221,4 +227,11 @@ pub(crate) struct Common {
 pub(crate) enum OnConflict {
     Newest,
     Theirs,
+}
+
+/// For what a claim is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lease {
+    Rotation,
+    Job,
 }

@@ -22,7 +22,7 @@ pub(crate) mod time;
 mod unsaved;
 
 pub(crate) use hints::for_opening;
-pub(crate) use rotation::{may_begin, rotation};
+pub(crate) use rotation::{may_begin, rotation, unclaimed};
 
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
 pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> Ending {

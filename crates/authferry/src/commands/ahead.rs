@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use authferry_core::Stored;
 use authferry_core::rotation::Outcome;
-use authferry_runner::{Job, Rotating, Signals, rotate_first};
+use authferry_core::{Base, Outcome as End, Stored};
+use authferry_runner::{CommandEnd, Job, Lease, Report, Rotating, Signals, rotate_first};
+use tokio::time::timeout;
 
 use crate::args::Ahead;
-use crate::commands::trips::begun;
+use crate::commands::{from_now, trips::begun};
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
 use crate::telling;
@@ -22,6 +23,8 @@ pub(crate) struct Begin {
     pub(crate) known: Option<Stored>,
     pub(crate) notes: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    /// Whether the job failed on a login that somebody else had spent.
+    pub(crate) spent: bool,
 }
 
 /// Within which time a rotation is to be made ahead of the job.
@@ -57,6 +60,7 @@ fn go_on(told: Ending) -> Begin {
         known: None,
         notes: told.notes,
         warnings: told.warnings,
+        spent: false,
     };
     if told.failed {
         begin.warnings.push(told.message);
@@ -64,6 +68,58 @@ fn go_on(told: Ending) -> Begin {
         begin.notes.insert(0, told.message);
     }
     begin
+}
+
+/// Takes the claim for the whole job. What was read before is not worth anything then.
+pub(crate) async fn claim<'a>(
+    rotating: &'a Rotating<'a>,
+    begin: &mut Begin,
+    signals: &mut Signals,
+) -> Result<Lease<'a>> {
+    begin.known = None;
+    begun(authferry_runner::claim(rotating, signals).await)?
+        .map_err(|rotated| telling::unclaimed(rotating, &rotated).into())
+}
+
+/// What to say of a claim that was not held to the end.
+pub(crate) fn lost(lease: &Lease<'_>) -> Option<String> {
+    lease.is_lost().then(|| {
+        "somebody else took the claim over during the job, and may have spent the same token"
+            .to_owned()
+    })
+}
+
+/// Looks whether a job failed because somebody else has spent its login: the access token has
+/// ended, and Codex got no other one.
+pub(crate) async fn look_after(job: &Job<'_>, report: &Report, begin: &mut Begin) {
+    let failed = matches!(report.command, Some(CommandEnd::Exited(code)) if code != 0);
+    let unchanged = report.outcome == End::Unchanged && report.signal.is_none();
+    let due = |base: &&Base| base.generation.issued.is_due(from_now(Duration::ZERO));
+    let Some(base) = report.base.as_ref().filter(due) else {
+        return;
+    };
+    if !failed || !unchanged || job.access_only {
+        return;
+    }
+    let Ok(Ok(Some(stored))) = timeout(job.patience, job.store.read()).await else {
+        return;
+    };
+    let (before, store) = (base.generation.fingerprint, job.store);
+    match authferry_codex::parse(&stored.secret) {
+        Ok(now) if now.fingerprint != before => {
+            begin.spent = true;
+            let now = now.fingerprint;
+            begin.notes.push(format!(
+                "login {before} of the job was spent by somebody else, who put login {now} into {store}"
+            ));
+        }
+        Ok(_) => begin.notes.push(format!(
+            "the access token of login {before} has ended, and Codex did not rotate it: \
+             `authferry refresh` tells whether it is dead"
+        )),
+        // What is there now is the next job's affair.
+        Err(_) => {}
+    }
 }
 
 impl Ending {

@@ -6,7 +6,7 @@ use authferry_codex::Home;
 use authferry_core::{Outcome, Refusal};
 use authferry_runner::{Codex, Job, NotBegun, Receipt, Report, Rotating, Signals};
 
-use crate::args::{Ahead, Global, Persist, Restore, Restoring, Run};
+use crate::args::{Ahead, Global, Lease, Persist, Restore, Restoring, Run};
 use crate::commands::ahead::{self, Begin};
 use crate::commands::{block_on, seed};
 use crate::ending::{Ending, Result};
@@ -32,16 +32,34 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         let mut signals = install()?;
         let trip = async |signals: &mut Signals| {
             let mut begin = begin(&args.ahead, &rotating, &job, signals).await?;
+            let mut lease = match args.lease {
+                Lease::Rotation => None,
+                Lease::Job => Some(ahead::claim(&rotating, &mut begin, signals).await?),
+            };
             let known = begin.known.take();
             let command = command(&args.command, &args.restoring, &plan, &home);
-            let report = begun(authferry_runner::run(&job, command, known, signals).await)?;
+            let report = authferry_runner::run(&job, command, known, lease.as_mut(), signals).await;
+            if let Some(lease) = lease {
+                begin.warnings.extend(ahead::lost(&lease));
+                lease.release().await;
+            }
+            let report = begun(report)?;
+            ahead::look_after(&job, &report, &mut begin).await;
             Ok((report, begin))
         };
         let first = trip(&mut signals).await;
-        match first_seed(&plan, &job, &args.restoring, first).await? {
-            First::Made(made) => Ok((*made, None)),
-            First::Filled(note) => Ok((trip(&mut signals).await?, Some(note))),
+        let (made, note) = match first_seed(&plan, &job, &args.restoring, first).await? {
+            First::Made(made) => (*made, None),
+            First::Filled(note) => (trip(&mut signals).await?, Some(note)),
+        };
+        let (report, begin) = made;
+        if args.retry_reused && begin.spent {
+            let (report, mut again) = trip(&mut signals).await?;
+            again.notes.splice(0..0, begin.notes);
+            again.notes.push("the command was run once more".to_owned());
+            return Ok(((report, again), note));
         }
+        Ok(((report, begin), note))
     })?;
     let ((report, begin), note) = ended?;
     Ok(telling::trip(&job, &report, Some(&program))

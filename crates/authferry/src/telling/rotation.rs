@@ -15,6 +15,8 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let ending = match &rotated.outcome {
         Outcome::Fresh => fresh(rotating, rotated),
         Outcome::Nothing => nothing(rotating, rotated),
+        Outcome::Turned if rotated.dead.is_some() => dead(rotating, rotated),
+        Outcome::Turned if rotated.moved => fresh_after_all(rotating),
         Outcome::Turned => match (&rotated.trip, &rotated.home) {
             (Some(report), Some(home)) => turned(rotating, rotated, home, report),
             (None, _) | (_, None) => unreachable!("a trip that was made has a report"),
@@ -29,7 +31,7 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
         (None, None) => ending.fact("store", rotating.store.to_string()),
         (Some(_), _) => ending,
     };
-    let unclaimed = !rotated.claims && rotated.trip.is_some();
+    let unclaimed = rotating.store.claims().is_none() && rotated.trip.is_some();
     let ending = ending.note(unclaimed.then(|| {
         format!(
             "{} has no claims: see that no other job rotates the login at the same moment",
@@ -48,8 +50,8 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
 /// Whether a job may begin after a trip that was to rotate its login first: either it did,
 /// or the login is as good as before, and Codex may come to rotate it in the job.
 pub(crate) fn may_begin(rotated: &Rotated, access_only: bool) -> bool {
-    let Some(report) = &rotated.trip else {
-        return true;
+    let Some(report) = rotated.trip.as_ref().filter(|_| !rotated.moved) else {
+        return rotated.dead.is_none();
     };
     match &report.outcome {
         End::Persisted { .. } => !is_spinning(report),
@@ -81,6 +83,33 @@ fn fresh(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let meanwhile = rotated.held.as_ref();
     Ending::good("fresh", message)
         .note(meanwhile.map(|(owner, _)| format!("{owner} has just rotated it")))
+}
+
+/// Somebody else was faster, without a claim.
+fn fresh_after_all(rotating: &Rotating<'_>) -> Ending {
+    let message = format!(
+        "somebody else changed the login in {} at the same moment",
+        rotating.store
+    );
+    Ending::good("fresh", message)
+}
+
+fn dead(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
+    let Some(mark) = &rotated.dead else {
+        unreachable!("only a dead login is told so");
+    };
+    let since = i64::try_from(mark.since).unwrap_or(i64::MAX);
+    let since =
+        OffsetDateTime::from_unix_timestamp(since).map_or_else(|_| "some time".to_owned(), text);
+    let message = format!(
+        "login {} in {} is dead since {since}, as {} found: {}",
+        mark.fingerprint, rotating.store, mark.by, mark.death
+    );
+    Ending::bad(exit::FAILED, "dead", message)
+        .hint(format!("{}: a reseed is needed", super::RESEED))
+        .fact("store", rotating.store.to_string())
+        .fact("fingerprint", mark.fingerprint.to_string())
+        .fact("dead_since", since)
 }
 
 fn nothing(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
@@ -128,13 +157,13 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
             message: format!("login {} was rotated: {}", before(rotated), told.message),
             ..told
         },
-        End::Unchanged => unchanged(rotating, rotated, report, told),
+        End::Unchanged => unchanged(rotating, report, told),
         End::Refused(_) | End::Restored | End::Superseded { .. } | End::Stranded { .. } => told,
     }
 }
 
 /// Codex left the login as it was.
-fn unchanged(rotating: &Rotating<'_>, rotated: &Rotated, report: &Report, told: Ending) -> Ending {
+fn unchanged(rotating: &Rotating<'_>, report: &Report, told: Ending) -> Ending {
     let login = super::login(report);
     let store = rotating.store;
     let failed = |code, outcome, message: String| Ending {
@@ -169,15 +198,10 @@ fn unchanged(rotating: &Rotating<'_>, rotated: &Rotated, report: &Report, told: 
         }
         (Some(CommandEnd::Exited(_)), refreshed) => {
             let refreshed = refreshed.clone().unwrap_or_default();
-            if let Some(Failure::Dead(death)) = refreshed.failure {
-                let message = format!("login {} in {store} is dead: {death}", before(rotated));
-                failed(exit::FAILED, "dead", message).hint(super::RESEED)
-            } else {
-                let why = not_rotated(&refreshed);
-                let message = format!("{login} in {store} was not rotated: {why}");
-                failed(exit::FAILED, "not-rotated", message)
-                    .hint("try again later; the login is as it was, as far as Codex tells")
-            }
+            let why = not_rotated(&refreshed);
+            let message = format!("{login} in {store} was not rotated: {why}");
+            failed(exit::FAILED, "not-rotated", message)
+                .hint("try again later; the login is as it was, as far as Codex tells")
         }
     };
     Ending {
@@ -214,6 +238,17 @@ fn not_rotated(refreshed: &Refreshed) -> &'static str {
     }
 }
 
+/// Tells that a claim was not to be had.
+pub(crate) fn unclaimed(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
+    match rotated.outcome {
+        Outcome::Hindered(why) => hindered(rotating, rotated, why),
+        Outcome::Fresh | Outcome::Nothing | Outcome::Turned => {
+            let what = format!("{} has no claims", rotating.store);
+            Ending::refused(exit::FAILED, what).hint("do without `--lease job`")
+        }
+    }
+}
+
 fn hindered(rotating: &Rotating<'_>, rotated: &Rotated, why: Hindrance) -> Ending {
     let store = rotating.store;
     let error = rotated.store_error.as_ref();
@@ -227,10 +262,8 @@ fn hindered(rotating: &Rotating<'_>, rotated: &Rotated, why: Hindrance) -> Endin
             let until = i64::try_from(until).unwrap_or(i64::MAX);
             let until = OffsetDateTime::from_unix_timestamp(until)
                 .map_or_else(|_| "some time".to_owned(), text);
-            let what = format!(
-                "login {} in {store} is due for rotation, and {owner} holds the claim to rotate it until {until}",
-                before(rotated)
-            );
+            let what =
+                format!("{owner} holds the claim to rotate the login in {store} until {until}");
             Ending {
                 outcome: "held",
                 ..Ending::refused(exit::HELD, what)
