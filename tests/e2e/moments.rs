@@ -7,6 +7,7 @@
 use std::{
     fs,
     io::{self, Write},
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::Child,
     thread,
@@ -14,12 +15,11 @@ use std::{
 };
 
 use rig::{Codex, Endpoint, Hold, Login, MARKERS, Runner, What};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use time::OffsetDateTime;
 
 use crate::ferry::{Ferry, start, wait_until};
 use crate::refresh_facts::{Rule, by_each_rule};
-use crate::signals::tell;
 
 by_each_rule![
     told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store,
@@ -33,7 +33,7 @@ const MOMENTS: u64 = 50;
 const LATENCY: Duration = Duration::from_millis(20);
 
 /// How long after the spend a refresh is ended at the latest, where that counts from there.
-const AFTERMATH: Duration = Duration::from_millis(100);
+const AFTERMATH: Duration = Duration::from_millis(60);
 
 fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store(version: &str, _: Rule) {
     let mut tally = Tally::default();
@@ -43,7 +43,7 @@ fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store(versio
         let mut refresh = Refresh::start(&codex);
         refresh.reach(moment);
         let told = OffsetDateTime::now_utc();
-        tell(&refresh.process, Signal::TERM);
+        refresh.tell(Signal::TERM);
         if refresh.hold.is_some() {
             // Long enough for it to end, if it heeded nothing but the signal.
             thread::sleep(Duration::from_millis(300));
@@ -95,6 +95,23 @@ fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap
     assert!(lost > 0, "no kill has hit where it hurts");
 }
 
+#[test]
+fn told_to_end_a_refresh_waits_for_the_provider() {
+    let codex = Codex::install(rig::V0_169).expect("Codex from npm");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut refresh = Refresh::start(&codex);
+        refresh.reach(Moment::BeforeReply);
+        refresh.tell(signal);
+        // Long enough for it to end, if it heeded nothing but the signal.
+        thread::sleep(Duration::from_millis(300));
+        refresh.hold = None;
+        let status = refresh.process.wait().expect("our child");
+        assert!(status.code().is_some(), "{signal:?} ended it: {status}");
+        assert!(refresh.ferry.is_live(), "{signal:?} lost the login");
+        assert!(refresh.is_over(), "{signal:?} left somebody behind");
+    }
+}
+
 /// When a refresh is ended.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
@@ -131,7 +148,8 @@ impl Refresh {
         ferry.stub.rules(|rules| rules.latency = LATENCY);
         let hold = ferry.stub.hold(Endpoint::Token);
         let runner = ferry.runner();
-        let process = start(&mut ferry.authferry(&runner, &["refresh"]));
+        let mut process = ferry.authferry(&runner, &["refresh"]);
+        let process = start(process.process_group(0));
         Self {
             ferry,
             runner,
@@ -155,6 +173,13 @@ impl Refresh {
             }
             Moment::BeforeReply => self.wait_for_the_spend(),
         }
+    }
+
+    /// Sends a signal as a platform does that cancels a job: to everybody in its group.
+    fn tell(&self, signal: Signal) {
+        let group = i32::try_from(self.process.id()).ok();
+        let group = group.and_then(Pid::from_raw).expect("a process id");
+        kill_process_group(group, signal).expect("our child");
     }
 
     fn wait_for_the_spend(&self) {

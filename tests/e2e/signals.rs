@@ -344,7 +344,7 @@ fn ctrl_c_reaches_the_command_once() {
     );
 }
 
-pub(crate) fn tell(run: &Child, signal: Signal) {
+fn tell(run: &Child, signal: Signal) {
     let pid = i32::try_from(run.id())
         .ok()
         .and_then(Pid::from_raw)

@@ -1,0 +1,141 @@
+//! Rotations of a login that moves at the worst moment: what no real store can be made to do
+//! at will.
+
+use std::{
+    fmt, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use authferry_conformance::MemoryStore;
+use authferry_core::rotation::Outcome;
+use authferry_core::{
+    Bid, CasError, Claim, ClaimError, Claims, Guarantees, Policy, Secret, SecretStore, Stamp,
+    StoreError, Stored, Version,
+};
+use authferry_runner::{Codex, Rotating, Signals, rotate};
+use tempfile::TempDir;
+
+/// Somebody else has rotated between our look at the store and the moment we got the claim.
+#[tokio::test]
+async fn a_claim_on_a_login_that_moved_is_worth_nothing() {
+    let scene = TempDir::new().expect("a temporary folder");
+    let store = Moved(MemoryStore::new("moved"));
+    store.0.put_by_hand(DUE.as_bytes());
+    let codex = tripwire(scene.path());
+    let temp = scene.path().join("temp");
+    fs::create_dir(&temp).expect("room");
+
+    let rotating = Rotating {
+        store: &store,
+        codex: &codex,
+        temp: &temp,
+        rescue: &scene.path().join("rescue"),
+        policy: Policy::Newest,
+        writer: "a job",
+        due_by: A_DAY_IN_JANUARY,
+        patience: PATIENCE,
+        wait: PATIENCE,
+        shield: PATIENCE,
+    };
+    let mut signals = Signals::install().expect("signals");
+    let rotated = rotate(&rotating, &mut signals).await.expect("a rotation");
+
+    assert_eq!(rotated.outcome, Outcome::Turned);
+    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    let history = store.0.history();
+    let held: Vec<&[u8]> = history.iter().map(|it| it.secret.expose()).collect();
+    assert_eq!(held, [DUE.as_bytes(), ROTATED.as_bytes()]);
+    let next = store.0.claims().expect("claims").acquire(&bid()).await;
+    assert!(next.is_ok(), "the claim was not given back: {next:?}");
+}
+
+/// A store whose login somebody rotates whenever we are about to get the claim.
+#[derive(Debug)]
+struct Moved(MemoryStore);
+
+#[async_trait]
+impl SecretStore for Moved {
+    fn guarantees(&self) -> Guarantees {
+        self.0.guarantees()
+    }
+
+    async fn read(&self) -> Result<Option<Stored>, StoreError> {
+        self.0.read().await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: Option<&Version>,
+        new: &Secret,
+        stamp: &Stamp,
+    ) -> Result<Version, CasError> {
+        self.0.compare_and_swap(expected, new, stamp).await
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Claims for Moved {
+    async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
+        self.0.put_by_hand(ROTATED.as_bytes());
+        self.claims_of_memory().acquire(bid).await
+    }
+
+    async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
+        self.claims_of_memory().renew(claim, until).await
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
+        self.claims_of_memory().release(claim).await
+    }
+}
+
+impl Moved {
+    fn claims_of_memory(&self) -> &dyn Claims {
+        self.0.claims().expect("memory has claims")
+    }
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A program that does nothing but tell that it was started.
+fn tripwire(folder: &Path) -> Codex {
+    let program: PathBuf = folder.join("codex");
+    let text = format!("#!/bin/sh\ntouch '{}'\n", folder.join("started").display());
+    fs::write(&program, text).expect("room");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("our file");
+    Codex {
+        program,
+        withheld: vec![],
+        apart: None,
+    }
+}
+
+/// Somebody else, who is too early for a claim that is still held.
+fn bid() -> Bid {
+    Bid {
+        owner: "another job".to_owned(),
+        holder: 2,
+        now: 1,
+        until: 2,
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// 2001-01-20, in Unix seconds.
+const A_DAY_IN_JANUARY: i64 = 979_948_800;
+
+const DUE: &str = r#"{"tokens":{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"made-up-1","account_id":"account"},"last_refresh":"2001-01-01T00:00:00Z"}"#;
+
+const ROTATED: &str = r#"{"tokens":{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"made-up-2","account_id":"account"},"last_refresh":"2001-01-19T00:00:00Z"}"#;
