@@ -27,12 +27,13 @@ impl Sign {
     /// Puts the sign up. Whoever does so holds the home's lock.
     pub(crate) fn put_up(home: &Home) -> io::Result<Self> {
         let path = home.dir().join(NAME);
+        // Before it is up, or it could be taken down unseen.
+        let watch = Watch::new(&path);
         // Renamed into place: what somebody else has put there is not followed.
         Builder::new()
             .prefix(".authferry-watch-")
             .tempfile_in(home.dir())?
             .persist(&path)?;
-        let watch = Watch::new(&path);
         Ok(Self {
             home: home.clone(),
             path,
