@@ -13,3 +13,4 @@ mod round_trip;
 mod signals;
 #[cfg(feature = "vault")]
 mod vault;
+mod watch;

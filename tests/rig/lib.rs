@@ -42,6 +42,7 @@ mod issuer;
 #[cfg(feature = "vault")]
 mod kept;
 mod login;
+mod node24;
 #[cfg(feature = "vault")]
 mod openbao;
 #[cfg(feature = "vault")]
@@ -56,6 +57,7 @@ pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
 #[cfg(feature = "issuer")]
 pub use issuer::{Issuer, github_claims, gitlab_claims};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
+pub use node24::Node24;
 #[cfg(feature = "vault")]
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
 pub use runner::{EXEC, Runner, finish, finish_within};

@@ -111,7 +111,11 @@ impl Driver<'_, '_> {
                 return Placing::Failed;
             }
         };
-        match self.job.home.place(lent.as_ref().unwrap_or(&stored.secret)) {
+        let login = lent.as_ref().unwrap_or(&stored.secret);
+        if let Some(witness) = self.job.witness {
+            witness.sees(login);
+        }
+        match self.job.home.place(login) {
             Ok(()) => {
                 self.report.placement = Some(Placement::Placed);
                 Placing::Done

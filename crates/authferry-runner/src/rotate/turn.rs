@@ -103,6 +103,7 @@ impl Driver<'_> {
             allow_account_change: false,
             access_only: false,
             writer: rotating.writer,
+            witness: None,
             patience: rotating.patience,
             linger: LINGER,
         };
