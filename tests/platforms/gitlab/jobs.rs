@@ -21,12 +21,20 @@ const CODEX: &str = r#"codex exec --skip-git-repo-check --json "Reply OK.""#;
 const ALONE: &str =
     r#"sh -c 'kill -KILL $PPID; codex exec --skip-git-repo-check --json "Reply OK."'"#;
 
+/// Leaves a trace on the machine: the work tree is emptied before an `after_script` here.
+const TRACE: &str = r#"sh -c 'touch "$HOME/ran"'"#;
+
 /// Everything there is goes into the artifacts and into the cache, whatever becomes of the job.
 const KEEP_ALL: &str = r#"
 codex:
   artifacts: { when: always, untracked: true, paths: ["**/*", ".*"] }
   cache: { key: everything, when: always, paths: ["**/*", ".*"] }
 "#;
+
+/// The same while the work tree is as the script has left it.
+fn keep_all_at_once() -> String {
+    format!("{KEEP_ALL}  after_script: []\n")
+}
 
 /// The provider, a Codex, and a login that has to be rotated.
 struct Scene {
@@ -87,8 +95,8 @@ fn three_jobs_go_on_with_one_rotation_by_vault_and_their_own_identity() {
 }
 
 fn three_jobs(scene: &Scene, store: &dyn Store) {
-    for job in 1..=3 {
-        let machine = scene.machine(store, CODEX, &[], KEEP_ALL);
+    for (job, more) in [(1, KEEP_ALL), (2, &keep_all_at_once()), (3, KEEP_ALL)] {
+        let machine = scene.machine(store, CODEX, &[], more);
         let run = machine.run();
         assert_passed(&run);
         assert!(is_live(&scene.stub, store), "{}", said(&run));
@@ -103,10 +111,15 @@ fn a_script_that_fails_fails_the_job_and_loses_nothing() {
     let scene = Scene::new();
     let store = scene.file();
     let run = format!("sh -c '{CODEX}; exit 7'");
-    let machine = scene.machine(&store, &run, &[("options", "--no-rotate-first")], KEEP_ALL);
+    let machine = scene.machine(
+        &store,
+        &run,
+        &[("options", "--no-rotate-first")],
+        &keep_all_at_once(),
+    );
     let run = machine.run();
     assert!(!run.status.success());
-    assert!(said(&run).contains("FAIL  7"), "{}", said(&run));
+    assert!(said(&run).contains("FAIL 7"), "{}", said(&run));
     assert_eq!(scene.stub.count(What::is_rotation), 1);
     assert!(is_live(&scene.stub, &store));
     assert_clean(&machine, &run, &store);
@@ -185,17 +198,16 @@ fn a_public_project_and_a_change_from_a_fork_are_refused() {
         (public.as_slice(), "the project is public"),
         (&fork, "the merge request comes from a fork"),
     ] {
-        let machine = scene.machine(&store, "touch ran", &[], "");
+        let machine = scene.machine(&store, TRACE, &[], "");
         let add = |machine: Machine, (name, value): &(&str, &str)| machine.with(name, *value);
         let machine = variables.iter().fold(machine, add);
         let run = machine.run();
         let said = said(&run);
-        assert!(said.contains("FAIL  124"), "{said}");
+        assert!(said.contains("FAIL 124"), "{said}");
         for part in [why, "use an API key in such a job", "--allow-untrusted"] {
             assert!(said.contains(part), "{said}");
         }
-        let builds = files(&machine.state());
-        assert!(!builds.iter().any(|path| path.ends_with("ran")), "{said}");
+        assert!(!has_run(&machine), "{said}");
     }
     assert_eq!(store.stored(), before);
     assert_eq!(scene.stub.events(), []);
@@ -205,11 +217,13 @@ fn a_public_project_and_a_change_from_a_fork_are_refused() {
 fn what_is_under_review_is_not_run() {
     let scene = Scene::new();
     let store = scene.file();
-    let machine = scene.machine(&store, "touch ran", &[], "");
+    let machine = scene.machine(&store, TRACE, &[], "");
+    assert_passed(&machine.run());
+    assert!(has_run(&machine), "it runs otherwise");
+    let machine = scene.machine(&store, TRACE, &[], "");
     let machine = machine.with("CI_PIPELINE_SOURCE", "merge_request_event");
     machine.run();
-    let builds = files(&machine.state());
-    assert!(!builds.iter().any(|path| path.ends_with("ran")));
+    assert!(!has_run(&machine));
 }
 
 #[test]
@@ -217,7 +231,7 @@ fn a_schedule_keeps_the_login_alive_and_runs_nothing_else() {
     let scene = Scene::new();
     let store = scene.file();
     let machine = scene
-        .machine(&store, "touch ran", &[], KEEP_ALL)
+        .machine(&store, TRACE, &[], KEEP_ALL)
         .with("CI_PIPELINE_SOURCE", "schedule")
         .with("AUTHFERRY_KEEP_ALIVE", "yes");
     let run = machine.run();
@@ -225,8 +239,7 @@ fn a_schedule_keeps_the_login_alive_and_runs_nothing_else() {
     assert_eq!(scene.stub.count(What::is_rotation), 1, "{}", said(&run));
     assert!(is_live(&scene.stub, &store));
     assert_eq!(scene.stub.count(What::is_model_call), 0);
-    let builds = files(&machine.state());
-    assert!(!builds.iter().any(|path| path.ends_with("ran")));
+    assert!(!has_run(&machine));
     assert_clean(&machine, &run, &store);
 }
 
@@ -250,13 +263,12 @@ fn what_is_downloaded_does_not_run_if_it_is_something_else_or_nobody_says_what()
     let url = format!("file://{AUTHFERRY}");
     for sha256 in ["0".repeat(64), String::new()] {
         let inputs = [("url", url.as_str()), ("sha256", &sha256)];
-        let machine = scene.machine(&store, "touch ran", &inputs, "");
+        let machine = scene.machine(&store, TRACE, &inputs, "");
         let run = machine.run();
         let said = said(&run);
-        assert!(said.contains("FAIL  125"), "{said}");
+        assert!(said.contains("FAIL 125"), "{said}");
         assert!(said.contains("has another SHA-256"), "{said}");
-        let builds = files(&machine.state());
-        assert!(!builds.iter().any(|path| path.ends_with("ran")), "{said}");
+        assert!(!has_run(&machine), "{said}");
     }
 }
 
@@ -266,7 +278,7 @@ fn the_after_script_does_not_run_what_the_command_has_put_in_its_place() {
     let store = scene.file();
     let (url, sha256) = (format!("file://{AUTHFERRY}"), digest(Path::new(AUTHFERRY)));
     let inputs = [("url", url.as_str()), ("sha256", &sha256)];
-    let run = r#"sh -c 'kill -KILL $PPID; rm $AUTHFERRY_DIR/bin/authferry; echo "touch $CI_PROJECT_DIR/ran" >$AUTHFERRY_DIR/bin/authferry; chmod +x $AUTHFERRY_DIR/bin/authferry; touch done'"#;
+    let run = r#"sh -c 'kill -KILL $PPID; rm $AUTHFERRY_DIR/bin/authferry; echo "touch $HOME/ran" >$AUTHFERRY_DIR/bin/authferry; chmod +x $AUTHFERRY_DIR/bin/authferry; touch $HOME/done'"#;
     let machine = scene.machine(&store, run, &inputs, "");
     let run = machine.run();
     let said = said(&run);
@@ -274,9 +286,8 @@ fn the_after_script_does_not_run_what_the_command_has_put_in_its_place() {
         said.contains("has changed since it was downloaded"),
         "{said}"
     );
-    let builds = files(&machine.state());
-    assert!(builds.iter().any(|path| path.ends_with("done")), "{said}");
-    assert!(!builds.iter().any(|path| path.ends_with("ran")), "{said}");
+    assert!(machine.runner.root().join("home/done").exists(), "{said}");
+    assert!(!has_run(&machine), "{said}");
 }
 
 /// The proof that the search for tokens, which most tests end with, could find one.
@@ -285,24 +296,23 @@ fn a_token_that_a_job_leaves_somewhere_is_found() {
     let scene = Scene::new();
     let store = scene.file();
     let run = r#"sh -c 'cp "$CODEX_HOME/auth.json" left; cp left "$HOME"; cat left'"#;
-    let machine = scene.machine(&store, run, &[], KEEP_ALL);
+    let machine = scene.machine(&store, run, &[], &keep_all_at_once());
     let run = machine.run();
     assert_passed(&run);
     assert!(shows(said(&run).as_bytes(), &[]));
     let found = holding(machine.runner.root(), &[]);
-    for part in [
-        "home",
-        "builds",
-        "artifacts",
-        ".gitlab-ci-local/cache",
-        "output",
-    ] {
+    for part in ["home", "builds", "artifacts", "cache", "output"] {
         let somewhere = |path: &Path| path.display().to_string().contains(part);
         assert!(
             found.iter().any(|path| somewhere(path)),
             "{part}: {found:?}"
         );
     }
+}
+
+/// Whether the machine has the trace of a command that has run.
+fn has_run(machine: &Machine) -> bool {
+    machine.runner.root().join("home/ran").exists()
 }
 
 fn digest(file: &Path) -> String {

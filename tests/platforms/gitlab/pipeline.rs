@@ -153,15 +153,14 @@ impl Machine {
 
 /// A configuration that uses the component, with some of its inputs and with more of YAML.
 pub(crate) fn configuration(inputs: &[(&str, &str)], more: &str) -> String {
-    let mut text = format!(
-        "include:\n  - component: $CI_SERVER_FQDN/acme/authferry/authferry@{TAG}\n    inputs:\n"
-    );
-    for (name, value) in inputs {
+    let inputs = inputs.iter().map(|(name, value)| {
         // JSON is YAML.
         let value = serde_json::to_string(value).expect("a text");
-        text.push_str(&format!("      {name}: {value}\n"));
-    }
-    text + more
+        format!("      {name}: {value}\n")
+    });
+    let inputs: String = inputs.collect();
+    let component = format!("$CI_SERVER_FQDN/acme/authferry/authferry@{TAG}");
+    format!("include:\n  - component: {component}\n    inputs:\n{inputs}{more}")
 }
 
 /// Everything that a pipeline printed.

@@ -65,7 +65,8 @@ impl Store for FileStore {
 /// A server that lets the project's jobs in by the policies in `deploy`, word for word.
 pub(crate) struct VaultStore {
     server: OpenBao,
-    issuer: Issuer,
+    /// It is asked for its key at each login.
+    _issuer: Issuer,
     token: String,
 }
 
@@ -87,7 +88,7 @@ impl VaultStore {
         let store = Self {
             token: issuer.sign(claims),
             server,
-            issuer,
+            _issuer: issuer,
         };
         let mut environment = store.settings();
         environment.push(("AUTHFERRY_STORE", "vault://secret/ci/codex".to_owned()));
