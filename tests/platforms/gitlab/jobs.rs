@@ -170,12 +170,7 @@ fn a_machine_that_is_lost_without_an_after_script_takes_no_login_with_it() {
         thread::sleep(Duration::from_millis(20));
     }
     assert!(pipeline.try_wait().expect("our child").is_none());
-    for process in machine.runner.processes().expect("a list") {
-        let mut kill = Command::new("/bin/kill");
-        kill.args(["-KILL", &process.to_string()]);
-        // Some end with those that were killed before them.
-        drop(kill.stderr(Stdio::null()).status());
-    }
+    machine.die();
     pipeline.wait().expect("our child");
     drop(answer);
 

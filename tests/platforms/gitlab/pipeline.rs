@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::LazyLock,
     time::Duration,
 };
@@ -97,6 +97,24 @@ impl Machine {
         finish_within(PATIENCE, &mut self.pipeline())
     }
 
+    /// What the pipeline comes to when everything that the platform adds is put in.
+    #[track_caller]
+    pub(crate) fn preview(&self) -> String {
+        let preview = finish_within(PATIENCE, self.pipeline().arg("--preview"));
+        assert!(preview.status.success(), "{}", said(&preview));
+        String::from_utf8(preview.stdout).expect("YAML")
+    }
+
+    /// Ends every process at once, as a machine does that dies.
+    pub(crate) fn die(&self) {
+        for process in self.runner.processes().expect("a list") {
+            let mut kill = Command::new("/bin/kill");
+            kill.args(["-KILL", &process.to_string()]);
+            // Some end with those that were killed before them.
+            drop(kill.stderr(Stdio::null()).status());
+        }
+    }
+
     /// What the component keeps of a job beside its work tree.
     pub(crate) fn job_folder(&self) -> PathBuf {
         self.state().join("builds/codex.tmp/authferry")
@@ -148,6 +166,13 @@ impl Machine {
         let mut git = self.runner.command("git");
         let output = finish(git.args(arguments).current_dir(folder));
         assert!(output.status.success(), "git {arguments:?}: {output:?}");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // A test that fails in the middle leaves a pipeline behind.
+        self.die();
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rig::{Codex, Login, Runner, Stub, What};
 
-use crate::pipeline::{Machine, said};
+use crate::pipeline::{Machine, configuration, said};
 use crate::store::{Store, VaultStore, is_live};
 
 #[test]
@@ -29,6 +29,45 @@ fn the_pipeline_of_the_readme_runs_as_it_stands() {
         assert_eq!(stub.count(What::is_model_call), job, "{}", said(&run));
     }
     assert_eq!(stub.count(What::is_rotation), 1);
+}
+
+#[test]
+fn the_platform_is_told_what_it_alone_can_do() {
+    let login = Login::stale();
+    let stub = Stub::start(&login);
+    let codex = Codex::install(rig::V0_169).expect("Codex from npm");
+    let preview = |identity| {
+        let inputs = [
+            ("run", "true"),
+            ("store", "file:///nowhere"),
+            ("image", "an-image"),
+            ("identity", identity),
+            ("audience", "somebody"),
+        ];
+        Machine::new(&stub, &codex, &configuration(&inputs, "")).preview()
+    };
+    let (vault, none) = (preview("vault"), preview("none"));
+    assert!(!none.contains("id_tokens"), "{none}");
+    for preview in [vault.as_str(), &none] {
+        let (_, job) = preview.split_once("\ncodex:\n").expect("a job");
+        let (job, keep_alive) = job.split_once("\ncodex-keep-alive:\n").expect("two jobs");
+        for part in [job, keep_alive] {
+            assert!(part.contains("  resource_group: codex-login\n"), "{part}");
+            assert!(part.contains("  interruptible: false\n"), "{part}");
+        }
+        assert!(job.contains("    AFTER_SCRIPT_IGNORE_ERRORS: 'false'\n"));
+        let minutes = |name: &str| {
+            let (_, value) = job.split_once(&format!(" {name}: ")).expect(name);
+            let value = value.lines().next().expect("a line");
+            let (number, unit) = value.split_at(value.len() - 1);
+            let number: u32 = number.parse().expect("a number");
+            number * if unit == "h" { 60 } else { 1 }
+        };
+        let scripts = minutes("RUNNER_SCRIPT_TIMEOUT") + minutes("RUNNER_AFTER_SCRIPT_TIMEOUT");
+        assert!(scripts < minutes("timeout"), "nothing is left for them");
+    }
+    let asked = "  id_tokens:\n    VAULT_ID_TOKEN:\n      aud: somebody\n";
+    assert_eq!(vault.matches(asked).count(), 2, "{vault}");
 }
 
 #[test]
