@@ -12,3 +12,4 @@ mod round_trip;
 mod signals;
 #[cfg(feature = "vault")]
 mod vault;
+mod watch;

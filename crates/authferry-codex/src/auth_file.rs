@@ -60,6 +60,23 @@ pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
     })
 }
 
+/// Hands over each token of an auth file, for whoever has to keep it out of sight; nothing of
+/// a file that is none.
+pub fn each_token(secret: &Secret, mut see: impl FnMut(&str)) {
+    let file = text(secret).map(serde_json::from_str);
+    let Ok(Ok(Value::Object(AuthFile { tokens, .. }))) = file else {
+        return;
+    };
+    let Value::Object(tokens) = tokens else {
+        return;
+    };
+    for token in [tokens.id_token, tokens.access_token, tokens.refresh_token] {
+        if let Value::Text(token) = token {
+            see(&token);
+        }
+    }
+}
+
 /// Tells bytes that carry no login from other such bytes. Safe to print.
 #[must_use]
 pub fn fingerprint_of_bytes(secret: &Secret) -> Fingerprint {

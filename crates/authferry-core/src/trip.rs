@@ -103,6 +103,20 @@ impl Trip {
         trip.step(Event::Exited(seen))
     }
 
+    /// Joins a trip that another process has begun, and that is still under way: `seen` is on
+    /// disk now, and descends from `base`. Until it is told that the command has exited, it
+    /// writes through and does nothing else.
+    #[must_use]
+    pub fn join(terms: Terms, base: Base, seen: Seen) -> Step {
+        let mut trip = Self::new(terms, Child::Running);
+        trip.base = Some(base);
+        match seen {
+            Seen::Usable(generation) => trip.step(Event::Changed(generation)),
+            // It may be so for an instant.
+            Seen::Missing | Seen::Unusable => (trip, vec![]),
+        }
+    }
+
     /// Goes on with a trip that was about to end well, for the file changed after the last
     /// look at it.
     #[must_use]

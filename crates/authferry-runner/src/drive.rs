@@ -21,11 +21,13 @@ use tokio::time::{Instant, sleep_until};
 use crate::child::Family;
 use crate::lease::Lease;
 use crate::refresher::Refresher;
+use crate::sign::Sign;
 use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::watch::Watch;
 use crate::{CommandEnd, Job, Placement, Receipt, Report, Signals, seen};
 
 mod keep;
+mod stand_by;
 
 /// How long the store may still take after somebody said for the first and for the second
 /// time that the job is to end. GitHub sends SIGINT, 7.5 s later SIGTERM, 2.5 s later
@@ -52,6 +54,8 @@ pub(crate) struct Driver<'a, 'l> {
     /// Keeps other trips out of the home; `None` while that is missing.
     alone: Option<File>,
     command: Option<Command>,
+    /// The command is not ours: somebody else's steps are at work until we are told to go.
+    sign: Option<Sign>,
     /// What is done in the command's place, if that is to refresh the login.
     refresher: Option<Refresher<'a>>,
     /// A claim that is held for as long as the trip takes.
@@ -130,6 +134,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             job,
             alone,
             command,
+            sign: None,
             refresher: None,
             lease: None,
             lent: job.access_only,
@@ -177,6 +182,7 @@ impl<'a, 'l> Driver<'a, 'l> {
         self.version = Some(receipt.base.version.clone());
         self.lent = receipt.access_only;
         self.ready = true;
+        self.report.began = receipt.began;
         self.report.unfit = unfit;
         self
     }
@@ -411,7 +417,11 @@ impl<'a, 'l> Driver<'a, 'l> {
                 return Placing::Failed;
             }
         };
-        match self.job.home.place(lent.as_ref().unwrap_or(&stored.secret)) {
+        let login = lent.as_ref().unwrap_or(&stored.secret);
+        if let Some(witness) = self.job.witness {
+            witness.sees(login);
+        }
+        match self.job.home.place(login) {
             Ok(()) => {
                 self.report.placement = Some(Placement::Placed);
                 Placing::Done
@@ -553,6 +563,9 @@ impl<'a, 'l> Driver<'a, 'l> {
     }
 
     fn remember(&mut self, look: Look) {
+        if let (Some(witness), Look::Usable { secret, .. }) = (self.job.witness, &look) {
+            witness.sees(secret);
+        }
         self.report.file_unusable = match &look {
             Look::Unusable { why, .. } => Some(*why),
             Look::Missing | Look::Usable { .. } => None,

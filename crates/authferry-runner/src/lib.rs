@@ -17,10 +17,12 @@ mod report;
 mod rescue;
 mod rotate;
 mod seed;
+mod sign;
 mod signals;
 mod watch;
 
 use std::{
+    fmt,
     fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -29,7 +31,7 @@ use std::{
 };
 
 use authferry_codex::{Home, Look, Unfit};
-use authferry_core::{Effect, Goal, Policy, SecretStore, Seen, Stored, Terms, Trip};
+use authferry_core::{Effect, Goal, Policy, Secret, SecretStore, Seen, Stored, Terms, Trip};
 
 pub use lease::Lease;
 pub use mark::{Mark, NotAMark};
@@ -39,6 +41,10 @@ pub use report::{CommandEnd, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, SeedError, Seeded, seed};
 pub use signals::Signals;
+
+use sign::Sign;
+use tokio::time::{Instant, sleep};
+use watch::Watch;
 
 /// What a trip works with.
 #[derive(Debug)]
@@ -60,10 +66,19 @@ pub struct Job<'a> {
     pub access_only: bool,
     /// Who writes, for people.
     pub writer: &'a str,
+    /// Whoever wants to know each login before the command can.
+    pub witness: Option<&'a dyn Witness>,
     /// How long the store may take before the command, and again after it.
     pub patience: Duration,
     /// How long processes may stay that the command leaves behind.
     pub linger: Duration,
+}
+
+/// Sees each login that comes into the home, before the command or as soon as Codex has
+/// written it.
+pub trait Witness: fmt::Debug {
+    /// Looks at a login. It may be one that was seen before.
+    fn sees(&self, login: &Secret);
 }
 
 /// Why a trip did not begin. Nothing was touched.
@@ -95,7 +110,7 @@ pub async fn run(
     lease: Option<&mut Lease<'_>>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    let (driver, step) = begin(job, Goal::Run, Some(command), known)?;
+    let (driver, step) = begin(job, Goal::Run, Some(command), known).await?;
     Ok(driver.holding(lease).drive(step, signals).await)
 }
 
@@ -108,7 +123,7 @@ pub async fn restore(
     known: Option<Stored>,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    let (driver, step) = begin(job, Goal::Restore, None, known)?;
+    let (driver, step) = begin(job, Goal::Restore, None, known).await?;
     Ok(driver.drive(step, signals).await)
 }
 
@@ -120,7 +135,7 @@ pub async fn persist(
     receipt: &Receipt,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    let alone = alone(job.home)?;
+    let alone = alone(job.home, Hung::IsNoReason).await?;
     // A file that may not be opened is as unusable as one that makes no sense.
     let (look, unfit) = match job.home.settled_look() {
         Ok(look) => (look, None),
@@ -142,13 +157,35 @@ pub async fn persist(
     Ok(driver.drive(step, signals).await)
 }
 
-fn begin<'a, 'l>(
+/// Writes through what others do to the home, until a signal or somebody else who comes to
+/// the home says that this is enough. `receipt` tells where it takes over, and `began` is
+/// called once nothing can be missed any more.
+///
+/// It leaves everything where it is: [`persist`] has the last look.
+pub async fn watch(
+    job: &Job<'_>,
+    receipt: &Receipt,
+    signals: &mut Signals,
+    began: impl FnOnce(),
+) -> Result<Report, NotBegun> {
+    let alone = alone(job.home, Hung::IsBusy).await?;
+    let sign = Sign::put_up(job.home)?;
+    // From here on a change is noticed; what was written before is there to be looked at.
+    let watch = Watch::new(job.home.auth_file());
+    let look = job.home.settled_look().unwrap_or(Look::Missing);
+    let step = Trip::join(terms(job, Goal::Run)?, receipt.base.clone(), seen(&look));
+    let driver = drive::Driver::new(job, alone, look, None, receipt.placed).resumed(receipt, None);
+    began();
+    Ok(driver.stand_by(step, sign, watch, signals).await)
+}
+
+async fn begin<'a, 'l: 'a>(
     job: &'a Job<'a>,
     goal: Goal,
     command: Option<Command>,
     known: Option<Stored>,
 ) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
-    let alone = alone(job.home)?;
+    let alone = alone(job.home, Hung::IsBusy).await?;
     let look = job.home.settled_look()?;
     let receipt = receipt(job);
     let before = before(job, &look, receipt.as_ref())?;
@@ -187,9 +224,52 @@ fn is_lent(look: &Look) -> bool {
 }
 
 /// Keeps other trips out of a home for as long as the file lives: two of them would clean
-/// up after each other. It is the folder itself that is locked, and not a file of Codex's.
-/// A home that is missing has nobody in it.
-fn alone(home: &Home) -> Result<Option<File>, NotBegun> {
+/// up after each other. Only a watch makes way, for it is nobody's job by itself.
+async fn alone(home: &Home, hung: Hung) -> Result<Option<File>, NotBegun> {
+    let until = Instant::now() + MAKE_WAY;
+    let mut asked = false;
+    loop {
+        match lock(home) {
+            Err(NotBegun::Busy(_)) if sign::take_down(home) => asked = true,
+            // It has gone between our look at the lock and the one at its sign.
+            Err(NotBegun::Busy(_)) if std::mem::take(&mut asked) => {}
+            Ok(alone) => {
+                sign::clear(home);
+                return Ok(alone);
+            }
+            Err(error) => return Err(error),
+        }
+        if Instant::now() > until {
+            return match hung {
+                Hung::IsBusy => Err(NotBegun::Busy(home.dir().to_owned())),
+                Hung::IsNoReason => {
+                    sign::clear(home);
+                    Ok(None)
+                }
+            };
+        }
+        sleep(GLANCE).await;
+    }
+}
+
+/// What to make of a watch that does not make way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hung {
+    /// The home is in use.
+    IsBusy,
+    /// No reason to leave a login behind: whatever it still does, the store's swap holds
+    /// against it.
+    IsNoReason,
+}
+
+/// How long a watch may take to make way: longer than it waits for the store then.
+const MAKE_WAY: Duration = Duration::from_secs(10);
+/// How often to see whether it has.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Locks the folder itself, and not a file of Codex's. A home that is missing has nobody in
+/// it.
+fn lock(home: &Home) -> Result<Option<File>, NotBegun> {
     let folder = match File::open(home.dir()) {
         Ok(folder) => folder,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use authferry_codex::Home;
-use authferry_core::{Account, Base, Generation, Issued, NotAFingerprint, Version};
+use authferry_core::{Account, Base, Fingerprint, Generation, Issued, NotAFingerprint, Version};
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "authferry-receipt.json";
@@ -27,6 +27,8 @@ pub struct Receipt {
     pub store: String,
     /// What the next swap is to sit on.
     pub base: Base,
+    /// The generation that the job began with, if that is known.
+    pub began: Option<Fingerprint>,
     /// Whether there was no auth file before: then persist removes it again.
     pub placed: bool,
     /// Whether the file has no refresh token: then there is nothing to persist.
@@ -36,13 +38,20 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    pub(crate) fn new(store: String, base: Base, placed: bool, access_only: bool) -> Self {
+    pub(crate) fn new(
+        store: String,
+        base: Base,
+        began: Fingerprint,
+        placed: bool,
+        access_only: bool,
+    ) -> Self {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Self {
             store,
             base,
+            began: Some(began),
             placed,
             access_only,
             time: now.as_secs(),
@@ -96,6 +105,8 @@ struct Lines {
     /// In Unix nanoseconds.
     last_refresh: Option<i128>,
     count: u64,
+    #[serde(default)]
+    began: Option<String>,
     placed: bool,
     #[serde(default)]
     access_only: bool,
@@ -118,6 +129,7 @@ impl From<&Receipt> for Lines {
             exp: generation.issued.exp,
             last_refresh: generation.issued.last_refresh,
             count: *count,
+            began: receipt.began.map(|began| began.to_string()),
             placed: receipt.placed,
             access_only: receipt.access_only,
             time: receipt.time,
@@ -153,6 +165,7 @@ impl TryFrom<Lines> for Receipt {
         Ok(Self {
             store: lines.store,
             base,
+            began: lines.began.map(|began| began.parse()).transpose()?,
             placed: lines.placed,
             access_only: lines.access_only,
             time: lines.time,

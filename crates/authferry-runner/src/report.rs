@@ -20,8 +20,12 @@ pub struct Report {
     pub signal: Option<i32>,
     /// How the file came to carry the login.
     pub placement: Option<Placement>,
+    /// The generation that the job began with, if that is known.
+    pub began: Option<Fingerprint>,
     /// What the store holds, as far as this trip knows.
     pub base: Option<Base>,
+    /// What a watch left in the file for others to persist.
+    pub left_due: Option<Fingerprint>,
     /// What this trip wrote to the store, in order.
     pub writes: Vec<Written>,
     /// The files in which something was kept that the store does not hold as current.
@@ -100,7 +104,9 @@ impl Report {
             refreshed: None,
             signal: None,
             placement: None,
+            began: None,
             base: None,
+            left_due: None,
             writes: Vec::new(),
             rescued: Vec::new(),
             rescue_error: None,

@@ -448,6 +448,7 @@ impl<'a> Driver<'a> {
             allow_account_change: false,
             access_only: false,
             writer: rotating.writer,
+            witness: None,
             patience: rotating.patience,
             linger: LINGER,
         };

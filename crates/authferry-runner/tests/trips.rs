@@ -478,6 +478,7 @@ fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<
         allow_account_change: false,
         access_only: false,
         writer: "a job",
+        witness: None,
         patience: PATIENCE,
         linger: PATIENCE,
     }

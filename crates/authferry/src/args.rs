@@ -33,6 +33,10 @@ pub(crate) struct Args {
     pub(crate) global: Global,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
@@ -54,6 +58,10 @@ pub(crate) struct Global {
     /// Write the outcome as JSON to a file
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+    /// Tell GitHub's runner as well: masks, annotations, outputs, a job summary. For a step
+    /// whose standard output goes straight to the runner
+    #[arg(long, global = true)]
+    pub(crate) github: bool,
     /// Say nothing unless something is wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
@@ -68,6 +76,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Place the login in the home of Codex, and leave a receipt for `persist`
     Restore(Restore),
+    /// Put what Codex writes into the store while others run it, between `restore` and `persist`
+    Watch(Watch),
     /// Put what Codex wrote since `restore` into the store
     Persist(Persist),
     /// Let Codex rotate the login in the store if that is due soon: the scheduled keep-alive
@@ -114,9 +124,24 @@ pub(crate) struct Restore {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) persisting: Persisting,
+    /// Go on in the background once nothing can be missed any more, and say things to a file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "report"])]
+    pub(crate) detach: Option<PathBuf>,
+    /// This is the one in the background
+    #[arg(long, hide = true, requires = "detach")]
+    pub(crate) detached: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Persist {
     #[command(flatten)]
     pub(crate) persisting: Persisting,
+    /// Do nothing if there is no receipt of `restore`: for a safety net that always runs
+    #[arg(long)]
+    pub(crate) if_restored: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,6 +6,7 @@ mod refresh;
 mod seed;
 mod status;
 mod trips;
+mod watch;
 
 use std::{
     future::Future,
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
     match command {
         Command::Run(args) => trips::run(&args, global),
         Command::Restore(args) => trips::restore(&args, global),
+        Command::Watch(args) => watch::watch(&args, global),
         Command::Persist(args) => trips::persist(&args, global),
         Command::Refresh(args) => refresh::refresh(&args, global),
         Command::Seed(args) => seed::seed(&args, global),

@@ -12,7 +12,7 @@ use authferry_core::Secret;
 use serde_json::{Map, Value, json};
 
 use crate::args::Global;
-use crate::exit;
+use crate::{exit, github};
 
 /// What there is to tell at the end. Holds no secret.
 #[derive(Debug, Default)]
@@ -36,6 +36,8 @@ pub(crate) struct Ending {
     pub(crate) details: Vec<String>,
     /// What `status` prints to standard output.
     pub(crate) lines: Vec<String>,
+    /// Whether a job summary would tell of this twice: another command tells the end.
+    pub(crate) midway: bool,
     /// More for programs.
     pub(crate) facts: Map<String, Value>,
 }
@@ -111,6 +113,9 @@ impl Ending {
         err.write_all(self.for_people(global).as_bytes()).ok();
         if let Err(error) = written {
             writeln!(err, "warning: the report cannot be written: {error}").ok();
+        }
+        if global.github {
+            github::tell(&self);
         }
         let mut out = io::stdout().lock();
         if global.json {

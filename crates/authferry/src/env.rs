@@ -32,6 +32,24 @@ pub(crate) struct Env {
     pub(crate) vault: Vault,
 }
 
+/// Where GitHub's runner wants to be told things.
+#[derive(Debug)]
+pub(crate) struct GitHub {
+    /// `GITHUB_OUTPUT`: a file for what later steps can use.
+    pub(crate) output: Option<PathBuf>,
+    /// `GITHUB_STEP_SUMMARY`: a file for what people read.
+    pub(crate) summary: Option<PathBuf>,
+}
+
+impl GitHub {
+    pub(crate) fn read() -> Self {
+        Self {
+            output: given("GITHUB_OUTPUT").map(PathBuf::from),
+            summary: given("GITHUB_STEP_SUMMARY").map(PathBuf::from),
+        }
+    }
+}
+
 /// What the command line tools of Vault and OpenBao read. Each variable is looked for as
 /// `BAO_…` first and as `VAULT_…` then, as OpenBao's own tool does.
 #[derive(Debug)]

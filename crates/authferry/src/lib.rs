@@ -6,6 +6,7 @@ mod commands;
 mod ending;
 mod env;
 pub mod exit;
+mod github;
 mod plan;
 mod stores;
 mod telling;

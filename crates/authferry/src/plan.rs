@@ -10,12 +10,13 @@ use std::{
 
 use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
-use authferry_runner::{Codex, Job};
+use authferry_runner::{Codex, Job, Witness};
 
 use crate::args::{Global, OnConflict, Persisting, Restoring, Rotating};
 use crate::commands::from_now;
 use crate::ending::{Ending, Result};
 use crate::env::Env;
+use crate::github::Masks;
 use crate::stores::{self, NoStore};
 use crate::{exit, telling, trust};
 
@@ -111,7 +112,7 @@ impl Plan {
         rescue: &'a Path,
         args: &Rotating,
         within: Duration,
-        terms: &JobTerms,
+        terms: &JobTerms<'_>,
     ) -> authferry_runner::Rotating<'a> {
         authferry_runner::Rotating {
             store: &*self.store,
@@ -128,22 +129,31 @@ impl Plan {
     }
 
     /// Refuses a job that a stranger can make run code.
-    pub(crate) fn trust(&self, restoring: &Restoring) -> Result<()> {
+    pub(crate) fn trust(&self, restoring: &Restoring, global: &Global) -> Result<()> {
         match trust::distrust(&self.env) {
             Some(reason) if !restoring.allow_untrusted => {
                 let ending = Ending::refused(exit::REFUSED, reason);
                 let ending =
                     ending.hint("use an API key in such a job: a login is for trusted jobs alone");
-                Err(ending
-                    .hint("if nobody else can change what runs here, add `--allow-untrusted`")
-                    .into())
+                let way = if global.github {
+                    "allow-untrusted: true"
+                } else {
+                    "--allow-untrusted"
+                };
+                let hint = format!("if nobody else can change what runs here, add `{way}`");
+                Err(ending.hint(hint).into())
             }
             _ => Ok(()),
         }
     }
 
     /// The job for a trip.
-    pub(crate) fn job<'a>(&'a self, home: &'a Home, rescue: &'a Path, terms: &JobTerms) -> Job<'a> {
+    pub(crate) fn job<'a>(
+        &'a self,
+        home: &'a Home,
+        rescue: &'a Path,
+        terms: &JobTerms<'a>,
+    ) -> Job<'a> {
         Job {
             store: &*self.store,
             home,
@@ -153,6 +163,7 @@ impl Plan {
             allow_account_change: terms.allow_account_change,
             access_only: terms.access_only,
             writer: &self.writer,
+            witness: terms.masks.map(|masks| masks as &dyn Witness),
             patience: terms.patience,
             linger: terms.linger,
         }
@@ -161,16 +172,17 @@ impl Plan {
 
 /// What the arguments of the trips have in common.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct JobTerms {
+pub(crate) struct JobTerms<'a> {
     pub(crate) policy: Policy,
     pub(crate) replace: bool,
     pub(crate) allow_account_change: bool,
     pub(crate) access_only: bool,
     pub(crate) patience: Duration,
     pub(crate) linger: Duration,
+    pub(crate) masks: Option<&'a Masks>,
 }
 
-impl From<&Persisting> for JobTerms {
+impl From<&Persisting> for JobTerms<'_> {
     fn from(args: &Persisting) -> Self {
         let policy = policy(args.on_conflict);
         let allow_account_change = args.allow_account_change;
@@ -184,7 +196,7 @@ impl From<&Persisting> for JobTerms {
 }
 
 /// Where this program is, even if its file was replaced since it was started.
-fn this_program() -> Option<PathBuf> {
+pub(crate) fn this_program() -> Option<PathBuf> {
     let link = Path::new("/proc/self/exe");
     if link.exists() {
         return Some(link.to_owned());

@@ -8,8 +8,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use ::time::OffsetDateTime;
 use authferry_codex::{Unfit, Unusable};
-use authferry_core::{Fingerprint, Outcome, Refusal, StoreError};
+use authferry_core::{Fingerprint, Generation, Outcome, Refusal, StoreError};
 use authferry_runner::{CommandEnd, Job, Placement, Report, Written};
 use serde_json::{Value, json};
 
@@ -20,9 +21,11 @@ mod hints;
 mod rotation;
 pub(crate) mod time;
 mod unsaved;
+mod watching;
 
 pub(crate) use hints::for_opening;
 pub(crate) use rotation::{may_begin, rotation, unclaimed};
+pub(crate) use watching::{watched, watching};
 
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
 pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> Ending {
@@ -338,11 +341,25 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
             base.map(|b| b.generation.fingerprint.to_string()),
         )
         .fact("version", base.map(|b| b.version.to_string()))
+        .fact("expires_at", base.and_then(|b| expiry(&b.generation)))
+        .fact("rotated", rotated(report))
         .fact("placement", report.placement.map(placement))
         .fact("command_exit_code", command_exit_code)
         .fact("signal", report.signal)
         .fact("writes", writes)
         .fact("rescued", paths(&report.rescued))
+}
+
+/// Whether the login is another one than the job began with.
+fn rotated(report: &Report) -> bool {
+    let now = report.base.as_ref().map(|base| base.generation.fingerprint);
+    report.began.is_some() && now != report.began
+}
+
+/// When the access token ends.
+fn expiry(generation: &Generation) -> Option<String> {
+    let exp = OffsetDateTime::from_unix_timestamp(generation.issued.exp?).ok()?;
+    Some(self::time::text(exp))
 }
 
 fn processes(count: usize) -> String {

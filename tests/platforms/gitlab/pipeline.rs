@@ -38,7 +38,7 @@ impl Machine {
             LazyLock::new(|| GitlabCiLocal::install().expect("gitlab-ci-local from npm"));
         let runner = Runner::new(stub, codex).expect("room for a runner");
         runner.link("rsync", PROGRAM.rsync()).expect("room");
-        runner.link("node-24", PROGRAM.node()).expect("room");
+        runner.link("node-24", &PROGRAM.node()).expect("room");
         runner
             .link("gitlab-ci-local", PROGRAM.script())
             .expect("room");

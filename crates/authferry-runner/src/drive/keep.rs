@@ -74,7 +74,7 @@ impl Driver<'_, '_> {
         self.ready = true;
         if self.alone.is_none() {
             // The home was just made: whoever else comes finds it in use.
-            self.alone = crate::alone(self.job.home).ok().flatten();
+            self.alone = crate::lock(self.job.home).ok().flatten();
         }
         self.write_receipt(trip);
     }
@@ -100,7 +100,7 @@ impl Driver<'_, '_> {
         let still_due = trip.due().map(|generation| generation.fingerprint);
         self.generations
             .retain(|fingerprint, _| Some(*fingerprint) == still_due);
-        if self.ready {
+        if self.ready && !self.is_relieved() {
             self.write_receipt(trip);
         }
     }
@@ -110,7 +110,8 @@ impl Driver<'_, '_> {
             return;
         };
         let (store, base) = (self.job.store.to_string(), base.clone());
-        let receipt = Receipt::new(store, base, self.placed, self.lent);
+        let began = *self.report.began.get_or_insert(base.generation.fingerprint);
+        let receipt = Receipt::new(store, base, began, self.placed, self.lent);
         self.report.receipt_error = receipt.write(self.job.home).err();
     }
 

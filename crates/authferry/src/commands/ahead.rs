@@ -23,6 +23,8 @@ pub(crate) struct Begin {
     pub(crate) known: Option<Stored>,
     pub(crate) notes: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    /// Whether the login was rotated before the job began.
+    pub(crate) rotated: bool,
     /// Whether the job failed on a login that somebody else had spent.
     pub(crate) spent: bool,
 }
@@ -60,6 +62,7 @@ fn go_on(told: Ending) -> Begin {
         known: None,
         notes: told.notes,
         warnings: told.warnings,
+        rotated: told.outcome == "rotated",
         spent: false,
     };
     if told.failed {
@@ -127,6 +130,9 @@ impl Ending {
     pub(crate) fn after(mut self, begin: Begin) -> Self {
         self.notes.splice(0..0, begin.notes);
         self.warnings.splice(0..0, begin.warnings);
+        if begin.rotated {
+            return self.fact("rotated", true);
+        }
         self
     }
 }

@@ -10,17 +10,20 @@ use crate::args::{Ahead, Global, Lease, Persist, Restore, Restoring, Run};
 use crate::commands::ahead::{self, Begin};
 use crate::commands::{block_on, seed};
 use crate::ending::{Ending, Result};
+use crate::github::Masks;
 use crate::plan::{JobTerms, Plan};
 use crate::{env, exit, telling};
 
 pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    plan.trust(&args.restoring)?;
+    plan.trust(&args.restoring, global)?;
     let home = plan.home(global)?;
+    let masks = Masks::for_a_command(global);
     let terms = JobTerms {
         replace: args.restoring.replace,
         access_only: args.ahead.access_only,
         linger: args.linger,
+        masks: masks.as_ref(),
         ..JobTerms::from(&args.persisting)
     };
     let rescue = plan.rescue_dir(global)?;
@@ -69,11 +72,13 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
 
 pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    plan.trust(&args.restoring)?;
+    plan.trust(&args.restoring, global)?;
     let home = plan.home(global)?;
+    let masks = Masks::alone(global);
     let terms = JobTerms {
         replace: args.restoring.replace,
         access_only: args.ahead.access_only,
+        masks: masks.as_ref(),
         patience: args.common.patience,
         ..JobTerms::default()
     };
@@ -96,14 +101,27 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
         }
     })?;
     let ((report, begin), note) = ended?;
-    Ok(telling::trip(&job, &report, None).after(begin).note(note))
+    let mut ending = telling::trip(&job, &report, None).after(begin).note(note);
+    ending.midway = !ending.failed;
+    Ok(ending)
 }
 
 pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let home = plan.home_as_left(global)?;
+    if args.if_restored && matches!(Receipt::read(&home), Ok(None)) {
+        let message = format!("nothing is left to do in {}", home.dir().display());
+        return Ok(Ending {
+            midway: true,
+            ..Ending::good("nothing", message)
+        });
+    }
     let receipt = receipt(&plan, &home)?;
-    let terms = JobTerms::from(&args.persisting);
+    let masks = Masks::alone(global);
+    let terms = JobTerms {
+        masks: masks.as_ref(),
+        ..JobTerms::from(&args.persisting)
+    };
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let report = block_on(&*plan.store, async {
@@ -188,7 +206,7 @@ async fn first_seed(
     Ok(First::Filled(note))
 }
 
-fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
+pub(crate) fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
     let receipt = Receipt::read(home).map_err(|error| {
         let what = format!(
             "the receipt in {} cannot be read: {error}",

@@ -27,7 +27,9 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
         (None, Some(generation)) => ending
             .fact("store", rotating.store.to_string())
             .fact("account", generation.account.to_string())
-            .fact("fingerprint", generation.fingerprint.to_string()),
+            .fact("fingerprint", generation.fingerprint.to_string())
+            .fact("expires_at", super::expiry(generation))
+            .fact("rotated", false),
         (None, None) => ending.fact("store", rotating.store.to_string()),
         (Some(_), _) => ending,
     };
@@ -129,6 +131,7 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
         allow_account_change: false,
         access_only: false,
         writer: rotating.writer,
+        witness: None,
         patience: rotating.patience,
         linger: std::time::Duration::ZERO,
     };
@@ -156,7 +159,8 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
             outcome: "rotated",
             message: format!("login {} was rotated: {}", before(rotated), told.message),
             ..told
-        },
+        }
+        .fact("rotated", true),
         End::Unchanged => unchanged(rotating, report, told),
         End::Refused(_) | End::Restored | End::Superseded { .. } | End::Stranded { .. } => told,
     }

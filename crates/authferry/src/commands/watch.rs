@@ -1,0 +1,94 @@
+//! `watch`: the write-through alone, while others run Codex.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::args::{Global, Watch};
+use crate::commands::{block_on, trips};
+use crate::ending::{Ending, Result};
+use crate::plan::{self, JobTerms, Plan};
+use crate::{exit, telling};
+
+pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
+    let plan = Plan::new(global)?;
+    let home = plan.home_as_left(global)?;
+    let receipt = trips::receipt(&plan, &home)?;
+    if receipt.access_only {
+        let message = "the login has no refresh token: there is nothing to watch";
+        return Ok(Ending {
+            midway: true,
+            ..Ending::good("unchanged", message)
+        });
+    }
+    if let (Some(log), false) = (&args.detach, args.detached) {
+        return detach(log, home.dir());
+    }
+    if args.detached {
+        // It fails for the leader of a group, who is apart already.
+        rustix::process::setsid().ok();
+    }
+    let terms = JobTerms::from(&args.persisting);
+    let rescue = plan.rescue_dir(global)?;
+    let job = plan.job(&home, &rescue, &terms);
+    let began = || {
+        if args.detached {
+            // Whoever started us may be gone.
+            io::stdout().write_all(BEGAN).ok();
+        }
+    };
+    let report = block_on(&*plan.store, async {
+        let mut signals = trips::install()?;
+        trips::begun(authferry_runner::watch(&job, &receipt, &mut signals, began).await)
+    })??;
+    Ok(telling::watched(&job, &report))
+}
+
+/// What the one in the background says when nothing can be missed any more.
+const BEGAN: &[u8] = b"watching\n";
+
+/// Starts this program once more, in a session of its own, and waits until it has begun.
+///
+/// It holds none of our streams: a CI system waits for whoever does.
+fn detach(log: &Path, home: &Path) -> Result<Ending> {
+    let failed = |what: &str, error: &io::Error| {
+        Box::new(Ending::refused(exit::FAILED, what).caused_by(error))
+    };
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(log)
+        .map_err(|error| failed(&format!("cannot write to {}", log.display()), &error))?;
+    let program = plan::this_program().unwrap_or_else(|| "authferry".into());
+    // It has no say in the step that starts it, once that is over.
+    let arguments = std::env::args_os()
+        .skip(1)
+        .filter(|argument| argument != "--github");
+    let mut child = Command::new(program)
+        .args(arguments)
+        .arg("--detached")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(file)
+        .spawn()
+        .map_err(|error| failed("cannot start the watch", &error))?;
+    let mut said = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        let most = u64::try_from(BEGAN.len()).unwrap_or(u64::MAX);
+        stdout.take(most).read_to_end(&mut said).ok();
+    }
+    if said == BEGAN {
+        return Ok(telling::watching(child.id(), home));
+    }
+    let end = child
+        .wait()
+        .map_err(|error| failed("the watch is lost", &error))?;
+    let code = end.code().and_then(|code| u8::try_from(code).ok());
+    let what = format!("the watch did not begin: {} tells why", log.display());
+    Err(Ending::refused(code.unwrap_or(exit::FAILED), what).into())
+}

@@ -1,0 +1,50 @@
+// The step itself: `run`, `refresh`, or a login for the steps that follow.
+
+import { join, resolve } from 'node:path'
+
+import { Refused, common, complain, environment, find, input, start, tell, truth } from './launcher.mjs'
+
+const SEED = 'AUTHFERRY_SEED'
+
+async function main () {
+  if (input('run') && input('refresh')) throw new Refused('`run` and `refresh` are two steps')
+  const restoring = options()
+  const { program, sha256 } = await find()
+  if (input('refresh')) {
+    return await start(program, [...common(), 'refresh', '--within', input('refresh')])
+  }
+  // Before anything is begun that `post` would have to end.
+  tell('GITHUB_STATE', 'program', program)
+  tell('GITHUB_STATE', 'sha256', sha256)
+  const env = environment()
+  if (input('seed')) {
+    env[SEED] = process.env.INPUT_SEED
+    restoring.push('--seed-from-env', SEED)
+  }
+  if (input('run')) {
+    const bash = ['bash', '--noprofile', '--norc', '-eo', 'pipefail', '-c', input('run')]
+    const cwd = resolve(input('working-directory') || '.')
+    return await start(program, [...common(), 'run', ...restoring, '--', ...bash], { env, cwd })
+  }
+  const restored = await start(program, [...common(), 'restore', ...restoring], { env })
+  if (restored !== 0) return restored
+  if (input('codex-home')) tell('GITHUB_ENV', 'CODEX_HOME', resolve(input('codex-home')))
+  const log = join(process.env.RUNNER_TEMP, 'authferry-watch.log')
+  return await start(program, [...common(), 'watch', '--detach', log])
+}
+
+function options () {
+  const words = []
+  if (!truth('rotate-first')) words.push('--no-rotate-first')
+  else if (input('horizon')) words.push('--horizon', input('horizon'))
+  if (truth('access-only')) words.push('--access-only')
+  if (truth('allow-untrusted')) words.push('--allow-untrusted')
+  return words
+}
+
+try {
+  process.exitCode = await main()
+} catch (error) {
+  complain(error.message)
+  process.exitCode = error instanceof Refused ? 124 : 1
+}

@@ -1,0 +1,15 @@
+//! GitHub's action, run as the runner runs it.
+
+mod console;
+#[expect(dead_code, reason = "shared with the end-to-end tests")]
+#[path = "../../e2e/ferry.rs"]
+mod ferry;
+mod job;
+mod jobs;
+mod newcomer;
+mod program;
+mod scene;
+#[expect(dead_code, reason = "shared with the end-to-end tests")]
+#[path = "../../e2e/vault/site.rs"]
+mod site;
+mod trust;

@@ -1,0 +1,103 @@
+//! The stores that the jobs share, and what they need to get at them.
+
+use std::collections::BTreeMap;
+
+use rig::{Login, Runner, Stub};
+
+use crate::ferry::{Ferry, wait_until};
+use crate::job::Job;
+use crate::site::{Identity::GitHub, Site, assert_no_token};
+
+/// A store with a login in it, and the provider's stub.
+pub(crate) enum Scene {
+    File(Ferry),
+    Vault(Box<Site>),
+}
+
+impl Scene {
+    pub(crate) fn on_a_file(login: &Login) -> Self {
+        Self::File(Ferry::new(rig::V0_169, login))
+    }
+
+    /// Where a job logs in by the token that GitHub gives it, and by nothing else.
+    pub(crate) fn on_vault(login: &Login) -> Self {
+        Self::Vault(Box::new(Site::new(rig::V0_169, login).seeded(login)))
+    }
+
+    /// Begins a job on a fresh machine.
+    pub(crate) fn job(&self) -> Job {
+        self.job_on(self.runner())
+    }
+
+    pub(crate) fn job_on(&self, runner: Runner) -> Job {
+        Job::new(runner, self.variables())
+    }
+
+    pub(crate) fn runner(&self) -> Runner {
+        match self {
+            Self::File(ferry) => ferry.runner(),
+            Self::Vault(site) => site.runner(),
+        }
+    }
+
+    pub(crate) fn stub(&self) -> &Stub {
+        match self {
+            Self::File(ferry) => &ferry.stub,
+            Self::Vault(site) => &site.stub,
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::File(ferry) => ferry.address(),
+            Self::Vault(site) => site.address(GitHub),
+        }
+    }
+
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        match self {
+            Self::File(ferry) => ferry.stored(),
+            Self::Vault(site) => site.stored(),
+        }
+    }
+
+    /// Whether the store holds the one generation with which the login goes on.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stub().is_live(&self.stored())
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_until_live(&self) {
+        wait_until("the live generation is in the store", || self.is_live());
+    }
+
+    /// Fails if anything that a job has left shows a piece of a token, of whosever.
+    #[track_caller]
+    pub(crate) fn assert_traceless(&self, job: &Job) {
+        assert_eq!(job.traces(), Vec::<String>::new());
+        if let Self::Vault(site) = self {
+            assert_no_token(site, "the log", job.log().as_bytes());
+            for (place, bytes) in crate::site::files(job.runner.root()) {
+                // The program is no text, and neither is Codex's database.
+                if !bytes.contains(&0) {
+                    assert_no_token(site, &place, &bytes);
+                }
+            }
+        }
+    }
+
+    /// What the jobs of a workflow have in `env`, or have from the runner.
+    fn variables(&self) -> BTreeMap<String, String> {
+        let Self::Vault(site) = self else {
+            return BTreeMap::new();
+        };
+        let mut variables =
+            BTreeMap::from([("VAULT_ADDR".to_owned(), site.server.addresses().join(","))]);
+        if let Some(file) = site.server.authority() {
+            variables.insert("VAULT_CACERT".to_owned(), file.display().to_string());
+        }
+        let endpoint = site.issuer.let_fetch(Site::claims(GitHub));
+        variables.extend(endpoint.map(|(name, value)| (name.to_owned(), value)));
+        variables
+    }
+}

