@@ -37,6 +37,7 @@
 
 mod app_server;
 mod codex;
+mod gitlab;
 #[cfg(feature = "issuer")]
 mod issuer;
 #[cfg(feature = "vault")]
@@ -54,6 +55,7 @@ mod wire;
 
 pub use app_server::AppServer;
 pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
+pub use gitlab::GitlabCiLocal;
 #[cfg(feature = "issuer")]
 pub use issuer::{Issuer, github_claims, gitlab_claims};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
