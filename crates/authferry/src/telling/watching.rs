@@ -40,7 +40,7 @@ pub(crate) fn watched(job: &Job<'_>, report: &Report) -> Ending {
             ending.hint("put it into the store with `authferry persist`")
         }
     };
-    let mut ending = with_facts(ending, job, report);
+    let mut ending = with_facts(ending, job, report, false);
     ending.midway = true;
     ending
 }
