@@ -35,6 +35,7 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     ("store-folder-open", |at, _| chmod(at, STORE, 0o777)),
     ("store-folder-read-only", |at, _| chmod(at, STORE, 0o500)),
     ("restored", |at, _| authferry(at, &["restore"])),
+    ("lent", |at, _| authferry(at, &["restore", "--access-only"])),
     ("persisted", |at, _| authferry(at, &["persist"])),
     ("auth-file", |at, name| at.write(AUTH_FILE, content(name))),
     ("auth-file-gone", |at, _| {
