@@ -58,8 +58,7 @@ pub(crate) struct Global {
     /// Write the outcome as JSON to a file
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
-    /// Tell GitHub's runner as well: masks, annotations, outputs, a job summary. For a step
-    /// whose standard output goes straight to the runner
+    /// Tell GitHub's runner as well, for a step whose standard output it reads
     #[arg(long, global = true)]
     pub(crate) github: bool,
     /// Say nothing unless something is wrong
@@ -76,7 +75,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Place the login in the home of Codex, and leave a receipt for `persist`
     Restore(Restore),
-    /// Put what Codex writes into the store while others run it, between `restore` and `persist`
+    /// Put what Codex writes into the store between `restore` and `persist`
     Watch(Watch),
     /// Put what Codex wrote since `restore` into the store
     Persist(Persist),
@@ -127,7 +126,7 @@ pub(crate) struct Restore {
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) persisting: Persisting,
-    /// Go on in the background once nothing can be missed any more, and say things to a file
+    /// Go on in the background once nothing can be missed, and say to a file what there is to say
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "report"])]
     pub(crate) detach: Option<PathBuf>,
     /// This is the one in the background

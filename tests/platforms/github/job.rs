@@ -297,8 +297,8 @@ impl Job {
             let text = String::from_utf8_lossy(bytes);
             MARKERS.iter().any(|mark| text.contains(mark))
         };
-        let shown = places.into_iter().filter(|(_, bytes)| shows(bytes));
-        shown.map(|(place, _)| place).collect()
+        let found = places.into_iter().filter(|(_, bytes)| shows(bytes));
+        found.map(|(place, _)| place).collect()
     }
 
     fn script(&self, which: &str) -> PathBuf {
