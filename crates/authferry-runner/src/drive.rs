@@ -451,7 +451,12 @@ impl<'a, 'l> Driver<'a, 'l> {
             (Some(refresher), _, Some(base)) => {
                 refresher.spawn(self.job.home, base.generation.fingerprint)
             }
-            (None, Some(command), _) => Family::spawn(command),
+            (None, Some(command), _) => {
+                if let Some(witness) = self.job.witness {
+                    witness.command_begins();
+                }
+                Family::spawn(command)
+            }
             (Some(_), _, None) | (None, None, _) => unreachable!("there is something to be run"),
         };
         match spawned {

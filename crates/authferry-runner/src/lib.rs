@@ -79,6 +79,8 @@ pub struct Job<'a> {
 pub trait Witness: fmt::Debug {
     /// Looks at a login. It may be one that was seen before.
     fn sees(&self, login: &Secret);
+    /// The command is about to be started, and has our streams.
+    fn command_begins(&self);
 }
 
 /// Why a trip did not begin. Nothing was touched.

@@ -10,7 +10,7 @@
 //!   (`stop-commands`), and none of its unfinished lines swallows one of ours.
 
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     collections::HashSet,
     fmt::Write as _,
     fs::File,
@@ -39,30 +39,19 @@ const SHORTEST: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Masks {
     /// The word that makes the runner listen again, while a command is on the same stream.
-    resume: Option<String>,
+    resume: OnceCell<String>,
     /// What was masked, by a hash with a key of this process.
     masked: RefCell<HashSet<u64>>,
     hashes: RandomState,
 }
 
 impl Masks {
-    /// For a step in which nobody else prints.
-    pub(crate) fn alone(global: &Global) -> Option<Self> {
+    pub(crate) fn new(global: &Global) -> Option<Self> {
         global.github.then(|| Self {
-            resume: None,
+            resume: OnceCell::new(),
             masked: RefCell::default(),
             hashes: RandomState::new(),
         })
-    }
-
-    /// For a step in which a command prints as well: the runner takes no orders from it.
-    pub(crate) fn for_a_command(global: &Global) -> Option<Self> {
-        let mut masks = Self::alone(global)?;
-        let word = [1, 2].map(|half| RandomState::new().hash_one(half));
-        let word = format!("authferry-{:016x}{:016x}", word[0], word[1]);
-        say(&format!("::stop-commands::{word}\n"));
-        masks.resume = Some(word);
-        Some(masks)
     }
 
     fn mask(&self, value: &str) {
@@ -71,7 +60,7 @@ impl Masks {
             return;
         }
         let value = data(value);
-        match &self.resume {
+        match self.resume.get() {
             None => say(&format!("::add-mask::{value}\n")),
             Some(word) => say(&format!(
                 "\n::{word}::\n::add-mask::{value}\n::stop-commands::{word}\n"
@@ -88,33 +77,36 @@ impl Witness for Masks {
             }
         });
     }
+
+    fn command_begins(&self) {
+        // It may be the second time.
+        self.resume.get_or_init(|| {
+            let word = [1, 2].map(|half| RandomState::new().hash_one(half));
+            let word = format!("authferry-{:016x}{:016x}", word[0], word[1]);
+            say(&format!("::stop-commands::{word}\n"));
+            word
+        });
+    }
 }
 
 impl Drop for Masks {
     fn drop(&mut self) {
-        if let Some(word) = &self.resume {
+        if let Some(word) = self.resume.get() {
             say(&format!("\n::{word}::\n"));
         }
     }
 }
 
-/// What of a token is masked, so that none of it can be read that matters: a plain token as
-/// a whole; of a JWT what it claims and its signature, for its head is everybody's.
+/// What of a token is masked: all of it, and of a JWT also what it claims and its signature,
+/// each by itself. Its head is everybody's.
 fn pieces(token: &str) -> impl Iterator<Item = &str> {
-    let is_jwt = token.matches('.').count() == 2 && token.starts_with("eyJ");
-    let parts = if is_jwt {
-        token.split('.').skip(1).collect()
-    } else {
-        vec![token]
-    };
-    parts.into_iter().flat_map(|part| {
+    let is_jwt = token.starts_with("eyJ") && token.matches('.').count() == 2;
+    let parts = token.split('.').skip(1).take(if is_jwt { 2 } else { 0 });
+    std::iter::once(token).chain(parts).flat_map(|part| {
         // The last one begins earlier rather than being short.
         let last = part.len().saturating_sub(LONGEST);
         let starts = (0..part.len()).step_by(LONGEST);
-        starts.filter_map(move |start| {
-            let start = start.min(last);
-            part.get(start..part.len().min(start + LONGEST))
-        })
+        starts.filter_map(move |start| part.get(start.min(last)..part.len().min(start + LONGEST)))
     })
 }
 
@@ -249,4 +241,60 @@ fn say(text: &str) {
 fn append(file: &Path, text: &str) -> io::Result<()> {
     let mut file = File::options().append(true).create(true).open(file)?;
     file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_token_is_masked_in_pieces_none_of_which_is_short() {
+        let token = format!("{}end", "abcdefgh".repeat(LONGEST / 4));
+        let masked: Vec<_> = pieces(&token).collect();
+        assert_eq!(masked.len(), 3);
+        assert!(masked.iter().all(|piece| piece.len() == LONGEST));
+        let left = masked
+            .iter()
+            .fold(token.clone(), |left, piece| left.replace(piece, ""));
+        assert!(left.len() <= 3, "{left}");
+        assert!(masked[2].ends_with("end"));
+    }
+
+    #[test]
+    fn the_head_of_a_jwt_is_not_masked_by_itself() {
+        let masked: Vec<_> = pieces("eyJhbGciOiJub25lIn0.claims.signature").collect();
+        let whole = "eyJhbGciOiJub25lIn0.claims.signature";
+        assert_eq!(masked, [whole, "claims", "signature"]);
+        assert_eq!(pieces("a.plain.token").count(), 1);
+    }
+
+    #[test]
+    fn every_order_fits_into_what_a_pipe_takes_in_one_piece() {
+        let word = format!("authferry-{:032}", 0);
+        let value = "%25".repeat(LONGEST / 3);
+        let order = format!("\n::{word}::\n::add-mask::{value}\n::stop-commands::{word}\n");
+        assert!(order.len() <= 4096);
+    }
+
+    #[test]
+    fn a_text_stays_on_its_line() {
+        let ending = Ending::bad(120, "left", "a|b\n::error::<script>*c*")
+            .hint("50% more")
+            .fact("version", "1\noutcome=persisted");
+        assert_eq!(
+            annotations(&ending),
+            "::error title=authferry::a|b%0A::error::<script>*c*%0Anext: 50%25 more\n"
+        );
+        let outputs = outputs(&ending);
+        assert_eq!(outputs, "outcome=left\nversion=1 outcome=persisted\n");
+        let summary = summary(&ending);
+        assert!(
+            summary.contains("a\\|b ::error::&lt;script>\\*c\\*"),
+            "{summary}"
+        );
+        assert!(
+            summary.contains("| version | 1 outcome=persisted |"),
+            "{summary}"
+        );
+    }
 }

@@ -203,7 +203,7 @@ fn a_store_that_is_out_of_reach_is_an_annotation_with_the_next_step() {
 fn an_empty_store_is_filled_from_the_secret_and_a_filled_one_is_not_touched() {
     let login = Login::fresh();
     let scene = Scene::on_a_file(&login);
-    let Scene::File(ferry) = &scene else {
+    let Scene::File(ferry, _) = &scene else {
         panic!("it is a file");
     };
     fs::remove_file(ferry.store_file()).expect("it was seeded");
@@ -282,6 +282,7 @@ fn every_token_is_masked_and_the_command_gives_the_runner_no_orders() {
         {CODEX}
         sleep 1
         cat "$CODEX_HOME/auth.json"
+        echo
         echo '::error::of-the-agent'"#
     );
     let step = job.uses(&[

@@ -10,13 +10,14 @@ use crate::site::{Identity::GitHub, Site, assert_no_token};
 
 /// A store with a login in it, and the provider's stub.
 pub(crate) enum Scene {
-    File(Ferry),
+    File(Box<Ferry>, Login),
     Vault(Box<Site>),
 }
 
 impl Scene {
     pub(crate) fn on_a_file(login: &Login) -> Self {
-        Self::File(Ferry::new(rig::V0_169, login))
+        let ferry = Ferry::new(rig::V0_169, login);
+        Self::File(Box::new(ferry), login.clone())
     }
 
     /// Where a job logs in by the token that GitHub gives it, and by nothing else.
@@ -35,28 +36,28 @@ impl Scene {
 
     pub(crate) fn runner(&self) -> Runner {
         match self {
-            Self::File(ferry) => ferry.runner(),
+            Self::File(ferry, _) => ferry.runner(),
             Self::Vault(site) => site.runner(),
         }
     }
 
     pub(crate) fn stub(&self) -> &Stub {
         match self {
-            Self::File(ferry) => &ferry.stub,
+            Self::File(ferry, _) => &ferry.stub,
             Self::Vault(site) => &site.stub,
         }
     }
 
     pub(crate) fn address(&self) -> String {
         match self {
-            Self::File(ferry) => ferry.address(),
+            Self::File(ferry, _) => ferry.address(),
             Self::Vault(site) => site.address(GitHub),
         }
     }
 
     pub(crate) fn stored(&self) -> Vec<u8> {
         match self {
-            Self::File(ferry) => ferry.stored(),
+            Self::File(ferry, _) => ferry.stored(),
             Self::Vault(site) => site.stored(),
         }
     }
@@ -87,7 +88,7 @@ impl Scene {
     }
 
     /// What the jobs of a workflow have in `env`, or have from the runner.
-    fn variables(&self) -> BTreeMap<String, String> {
+    pub(crate) fn variables(&self) -> BTreeMap<String, String> {
         let Self::Vault(site) = self else {
             return BTreeMap::new();
         };

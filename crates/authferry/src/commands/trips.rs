@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     plan.trust(&args.restoring, global)?;
     let home = plan.home(global)?;
-    let masks = Masks::for_a_command(global);
+    let masks = Masks::new(global);
     let terms = JobTerms {
         replace: args.restoring.replace,
         access_only: args.ahead.access_only,
@@ -74,7 +74,7 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     plan.trust(&args.restoring, global)?;
     let home = plan.home(global)?;
-    let masks = Masks::alone(global);
+    let masks = Masks::new(global);
     let terms = JobTerms {
         replace: args.restoring.replace,
         access_only: args.ahead.access_only,
@@ -117,7 +117,7 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
         });
     }
     let receipt = receipt(&plan, &home)?;
-    let masks = Masks::alone(global);
+    let masks = Masks::new(global);
     let terms = JobTerms {
         masks: masks.as_ref(),
         ..JobTerms::from(&args.persisting)
