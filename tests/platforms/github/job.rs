@@ -291,13 +291,13 @@ impl Job {
 
     /// Where on this machine, or in its log, something can be read that is part of a token.
     pub(crate) fn traces(&self) -> Vec<String> {
-        let mut places = files(self.runner.root());
-        places.push(("the log".to_owned(), self.log().into_bytes()));
+        let mut left = files(self.runner.root());
+        left.push(("the log".to_owned(), self.log().into_bytes()));
         let shows = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
             MARKERS.iter().any(|mark| text.contains(mark))
         };
-        let found = places.into_iter().filter(|(_, bytes)| shows(bytes));
+        let found = left.into_iter().filter(|(_, bytes)| shows(bytes));
         found.map(|(place, _)| place).collect()
     }
 
