@@ -90,10 +90,10 @@ export function tell (file, name, value) {
 
 // As the releases name their programs.
 const TARGETS = {
-  'linux x64': 'x86_64-linux',
-  'linux arm64': 'aarch64-linux',
-  'darwin x64': 'x86_64-macos',
-  'darwin arm64': 'aarch64-macos'
+  'linux x64': 'x86_64-unknown-linux-musl',
+  'linux arm64': 'aarch64-unknown-linux-musl',
+  'darwin x64': 'x86_64-apple-darwin',
+  'darwin arm64': 'aarch64-apple-darwin'
 }
 
 function checked (program, found, wanted) {

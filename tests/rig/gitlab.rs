@@ -112,10 +112,18 @@ fn unpack_rsync(cache: &Path) -> io::Result<PathBuf> {
         fs::remove_dir_all(&partial)?;
     }
     fs::create_dir(&partial)?;
-    run(Command::new("apt-get")
-        .args(["download", "rsync", "libpopt0", "libxxhash0"])
-        .current_dir(&partial))
-    .map_err(missing)?;
+    let download = || {
+        run(Command::new("apt-get")
+            .args(["download", "rsync", "libpopt0", "libxxhash0"])
+            .current_dir(&partial))
+    };
+    download()
+        .or_else(|_| {
+            // What it knows of may be gone by now. That only root can mend.
+            run(Command::new("apt-get").arg("update"))?;
+            download()
+        })
+        .map_err(missing)?;
     for package in fs::read_dir(&partial)? {
         let mut dpkg = Command::new("dpkg");
         dpkg.arg("--extract").arg(package?.path()).arg(&partial);

@@ -1,10 +1,12 @@
 //! Which program the action starts.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
+    path::Path,
     thread,
 };
 
@@ -17,7 +19,28 @@ use crate::jobs::assert_well_ended;
 use crate::scene::Scene;
 
 /// As a release names the program for the machines that these tests run on.
-const TARGET: &str = "x86_64-linux";
+const TARGET: &str = "x86_64-unknown-linux-musl";
+
+#[test]
+fn the_action_asks_for_just_the_programs_that_a_release_has() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let [release, launcher] = [
+        ".github/workflows/release.yml",
+        "deploy/github/launcher.mjs",
+    ]
+    .map(|file| fs::read_to_string(root.join(file)).expect("a text"));
+    let between = |text: &str, start: &str, end: char| -> BTreeSet<String> {
+        let parts = text.split(start).skip(1);
+        let ends = parts.filter_map(|part| part.split(end).next());
+        ends.map(str::to_owned).collect()
+    };
+    let built = between(&release, "{ target: ", ',');
+    let table = launcher.split("const TARGETS = {").nth(1).expect("a table");
+    let table = table.split('}').next().expect("its end");
+    let asked: BTreeSet<_> = between(table, "': '", '\'');
+    assert_eq!(built.len(), 4, "{release}");
+    assert_eq!(asked, built);
+}
 
 #[test]
 fn a_release_is_downloaded_if_it_is_the_one_in_the_table() {
