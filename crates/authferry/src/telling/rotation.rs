@@ -236,7 +236,12 @@ fn not_rotated(refreshed: &Refreshed) -> &'static str {
             out_of_time: true, ..
         } => "Codex was not done in time, and was ended",
         Refreshed {
-            failure: Some(_), ..
+            failure: Some(Failure::Refused),
+            ..
+        } => "the refresh token was refused, and Codex does not say why",
+        Refreshed {
+            failure: Some(Failure::Dead(_) | Failure::Passing),
+            ..
         } => "the provider is out of reach or not well, says Codex",
         Refreshed {
             not_understood: true,
