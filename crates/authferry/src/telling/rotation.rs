@@ -182,6 +182,13 @@ fn unchanged(rotating: &Rotating<'_>, report: &Report, told: Ending) -> Ending {
         ..Ending::default()
     };
     let ending = match (&report.command, &report.refreshed) {
+        (None, _) if is_due(rotating, report) => {
+            let message = format!(
+                "{login} in {store} was not rotated: the claim was lost before Codex was asked"
+            );
+            failed(exit::FAILED, "not-rotated", message)
+                .hint("try again later; the login is as it was")
+        }
         // Between our look and the claim somebody else has rotated it.
         (None, _) => {
             return Ending {
@@ -303,6 +310,12 @@ fn is_spinning(report: &Report) -> bool {
     let looping = report.refreshed.as_ref().is_some_and(|it| it.looping);
     let base = report.base.as_ref();
     looping || base.is_some_and(|base| base.generation.issued.is_due(now))
+}
+
+/// Whether the login is one that was to be rotated.
+fn is_due(rotating: &Rotating<'_>, report: &Report) -> bool {
+    let base = report.base.as_ref();
+    base.is_some_and(|base| base.generation.issued.is_due(rotating.due_by))
 }
 
 fn before(rotated: &Rotated) -> String {
