@@ -39,6 +39,9 @@ const TOO_MANY: usize = 2;
 pub struct Codex {
     /// The program: a path, or a name that is looked up on `PATH`.
     pub program: PathBuf,
+    /// What it gets for a `PATH`, if not ours. It runs in a folder of its own, from where a
+    /// relative part leads nowhere.
+    pub path: Option<OsString>,
     /// Environment variables that it does not get.
     pub withheld: Vec<OsString>,
     /// A program that runs Codex in a session of its own, and ends it with this process; its
@@ -176,6 +179,9 @@ impl<'a> Refresher<'a> {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null()),
         };
+        if let Some(path) = &self.codex.path {
+            command.env("PATH", path);
+        }
         for variable in &self.codex.withheld {
             command.env_remove(variable);
         }
@@ -313,9 +319,8 @@ mod tests {
     /// Talks with a server that answers everything, and rotates nothing; returns how often
     /// it was told to.
     fn asked(slow: Duration) -> usize {
-        let answers: String = (1..=4)
-            .map(|number| format!("{{\"id\":{number},\"result\":{{}}}}\n"))
-            .collect();
+        let answers = [1, 2, 3, 4].map(|number| format!("{{\"id\":{number},\"result\":{{}}}}\n"));
+        let answers = answers.concat();
         let mut input = Vec::new();
         let server = Server {
             input: &mut input,

@@ -144,6 +144,7 @@ fn tripwire(folder: &Path) -> Codex {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("our file");
     Codex {
         program,
+        path: None,
         withheld: vec![],
         apart: None,
     }
