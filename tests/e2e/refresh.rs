@@ -38,6 +38,32 @@ fn a_login_that_is_due_is_rotated_once_and_no_model_is_asked() {
     }
 }
 
+/// What Codex asks for in the clear goes to the proxy with an access token: nothing may.
+#[test]
+fn a_proxy_for_plain_http_is_sent_no_token() {
+    for login in [Login::stale(), ending_in(Duration::HOUR)] {
+        let ferry = Ferry::new(V0_169, &login);
+        let address = ferry.stub.address();
+        let port = address.port();
+        let token = format!("http://localhost:{port}/oauth/token");
+        let runner = ferry.runner();
+        let mut refresh = ferry.authferry(&runner, &["refresh"]);
+        refresh
+            .env("HTTP_PROXY", format!("http://{address}"))
+            .env("NO_PROXY", "localhost")
+            .env("CODEX_REFRESH_TOKEN_URL_OVERRIDE", token);
+
+        let refresh = finish(&mut refresh);
+
+        assert_code(&refresh, 0);
+        let in_the_clear = |what: &What| matches!(what, What::Other { request } if !request.starts_with("CONNECT "));
+        let events = ferry.stub.events();
+        assert_eq!(ferry.stub.count(in_the_clear), 0, "{events:#?}");
+        assert_eq!(ferry.stub.count(What::is_refresh), 1, "{events:#?}");
+        assert!(ferry.is_live());
+    }
+}
+
 /// Codex begins to rotate such a login as it starts: to be told to meanwhile would make two.
 #[test]
 fn a_provider_that_takes_its_time_is_asked_once() {

@@ -10,8 +10,10 @@ use serde::Deserialize;
 /// The arguments of an app server that does nothing but what it is asked.
 ///
 /// No configuration of the user's is read beside them, for the home is a fresh one. The
-/// address is one where nobody answers: whatever else Codex would fetch as it starts up
-/// would come with the old access token, and a refusal would set off a rotation more.
+/// address is one that no request can be sent to: whatever else Codex would fetch as it
+/// starts up would come with an access token, and a refusal would set off a rotation more.
+/// One where nobody answers would not do: a proxy that the job names for plain HTTP would
+/// be asked for it, token and all.
 pub const APP_SERVER: &[&str] = &[
     "-c",
     r#"cli_auth_credentials_store="file""#,
@@ -20,7 +22,7 @@ pub const APP_SERVER: &[&str] = &[
     "-c",
     "check_for_update_on_startup=false",
     "-c",
-    r#"chatgpt_base_url="http://127.0.0.1:9/""#,
+    r#"chatgpt_base_url="nowhere://127.0.0.1/""#,
     "app-server",
 ];
 
@@ -137,6 +139,13 @@ mod tests {
             let forced = &message["params"]["refreshToken"];
             assert_eq!(*forced == true, ask == Ask::Rotate, "{line}");
         }
+    }
+
+    #[test]
+    fn what_else_it_would_fetch_goes_to_nobody() {
+        let set = |argument: &&str| argument.starts_with("chatgpt_base_url=");
+        let address = APP_SERVER.iter().copied().find(set).expect("an address");
+        assert!(!address.contains("\"http"), "{address} can be asked for");
     }
 
     #[test]

@@ -7,6 +7,9 @@ use core::fmt;
 pub enum Failure {
     /// The provider will never take this refresh token again.
     Dead(Death),
+    /// Somebody does not take it and does not say why: the provider, or a gateway before it
+    /// that has an answer of its own for everybody. It proves nothing of the token.
+    Refused,
     /// It may go well another time: the provider is not well, or out of reach.
     Passing,
 }
@@ -20,8 +23,6 @@ pub enum Death {
     Expired,
     /// It was revoked: somebody logged out, or changed the password.
     Revoked,
-    /// The provider does not say.
-    Unsaid,
 }
 
 impl fmt::Display for Death {
@@ -30,7 +31,6 @@ impl fmt::Display for Death {
             Self::Reused => "its refresh token was spent before",
             Self::Expired => "its refresh token has expired",
             Self::Revoked => "its refresh token was revoked",
-            Self::Unsaid => "the provider does not take its refresh token any more",
         })
     }
 }
@@ -38,9 +38,10 @@ impl fmt::Display for Death {
 /// Reads what Codex wrote to its error stream; `None` if it tells of no failed rotation.
 ///
 /// Versions before 0.137 or so quote the provider's answer, with its code; later ones put
-/// it in words of their own, or give its status alone. A status of 400 tells nothing then,
-/// but a version that calls it final does not ask the provider again: `asked` is how often
-/// it was told to rotate.
+/// it in words of their own if the access token has ended, and else give its status alone. One
+/// of 401 is a refusal then, whoever it comes from. One of 400 tells nothing, but a version
+/// that calls it final does not ask the provider again: `asked` is how often it was told to
+/// rotate.
 ///
 /// Nothing of the text is kept: who knows what a proxy puts into its answers.
 #[must_use]
@@ -68,9 +69,8 @@ pub fn failure(stderr: &str, asked: usize) -> Option<Failure> {
     };
     match death {
         Some(death) => Some(Failure::Dead(death)),
-        None if asked > 1 && lines.len() == 1 && refused() == 1 => {
-            Some(Failure::Dead(Death::Unsaid))
-        }
+        None if told(REFUSALS) => Some(Failure::Refused),
+        None if asked > 1 && lines.len() == 1 && refused() == 1 => Some(Failure::Refused),
         None => Some(Failure::Passing),
     }
 }
@@ -89,14 +89,13 @@ const DEATHS: &[(&[&str], Death)] = &[
         &["refresh_token_invalidated", "refresh token was revoked"],
         Death::Revoked,
     ),
-    (
-        &[
-            "invalid_grant",
-            "401 Unauthorized",
-            "Your access token could not be refreshed",
-        ],
-        Death::Unsaid,
-    ),
+];
+
+/// What is said of any refusal, whoever it comes from.
+const REFUSALS: &[&str] = &[
+    "invalid_grant",
+    "401 Unauthorized",
+    "Your access token could not be refreshed",
 ];
 
 fn is_of_a_refresh(line: &str) -> bool {
@@ -118,9 +117,10 @@ mod tests {
 
     #[test]
     fn what_codex_was_seen_to_write_is_told_apart() {
-        use Death::{Expired, Reused, Revoked, Unsaid};
+        use Death::{Expired, Reused, Revoked};
         let dead = |death| Some(Failure::Dead(death));
         let because = "Your access token could not be refreshed because your refresh token";
+        let refused = Some(Failure::Refused);
         let passing = Some(Failure::Passing);
         for (place, text, found) in [
             (
@@ -161,17 +161,22 @@ mod tests {
             (
                 CORE,
                 "Failed to refresh token: 400 Bad Request: {\"error\": \"invalid_grant\"}",
-                dead(Unsaid),
+                refused,
             ),
             (
                 LOGIN,
                 "Failed to refresh token status=401 Unauthorized",
-                dead(Unsaid),
+                refused,
             ),
             (
                 LOGIN,
                 "Failed to refresh token: Your access token could not be refreshed. Please log out and sign in again.",
-                dead(Unsaid),
+                refused,
+            ),
+            (
+                CORE,
+                "Failed to refresh token: 401 Unauthorized: <html>Sign in to the network</html>",
+                refused,
             ),
             (
                 LOGIN,
@@ -217,7 +222,7 @@ mod tests {
     #[test]
     fn a_refusal_that_is_not_asked_for_again_is_final() {
         let line = format!("{LOGIN}Failed to refresh token status=400 Bad Request");
-        assert_eq!(told(&line, 2), Some(Failure::Dead(Death::Unsaid)));
+        assert_eq!(told(&line, 2), Some(Failure::Refused));
         assert_eq!(told(&format!("{line}\n{line}"), 2), Some(Failure::Passing));
         let lost = format!("{LOGIN}Failed to refresh token: error sending request for url");
         assert_eq!(told(&lost, 2), Some(Failure::Passing));

@@ -332,6 +332,10 @@ impl<'a, 'l> Driver<'a, 'l> {
             (Some(refresher), _, Some(base)) if !refresher.wants(&base.generation) => {
                 return Some(self.exited(trip));
             }
+            // What the claim kept others from, they may be doing already.
+            (Some(_), _, Some(_)) if self.lease.as_ref().is_some_and(|it| !it.is_held()) => {
+                return Some(self.exited(trip));
+            }
             (Some(refresher), _, Some(base)) => {
                 refresher.spawn(self.job.home, base.generation.fingerprint)
             }

@@ -64,6 +64,11 @@ impl<'a> Lease<'a> {
         self.lost
     }
 
+    /// Whether nobody else may act on the claim: it is ours, and has not ended.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.lost && now() < self.claim.until
+    }
+
     /// Begins a renewal when it is time, or waits for the answer to one. Loses nothing when
     /// dropped half-way.
     pub(crate) async fn renew(&mut self) {
@@ -153,6 +158,7 @@ mod tests {
         let claims = store.claims().expect("claims");
         let first = claim(claims, 1).await;
         let mut lease = Lease::new(claims, first.clone());
+        assert!(lease.is_held());
         let begin = Instant::now();
         for round in 1..=6 {
             renewed(&mut lease).await;
@@ -174,6 +180,7 @@ mod tests {
         let theirs = claims.acquire(&late).await.expect("an ended claim");
         renewed(&mut lease).await;
         assert!(lease.is_lost());
+        assert!(!lease.is_held());
         lease.release().await;
         claims
             .renew(&theirs, late.until)

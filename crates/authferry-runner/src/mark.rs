@@ -7,6 +7,9 @@ use authferry_core::Fingerprint;
 
 /// Whose refresh token is dead, since when, and who has found that out.
 ///
+/// Only the provider's own word makes a mark, for it stops every job until a reseed: a bare
+/// refusal can come from whatever is between us and the provider.
+///
 /// It speaks of one fingerprint, so a reseed needs not take it away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -20,11 +23,10 @@ pub struct Mark {
     pub by: String,
 }
 
-const DEATHS: [(Death, &str); 4] = [
+const DEATHS: [(Death, &str); 3] = [
     (Death::Reused, "reused"),
     (Death::Expired, "expired"),
     (Death::Revoked, "revoked"),
-    (Death::Unsaid, "refused"),
 ];
 
 impl fmt::Display for Mark {

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
+    process::{ChildStderr, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
@@ -21,6 +21,10 @@ use crate::child::Family;
 /// How long a refresh may take. One that a provider answers takes half a second.
 const LIMIT: Duration = Duration::from_mins(1);
 
+/// A rotation that fails later than this is not asked for again: the second one would not be
+/// done within the limit either.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// How long what the refresh wrote may take to arrive once it is gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -35,6 +39,9 @@ const TOO_MANY: usize = 2;
 pub struct Codex {
     /// The program: a path, or a name that is looked up on `PATH`.
     pub program: PathBuf,
+    /// What it gets for a `PATH`, if not ours. It runs in a folder of its own, from where a
+    /// relative part leads nowhere.
+    pub path: Option<OsString>,
     /// Environment variables that it does not get.
     pub withheld: Vec<OsString>,
     /// A program that runs Codex in a session of its own, and ends it with this process; its
@@ -63,6 +70,15 @@ pub struct Refreshed {
     pub looping: bool,
     /// It took too long, and was cut off.
     pub out_of_time: bool,
+}
+
+impl Refreshed {
+    /// Whether a plain run may do what the app server did not. One that was cut off knew well
+    /// what was asked of it.
+    pub(crate) fn calls_for_a_run(&self) -> bool {
+        let cut_off = self.out_of_time || self.looping;
+        self.not_understood && self.failure.is_none() && !cut_off
+    }
 }
 
 /// A refresh that is about to be made, or under way.
@@ -125,7 +141,16 @@ impl<'a> Refresher<'a> {
             let (send, receive) = channel();
             self.talk = Some(receive);
             let home = home.clone();
-            thread::spawn(move || send.send(talk(stdin, stdout, &home, before)));
+            let rotated = move || {
+                let look = home.settled_look();
+                matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
+            };
+            let server = Server {
+                input: stdin,
+                output: BufReader::new(stdout),
+                number: 0,
+            };
+            thread::spawn(move || send.send(talk(server, rotated, SLOW)));
         }
         Ok(family)
     }
@@ -154,6 +179,9 @@ impl<'a> Refresher<'a> {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null()),
         };
+        if let Some(path) = &self.codex.path {
+            command.env("PATH", path);
+        }
         for variable in &self.codex.withheld {
             command.env_remove(variable);
         }
@@ -213,25 +241,23 @@ impl<'a> Refresher<'a> {
 
 /// Asks for a look, and for a rotation only if the look did not lead to one: a version by
 /// whose own rule the login is stale would rotate twice. A rotation that fails is asked for
-/// once more, which tells a failure for good from one that passes.
-fn talk(stdin: ChildStdin, stdout: ChildStdout, home: &Home, before: Fingerprint) -> Talk {
+/// once more, which tells a failure for good from one that passes, unless it was slow.
+fn talk<I: Write, O: BufRead>(
+    mut server: Server<I, O>,
+    rotated: impl Fn() -> bool,
+    slow: Duration,
+) -> Talk {
     let mut talk = Talk::default();
-    let rotated = || {
-        let look = home.settled_look();
-        matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
-    };
-    let mut server = Server {
-        stdin,
-        stdout: BufReader::new(stdout),
-        number: 0,
-    };
+    let mut asked_at = None;
     let conversation = [Ask::Initialize, Ask::Look, Ask::Rotate, Ask::Rotate];
     for ask in conversation {
         if ask == Ask::Rotate {
-            if rotated() {
+            let was_slow = asked_at.is_some_and(|at: Instant| at.elapsed() >= slow);
+            if was_slow || rotated() {
                 break;
             }
             talk.asked += 1;
+            asked_at = Some(Instant::now());
         }
         match server.ask(ask) {
             Ok(Heard::Answer | Heard::Something) => {}
@@ -246,21 +272,21 @@ fn talk(stdin: ChildStdin, stdout: ChildStdout, home: &Home, before: Fingerprint
     talk
 }
 
-struct Server {
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+struct Server<I, O> {
+    input: I,
+    output: O,
     number: u32,
 }
 
-impl Server {
+impl<I: Write, O: BufRead> Server<I, O> {
     /// Asks, and waits for the answer.
     fn ask(&mut self, ask: Ask) -> io::Result<Heard> {
         self.number += 1;
-        self.stdin.write_all(ask.line(self.number).as_bytes())?;
+        self.input.write_all(ask.line(self.number).as_bytes())?;
         let mut line = Vec::new();
         loop {
             line.clear();
-            if self.stdout.read_until(b'\n', &mut line)? == 0 {
+            if self.output.read_until(b'\n', &mut line)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             match Heard::of(&line, self.number) {
@@ -268,7 +294,7 @@ impl Server {
                 heard @ (Heard::Answer | Heard::Unknown) => {
                     if ask == Ask::Initialize {
                         let greeting = Ask::Initialized.line(self.number);
-                        self.stdin.write_all(greeting.as_bytes())?;
+                        self.input.write_all(greeting.as_bytes())?;
                     }
                     return Ok(heard);
                 }
@@ -284,4 +310,55 @@ fn read(mut stderr: ChildStderr) -> Vec<u8> {
     stderr.by_ref().take(MAX_STDERR).read_to_end(&mut text).ok();
     io::copy(&mut stderr, &mut io::sink()).ok();
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Talks with a server that answers everything, and rotates nothing; returns how often
+    /// it was told to.
+    fn asked(slow: Duration) -> usize {
+        let answers = [1, 2, 3, 4].map(|number| format!("{{\"id\":{number},\"result\":{{}}}}\n"));
+        let answers = answers.concat();
+        let mut input = Vec::new();
+        let server = Server {
+            input: &mut input,
+            output: answers.as_bytes(),
+            number: 0,
+        };
+        let talk = talk(server, || false, slow);
+        assert!(!talk.not_understood);
+        let input = String::from_utf8(input).expect("text");
+        let told = input.matches("\"refreshToken\":true").count();
+        assert_eq!(talk.asked, told, "{input}");
+        told
+    }
+
+    #[test]
+    fn a_rotation_that_failed_is_asked_for_again_unless_it_was_slow() {
+        assert_eq!(asked(Duration::MAX), 2);
+        assert_eq!(asked(Duration::ZERO), 1);
+    }
+
+    #[test]
+    fn a_server_that_was_cut_off_calls_for_no_run() {
+        let unknown = Refreshed {
+            not_understood: true,
+            ..Refreshed::default()
+        };
+        assert!(unknown.calls_for_a_run());
+        for cut_off in [
+            Refreshed {
+                out_of_time: true,
+                ..unknown.clone()
+            },
+            Refreshed {
+                looping: true,
+                ..unknown.clone()
+            },
+        ] {
+            assert!(!cut_off.calls_for_a_run(), "{cut_off:?}");
+        }
+    }
 }

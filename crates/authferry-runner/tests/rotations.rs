@@ -21,15 +21,32 @@ use tempfile::TempDir;
 /// Somebody else has rotated between our look at the store and the moment we got the claim.
 #[tokio::test]
 async fn a_claim_on_a_login_that_moved_is_worth_nothing() {
+    let store = Odd(MemoryStore::new("moved"), Happens::Moves);
+    nothing_is_asked_of_codex(&store).await;
+    let history = store.0.history();
+    let held: Vec<&[u8]> = history.iter().map(|it| it.secret.expose()).collect();
+    assert_eq!(held, [DUE.as_bytes(), ROTATED.as_bytes()]);
+    let next = store.0.claims().expect("claims").acquire(&bid()).await;
+    assert!(next.is_ok(), "the claim was not given back: {next:?}");
+}
+
+/// This machine slept, or the store took its time: somebody else may be at it already.
+#[tokio::test]
+async fn a_claim_that_has_ended_is_worth_nothing() {
+    let store = Odd(MemoryStore::new("ended"), Happens::Ends);
+    nothing_is_asked_of_codex(&store).await;
+    assert_eq!(store.0.history().len(), 1);
+}
+
+async fn nothing_is_asked_of_codex(store: &Odd) {
     let scene = TempDir::new().expect("a temporary folder");
-    let store = Moved(MemoryStore::new("moved"));
     store.0.put_by_hand(DUE.as_bytes());
     let codex = tripwire(scene.path());
     let temp = scene.path().join("temp");
     fs::create_dir(&temp).expect("room");
 
     let rotating = Rotating {
-        store: &store,
+        store,
         codex: &codex,
         temp: &temp,
         rescue: &scene.path().join("rescue"),
@@ -45,19 +62,22 @@ async fn a_claim_on_a_login_that_moved_is_worth_nothing() {
 
     assert_eq!(rotated.outcome, Outcome::Turned);
     assert!(!scene.path().join("started").exists(), "Codex was asked");
-    let history = store.0.history();
-    let held: Vec<&[u8]> = history.iter().map(|it| it.secret.expose()).collect();
-    assert_eq!(held, [DUE.as_bytes(), ROTATED.as_bytes()]);
-    let next = store.0.claims().expect("claims").acquire(&bid()).await;
-    assert!(next.is_ok(), "the claim was not given back: {next:?}");
 }
 
-/// A store whose login somebody rotates whenever we are about to get the claim.
+/// A store at which something happens whenever we are about to get the claim.
 #[derive(Debug)]
-struct Moved(MemoryStore);
+struct Odd(MemoryStore, Happens);
+
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    /// Somebody rotates the login.
+    Moves,
+    /// So much time passes that the claim has ended.
+    Ends,
+}
 
 #[async_trait]
-impl SecretStore for Moved {
+impl SecretStore for Odd {
     fn guarantees(&self) -> Guarantees {
         self.0.guarantees()
     }
@@ -81,10 +101,18 @@ impl SecretStore for Moved {
 }
 
 #[async_trait]
-impl Claims for Moved {
+impl Claims for Odd {
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        self.0.put_by_hand(ROTATED.as_bytes());
-        self.claims_of_memory().acquire(bid).await
+        match self.1 {
+            Happens::Moves => {
+                self.0.put_by_hand(ROTATED.as_bytes());
+                self.claims_of_memory().acquire(bid).await
+            }
+            Happens::Ends => {
+                let claim = self.claims_of_memory().acquire(bid).await?;
+                Ok(Claim { until: 1, ..claim })
+            }
+        }
     }
 
     async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
@@ -96,13 +124,13 @@ impl Claims for Moved {
     }
 }
 
-impl Moved {
+impl Odd {
     fn claims_of_memory(&self) -> &dyn Claims {
         self.0.claims().expect("memory has claims")
     }
 }
 
-impl fmt::Display for Moved {
+impl fmt::Display for Odd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -116,6 +144,7 @@ fn tripwire(folder: &Path) -> Codex {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("our file");
     Codex {
         program,
+        path: None,
         withheld: vec![],
         apart: None,
     }

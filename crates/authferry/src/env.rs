@@ -19,6 +19,8 @@ pub(crate) struct Env {
     pub(crate) state_home: Option<PathBuf>,
     /// `TMPDIR`, or where temporary files are otherwise.
     pub(crate) temp: PathBuf,
+    /// `PATH`: where the Codex that rotates is looked up, and what that starts in its turn.
+    pub(crate) programs: Option<OsString>,
     /// `CI_JOB_TIMEOUT`: how many seconds the job may take.
     pub(crate) job_timeout: Option<Duration>,
     /// Those set of the variables under which Codex does not run on the auth file.
@@ -104,6 +106,7 @@ impl Env {
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
             temp: path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")),
+            programs: given("PATH"),
             job_timeout: text("CI_JOB_TIMEOUT")
                 .and_then(|seconds| seconds.parse().ok())
                 .map(Duration::from_secs),

@@ -1,7 +1,7 @@
 //! Arguments and environment, made into a plan with nothing left open.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -100,6 +100,7 @@ impl Plan {
         let withheld = credentials.chain(withheld);
         Ok(Codex {
             program,
+            path: self.env.programs.as_deref().and_then(from_anywhere),
             withheld: withheld.map(OsString::from).collect(),
             apart: this_program(),
         })
@@ -193,6 +194,13 @@ impl From<&Persisting> for JobTerms<'_> {
             ..Self::default()
         }
     }
+}
+
+/// Makes a `PATH` of which every part is found from any folder; an empty part is the current
+/// one.
+fn from_anywhere(path: &OsStr) -> Option<OsString> {
+    let here = std::env::current_dir().ok()?;
+    std::env::join_paths(std::env::split_paths(path).map(|part| here.join(part))).ok()
 }
 
 /// Where this program is, even if its file was replaced since it was started.

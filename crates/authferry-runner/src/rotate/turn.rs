@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::Driver;
-use crate::refresher::{How, Refresher};
+use crate::refresher::{How, Refreshed, Refresher};
 use crate::{CommandEnd, Job, Look, Mark, NotBegun, Report, Signals, drive, lease, terms};
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
@@ -79,7 +79,7 @@ impl Driver<'_> {
             );
             let refreshed = report.refreshed.as_ref();
             let again = there
-                && refreshed.is_some_and(|it| it.not_understood && it.failure.is_none())
+                && refreshed.is_some_and(Refreshed::calls_for_a_run)
                 && report.writes.is_empty()
                 && report.signal.is_none();
             self.rotated.trip = Some(report);

@@ -186,6 +186,13 @@ fn unchanged(rotating: &Rotating<'_>, report: &Report, told: Ending) -> Ending {
         ..Ending::default()
     };
     let ending = match (&report.command, &report.refreshed) {
+        (None, _) if is_due(rotating, report) => {
+            let message = format!(
+                "{login} in {store} was not rotated: the claim was lost before Codex was asked"
+            );
+            failed(exit::FAILED, "not-rotated", message)
+                .hint("try again later; the login is as it was")
+        }
         // Between our look and the claim somebody else has rotated it.
         (None, _) => {
             return Ending {
@@ -240,7 +247,12 @@ fn not_rotated(refreshed: &Refreshed) -> &'static str {
             out_of_time: true, ..
         } => "Codex was not done in time, and was ended",
         Refreshed {
-            failure: Some(_), ..
+            failure: Some(Failure::Refused),
+            ..
+        } => "the refresh token was refused, and Codex does not say why",
+        Refreshed {
+            failure: Some(Failure::Dead(_) | Failure::Passing),
+            ..
         } => "the provider is out of reach or not well, says Codex",
         Refreshed {
             not_understood: true,
@@ -302,6 +314,12 @@ fn is_spinning(report: &Report) -> bool {
     let looping = report.refreshed.as_ref().is_some_and(|it| it.looping);
     let base = report.base.as_ref();
     looping || base.is_some_and(|base| base.generation.issued.is_due(now))
+}
+
+/// Whether the login is one that was to be rotated.
+fn is_due(rotating: &Rotating<'_>, report: &Report) -> bool {
+    let base = report.base.as_ref();
+    base.is_some_and(|base| base.generation.issued.is_due(rotating.due_by))
 }
 
 fn before(rotated: &Rotated) -> String {
