@@ -55,6 +55,8 @@ pub struct Rotated {
     pub generation: Option<Generation>,
     /// How the trip ended, if it was made.
     pub trip: Option<Report>,
+    /// Why the trip, or a second one, could not be begun.
+    pub not_begun: Option<NotBegun>,
     /// The trip's home. It is gone, unless that has the only copy of a login.
     pub home: Option<Home>,
     /// That its refresh token is dead, as this rotation found, or an earlier one.
@@ -171,6 +173,7 @@ impl<'a> Driver<'a> {
                 known: None,
                 generation: None,
                 trip: None,
+                not_begun: None,
                 home: None,
                 dead: None,
                 moved: false,
@@ -213,11 +216,7 @@ impl<'a> Driver<'a> {
                         return Ok((self.rotated, self.lease));
                     }
                     Effect::Turn => {
-                        let turned = self.turn(signals).await;
-                        if let Err(error) = turned {
-                            self.release().await;
-                            return Err(error);
-                        }
+                        self.rotated.not_begun = self.turn(signals).await.err();
                         event = Some(Event::Turned);
                     }
                     Effect::Release => {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use authferry_core::rotation::Outcome;
 use authferry_core::{Base, Outcome as End, Stored};
-use authferry_runner::{CommandEnd, Job, Lease, Report, Rotated, Rotating, Signals, rotate_first};
+use authferry_runner::{CommandEnd, Job, Report, Rotated, Rotating, Signals, rotate_first};
 use tokio::time::timeout;
 
-use crate::args::Ahead;
+use crate::args::{Ahead, Lease};
 use crate::commands::{from_now, trips::begun};
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
@@ -23,6 +23,7 @@ pub(crate) struct Begin {
     pub(crate) known: Option<Stored>,
     pub(crate) notes: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) hints: Vec<String>,
     /// Whether the job failed on a login that somebody else had spent.
     pub(crate) spent: bool,
 }
@@ -37,6 +38,7 @@ pub(crate) fn horizon(args: &Ahead, plan: &Plan) -> Duration {
 pub(crate) async fn rotate(
     rotating: &Rotating<'_>,
     job: &Job<'_>,
+    lease: Lease,
     signals: &mut Signals,
 ) -> Result<Begin> {
     let mut rotated = match begun(rotate_first(rotating, job, signals).await)? {
@@ -61,7 +63,11 @@ pub(crate) async fn rotate(
             }
             .into())
         }
-        Outcome::Turned if telling::may_begin(&rotated, job.access_only) => Ok(go_on(told)),
+        // Without the claim such a job has not got what it needs.
+        Outcome::Hindered(_) if lease == Lease::Job => Err(told.into()),
+        Outcome::Turned | Outcome::Hindered(_) if telling::may_begin(&rotated, job.access_only) => {
+            Ok(go_on(&rotated, told))
+        }
         Outcome::Turned | Outcome::Hindered(_) => Err(told.into()),
     }
 }
@@ -71,17 +77,21 @@ fn signal(rotated: &Rotated) -> Option<i32> {
 }
 
 /// The job begins all the same, with whatever the store holds now.
-fn go_on(told: Ending) -> Begin {
+fn go_on(rotated: &Rotated, told: Ending) -> Begin {
     let mut begin = Begin {
         known: None,
-        notes: told.notes,
-        warnings: told.warnings,
-        spent: false,
+        warnings: told.warnings.clone(),
+        ..Begin::default()
     };
     if told.failed {
-        begin.warnings.push(told.message);
+        begin.warnings.push(telling::all_the_same(rotated, &told));
     } else if told.outcome == "rotated" {
-        begin.notes.insert(0, told.message);
+        begin.notes.push(told.message);
+    }
+    begin.notes.extend(told.notes);
+    // What Codex did not do it may do in the job.
+    if told.outcome != "not-rotated" {
+        begin.hints = told.hints;
     }
     begin
 }
@@ -91,14 +101,14 @@ pub(crate) async fn claim<'a>(
     rotating: &'a Rotating<'a>,
     begin: &mut Begin,
     signals: &mut Signals,
-) -> Result<Lease<'a>> {
+) -> Result<authferry_runner::Lease<'a>> {
     begin.known = None;
     begun(authferry_runner::claim(rotating, signals).await)?
         .map_err(|rotated| telling::unclaimed(rotating, &rotated).into())
 }
 
 /// What to say of a claim that was not held to the end.
-pub(crate) fn lost(lease: &Lease<'_>) -> Option<String> {
+pub(crate) fn lost(lease: &authferry_runner::Lease<'_>) -> Option<String> {
     lease.is_lost().then(|| {
         "somebody else took the claim over during the job, and may have spent the same token"
             .to_owned()
@@ -143,6 +153,7 @@ impl Ending {
     pub(crate) fn after(mut self, begin: Begin) -> Self {
         self.notes.splice(0..0, begin.notes);
         self.warnings.splice(0..0, begin.warnings);
+        self.hints.extend(begin.hints);
         self
     }
 }
