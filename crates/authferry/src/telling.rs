@@ -98,6 +98,15 @@ pub(crate) fn store(error: &StoreError) -> Ending {
     }
 }
 
+/// Tells why a store did not give the claim.
+fn claim(error: &StoreError) -> Ending {
+    let ending = Ending::refused(exit::FAILED, error).because(error);
+    match hints::for_claim(error) {
+        Some(hint) => ending.hint(hint),
+        None => ending,
+    }
+}
+
 /// Tells that a store did not answer, before anything was touched.
 pub(crate) fn out_of_time(store: impl Display) -> Ending {
     Ending::refused(exit::FAILED, format!("{store} did not answer in time"))

@@ -321,6 +321,7 @@ fn hindered(rotating: &Rotating<'_>, rotated: &Rotated, why: Hindrance) -> Endin
             .hint("give it longer with `--wait TIME`; a claim that nobody renews is taken over half a minute after its end")
         }
         (Hindrance::Unreadable | Hindrance::Unwritable, None) => match error {
+            Some(error) if why == Hindrance::Unwritable => super::claim(error),
             Some(error) => super::store(error),
             None => Ending::refused(exit::FAILED, format!("{store} cannot be used")),
         },
