@@ -12,7 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::lease::{self, Lease};
 use crate::signals::Told;
-use crate::{Codex, Job, Mark, NotBegun, Report, Seen, Signals, before, random, receipt, restore};
+use crate::{
+    Codex, Job, Mark, NotBegun, Report, Seen, Signals, alone, before, random, receipt, restore,
+};
 
 mod turn;
 
@@ -86,7 +88,11 @@ pub async fn rotate_first(
     signals: &mut Signals,
 ) -> Result<Result<Rotated, Report>, NotBegun> {
     let beside = || before(job, &job.home.settled_look()?, receipt(job).as_ref());
-    let mut rotated = begin(rotating, beside()?, signals).await?;
+    let mut rotated = {
+        // Whoever is at work there keeps the job out: nothing is to be rotated for it.
+        let _alone = alone(job.home)?;
+        begin(rotating, beside()?, signals).await?
+    };
     if rotated.unsettled {
         let report = restore(job, rotated.known.take(), signals).await?;
         if report.outcome != authferry_core::Outcome::Restored {
