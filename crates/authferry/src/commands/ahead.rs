@@ -115,6 +115,17 @@ pub(crate) fn lost(lease: &authferry_runner::Lease<'_>) -> Option<String> {
     })
 }
 
+/// Says so if what was lent is worth nothing.
+pub(crate) fn look_at_what_was_lent(job: &Job<'_>, report: &Report, begin: &mut Begin) {
+    let lent = report.base.as_ref().filter(|_| job.access_only);
+    let ended = |exp| exp <= from_now(Duration::ZERO);
+    let ended = lent.filter(|base| base.generation.issued.exp.is_some_and(ended));
+    begin.warnings.extend(ended.map(|base| {
+        let login = base.generation.fingerprint;
+        format!("the access token of login {login} has ended, and what is lent cannot be rotated")
+    }));
+}
+
 /// Looks whether a job failed because somebody else has spent its login: the access token has
 /// ended, and Codex got no other one.
 pub(crate) async fn look_after(job: &Job<'_>, report: &Report, begin: &mut Begin) {

@@ -45,6 +45,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
             }
             let report = begun(report)?;
             ahead::look_after(&job, &report, &mut begin).await;
+            ahead::look_at_what_was_lent(&job, &report, &mut begin);
             Ok((report, begin))
         };
         let first = trip(&mut signals).await;
@@ -87,6 +88,7 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
             let mut begin = begin(&args.ahead, &rotating, &job, Lease::Rotation, signals).await?;
             let known = begin.known.take();
             let report = begun(authferry_runner::restore(&job, known, signals).await)?;
+            ahead::look_at_what_was_lent(&job, &report, &mut begin);
             Ok((report, begin))
         };
         let first = trip(&mut signals).await;
