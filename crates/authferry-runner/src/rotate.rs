@@ -5,8 +5,8 @@ use std::{future::Future, io, path::Path, pin::Pin, time::Duration};
 use authferry_codex::Home;
 use authferry_core::rotation::{Effect, Event, Grant, Outcome, Rotation, Sight, Terms};
 use authferry_core::{
-    Bid, Claim, ClaimError, Fingerprint, Generation, Policy, SecretStore, StoreError, Stored,
-    Trouble,
+    Bid, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore, StoreError,
+    Stored, Trouble,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -38,12 +38,27 @@ pub struct Rotating<'a> {
     pub writer: &'a str,
     /// What Codex would rotate by then, in Unix seconds, is rotated now.
     pub due_by: i64,
+    /// Whether a login stays as it is before half of its time is over: where the jobs take
+    /// longer than any login is good for, each of them would rotate it.
+    pub sparing: bool,
     /// How long the store may take before the refresh, and again after it.
     pub patience: Duration,
     /// How long somebody else may hold the claim.
     pub wait: Duration,
     /// How long a refresh that is under way holds signals off.
     pub shield: Duration,
+}
+
+impl Rotating<'_> {
+    /// Whether a login that was issued so is to be rotated.
+    pub(crate) fn wants(&self, issued: &Issued) -> bool {
+        issued.is_due(self.due_by) && (!self.sparing || issued.is_half_over(unix_now()))
+    }
+}
+
+/// The time in Unix seconds.
+fn unix_now() -> i64 {
+    i64::try_from(lease::now()).unwrap_or(i64::MAX)
 }
 
 /// What became of a login that may have been due.
@@ -306,7 +321,8 @@ impl<'a> Driver<'a> {
                     .and_then(|stored| authferry_codex::parse(&stored.secret).ok());
                 let sight = match &generation {
                     None => Sight::Nothing,
-                    Some(it) if !it.issued.is_due(self.rotating.due_by) => Sight::Fresh,
+                    Some(it) if !self.rotating.wants(&it.issued) => Sight::Fresh,
+                    Some(it) if self.is_from_the_holder(it) => Sight::Fresh,
                     Some(it) if self.is_settled(it.fingerprint) => Sight::Due,
                     Some(_) => {
                         self.rotated.unsettled = true;
@@ -336,6 +352,14 @@ impl<'a> Driver<'a> {
                 Event::Claimed(Grant::Trouble(self.trouble(error)))
             }
         }
+    }
+
+    /// Whether this login came while somebody else held the claim, and does not end at once.
+    fn is_from_the_holder(&self, now: &Generation) -> bool {
+        let before = self.rotated.generation.as_ref();
+        self.rotated.held.is_some()
+            && before.is_some_and(|before| before.fingerprint != now.fingerprint)
+            && !now.issued.is_due(unix_now())
     }
 
     fn is_settled(&self, held: Fingerprint) -> bool {

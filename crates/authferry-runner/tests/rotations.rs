@@ -15,55 +15,77 @@ use authferry_core::{
     Bid, CasError, Claim, ClaimError, Claims, Guarantees, Policy, Secret, SecretStore, Stamp,
     StoreError, Stored, Version,
 };
-use authferry_runner::{Codex, Rotating, Signals, rotate};
+use authferry_runner::{Codex, Rotated, Rotating, Signals, rotate};
 use tempfile::TempDir;
 
 /// Somebody else has rotated between our look at the store and the moment we got the claim.
 #[tokio::test]
 async fn a_claim_on_a_login_that_moved_is_worth_nothing() {
     let scene = TempDir::new().expect("a temporary folder");
-    let store = Moved(MemoryStore::new("moved"));
-    store.0.put_by_hand(DUE.as_bytes());
-    let codex = tripwire(scene.path());
-    let temp = scene.path().join("temp");
-    fs::create_dir(&temp).expect("room");
+    let store = Moved::new(ROTATED, false);
+    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
 
+    assert_eq!(rotated.outcome, Outcome::Turned);
+    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    let history = store.memory.history();
+    let held: Vec<&[u8]> = history.iter().map(|it| it.secret.expose()).collect();
+    assert_eq!(held, [DUE.as_bytes(), ROTATED.as_bytes()]);
+    let next = store.memory.claims().expect("claims").acquire(&bid()).await;
+    assert!(next.is_ok(), "the claim was not given back: {next:?}");
+}
+
+/// Where we would rotate any login whatever, as with a horizon that is longer than one lives.
+#[tokio::test]
+async fn what_the_holder_of_a_claim_has_rotated_is_not_rotated_again() {
+    let scene = TempDir::new().expect("a temporary folder");
+    let store = Moved::new(GOOD_FOR_LONG, true);
+    let rotated = rotated(&store, scene.path(), i64::MAX).await;
+
+    assert_eq!(rotated.outcome, Outcome::Fresh);
+    assert!(!scene.path().join("started").exists(), "Codex was asked");
+}
+
+/// Rotates what the store holds, with a Codex that tells by a file that it was started.
+async fn rotated(store: &Moved, scene: &Path, due_by: i64) -> Rotated {
+    store.memory.put_by_hand(DUE.as_bytes());
+    let codex = tripwire(scene);
+    let temp = scene.join("temp");
+    fs::create_dir(&temp).expect("room");
     let rotating = Rotating {
-        store: &store,
+        store,
         codex: &codex,
         temp: &temp,
-        rescue: &scene.path().join("rescue"),
+        rescue: &scene.join("rescue"),
         policy: Policy::Newest,
         writer: "a job",
-        due_by: A_DAY_IN_JANUARY,
+        due_by,
+        sparing: false,
         patience: PATIENCE,
         wait: PATIENCE,
         shield: PATIENCE,
     };
     let mut signals = Signals::install().expect("signals");
-    let rotated = rotate(&rotating, &mut signals).await.expect("a rotation");
-
-    assert_eq!(rotated.outcome, Outcome::Turned);
-    assert!(!scene.path().join("started").exists(), "Codex was asked");
-    let history = store.0.history();
-    let held: Vec<&[u8]> = history.iter().map(|it| it.secret.expose()).collect();
-    assert_eq!(held, [DUE.as_bytes(), ROTATED.as_bytes()]);
-    let next = store.0.claims().expect("claims").acquire(&bid()).await;
-    assert!(next.is_ok(), "the claim was not given back: {next:?}");
+    rotate(&rotating, &mut signals).await.expect("a rotation")
 }
 
 /// A store whose login somebody rotates whenever we are about to get the claim.
 #[derive(Debug)]
-struct Moved(MemoryStore);
+struct Moved {
+    memory: MemoryStore,
+    /// What they rotate it to.
+    to: &'static str,
+    /// Whether they hold the claim themselves, each time that we are about to get it.
+    held: bool,
+}
 
 #[async_trait]
 impl SecretStore for Moved {
     fn guarantees(&self) -> Guarantees {
-        self.0.guarantees()
+        self.memory.guarantees()
     }
 
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
-        self.0.read().await
+        self.memory.read().await
     }
 
     async fn compare_and_swap(
@@ -72,7 +94,7 @@ impl SecretStore for Moved {
         new: &Secret,
         stamp: &Stamp,
     ) -> Result<Version, CasError> {
-        self.0.compare_and_swap(expected, new, stamp).await
+        self.memory.compare_and_swap(expected, new, stamp).await
     }
 
     fn claims(&self) -> Option<&dyn Claims> {
@@ -83,7 +105,11 @@ impl SecretStore for Moved {
 #[async_trait]
 impl Claims for Moved {
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        self.0.put_by_hand(ROTATED.as_bytes());
+        self.memory.put_by_hand(self.to.as_bytes());
+        if self.held {
+            let owner = "another job".to_owned();
+            return Err(ClaimError::Held { owner, until: 0 });
+        }
         self.claims_of_memory().acquire(bid).await
     }
 
@@ -97,14 +123,19 @@ impl Claims for Moved {
 }
 
 impl Moved {
+    fn new(to: &'static str, held: bool) -> Self {
+        let memory = MemoryStore::new("moved");
+        Self { memory, to, held }
+    }
+
     fn claims_of_memory(&self) -> &dyn Claims {
-        self.0.claims().expect("memory has claims")
+        self.memory.claims().expect("memory has claims")
     }
 }
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.memory.fmt(f)
     }
 }
 
@@ -139,3 +170,5 @@ const A_DAY_IN_JANUARY: i64 = 979_948_800;
 const DUE: &str = r#"{"tokens":{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"made-up-1","account_id":"account"},"last_refresh":"2001-01-01T00:00:00Z"}"#;
 
 const ROTATED: &str = r#"{"tokens":{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"made-up-2","account_id":"account"},"last_refresh":"2001-01-19T00:00:00Z"}"#;
+
+const GOOD_FOR_LONG: &str = r#"{"tokens":{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"made-up-2","account_id":"account"},"last_refresh":"2999-01-01T00:00:00Z"}"#;

@@ -26,7 +26,10 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
-    let rotating = plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms);
+    let rotating = Rotating {
+        sparing: true,
+        ..plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms)
+    };
     let program = args.command.first().cloned().unwrap_or_default();
     let ended: Result<_> = block_on(&*plan.store, async {
         let mut signals = install()?;
@@ -81,7 +84,10 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
-    let rotating = plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms);
+    let rotating = Rotating {
+        sparing: true,
+        ..plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms)
+    };
     let ended: Result<_> = block_on(&*plan.store, async {
         let mut signals = install()?;
         let trip = async |signals: &mut Signals| {
