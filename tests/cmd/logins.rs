@@ -49,7 +49,7 @@ static CONTENTS: LazyLock<BTreeMap<&str, Vec<u8>>> = LazyLock::new(|| {
 });
 
 /// `login-1` to `login-3` were issued one after the other, for one account.
-fn good() -> [(&'static str, Login); 6] {
+fn good() -> [(&'static str, Login); 7] {
     [
         ("login-1", login("account-1", 1)),
         ("login-2", login("account-1", 2)),
@@ -57,6 +57,7 @@ fn good() -> [(&'static str, Login); 6] {
         ("other-account", login("account-2", 3)),
         ("ended", ended(9)),
         ("ended-next", ended(10)),
+        ("old", old(11)),
     ]
 }
 
@@ -75,6 +76,12 @@ fn login(account: &str, serial: u32) -> Login {
 fn ended(serial: u32) -> Login {
     let issued = start_of_2026() - Duration::days(109 - i64::from(serial));
     Login::new("account-1", serial, issued, rig::ACCESS_LIFETIME)
+}
+
+/// The last refresh is long ago, and the access token is good for decades.
+fn old(serial: u32) -> Login {
+    let issued = ended(serial).issued;
+    Login::new("account-1", serial, issued, Duration::days(20_000))
 }
 
 /// Nothing in it tells when it was issued.

@@ -150,6 +150,16 @@ impl Issued {
     pub fn is_due(&self, by: i64) -> bool {
         self.due().is_some_and(|due| due <= by)
     }
+
+    /// Returns whether half of the time from its issue to when it is [due](Self::due) is over
+    /// at `now`, in Unix seconds; so it is if nobody knows when that was.
+    #[must_use]
+    pub fn is_half_over(&self, now: i64) -> bool {
+        self.iat.zip(self.due()).is_none_or(|(iat, due)| {
+            let half = due.saturating_sub(iat) / 2;
+            now >= due.saturating_sub(half)
+        })
+    }
 }
 
 fn pair<T: Ord>(ours: Option<T>, theirs: Option<T>) -> Option<Ordering> {
@@ -233,6 +243,20 @@ mod tests {
         let tokens = issued(None, Some(1000), None);
         assert_eq!([699, 700].map(|by| tokens.is_due(by)), [false, true]);
         assert!(!issued(None, None, None).is_due(i64::MAX), "never");
+    }
+
+    #[test]
+    fn half_of_its_time_is_counted_from_its_issue() {
+        let tokens = issued(Some(1000), Some(2300), None);
+        assert_eq!(
+            [1499, 1500].map(|now| tokens.is_half_over(now)),
+            [false, true]
+        );
+        let nobody_knows = [
+            issued(None, Some(1000), None),
+            issued(Some(1000), None, None),
+        ];
+        assert!(nobody_knows.iter().all(|tokens| tokens.is_half_over(0)));
     }
 
     #[test]

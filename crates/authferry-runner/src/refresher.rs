@@ -16,7 +16,7 @@ use authferry_codex::{Failure, Home, Look, OVERRIDES};
 use authferry_core::{Fingerprint, Generation};
 use tokio::time::Instant;
 
-use crate::child::Family;
+use crate::{Rotating, child::Family};
 
 /// How long a refresh may take. One that a provider answers takes half a second.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -86,8 +86,8 @@ impl Refreshed {
 pub(crate) struct Refresher<'a> {
     codex: &'a Codex,
     how: How,
-    /// Only what is due by then, in Unix seconds, is refreshed.
-    due_by: i64,
+    /// Only what this wants is refreshed.
+    rotating: &'a Rotating<'a>,
     shield: Duration,
     /// When it is cut off.
     until: Option<Instant>,
@@ -107,12 +107,12 @@ struct Talk {
 }
 
 impl<'a> Refresher<'a> {
-    pub(crate) fn new(codex: &'a Codex, how: How, due_by: i64, shield: Duration) -> Self {
+    pub(crate) fn new(rotating: &'a Rotating<'a>, how: How) -> Self {
         Self {
-            codex,
+            codex: rotating.codex,
             how,
-            due_by,
-            shield,
+            rotating,
+            shield: rotating.shield,
             until: None,
             generations: Vec::new(),
             talk: None,
@@ -123,7 +123,7 @@ impl<'a> Refresher<'a> {
 
     /// Whether this generation is to be rotated at all.
     pub(crate) fn wants(&self, generation: &Generation) -> bool {
-        generation.issued.is_due(self.due_by)
+        self.rotating.wants(&generation.issued)
     }
 
     /// Starts Codex in the home, which holds the login of this fingerprint.

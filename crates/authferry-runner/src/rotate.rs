@@ -5,14 +5,17 @@ use std::{future::Future, io, path::Path, pin::Pin, time::Duration};
 use authferry_codex::Home;
 use authferry_core::rotation::{Effect, Event, Grant, Outcome, Rotation, Sight, Terms};
 use authferry_core::{
-    Bid, Claim, ClaimError, Fingerprint, Generation, Policy, SecretStore, StoreError, Stored,
-    Trouble,
+    Bid, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore, StoreError,
+    Stored, Trouble,
 };
 use tokio::time::{Instant, sleep_until};
 
 use crate::lease::{self, Lease};
 use crate::signals::Told;
-use crate::{Codex, Job, Mark, NotBegun, Report, Seen, Signals, before, random, receipt, restore};
+use crate::{
+    Codex, Hung, Job, Mark, NotBegun, Report, Seen, Signals, alone, before, random, receipt,
+    restore,
+};
 
 mod turn;
 
@@ -36,12 +39,27 @@ pub struct Rotating<'a> {
     pub writer: &'a str,
     /// What Codex would rotate by then, in Unix seconds, is rotated now.
     pub due_by: i64,
+    /// Whether a login stays as it is before half of its time is over: where the jobs take
+    /// longer than any login is good for, each of them would rotate it.
+    pub sparing: bool,
     /// How long the store may take before the refresh, and again after it.
     pub patience: Duration,
     /// How long somebody else may hold the claim.
     pub wait: Duration,
     /// How long a refresh that is under way holds signals off.
     pub shield: Duration,
+}
+
+impl Rotating<'_> {
+    /// Whether a login that was issued so is to be rotated.
+    pub(crate) fn wants(&self, issued: &Issued) -> bool {
+        issued.is_due(self.due_by) && (!self.sparing || issued.is_half_over(unix_now()))
+    }
+}
+
+/// The time in Unix seconds.
+fn unix_now() -> i64 {
+    i64::try_from(lease::now()).unwrap_or(i64::MAX)
 }
 
 /// What became of a login that may have been due.
@@ -55,6 +73,8 @@ pub struct Rotated {
     pub generation: Option<Generation>,
     /// How the trip ended, if it was made.
     pub trip: Option<Report>,
+    /// Why the trip, or a second one, could not be begun.
+    pub not_begun: Option<NotBegun>,
     /// The trip's home. It is gone, unless that has the only copy of a login.
     pub home: Option<Home>,
     /// That its refresh token is dead, as this rotation found, or an earlier one.
@@ -84,7 +104,11 @@ pub async fn rotate_first(
     signals: &mut Signals,
 ) -> Result<Result<Rotated, Report>, NotBegun> {
     let beside = || before(job, &job.home.settled_look()?, receipt(job).as_ref());
-    let mut rotated = begin(rotating, beside()?, signals).await?;
+    let mut rotated = {
+        // Whoever is at work there keeps the job out: nothing is to be rotated for it.
+        let _alone = alone(job.home, Hung::IsBusy).await?;
+        begin(rotating, beside()?, signals).await?
+    };
     if rotated.unsettled {
         let report = restore(job, rotated.known.take(), signals).await?;
         if report.outcome != authferry_core::Outcome::Restored {
@@ -171,6 +195,7 @@ impl<'a> Driver<'a> {
                 known: None,
                 generation: None,
                 trip: None,
+                not_begun: None,
                 home: None,
                 dead: None,
                 moved: false,
@@ -213,11 +238,7 @@ impl<'a> Driver<'a> {
                         return Ok((self.rotated, self.lease));
                     }
                     Effect::Turn => {
-                        let turned = self.turn(signals).await;
-                        if let Err(error) = turned {
-                            self.release().await;
-                            return Err(error);
-                        }
+                        self.rotated.not_begun = self.turn(signals).await.err();
                         event = Some(Event::Turned);
                     }
                     Effect::Release => {
@@ -301,7 +322,8 @@ impl<'a> Driver<'a> {
                     .and_then(|stored| authferry_codex::parse(&stored.secret).ok());
                 let sight = match &generation {
                     None => Sight::Nothing,
-                    Some(it) if !it.issued.is_due(self.rotating.due_by) => Sight::Fresh,
+                    Some(it) if !self.rotating.wants(&it.issued) => Sight::Fresh,
+                    Some(it) if self.is_from_the_holder(it) => Sight::Fresh,
                     Some(it) if self.is_settled(it.fingerprint) => Sight::Due,
                     Some(_) => {
                         self.rotated.unsettled = true;
@@ -331,6 +353,14 @@ impl<'a> Driver<'a> {
                 Event::Claimed(Grant::Trouble(self.trouble(error)))
             }
         }
+    }
+
+    /// Whether this login came while somebody else held the claim, and does not end at once.
+    fn is_from_the_holder(&self, now: &Generation) -> bool {
+        let before = self.rotated.generation.as_ref();
+        self.rotated.held.is_some()
+            && before.is_some_and(|before| before.fingerprint != now.fingerprint)
+            && !now.issued.is_due(unix_now())
     }
 
     fn is_settled(&self, held: Fingerprint) -> bool {

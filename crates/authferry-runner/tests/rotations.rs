@@ -15,63 +15,84 @@ use authferry_core::{
     Bid, CasError, Claim, ClaimError, Claims, Guarantees, Policy, Secret, SecretStore, Stamp,
     StoreError, Stored, Version,
 };
-use authferry_runner::{Codex, Rotating, Signals, rotate};
+use authferry_runner::{Codex, Rotated, Rotating, Signals, rotate};
 use tempfile::TempDir;
 
 /// Somebody else has rotated between our look at the store and the moment we got the claim.
 #[tokio::test]
 async fn a_claim_on_a_login_that_moved_is_worth_nothing() {
-    let store = Odd(MemoryStore::new("moved"), Happens::Moves);
-    nothing_is_asked_of_codex(&store).await;
-    let history = store.0.history();
+    let scene = TempDir::new().expect("a temporary folder");
+    let store = Odd::new(Happens::Moves(ROTATED));
+    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+
+    assert_eq!(rotated.outcome, Outcome::Turned);
+    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    let history = store.memory.history();
     let held: Vec<&[u8]> = history.iter().map(|it| it.secret.expose()).collect();
     assert_eq!(held, [DUE.as_bytes(), ROTATED.as_bytes()]);
-    let next = store.0.claims().expect("claims").acquire(&bid()).await;
+    let next = store.memory.claims().expect("claims").acquire(&bid()).await;
     assert!(next.is_ok(), "the claim was not given back: {next:?}");
 }
 
 /// This machine slept, or the store took its time: somebody else may be at it already.
 #[tokio::test]
 async fn a_claim_that_has_ended_is_worth_nothing() {
-    let store = Odd(MemoryStore::new("ended"), Happens::Ends);
-    nothing_is_asked_of_codex(&store).await;
-    assert_eq!(store.0.history().len(), 1);
+    let scene = TempDir::new().expect("a temporary folder");
+    let store = Odd::new(Happens::Ends);
+    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+
+    assert_eq!(rotated.outcome, Outcome::Turned);
+    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    assert_eq!(store.memory.history().len(), 1);
 }
 
-async fn nothing_is_asked_of_codex(store: &Odd) {
+/// Where we would rotate any login whatever, as with a horizon that is longer than one lives.
+#[tokio::test]
+async fn what_the_holder_of_a_claim_has_rotated_is_not_rotated_again() {
     let scene = TempDir::new().expect("a temporary folder");
-    store.0.put_by_hand(DUE.as_bytes());
-    let codex = tripwire(scene.path());
-    let temp = scene.path().join("temp");
-    fs::create_dir(&temp).expect("room");
+    let store = Odd::new(Happens::IsTurned(GOOD_FOR_LONG));
+    let rotated = rotated(&store, scene.path(), i64::MAX).await;
 
+    assert_eq!(rotated.outcome, Outcome::Fresh);
+    assert!(!scene.path().join("started").exists(), "Codex was asked");
+}
+
+/// Rotates what the store holds, with a Codex that tells by a file that it was started.
+async fn rotated(store: &Odd, scene: &Path, due_by: i64) -> Rotated {
+    store.memory.put_by_hand(DUE.as_bytes());
+    let codex = tripwire(scene);
+    let temp = scene.join("temp");
+    fs::create_dir(&temp).expect("room");
     let rotating = Rotating {
         store,
         codex: &codex,
         temp: &temp,
-        rescue: &scene.path().join("rescue"),
+        rescue: &scene.join("rescue"),
         policy: Policy::Newest,
         writer: "a job",
-        due_by: A_DAY_IN_JANUARY,
+        due_by,
+        sparing: false,
         patience: PATIENCE,
         wait: PATIENCE,
         shield: PATIENCE,
     };
     let mut signals = Signals::install().expect("signals");
-    let rotated = rotate(&rotating, &mut signals).await.expect("a rotation");
-
-    assert_eq!(rotated.outcome, Outcome::Turned);
-    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    rotate(&rotating, &mut signals).await.expect("a rotation")
 }
 
 /// A store at which something happens whenever we are about to get the claim.
 #[derive(Debug)]
-struct Odd(MemoryStore, Happens);
+struct Odd {
+    memory: MemoryStore,
+    happens: Happens,
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Happens {
-    /// Somebody rotates the login.
-    Moves,
+    /// Somebody rotates the login to this one.
+    Moves(&'static str),
+    /// The same, and they still hold the claim.
+    IsTurned(&'static str),
     /// So much time passes that the claim has ended.
     Ends,
 }
@@ -79,11 +100,11 @@ enum Happens {
 #[async_trait]
 impl SecretStore for Odd {
     fn guarantees(&self) -> Guarantees {
-        self.0.guarantees()
+        self.memory.guarantees()
     }
 
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
-        self.0.read().await
+        self.memory.read().await
     }
 
     async fn compare_and_swap(
@@ -92,7 +113,7 @@ impl SecretStore for Odd {
         new: &Secret,
         stamp: &Stamp,
     ) -> Result<Version, CasError> {
-        self.0.compare_and_swap(expected, new, stamp).await
+        self.memory.compare_and_swap(expected, new, stamp).await
     }
 
     fn claims(&self) -> Option<&dyn Claims> {
@@ -103,10 +124,15 @@ impl SecretStore for Odd {
 #[async_trait]
 impl Claims for Odd {
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        match self.1 {
-            Happens::Moves => {
-                self.0.put_by_hand(ROTATED.as_bytes());
+        match self.happens {
+            Happens::Moves(to) => {
+                self.memory.put_by_hand(to.as_bytes());
                 self.claims_of_memory().acquire(bid).await
+            }
+            Happens::IsTurned(to) => {
+                self.memory.put_by_hand(to.as_bytes());
+                let owner = "another job".to_owned();
+                Err(ClaimError::Held { owner, until: 0 })
             }
             Happens::Ends => {
                 let claim = self.claims_of_memory().acquire(bid).await?;
@@ -125,14 +151,19 @@ impl Claims for Odd {
 }
 
 impl Odd {
+    fn new(happens: Happens) -> Self {
+        let memory = MemoryStore::new("odd");
+        Self { memory, happens }
+    }
+
     fn claims_of_memory(&self) -> &dyn Claims {
-        self.0.claims().expect("memory has claims")
+        self.memory.claims().expect("memory has claims")
     }
 }
 
 impl fmt::Display for Odd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.memory.fmt(f)
     }
 }
 
@@ -144,8 +175,8 @@ fn tripwire(folder: &Path) -> Codex {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("our file");
     Codex {
         program,
-        path: None,
         withheld: vec![],
+        path: None,
         apart: None,
     }
 }
@@ -168,3 +199,5 @@ const A_DAY_IN_JANUARY: i64 = 979_948_800;
 const DUE: &str = r#"{"tokens":{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"made-up-1","account_id":"account"},"last_refresh":"2001-01-01T00:00:00Z"}"#;
 
 const ROTATED: &str = r#"{"tokens":{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"made-up-2","account_id":"account"},"last_refresh":"2001-01-19T00:00:00Z"}"#;
+
+const GOOD_FOR_LONG: &str = r#"{"tokens":{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"made-up-2","account_id":"account"},"last_refresh":"2999-01-01T00:00:00Z"}"#;

@@ -123,6 +123,7 @@ impl Plan {
             policy: terms.policy,
             writer: &self.writer,
             due_by: from_now(within),
+            sparing: false,
             patience: terms.patience,
             wait: args.wait,
             shield: args.shield,

@@ -11,7 +11,7 @@ use std::{
 use ::time::OffsetDateTime;
 use authferry_codex::{Unfit, Unusable};
 use authferry_core::{Fingerprint, Generation, Outcome, Refusal, StoreError};
-use authferry_runner::{CommandEnd, Job, Placement, Report, Written};
+use authferry_runner::{CommandEnd, Job, NotBegun, Placement, Report, Written};
 use serde_json::{Value, json};
 
 use crate::ending::Ending;
@@ -24,7 +24,7 @@ mod unsaved;
 mod watching;
 
 pub(crate) use hints::for_opening;
-pub(crate) use rotation::{may_begin, rotation, unclaimed};
+pub(crate) use rotation::{all_the_same, may_begin, rotation, unclaimed};
 pub(crate) use watching::{watched, watching};
 
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
@@ -63,6 +63,23 @@ pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> E
     with_facts(ending, job, report, of_command)
 }
 
+/// Tells why a trip did not begin.
+pub(crate) fn not_begun(error: &NotBegun) -> Ending {
+    match error {
+        NotBegun::Unfit(unfit) => self::unfit(unfit),
+        NotBegun::Busy(_) => Ending::refused(exit::REFUSED, error)
+            .hint("let the jobs that share a home of Codex run one after the other"),
+        NotBegun::Occupied(path) => Ending::refused(exit::REFUSED, error).hint(format!(
+            "move {} away, or name another home with `--codex-home DIR`",
+            path.display()
+        )),
+        NotBegun::NoPlace(..) => Ending::refused(exit::FAILED, error)
+            .because(error)
+            .hint("name a folder that can be written with the variable TMPDIR"),
+        NotBegun::System(_) => Ending::refused(exit::FAILED, error).because(error),
+    }
+}
+
 /// Tells why a home or an auth file is refused.
 pub(crate) fn unfit(unfit: &Unfit) -> Ending {
     // That the system failed us is no verdict on the home.
@@ -79,6 +96,15 @@ pub(crate) fn unfit(unfit: &Unfit) -> Ending {
 pub(crate) fn store(error: &StoreError) -> Ending {
     let ending = Ending::refused(exit::FAILED, error).because(error);
     match hints::for_store(error) {
+        Some(hint) => ending.hint(hint),
+        None => ending,
+    }
+}
+
+/// Tells why a store did not give the claim.
+fn claim(error: &StoreError) -> Ending {
+    let ending = Ending::refused(exit::FAILED, error).because(error);
+    match hints::for_claim(error) {
         Some(hint) => ending.hint(hint),
         None => ending,
     }

@@ -108,7 +108,7 @@ impl Driver<'_> {
             linger: LINGER,
         };
         let step = Trip::start(terms(&job, Goal::Run)?, Seen::Missing, None);
-        let refresher = Refresher::new(rotating.codex, how, rotating.due_by, rotating.shield);
+        let refresher = Refresher::new(rotating, how);
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
             .refreshing(refresher)
             .holding(self.lease.as_mut());

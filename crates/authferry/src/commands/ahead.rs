@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use authferry_core::rotation::Outcome;
 use authferry_core::{Base, Outcome as End, Stored};
-use authferry_runner::{CommandEnd, Job, Lease, Report, Rotated, Rotating, Signals, rotate_first};
+use authferry_runner::{CommandEnd, Job, Report, Rotated, Rotating, Signals, rotate_first};
 use tokio::time::timeout;
 
-use crate::args::Ahead;
+use crate::args::{Ahead, Lease};
 use crate::commands::{from_now, trips::begun};
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
@@ -25,6 +25,7 @@ pub(crate) struct Begin {
     pub(crate) warnings: Vec<String>,
     /// Whether the login was rotated before the job began.
     pub(crate) rotated: bool,
+    pub(crate) hints: Vec<String>,
     /// Whether the job failed on a login that somebody else had spent.
     pub(crate) spent: bool,
 }
@@ -39,6 +40,7 @@ pub(crate) fn horizon(args: &Ahead, plan: &Plan) -> Duration {
 pub(crate) async fn rotate(
     rotating: &Rotating<'_>,
     job: &Job<'_>,
+    lease: Lease,
     signals: &mut Signals,
 ) -> Result<Begin> {
     let mut rotated = match begun(rotate_first(rotating, job, signals).await)? {
@@ -63,7 +65,11 @@ pub(crate) async fn rotate(
             }
             .into())
         }
-        Outcome::Turned if telling::may_begin(&rotated, job.access_only) => Ok(go_on(told)),
+        // Without the claim such a job has not got what it needs.
+        Outcome::Hindered(_) if lease == Lease::Job => Err(told.into()),
+        Outcome::Turned | Outcome::Hindered(_) if telling::may_begin(&rotated, job.access_only) => {
+            Ok(go_on(&rotated, told))
+        }
         Outcome::Turned | Outcome::Hindered(_) => Err(told.into()),
     }
 }
@@ -73,18 +79,22 @@ fn signal(rotated: &Rotated) -> Option<i32> {
 }
 
 /// The job begins all the same, with whatever the store holds now.
-fn go_on(told: Ending) -> Begin {
+fn go_on(rotated: &Rotated, told: Ending) -> Begin {
     let mut begin = Begin {
         known: None,
-        notes: told.notes,
-        warnings: told.warnings,
+        warnings: told.warnings.clone(),
         rotated: told.outcome == "rotated",
-        spent: false,
+        ..Begin::default()
     };
     if told.failed {
-        begin.warnings.push(told.message);
+        begin.warnings.push(telling::all_the_same(rotated, &told));
     } else if told.outcome == "rotated" {
-        begin.notes.insert(0, told.message);
+        begin.notes.push(told.message);
+    }
+    begin.notes.extend(told.notes);
+    // What Codex did not do it may do in the job.
+    if told.outcome != "not-rotated" {
+        begin.hints = told.hints;
     }
     begin
 }
@@ -94,18 +104,29 @@ pub(crate) async fn claim<'a>(
     rotating: &'a Rotating<'a>,
     begin: &mut Begin,
     signals: &mut Signals,
-) -> Result<Lease<'a>> {
+) -> Result<authferry_runner::Lease<'a>> {
     begin.known = None;
     begun(authferry_runner::claim(rotating, signals).await)?
         .map_err(|rotated| telling::unclaimed(rotating, &rotated).into())
 }
 
 /// What to say of a claim that was not held to the end.
-pub(crate) fn lost(lease: &Lease<'_>) -> Option<String> {
+pub(crate) fn lost(lease: &authferry_runner::Lease<'_>) -> Option<String> {
     lease.is_lost().then(|| {
         "somebody else took the claim over during the job, and may have spent the same token"
             .to_owned()
     })
+}
+
+/// Says so if what was lent is worth nothing.
+pub(crate) fn look_at_what_was_lent(job: &Job<'_>, report: &Report, begin: &mut Begin) {
+    let lent = report.base.as_ref().filter(|_| job.access_only);
+    let ended = |exp| exp <= from_now(Duration::ZERO);
+    let ended = lent.filter(|base| base.generation.issued.exp.is_some_and(ended));
+    begin.warnings.extend(ended.map(|base| {
+        let login = base.generation.fingerprint;
+        format!("the access token of login {login} has ended, and what is lent cannot be rotated")
+    }));
 }
 
 /// Looks whether a job failed because somebody else has spent its login: the access token has
@@ -146,6 +167,7 @@ impl Ending {
     pub(crate) fn after(mut self, begin: Begin) -> Self {
         self.notes.splice(0..0, begin.notes);
         self.warnings.splice(0..0, begin.warnings);
+        self.hints.extend(begin.hints);
         if begin.rotated {
             return self.fact("rotated", true);
         }

@@ -29,12 +29,15 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
-    let rotating = plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms);
+    let rotating = Rotating {
+        sparing: true,
+        ..plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms)
+    };
     let program = args.command.first().cloned().unwrap_or_default();
     let ended: Result<_> = block_on(&*plan.store, async {
         let mut signals = install()?;
         let trip = async |signals: &mut Signals| {
-            let mut begin = begin(&args.ahead, &rotating, &job, signals).await?;
+            let mut begin = begin(&args.ahead, &rotating, &job, args.lease, signals).await?;
             let mut lease = match args.lease {
                 Lease::Rotation => None,
                 Lease::Job => Some(ahead::claim(&rotating, &mut begin, signals).await?),
@@ -48,6 +51,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
             }
             let report = begun(report)?;
             ahead::look_after(&job, &report, &mut begin).await;
+            ahead::look_at_what_was_lent(&job, &report, &mut begin);
             Ok((report, begin))
         };
         let first = trip(&mut signals).await;
@@ -85,13 +89,17 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
     let rescue = plan.rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
-    let rotating = plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms);
+    let rotating = Rotating {
+        sparing: true,
+        ..plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms)
+    };
     let ended: Result<_> = block_on(&*plan.store, async {
         let mut signals = install()?;
         let trip = async |signals: &mut Signals| {
-            let mut begin = begin(&args.ahead, &rotating, &job, signals).await?;
+            let mut begin = begin(&args.ahead, &rotating, &job, Lease::Rotation, signals).await?;
             let known = begin.known.take();
             let report = begun(authferry_runner::restore(&job, known, signals).await)?;
+            ahead::look_at_what_was_lent(&job, &report, &mut begin);
             Ok((report, begin))
         };
         let first = trip(&mut signals).await;
@@ -164,12 +172,13 @@ async fn begin(
     ahead: &Ahead,
     rotating: &Rotating<'_>,
     job: &Job<'_>,
+    lease: Lease,
     signals: &mut Signals,
 ) -> Result<Begin> {
     if ahead.no_rotate_first {
         return Ok(Begin::default());
     }
-    ahead::rotate(rotating, job, signals).await
+    ahead::rotate(rotating, job, lease, signals).await
 }
 
 /// What became of the first attempt at a trip.
@@ -243,17 +252,5 @@ pub(crate) fn install() -> Result<Signals> {
 }
 
 pub(crate) fn begun<T>(report: std::result::Result<T, NotBegun>) -> Result<T> {
-    Ok(report.map_err(|error| match &error {
-        NotBegun::Unfit(unfit) => telling::unfit(unfit),
-        NotBegun::Busy(_) => Ending::refused(exit::REFUSED, &error)
-            .hint("let the jobs that share a home of Codex run one after the other"),
-        NotBegun::Occupied(path) => Ending::refused(exit::REFUSED, &error).hint(format!(
-            "move {} away, or name another home with `--codex-home DIR`",
-            path.display()
-        )),
-        NotBegun::NoPlace(..) => Ending::refused(exit::FAILED, &error)
-            .because(&error)
-            .hint("name a folder that can be written with the variable TMPDIR"),
-        NotBegun::System(_) => Ending::refused(exit::FAILED, &error).because(&error),
-    })?)
+    Ok(report.map_err(|error| telling::not_begun(&error))?)
 }

@@ -63,6 +63,24 @@ pub(super) fn for_home(unfit: &Unfit) -> Option<String> {
     Some(hint)
 }
 
+/// For a place of claims. No login is in it, so what makes no sense there may go.
+pub(super) fn for_claim(error: &StoreError) -> Option<String> {
+    if !matches!(error.kind, ErrorKind::Malformed | ErrorKind::TooLarge) {
+        return for_store(error);
+    }
+    let away = if let Some(claim) = error.store.strip_prefix("file://") {
+        format!("`rm -f {claim} {claim}.meta`")
+    } else if let Some(claim) = error.store.strip_prefix("vault://") {
+        let (claim, _) = claim.split_once('?').unwrap_or((claim, ""));
+        format!("`bao kv metadata delete {claim}`, or the same with vault")
+    } else {
+        format!("take away {}", error.store)
+    };
+    Some(format!(
+        "the claim holds no login, and the next job makes a new one: {away}"
+    ))
+}
+
 pub(super) fn for_store(error: &StoreError) -> Option<String> {
     #[cfg(feature = "vault")]
     if let Some(hint) = error

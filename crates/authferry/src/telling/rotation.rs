@@ -1,5 +1,7 @@
 //! What became of a login that was to be rotated, in words.
 
+use std::{iter, time::Duration};
+
 use authferry_codex::{Failure, Home};
 use authferry_core::rotation::{Hindrance, Outcome};
 use authferry_core::{Fingerprint, Outcome as End, Refusal};
@@ -17,9 +19,10 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
         Outcome::Nothing => nothing(rotating, rotated),
         Outcome::Turned if rotated.dead.is_some() => dead(rotating, rotated),
         Outcome::Turned if rotated.moved => fresh_after_all(rotating),
-        Outcome::Turned => match (&rotated.trip, &rotated.home) {
-            (Some(report), Some(home)) => turned(rotating, rotated, home, report),
-            (None, _) | (_, None) => unreachable!("a trip that was made has a report"),
+        Outcome::Turned => match (&rotated.not_begun, &rotated.trip, &rotated.home) {
+            (Some(error), _, _) => super::not_begun(error),
+            (None, Some(report), Some(home)) => turned(rotating, rotated, home, report),
+            (None, None, _) | (None, _, None) => unreachable!("a trip that was made has a report"),
         },
         Outcome::Hindered(why) => hindered(rotating, rotated, *why),
     };
@@ -51,9 +54,25 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
 
 /// Whether a job may begin after a trip that was to rotate its login first: either it did,
 /// or the login is as good as before, and Codex may come to rotate it in the job.
+///
+/// Whatever kept the login from being rotated, its access token is good until it ends.
 pub(crate) fn may_begin(rotated: &Rotated, access_only: bool) -> bool {
-    let Some(report) = rotated.trip.as_ref().filter(|_| !rotated.moved) else {
-        return rotated.dead.is_none();
+    let good = good_until(rotated).is_some();
+    match rotated.outcome {
+        Outcome::Fresh | Outcome::Nothing => return true,
+        Outcome::Hindered(Hindrance::Unreadable) => return false,
+        Outcome::Hindered(Hindrance::Held | Hindrance::Unwritable | Hindrance::OutOfTime) => {
+            return good && rotated.signal.is_none();
+        }
+        Outcome::Turned if rotated.moved => return true,
+        Outcome::Turned => {}
+    }
+    let signal = rotated.trip.as_ref().and_then(|report| report.signal);
+    if rotated.dead.is_some() || rotated.not_begun.is_some() {
+        return good && signal.is_none();
+    }
+    let Some(report) = &rotated.trip else {
+        return true;
     };
     match &report.outcome {
         End::Persisted { .. } => !is_spinning(report),
@@ -62,10 +81,33 @@ pub(crate) fn may_begin(rotated: &Rotated, access_only: bool) -> bool {
             let dead = report.refreshed.as_ref().and_then(|it| it.failure);
             let failed = report.command.is_some();
             let dead = matches!(dead, Some(Failure::Dead(_)));
-            report.signal.is_none() && !dead && !(failed && access_only)
+            signal.is_none() && (good || !(dead || failed && access_only))
         }
+        End::Refused(Refusal::NotPlaced) => good && signal.is_none(),
         End::Restored | End::Refused(_) | End::Stranded { .. } => false,
     }
+}
+
+/// Until when the access token is good that was not replaced; `None` if that is over or
+/// before long, or nobody knows.
+fn good_until(rotated: &Rotated) -> Option<i64> {
+    let exp = rotated.generation.as_ref()?.issued.exp;
+    exp.filter(|&exp| exp > commands::from_now(TOO_SHORT))
+}
+
+/// What is left of an access token that is not worth beginning with: Codex rotates it then.
+const TOO_SHORT: Duration = Duration::from_mins(5);
+
+/// Tells, of a job that begins although its login was not rotated first, why it was not.
+pub(crate) fn all_the_same(rotated: &Rotated, told: &Ending) -> String {
+    let why = match told.message.strip_prefix("nothing was touched: ") {
+        Some(why) => format!("the login was not rotated first: {why}"),
+        None => told.message.clone(),
+    };
+    let causes = told.causes.iter().map(|cause| format!(": {cause}"));
+    let good = good_until(rotated).and_then(|it| OffsetDateTime::from_unix_timestamp(it).ok());
+    let good = good.map(|until| format!("; its access token is good until {}", text(until)));
+    iter::once(why).chain(causes).chain(good).collect()
 }
 
 fn fresh(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
@@ -133,7 +175,7 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
         writer: rotating.writer,
         witness: None,
         patience: rotating.patience,
-        linger: std::time::Duration::ZERO,
+        linger: Duration::ZERO,
     };
     let mut told = super::trip(&job, report, None);
     // How Codex ended says nothing of how the rotation did.
@@ -295,6 +337,7 @@ fn hindered(rotating: &Rotating<'_>, rotated: &Rotated, why: Hindrance) -> Endin
             .hint("give it longer with `--wait TIME`; a claim that nobody renews is taken over half a minute after its end")
         }
         (Hindrance::Unreadable | Hindrance::Unwritable, None) => match error {
+            Some(error) if why == Hindrance::Unwritable => super::claim(error),
             Some(error) => super::store(error),
             None => Ending::refused(exit::FAILED, format!("{store} cannot be used")),
         },
@@ -310,7 +353,7 @@ fn hindered(rotating: &Rotating<'_>, rotated: &Rotated, why: Hindrance) -> Endin
 
 /// Whether Codex would rotate the new login at once again.
 fn is_spinning(report: &Report) -> bool {
-    let now = commands::from_now(std::time::Duration::ZERO);
+    let now = commands::from_now(Duration::ZERO);
     let looping = report.refreshed.as_ref().is_some_and(|it| it.looping);
     let base = report.base.as_ref();
     looping || base.is_some_and(|base| base.generation.issued.is_due(now))
