@@ -14,8 +14,8 @@ use crate::{
 
 /// What a secret held when it was looked at.
 pub(crate) struct Held {
-    /// The current version's number, zero if there is none. A deleted one counts.
-    pub(crate) number: u64,
+    /// The current version, if there is one. A deleted one counts.
+    pub(crate) at: Option<Point>,
     /// What our field holds.
     pub(crate) stored: Option<Stored>,
     /// The fields of others.
@@ -27,7 +27,7 @@ impl Held {
     pub(crate) fn new(found: Option<Found>, field: &str) -> Result<Self, Trouble> {
         let Some(Found { at, data }) = found else {
             return Ok(Self {
-                number: 0,
+                at: None,
                 stored: None,
                 others: Map::new(),
             });
@@ -48,10 +48,15 @@ impl Held {
             Some(_) => return Err(Trouble::NotText(field.to_owned())),
         };
         Ok(Self {
-            number: at.number,
+            at: Some(at),
             stored,
             others,
         })
+    }
+
+    /// Returns the current version's number, zero if there is none.
+    pub(crate) fn number(&self) -> u64 {
+        self.at.as_ref().map_or(0, |at| at.number)
     }
 
     pub(crate) fn version(&self) -> Option<&Version> {
@@ -79,7 +84,7 @@ impl Held {
             origin: stamp.origin.to_string(),
             writer: stamp.writer.clone(),
             parent: self.version().map(ToString::to_string),
-            version: self.number + 1,
+            version: self.number() + 1,
             sha256: digest(new),
         };
         let meta = serde_json::to_value(meta).expect("texts and numbers alone");
@@ -94,6 +99,15 @@ impl Held {
 /// that is known of it.
 pub(crate) fn version(at: &Point) -> Version {
     Version::new(&format!("{}@{}", at.number, at.created))
+}
+
+/// Returns what a version names, if it is one of ours.
+pub(crate) fn point(version: &Version) -> Option<Point> {
+    let (number, created) = version.as_str().split_once('@')?;
+    Some(Point {
+        number: number.parse().ok()?,
+        created: created.to_owned(),
+    })
 }
 
 /// What stands beside a login.

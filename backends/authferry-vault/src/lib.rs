@@ -38,7 +38,9 @@
 //! - Reads may lag ([`Reads::Eventual`](authferry_core::Reads::Eventual)): a standby of
 //!   OpenBao, or a performance standby, answers them by itself, and nothing that this store
 //!   can ask for makes it wait for the leader. Writes all go through the leader, so that a
-//!   swap on what was read too late is a conflict.
+//!   swap on what was read too late is a conflict. A look that shows an older version than
+//!   this process has seen or written is made again, and then fails as a server does that
+//!   is not ready.
 //! - Between the look and the write of a swap somebody can delete the secret with all that
 //!   is known of it and write it anew up to the very same number. The server then compares
 //!   equal numbers. Nobody does that by accident within some milliseconds.

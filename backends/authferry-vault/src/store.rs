@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -14,6 +14,7 @@ use authferry_core::{
     Swap, Version,
 };
 use secrecy::SecretString;
+use tokio::time::sleep;
 
 use crate::{
     address::Address,
@@ -22,7 +23,7 @@ use crate::{
     session::Session,
     settings::{Misfit, Settings},
     trouble::Trouble,
-    wire::{Engine, Failure, Wire},
+    wire::{Engine, Failure, PAUSES, Point, Wire},
 };
 
 /// A login in a secret of Vault or OpenBao. See the [crate] for what it promises.
@@ -43,6 +44,7 @@ pub fn open(address: Address, settings: Settings) -> Result<VaultStore, Misfit> 
         wire: Arc::clone(&wire),
         session: Arc::clone(&session),
         known: AtomicBool::new(false),
+        newest: Mutex::new(None),
     };
     Ok(VaultStore {
         claims: Beside(place(address.of_claim())),
@@ -97,6 +99,9 @@ struct VaultPlace {
     session: Arc<Session>,
     /// Whether the mount is known to be what it must be.
     known: AtomicBool,
+    /// The newest version that was seen or written here. A look that shows an older one was
+    /// answered by a server that lags behind.
+    newest: Mutex<Option<Point>>,
 }
 
 /// The longest value. Servers on raft take no entry of 1 MiB, and each quotation mark of an
@@ -104,8 +109,39 @@ struct VaultPlace {
 const MAX_LEN: usize = 512 * 1024;
 
 impl VaultPlace {
-    /// Looks at what the secret holds.
+    /// Looks at what the secret holds, at another server and once more where the answer is
+    /// older than what is known here.
+    ///
+    /// A secret that is gone may have been deleted, with all that was known of it: that is
+    /// believed in the end.
     async fn look(&self) -> Result<Held, Trouble> {
+        let mut pauses = PAUSES.iter();
+        loop {
+            let held = self.look_once().await?;
+            let newest = self.newest();
+            let behind = match (&held.at, &newest) {
+                (Some(at), Some(newest)) => at.is_before(newest),
+                (None, newest) => newest.is_some(),
+                (Some(_), None) => false,
+            };
+            if !behind {
+                if let Some(at) = &held.at {
+                    self.remember(at.clone());
+                }
+                return Ok(held);
+            }
+            match pauses.next() {
+                Some(pause) => {
+                    self.wire.turn_to_another();
+                    sleep(*pause).await;
+                }
+                None if held.at.is_none() => return Ok(held),
+                None => return Err(Trouble::Behind),
+            }
+        }
+    }
+
+    async fn look_once(&self) -> Result<Held, Trouble> {
         let (mount, path) = (&*self.address.mount, &*self.address.path);
         let mut again = true;
         loop {
@@ -134,7 +170,7 @@ impl VaultPlace {
     /// to the token itself.
     async fn write(&self, held: Held, new: &Secret, stamp: &Stamp) -> Result<Version, Unwritten> {
         let (mount, path) = (&*self.address.mount, &*self.address.path);
-        let number = held.number;
+        let number = held.number();
         let data = held.next(&self.address.field, new, stamp);
         let data = data.map_err(Unwritten::Refused)?;
         let mut again = true;
@@ -142,7 +178,11 @@ impl VaultPlace {
             let token = self.session.token().await.map_err(Unwritten::Refused)?;
             let reply = self.wire.write(&token, mount, path, data.clone(), number);
             let failure = match reply.await {
-                Ok(at) => return Ok(fields::version(&at)),
+                Ok(at) => {
+                    let version = fields::version(&at);
+                    self.remember(at);
+                    return Ok(version);
+                }
                 Err(failure) => failure,
             };
             let forgotten = self.is_forgotten(&failure, &token).await;
@@ -188,6 +228,18 @@ impl VaultPlace {
             Ok(Engine::Another) => Err(Trouble::AnotherEngine(mount())),
             // Not everybody may know.
             Err(_) => Ok(()),
+        }
+    }
+
+    fn newest(&self) -> Option<Point> {
+        let newest = self.newest.lock();
+        newest.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, at: Point) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if !newest.as_ref().is_some_and(|newest| at.is_before(newest)) {
+            *newest = Some(at);
         }
     }
 
@@ -249,6 +301,10 @@ impl SecretStore for VaultPlace {
         let len = new.expose().len();
         if len > MAX_LEN {
             return Err(refused(Trouble::TooLong { len, max: MAX_LEN }));
+        }
+        // Another process may have seen it, and left word.
+        if let Some(at) = expected.and_then(fields::point) {
+            self.remember(at);
         }
         // The number is compared by the server; that it still stands for what was expected,
         // and what else is in the secret, has to be seen.

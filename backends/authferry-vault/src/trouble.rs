@@ -82,6 +82,9 @@ pub enum Trouble {
         /// The server's words.
         texts: Vec<String>,
     },
+    /// A state that is over.
+    #[error("the server shows an older version than was there before: it lags behind")]
+    Behind,
     /// An answer that is none.
     #[error("the answer is none that Vault or OpenBao would give")]
     Unintelligible,
@@ -139,7 +142,7 @@ impl Trouble {
                 | Silence::Broken(_) => ErrorKind::Unavailable,
                 Silence::Unmade(_) => ErrorKind::Unexpected,
             },
-            Self::Sealed => ErrorKind::Unavailable,
+            Self::Sealed | Self::Behind => ErrorKind::Unavailable,
             Self::NoJobToken(error) if error.is_transient() => ErrorKind::Unavailable,
             Self::Forbidden(_) => ErrorKind::PermissionDenied,
             Self::BadToken

@@ -65,6 +65,16 @@ pub(crate) struct Point {
     pub(crate) created: String,
 }
 
+impl Point {
+    /// Whether it came before another one. A lower number that was created later is not:
+    /// numbers start again when a secret is deleted with all that is known of it.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        // Fractions of a second are written without zeros at their end.
+        let time = |point: &Self| point.created.trim_end_matches('Z').to_owned();
+        self.number < other.number && time(self) <= time(other)
+    }
+}
+
 /// A token that was granted.
 pub(crate) struct Grant {
     pub(crate) token: SecretString,
@@ -82,7 +92,7 @@ pub(crate) enum Engine {
 }
 
 /// The pauses before what changes nothing is asked for again.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+pub(crate) const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 impl Wire {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Misfit> {
@@ -286,7 +296,7 @@ impl Wire {
                     }
                     Err(failure) if failure.is_transient() => {
                         failed = Some(failure);
-                        self.current.fetch_add(1, Ordering::Relaxed);
+                        self.turn_to_another();
                     }
                     reply => return reply,
                 }
@@ -297,6 +307,11 @@ impl Wire {
             };
             sleep(*pause).await;
         }
+    }
+
+    /// Has another server asked next, where there is one.
+    pub(crate) fn turn_to_another(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
     }
 
     fn client(&self, server: usize, token: Option<&SecretString>) -> VaultClient {

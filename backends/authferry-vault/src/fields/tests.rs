@@ -51,7 +51,7 @@ fn stamp_of(held: &Held) -> Option<&Stamp> {
 #[test]
 fn what_was_written_is_read_back() {
     let empty = Held::new(None, FIELD).expect("nothing");
-    assert_eq!((empty.number, empty.version()), (0, None));
+    assert_eq!((empty.number(), empty.version()), (0, None));
     let read = held(1, next(empty));
     let stored = read.stored.as_ref().expect("a login");
     assert_eq!(stored.secret.expose(), LOGIN.as_bytes());
@@ -102,13 +102,13 @@ fn a_stamp_is_of_one_login_in_one_version() {
 #[test]
 fn a_secret_without_the_field_holds_nothing() {
     let found = held(3, json!({"note": "theirs"}));
-    assert_eq!((found.number, found.version()), (3, None));
+    assert_eq!((found.number(), found.version()), (3, None));
     let gone = Found {
         at: at(6),
         data: None,
     };
     let gone = Held::new(Some(gone), FIELD).expect("nothing");
-    assert_eq!((gone.number, gone.version()), (6, None));
+    assert_eq!((gone.number(), gone.version()), (6, None));
     assert_eq!(next(gone)["auth_json.authferry"]["version"], 7);
 }
 

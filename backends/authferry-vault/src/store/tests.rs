@@ -294,3 +294,90 @@ fn what_it_promises_is_this() {
     let nowhere = open(address(), Settings::default());
     assert!(matches!(nowhere, Err(Misfit::NoServer)));
 }
+
+/// A standby answers as if the last write had not been.
+#[tokio::test]
+async fn a_look_that_lags_behind_what_was_written_here_is_made_again() {
+    let newer = json!({"auth_json": "{\"token\":\"made-up-new\"}"});
+    let server = Canned::new(vec![
+        version(4, &old()),
+        written(5),
+        version(4, &old()),
+        version(5, &newer),
+    ])
+    .await;
+    let store = server.store(ADDRESS);
+    let landed = swap(&store, Some(&base())).await.expect("a swap");
+    let stored = store.read().await.expect("an answer").expect("a login");
+    assert_eq!(stored.version, landed);
+    assert_eq!(server.lines(), [READ, WRITE, READ, READ]);
+}
+
+#[tokio::test]
+async fn a_server_that_goes_on_lagging_is_not_ready() {
+    let behind = || version(4, &old());
+    let server = Canned::new(vec![
+        version(5, &old()),
+        behind(),
+        behind(),
+        behind(),
+        behind(),
+        behind(),
+        behind(),
+    ])
+    .await;
+    let store = server.store(ADDRESS);
+    store.read().await.expect("an answer");
+    let error = store.read().await.expect_err("an older one");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(told(&error).ends_with("it lags behind"), "{}", told(&error));
+    // Nor is it somebody else's write.
+    let answer = swap(&store, Some(&base())).await;
+    assert!(matches!(answer, Err(CasError::Refused(_))), "{answer:?}");
+    assert_eq!(server.lines(), [READ; 7]);
+}
+
+/// The claim was renewed, and a standby shows it as it was before.
+#[tokio::test]
+async fn a_look_that_lags_behind_what_is_expected_is_no_conflict() {
+    let server = Canned::new(vec![
+        version(4, &old()),
+        version(4, &old()),
+        version(5, &old()),
+        written(6),
+    ])
+    .await;
+    let expected = Version::new("5@2026-11-23T15:17:05.268708289Z");
+    let landed = swap(&server.store(ADDRESS), Some(&expected)).await;
+    landed.expect("a swap");
+    assert_eq!(server.lines(), [READ, READ, READ, WRITE]);
+}
+
+/// Its numbers begin anew, and its times go on.
+#[tokio::test]
+async fn a_secret_that_was_deleted_and_made_anew_does_not_lag() {
+    let anew = |number: u64| {
+        let created = format!("2026-11-24T00:00:{number:02}Z");
+        let metadata = json!({
+            "created_time": created, "custom_metadata": null, "deletion_time": "",
+            "destroyed": false, "version": number,
+        });
+        yes(&json!({"data": old(), "metadata": metadata}))
+    };
+    let nothing = || no(404, &[]);
+    let server = Canned::new(vec![
+        version(4, &old()),
+        anew(1),
+        nothing(),
+        engine("2"),
+        nothing(),
+        nothing(),
+    ])
+    .await;
+    let store = server.store(ADDRESS);
+    store.read().await.expect("an answer");
+    let stored = store.read().await.expect("an answer").expect("a login");
+    assert_eq!(stored.version.as_str(), "1@2026-11-24T00:00:01Z");
+    assert!(store.read().await.expect("an answer").is_none(), "deleted");
+    assert_eq!(server.lines(), [READ, READ, READ, ENGINE, READ, READ]);
+}
