@@ -60,6 +60,7 @@ pub(super) fn for_store(error: &(dyn Error + 'static)) -> Option<String> {
         Trouble::NotUtf8
         | Trouble::TooLong { .. }
         | Trouble::Answer { .. }
+        | Trouble::Behind
         | Trouble::Unintelligible => return None,
     };
     Some(hint)
