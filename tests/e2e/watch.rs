@@ -86,11 +86,13 @@ fn a_signal_lets_the_watch_look_once_more_and_go() {
         let runner = restored(&ferry);
         let mut watch = start(&mut ferry.authferry(&runner, &["watch"]));
         wait_until("it is at work", || sign(&runner).exists());
-        // It hears of both at once.
-        kill_process(pid(watch.id()), Signal::STOP).expect("our child");
-        runner.place(&next.auth_json()).expect("room");
+        // Written by another name, in a folder that nobody watches.
+        let other = runner.root().join("tmp/other-name");
+        fs::hard_link(runner.auth_file(), &other).expect("one file system");
+        fs::write(&other, next.auth_json()).expect("room");
+        fs::remove_file(&other).expect("ours");
+        assert_eq!(ferry.stored(), login.auth_json().as_bytes());
         kill_process(pid(watch.id()), signal).expect("our child");
-        kill_process(pid(watch.id()), Signal::CONT).expect("our child");
         assert_eq!(end(&mut watch), Some(0));
         assert_eq!(ferry.stored(), next.auth_json().as_bytes());
         assert!(!sign(&runner).exists());
