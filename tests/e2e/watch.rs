@@ -1,6 +1,6 @@
 //! The write-through alone: between `restore` and `persist`, while others run Codex.
 
-use std::{fs, path::PathBuf, process::Child, time::Duration};
+use std::{fs, path::PathBuf, process::Child, sync::mpsc::channel, thread, time::Duration};
 
 use rig::{Endpoint, Login, Runner, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
@@ -60,9 +60,12 @@ fn the_watch_holds_none_of_the_streams_and_has_a_session_of_its_own() {
     let ferry = Ferry::new(rig::V0_169, &Login::fresh());
     let runner = restored(&ferry);
     let mut watch = ferry.authferry(&runner, &["watch", "--detach"]);
+    watch.arg(log(&runner));
+    let (tell, told) = channel();
     // Unlike `finish` it goes on until nobody holds the streams any more.
-    let output = watch.arg(log(&runner)).output().expect("a program");
-    assert_code(&output, 0);
+    thread::spawn(move || tell.send(watch.output().expect("a program")));
+    let output = told.recv_timeout(Duration::from_secs(15));
+    assert_code(&output.expect("nobody holds the streams"), 0);
     let [process] = runner.processes().expect("/proc")[..] else {
         panic!("one process is left");
     };
@@ -83,7 +86,12 @@ fn a_signal_lets_the_watch_look_once_more_and_go() {
         let runner = restored(&ferry);
         let mut watch = start(&mut ferry.authferry(&runner, &["watch"]));
         wait_until("it is at work", || sign(&runner).exists());
-        runner.place(&next.auth_json()).expect("room");
+        // Written by another name, in a folder that nobody watches.
+        let other = runner.root().join("tmp/other-name");
+        fs::hard_link(runner.auth_file(), &other).expect("one file system");
+        fs::write(&other, next.auth_json()).expect("room");
+        fs::remove_file(&other).expect("ours");
+        assert_eq!(ferry.stored(), login.auth_json().as_bytes());
         kill_process(pid(watch.id()), signal).expect("our child");
         assert_eq!(end(&mut watch), Some(0));
         assert_eq!(ferry.stored(), next.auth_json().as_bytes());

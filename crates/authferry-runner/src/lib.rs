@@ -141,6 +141,9 @@ pub async fn persist(
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
     let alone = alone(job.home, Hung::IsNoReason).await?;
+    // A watch that has made way for us may have moved it meanwhile.
+    let moved = self::receipt(job);
+    let receipt = moved.as_ref().unwrap_or(receipt);
     // A file that may not be opened is as unusable as one that makes no sense.
     let (look, unfit) = match job.home.settled_look() {
         Ok(look) => (look, None),

@@ -46,6 +46,11 @@ impl Sign {
         self.path.symlink_metadata().is_err()
     }
 
+    /// Whether somebody has gone on without waiting for us.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_down() && self.home.dir().join(DOWN).symlink_metadata().is_err()
+    }
+
     /// Waits until it may have been taken down. Loses nothing when dropped half-way.
     pub(crate) async fn changed(&self) {
         self.watch.changed().await;

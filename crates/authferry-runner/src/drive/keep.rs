@@ -6,6 +6,7 @@ use authferry_codex::{Look, Unusable};
 use authferry_core::{Fingerprint, Keep, Outcome, Secret, Seen, Trip};
 
 use super::{Driver, Request};
+use crate::sign::Sign;
 use crate::{Placement, Receipt, Report, Written, rescue, seen};
 
 impl Driver<'_, '_> {
@@ -100,7 +101,9 @@ impl Driver<'_, '_> {
         let still_due = trip.due().map(|generation| generation.fingerprint);
         self.generations
             .retain(|fingerprint, _| Some(*fingerprint) == still_due);
-        if self.ready && !self.is_relieved() {
+        // A home that somebody has cleaned up meanwhile stays clean.
+        let given_up = self.sign.as_ref().is_some_and(Sign::is_given_up);
+        if self.ready && !given_up {
             self.write_receipt(trip);
         }
     }

@@ -81,7 +81,7 @@ impl Driver<'_, '_> {
     }
 
     /// Whether somebody else has come, who does what is left to be done.
-    pub(super) fn is_relieved(&self) -> bool {
+    fn is_relieved(&self) -> bool {
         self.sign.as_ref().is_some_and(Sign::is_down)
     }
 

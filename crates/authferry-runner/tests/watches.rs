@@ -1,0 +1,95 @@
+//! A watch and what comes after it, in one process.
+
+use std::{fs, os::unix::fs::DirBuilderExt, path::Path, time::Duration};
+
+use authferry_codex::Home;
+use authferry_conformance::MemoryStore;
+use authferry_core::{Outcome, Policy, Secret, SecretStore};
+use authferry_runner::{Job, Receipt, Replace, Signals};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn what_a_watch_has_persisted_is_no_news_to_a_persist_that_has_read_the_receipt_before() {
+    let above = TempDir::new().expect("a temporary folder");
+    let dir = above.path().join("home");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&dir)
+        .expect("a folder");
+    let (home, rescue) = (
+        Home::new(&dir).expect("a home"),
+        above.path().join("rescue"),
+    );
+    let store = MemoryStore::new("watches");
+    let first = Secret::new(login(0).into_bytes());
+    authferry_runner::seed(
+        &store,
+        &first,
+        Replace::Nothing,
+        "a person",
+        &rescue,
+        PATIENCE,
+    )
+    .await
+    .expect("an empty store");
+    let job = job(&store, &home, &rescue);
+    let mut signals = Signals::install().expect("signals");
+    authferry_runner::restore(&job, None, &mut signals)
+        .await
+        .expect("a trip");
+    let before = Receipt::read(&home).expect("readable").expect("a receipt");
+
+    let mut others = Signals::install().expect("signals");
+    let watching = authferry_runner::watch(&job, &before, &mut others, || ());
+    let persisting = async {
+        for number in 1..=2 {
+            fs::write(home.auth_file(), login(number)).expect("room");
+            while stored(&store).await != login(number) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        authferry_runner::persist(&job, &before, &mut signals).await
+    };
+    let (watched, persisted) = tokio::join!(watching, persisting);
+
+    let watched = watched.expect("a watch");
+    assert_eq!((watched.writes.len(), watched.left_due), (2, None));
+    let persisted = persisted.expect("a trip");
+    assert_eq!(persisted.outcome, Outcome::Unchanged);
+    assert_eq!(persisted.began, Some(before.base.generation.fingerprint));
+    assert!(persisted.base.expect("known").generation != before.base.generation);
+    let left = fs::read_dir(home.dir()).expect("the home").next();
+    assert!(left.is_none(), "{left:?}");
+}
+
+async fn stored(store: &MemoryStore) -> String {
+    let stored = store.read().await.expect("memory").expect("a login");
+    String::from_utf8(stored.secret.expose().to_vec()).expect("a text")
+}
+
+fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<'a> {
+    Job {
+        store,
+        home,
+        rescue,
+        policy: Policy::Newest,
+        replace: false,
+        allow_account_change: false,
+        access_only: false,
+        writer: "a job",
+        witness: None,
+        patience: PATIENCE,
+        linger: PATIENCE,
+    }
+}
+
+/// An auth file whose tokens are made up; a higher number was issued later.
+fn login(number: usize) -> String {
+    // {"iat":N} in base64url.
+    let claims = ["eyJpYXQiOjEwMH0", "eyJpYXQiOjEwMX0", "eyJpYXQiOjEwMn0"][number];
+    format!(
+        r#"{{"tokens":{{"id_token":"e30.e30.x","access_token":"e30.{claims}.x","refresh_token":"made-up-{number}","account_id":"account"}}}}"#
+    )
+}
