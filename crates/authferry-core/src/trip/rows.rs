@@ -13,6 +13,27 @@ fn the_same_tokens_cost_no_request() {
 }
 
 #[test]
+fn who_joins_a_trip_writes_through_and_ends_nothing() {
+    for seen in [
+        Seen::Missing,
+        Seen::Unusable,
+        Seen::Usable(generation(1, "a")),
+    ] {
+        let (trip, effects) = Trip::join(terms(), base(1), seen);
+        assert_eq!(effects, []);
+        let (_, effects) = trip.step(Event::Changed(generation(2, "a")));
+        assert!(matches!(effects[..], [Effect::Swap(_)]), "{effects:?}");
+    }
+    let (trip, effects) = Trip::join(terms(), base(1), Seen::Usable(generation(2, "a")));
+    let [Effect::Swap(write)] = &effects[..] else {
+        panic!("what is there already is written: {effects:?}");
+    };
+    assert_eq!((&write.expected, write.count), (&Version::new("v1"), 2));
+    let (_, effects) = trip.step(Event::Swapped(Reply::Landed(Version::new("v2"))));
+    assert_eq!(effects, [], "the command may still be at work");
+}
+
+#[test]
 fn a_new_generation_is_swapped_over_the_version_that_was_read() {
     let (trip, write) = swapping(2);
     assert_eq!(write.expected, Version::new("v1"));
