@@ -1,10 +1,16 @@
 //! *Rotate first* as a machine: a rotation at a chosen moment, under the claim.
 //!
-//! It looks whether a rotation is due, takes the claim, has the rotation made and gives
-//! the claim back. Whoever finds the claim held waits and looks again: what the holder
-//! rotated is due no more. The rotation itself is a [`Trip`](crate::Trip) like any other,
-//! in a home of its own, whose command is Codex's own refresh: its first read is the look
-//! after winning, for a claim on a login that moved is worth nothing, and its
+//! It looks whether a rotation is due, takes the claim, proves that the login can be
+//! written, has the rotation made and gives the claim back. Whoever finds the claim held
+//! waits and looks again: what the holder rotated is due no more.
+//!
+//! The proof is a swap of the login for itself. A store may give the claim and take no
+//! login, and a look may show what was there before: either would cost the login once its
+//! token is spent. Whoever finds it moved looks again, for a claim on a login that moved is
+//! worth nothing.
+//!
+//! The rotation itself is a [`Trip`](crate::Trip) like any other, in a home of its own,
+//! whose command is Codex's own refresh. It begins with what was proven, and its
 //! write-through, its conflicts and its rescue are those of every trip.
 //!
 //! `rotation/model.rs` walks through every order of events of two of them.
@@ -24,6 +30,8 @@ pub struct Rotation {
     state: State,
     /// Why it has not got any further, should the time be over.
     hindrance: Hindrance,
+    /// Whether the claim is ours.
+    won: bool,
     attempt: u32,
 }
 
@@ -44,6 +52,9 @@ pub enum Effect {
     Look,
     /// Ask for the claim, with the same bid each time; answered by [`Event::Claimed`].
     Claim,
+    /// Swap the login that was looked at for itself, in the same write each time; answered
+    /// by [`Event::Proven`].
+    Prove,
     /// Make the trip that rotates, and renew the claim meanwhile; answered by
     /// [`Event::Turned`].
     Turn,
@@ -62,13 +73,16 @@ pub enum Event {
     Looked(Sight),
     /// The claim was won, or was not.
     Claimed(Grant),
+    /// The login was swapped for itself, or was not.
+    Proven(Proof),
     /// The trip is over, however it ended.
     Turned,
     /// The claim is given back, or is left to its end.
     Released,
     /// The wait is over.
     Woke,
-    /// The time for getting the claim is over. Means nothing once the claim is won.
+    /// The time is over: for getting the claim, or for what comes between it and the trip.
+    /// Means nothing once the trip has begun.
     Deadline,
 }
 
@@ -96,6 +110,19 @@ pub enum Grant {
     Trouble(Trouble),
 }
 
+/// What became of a login that was swapped for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// The store holds what was looked at, and takes a login.
+    Landed,
+    /// The store holds something else by now.
+    Moved,
+    /// Nothing was written: the login is known to be dead.
+    InVain,
+    /// The store did not answer as asked. It may have been written all the same.
+    Trouble(Trouble),
+}
+
 /// How a rotation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -103,7 +130,7 @@ pub enum Outcome {
     Fresh,
     /// There is nothing that could be rotated.
     Nothing,
-    /// The trip was made; its own outcome tells the rest.
+    /// The trip was made, and its own outcome tells the rest; or it would be in vain.
     Turned,
     /// It was not even begun.
     Hindered(Hindrance),
@@ -116,7 +143,7 @@ pub enum Hindrance {
     Held,
     /// The store could not be read.
     Unreadable,
-    /// The store did not give the claim: it cannot be written.
+    /// The store did not give the claim, or took no login: it cannot be written.
     Unwritable,
     /// The store did not answer in time.
     OutOfTime,
@@ -129,6 +156,7 @@ enum State {
     /// The time is over, and what becomes of the bid that is under way is awaited.
     Retracting,
     Pausing,
+    Proving,
     Turning,
     Releasing(Outcome),
     Done,
@@ -144,6 +172,7 @@ impl Rotation {
             terms,
             state: State::Looking,
             hindrance: Hindrance::OutOfTime,
+            won: false,
             attempt: 0,
         };
         rotation.go(State::Looking, Effect::Look)
@@ -154,15 +183,21 @@ impl Rotation {
     pub fn step(mut self, event: Event) -> Step {
         match (self.state, event) {
             (State::Looking, Event::Looked(sight)) => match sight {
-                Sight::Due if self.terms.claims => self.go(State::Claiming, Effect::Claim),
-                Sight::Due => self.go(State::Turning, Effect::Turn),
-                Sight::Fresh => self.finish(Outcome::Fresh),
-                Sight::Nothing => self.finish(Outcome::Nothing),
+                Sight::Due if self.terms.claims && !self.won => {
+                    self.go(State::Claiming, Effect::Claim)
+                }
+                Sight::Due => self.go(State::Proving, Effect::Prove),
+                Sight::Fresh => self.end(Outcome::Fresh),
+                Sight::Nothing => self.end(Outcome::Nothing),
                 Sight::Trouble(Trouble::Transient) => self.pause(),
                 Sight::Trouble(Trouble::Permanent) => self.hindered(Hindrance::Unreadable),
             },
             (State::Claiming, Event::Claimed(grant)) => match grant {
-                Grant::Won => self.go(State::Turning, Effect::Turn),
+                Grant::Won => {
+                    self.won = true;
+                    self.hindrance = Hindrance::OutOfTime;
+                    self.go(State::Proving, Effect::Prove)
+                }
                 Grant::Held => {
                     self.hindrance = Hindrance::Held;
                     self.pause()
@@ -171,17 +206,22 @@ impl Rotation {
                 Grant::Trouble(Trouble::Permanent) => self.hindered(Hindrance::Unwritable),
             },
             (State::Retracting, Event::Claimed(Grant::Won)) => {
-                let outcome = Outcome::Hindered(self.hindrance);
-                self.go(State::Releasing(outcome), Effect::Release)
+                self.won = true;
+                self.out_of_time()
             }
+            (State::Proving, Event::Proven(proof)) => match proof {
+                Proof::Landed => self.go(State::Turning, Effect::Turn),
+                Proof::Moved | Proof::Trouble(Trouble::Transient) => self.pause(),
+                Proof::InVain => self.end(Outcome::Turned),
+                Proof::Trouble(Trouble::Permanent) => self.hindered(Hindrance::Unwritable),
+            },
             (State::Pausing, Event::Woke) => self.go(State::Looking, Effect::Look),
-            (State::Turning, Event::Turned) if self.terms.claims => {
-                self.go(State::Releasing(Outcome::Turned), Effect::Release)
-            }
-            (State::Turning, Event::Turned) => self.finish(Outcome::Turned),
+            (State::Turning, Event::Turned) => self.end(Outcome::Turned),
             (State::Releasing(outcome), Event::Released) => self.finish(outcome),
             (State::Retracting, Event::Claimed(_))
-            | (State::Looking | State::Pausing, Event::Deadline) => self.out_of_time(),
+            | (State::Looking | State::Pausing | State::Proving, Event::Deadline) => {
+                self.out_of_time()
+            }
             (State::Claiming, Event::Deadline) => {
                 self.state = State::Retracting;
                 (self, vec![])
@@ -214,7 +254,16 @@ impl Rotation {
     }
 
     fn hindered(self, why: Hindrance) -> Step {
-        self.finish(Outcome::Hindered(why))
+        self.end(Outcome::Hindered(why))
+    }
+
+    /// Gives the claim back before anything is over.
+    fn end(self, outcome: Outcome) -> Step {
+        if self.won {
+            self.go(State::Releasing(outcome), Effect::Release)
+        } else {
+            self.finish(outcome)
+        }
     }
 
     fn finish(self, outcome: Outcome) -> Step {

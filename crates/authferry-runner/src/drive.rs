@@ -489,7 +489,7 @@ async fn changed(watch: Option<&Watch>) {
     }
 }
 
-async fn renewed(lease: Option<&mut Lease<'_>>) {
+pub(crate) async fn renewed(lease: Option<&mut Lease<'_>>) {
     match lease {
         Some(lease) => lease.renew().await,
         None => pending().await,

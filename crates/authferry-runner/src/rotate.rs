@@ -3,20 +3,21 @@
 use std::{future::Future, io, path::Path, pin::Pin, time::Duration};
 
 use authferry_codex::Home;
-use authferry_core::rotation::{Effect, Event, Grant, Outcome, Rotation, Sight, Terms};
+use authferry_core::rotation::{Effect, Event, Grant, Outcome, Proof, Rotation, Sight, Terms};
 use authferry_core::{
-    Bid, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore, StoreError,
-    Stored, Trouble,
+    Bid, CasError, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore,
+    StoreError, Stored, Trouble, Version, WriteId,
 };
 use tokio::time::{Instant, sleep_until};
 
 use crate::lease::{self, Lease};
 use crate::signals::Told;
 use crate::{
-    Codex, Hung, Job, Mark, NotBegun, Report, Seen, Signals, alone, before, random, receipt,
+    Codex, Hung, Job, Mark, NotBegun, Report, Seen, Signals, alone, before, drive, random, receipt,
     restore,
 };
 
+mod proof;
 mod turn;
 
 /// How long a bid may stay under way when nobody waits for the claim any more.
@@ -42,7 +43,7 @@ pub struct Rotating<'a> {
     /// Whether a login stays as it is before half of its time is over: where the jobs take
     /// longer than any login is good for, each of them would rotate it.
     pub sparing: bool,
-    /// How long the store may take before the refresh, and again after it.
+    /// How long the store may take before the claim, before the refresh, and again after it.
     pub patience: Duration,
     /// How long somebody else may hold the claim.
     pub wait: Duration,
@@ -154,9 +155,13 @@ struct Driver<'a> {
     /// and the claim is all that is wanted.
     beside: Option<Seen>,
     holder: u64,
+    /// When it began, or won the claim.
     began: Instant,
     lease: Option<Lease<'a>>,
     request: Option<Request<'a>>,
+    /// The write that was to prove that the login can be written, and the version that it
+    /// expected.
+    proving: Option<(Version, WriteId)>,
     /// When a bid is given up that nobody waits for any more.
     retract_by: Option<Instant>,
     rotated: Rotated,
@@ -168,6 +173,7 @@ type Request<'a> = Pin<Box<dyn Future<Output = Answer> + 'a>>;
 enum Answer {
     Looked(Result<Option<Stored>, StoreError>),
     Claimed(Result<Claim, ClaimError>),
+    Proven(Result<Stored, CasError>),
     Woke,
 }
 
@@ -189,6 +195,7 @@ impl<'a> Driver<'a> {
             began: Instant::now(),
             lease: None,
             request: None,
+            proving: None,
             retract_by: None,
             rotated: Rotated {
                 outcome: Outcome::Fresh,
@@ -226,6 +233,16 @@ impl<'a> Driver<'a> {
                     }
                     Effect::Look => self.look(),
                     Effect::Claim => self.claim(),
+                    Effect::Prove if self.beside.is_none() => {
+                        event = Some(Event::Proven(Proof::Landed));
+                    }
+                    Effect::Prove => match self.known_dead(signals).await {
+                        Some(mark) => {
+                            self.rotated.dead = Some(mark);
+                            event = Some(Event::Proven(Proof::InVain));
+                        }
+                        None => self.prove(),
+                    },
                     Effect::Wait(time) => {
                         let until = Instant::now() + time;
                         self.request = Some(Box::pin(async move {
@@ -285,6 +302,7 @@ impl<'a> Driver<'a> {
                         }
                     }
                 },
+                () = drive::renewed(self.lease.as_mut()) => {}
                 () = sleep_until(deadline) => {
                     if self.retract_by.is_some() {
                         // Whether it was won nobody will say; it ends by itself.
@@ -338,6 +356,7 @@ impl<'a> Driver<'a> {
             Answer::Claimed(Ok(claim)) => {
                 if let Some(claims) = self.rotating.store.claims() {
                     self.lease = Some(Lease::new(claims, claim));
+                    self.began = Instant::now();
                 }
                 Event::Claimed(Grant::Won)
             }
@@ -352,6 +371,7 @@ impl<'a> Driver<'a> {
             Answer::Claimed(Err(ClaimError::Store(error))) => {
                 Event::Claimed(Grant::Trouble(self.trouble(error)))
             }
+            Answer::Proven(proven) => Event::Proven(self.proven(proven)),
         }
     }
 

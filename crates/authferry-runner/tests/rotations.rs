@@ -5,15 +5,16 @@ use std::{
     fmt, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use authferry_conformance::MemoryStore;
-use authferry_core::rotation::Outcome;
+use authferry_core::rotation::{Hindrance, Outcome};
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Claims, Guarantees, Policy, Secret, SecretStore, Stamp,
-    StoreError, Stored, Version,
+    Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Policy, Secret, SecretStore,
+    Stamp, StoreError, Stored, Version,
 };
 use authferry_runner::{Codex, Rotated, Rotating, Signals, rotate};
 use tempfile::TempDir;
@@ -25,13 +26,52 @@ async fn a_claim_on_a_login_that_moved_is_worth_nothing() {
     let store = Odd::new(Happens::Moves(ROTATED));
     let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
 
-    assert_eq!(rotated.outcome, Outcome::Turned);
+    assert_eq!(rotated.outcome, Outcome::Fresh);
     assert!(!scene.path().join("started").exists(), "Codex was asked");
-    let history = store.memory.history();
-    let held: Vec<&[u8]> = history.iter().map(|it| it.secret.expose()).collect();
-    assert_eq!(held, [DUE.as_bytes(), ROTATED.as_bytes()]);
-    let next = store.memory.claims().expect("claims").acquire(&bid()).await;
-    assert!(next.is_ok(), "the claim was not given back: {next:?}");
+    assert_eq!(held(&store), [DUE, ROTATED]);
+    assert_given_back(&store).await;
+}
+
+/// A server that lags behind may show the login, to whoever has just got the claim, that its
+/// last holder has spent.
+#[tokio::test]
+async fn a_look_that_shows_what_was_there_before_spends_nothing() {
+    let scene = TempDir::new().expect("a temporary folder");
+    let store = Odd::new(Happens::LagsBehind(ROTATED));
+    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+
+    assert_eq!(rotated.outcome, Outcome::Fresh);
+    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    assert_eq!(held(&store), [DUE, ROTATED]);
+    assert_given_back(&store).await;
+}
+
+/// As with a policy that names the claim, and not the login.
+#[tokio::test]
+async fn a_store_that_takes_no_login_has_none_spent() {
+    let scene = TempDir::new().expect("a temporary folder");
+    let store = Odd::new(Happens::IsClosed);
+    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+
+    assert_eq!(rotated.outcome, Outcome::Hindered(Hindrance::Unwritable));
+    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    let error = rotated.store_error.expect("the store's words");
+    assert_eq!(error.kind, ErrorKind::PermissionDenied);
+    assert_eq!(held(&store), [DUE]);
+    assert_given_back(&store).await;
+}
+
+/// It is the same write then, and what it has written is what Codex begins with.
+#[tokio::test]
+async fn a_proof_whose_answer_was_lost_is_asked_for_again() {
+    let scene = TempDir::new().expect("a temporary folder");
+    let store = Odd::new(Happens::Mumbles);
+    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+
+    assert_eq!(rotated.outcome, Outcome::Turned);
+    assert!(scene.path().join("started").exists(), "Codex was not asked");
+    assert_eq!(held(&store), [DUE, DUE]);
+    assert_given_back(&store).await;
 }
 
 /// This machine slept, or the store took its time: somebody else may be at it already.
@@ -43,7 +83,7 @@ async fn a_claim_that_has_ended_is_worth_nothing() {
 
     assert_eq!(rotated.outcome, Outcome::Turned);
     assert!(!scene.path().join("started").exists(), "Codex was asked");
-    assert_eq!(store.memory.history().len(), 1);
+    assert!(held(&store).iter().all(|held| held == DUE));
 }
 
 /// Where we would rotate any login whatever, as with a horizon that is longer than one lives.
@@ -80,11 +120,25 @@ async fn rotated(store: &Odd, scene: &Path, due_by: i64) -> Rotated {
     rotate(&rotating, &mut signals).await.expect("a rotation")
 }
 
-/// A store at which something happens whenever we are about to get the claim.
+/// Everything that the store ever held.
+fn held(store: &Odd) -> Vec<String> {
+    let history = store.memory.history().into_iter();
+    let texts = history.map(|it| String::from_utf8_lossy(it.secret.expose()).into_owned());
+    texts.collect()
+}
+
+async fn assert_given_back(store: &Odd) {
+    let next = store.claims_of_memory().acquire(&bid()).await;
+    assert!(next.is_ok(), "the claim was not given back: {next:?}");
+}
+
+/// A store at which something happens, most often as we are about to get the claim.
 #[derive(Debug)]
 struct Odd {
     memory: MemoryStore,
     happens: Happens,
+    /// How often it has happened, where it happens more than once.
+    times: AtomicU32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +147,14 @@ enum Happens {
     Moves(&'static str),
     /// The same, and they still hold the claim.
     IsTurned(&'static str),
+    /// The same, and the next looks show what was there before.
+    LagsBehind(&'static str),
     /// So much time passes that the claim has ended.
     Ends,
+    /// It gives the claim, and takes no login.
+    IsClosed,
+    /// The first answer to a write is lost.
+    Mumbles,
 }
 
 #[async_trait]
@@ -104,6 +164,10 @@ impl SecretStore for Odd {
     }
 
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
+        let history = self.memory.history();
+        if matches!(self.happens, Happens::LagsBehind(_)) && history.len() > 1 && self.again(2) {
+            return Ok(history.into_iter().next());
+        }
         self.memory.read().await
     }
 
@@ -113,7 +177,20 @@ impl SecretStore for Odd {
         new: &Secret,
         stamp: &Stamp,
     ) -> Result<Version, CasError> {
-        self.memory.compare_and_swap(expected, new, stamp).await
+        let error = |kind| StoreError {
+            kind,
+            operation: "write",
+            store: self.to_string(),
+            source: None,
+        };
+        if matches!(self.happens, Happens::IsClosed) {
+            return Err(CasError::Refused(error(ErrorKind::PermissionDenied)));
+        }
+        let swapped = self.memory.compare_and_swap(expected, new, stamp).await;
+        if matches!(self.happens, Happens::Mumbles) && self.again(1) {
+            return Err(CasError::Ambiguous(error(ErrorKind::Unavailable)));
+        }
+        swapped
     }
 
     fn claims(&self) -> Option<&dyn Claims> {
@@ -125,7 +202,7 @@ impl SecretStore for Odd {
 impl Claims for Odd {
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
         match self.happens {
-            Happens::Moves(to) => {
+            Happens::Moves(to) | Happens::LagsBehind(to) => {
                 self.memory.put_by_hand(to.as_bytes());
                 self.claims_of_memory().acquire(bid).await
             }
@@ -138,6 +215,7 @@ impl Claims for Odd {
                 let claim = self.claims_of_memory().acquire(bid).await?;
                 Ok(Claim { until: 1, ..claim })
             }
+            Happens::IsClosed | Happens::Mumbles => self.claims_of_memory().acquire(bid).await,
         }
     }
 
@@ -153,7 +231,16 @@ impl Claims for Odd {
 impl Odd {
     fn new(happens: Happens) -> Self {
         let memory = MemoryStore::new("odd");
-        Self { memory, happens }
+        Self {
+            memory,
+            happens,
+            times: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether it happens once more, of so many times in all.
+    fn again(&self, of: u32) -> bool {
+        self.times.fetch_add(1, Ordering::Relaxed) < of
     }
 
     fn claims_of_memory(&self) -> &dyn Claims {

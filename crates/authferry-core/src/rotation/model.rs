@@ -29,6 +29,10 @@ struct Plan {
     /// Whether the store may refuse something for good.
     refusals: bool,
     deadlines: bool,
+    /// Whether a look may show what was there before.
+    stale: bool,
+    /// Whether the store takes claims, and no login.
+    closed: bool,
 }
 
 const SOUND: Plan = Plan {
@@ -37,6 +41,8 @@ const SOUND: Plan = Plan {
     crashes: false,
     refusals: false,
     deadlines: true,
+    stale: false,
+    closed: false,
 };
 
 /// What was found in a world that came to all its ends.
@@ -65,9 +71,31 @@ fn a_crash_between_the_spend_and_the_swap_is_the_only_loss() {
     );
 }
 
+/// A standby may go on showing the login that the last holder of the claim has spent.
+#[test]
+fn a_look_that_shows_what_was_there_before_spends_nothing() {
+    let stale = Plan {
+        stale: true,
+        ..SOUND
+    };
+    let found = explore(stale).expect("a sound world");
+    assert_eq!(found.losses, Vec::<&str>::new());
+}
+
+#[test]
+fn a_store_that_gives_a_claim_and_takes_no_login_costs_nothing() {
+    let closed = Plan {
+        refusals: true,
+        closed: true,
+        ..SOUND
+    };
+    let found = explore(closed).expect("a sound world");
+    assert_eq!(found.losses, Vec::<&str>::new());
+}
+
 /// What the store did not take then lies in a rescue file, or in the only copy.
 #[test]
-fn a_store_that_gives_a_claim_and_takes_no_login_costs_a_rescue() {
+fn a_store_that_takes_no_login_any_more_costs_a_rescue() {
     let refusals = Plan {
         refusals: true,
         ..SOUND

@@ -1,11 +1,10 @@
-//! The trip that rotates, and what is to be known before and after it.
+//! The trip that rotates, and what is to be known after it.
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use authferry_codex::{Failure, Home};
-use authferry_core::{Fingerprint, Goal, Seen, Trip};
+use authferry_core::{Goal, Seen, Trip};
 use tempfile::TempDir;
-use tokio::time::timeout;
 
 use super::Driver;
 use crate::refresher::{How, Refreshed, Refresher};
@@ -15,19 +14,8 @@ use crate::{CommandEnd, Job, Look, Mark, NotBegun, Report, Signals, drive, lease
 const LINGER: Duration = Duration::from_secs(5);
 
 impl Driver<'_> {
-    /// Makes the trip, unless an earlier one has found the login dead, or finds that out.
+    /// Makes the trip, and leaves word beside the claim if the login is found dead.
     pub(super) async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
-        let before = self.rotated.generation.as_ref().map(|it| it.fingerprint);
-        let note = self.lease.as_ref().and_then(|lease| lease.note());
-        let marked = note
-            .and_then(|note| note.parse::<Mark>().ok())
-            .filter(|mark| Some(mark.fingerprint) == before);
-        if let Some(mark) = marked
-            && self.still_holds(mark.fingerprint).await
-        {
-            self.rotated.dead = Some(mark);
-            return Ok(());
-        }
         self.trips(signals).await?;
         let Some(report) = &self.rotated.trip else {
             return Ok(());
@@ -36,7 +24,7 @@ impl Driver<'_> {
         let spent = report.base.as_ref().map(|it| it.generation.fingerprint);
         let note = match (failure, spent) {
             (Some(Failure::Dead(death)), Some(fingerprint)) if report.writes.is_empty() => {
-                if !self.still_holds(fingerprint).await {
+                if !self.still_holds(fingerprint, signals).await {
                     self.rotated.moved = true;
                     return Ok(());
                 }
@@ -57,15 +45,6 @@ impl Driver<'_> {
             lease.leave(note);
         }
         Ok(())
-    }
-
-    /// Whether the store holds this generation. One that cannot be read is as it was.
-    async fn still_holds(&self, fingerprint: Fingerprint) -> bool {
-        let read = timeout(self.rotating.patience, self.rotating.store.read()).await;
-        let Ok(Ok(Some(stored))) = read else {
-            return true;
-        };
-        authferry_codex::parse(&stored.secret).is_ok_and(|it| it.fingerprint == fingerprint)
     }
 
     /// Makes the trip, and another one by a plain run where Codex has no app server.
@@ -110,6 +89,7 @@ impl Driver<'_> {
         let step = Trip::start(terms(&job, Goal::Run)?, Seen::Missing, None);
         let refresher = Refresher::new(rotating, how);
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
+            .knowing(self.rotated.known.take())
             .refreshing(refresher)
             .holding(self.lease.as_mut());
         let report = driver.drive(step, signals).await;

@@ -32,6 +32,8 @@ pub(super) struct World {
 struct Runner {
     rotation: Rotation,
     asked: Option<Effect>,
+    /// How long the history was that the last look showed, or the proof left.
+    saw: usize,
     deadline_sent: bool,
     turn: Option<Turn>,
     end: Option<Fate>,
@@ -77,6 +79,7 @@ impl World {
             Runner {
                 rotation,
                 asked: effects.first().copied(),
+                saw: 0,
                 deadline_sent: false,
                 turn: None,
                 end: None,
@@ -180,12 +183,17 @@ impl World {
         match runner.asked {
             None | Some(Effect::Turn | Effect::Finish(_)) => {}
             Some(Effect::Look) => {
-                let sight = if self.current() == DUE {
-                    Sight::Due
-                } else {
-                    Sight::Fresh
-                };
-                next.push(self.clone().event(i, Event::Looked(sight)));
+                let newest = self.history.len();
+                for saw in if plan.stale { 1 } else { newest }..=newest {
+                    let sight = if self.history[saw - 1].0 == DUE {
+                        Sight::Due
+                    } else {
+                        Sight::Fresh
+                    };
+                    let mut world = self.clone();
+                    world.runners[i].saw = saw;
+                    next.push(world.event(i, Event::Looked(sight)));
+                }
                 for &trouble in &troubles {
                     let sight = Event::Looked(Sight::Trouble(trouble));
                     next.push(self.clone().event(i, sight));
@@ -208,6 +216,19 @@ impl World {
                 for &trouble in &troubles {
                     let grant = Event::Claimed(Grant::Trouble(trouble));
                     next.push(self.clone().event(i, grant));
+                }
+            }
+            Some(Effect::Prove) => {
+                if !plan.closed {
+                    let mut world = self.clone();
+                    let proof = world.prove(i);
+                    let lost = Event::Proven(Proof::Trouble(Trouble::Transient));
+                    next.push(world.clone().event(i, lost));
+                    next.push(world.event(i, Event::Proven(proof)));
+                }
+                for &trouble in &troubles {
+                    let proof = Event::Proven(Proof::Trouble(trouble));
+                    next.push(self.clone().event(i, proof));
                 }
             }
             Some(Effect::Release) => {
@@ -233,15 +254,21 @@ impl World {
         troubles.extend(plan.refusals.then_some(Trouble::Permanent));
         match turn.asked.clone() {
             None | Some(Ask::Run | Ask::Finish(_)) => {}
+            // It begins with what was proven.
+            Some(Ask::Read) if turn.disk.is_none() => {
+                let held = self.held(self.runners[i].saw);
+                next.push(self.answer(i, Tell::Read(Ok(Some(held)))));
+            }
             Some(Ask::Read) => {
-                next.push(self.answer(i, Tell::Read(Ok(Some(self.held())))));
+                let held = self.held(self.history.len());
+                next.push(self.answer(i, Tell::Read(Ok(Some(held)))));
                 for &trouble in &troubles {
                     next.push(self.answer(i, Tell::Read(Err(trouble))));
                 }
             }
             Some(Ask::Place) => {
                 let mut world = self.clone();
-                let read = world.current();
+                let read = world.history[world.runners[i].saw - 1].0;
                 world.turn(i).disk = Some(read);
                 next.push(world.answer(i, Tell::Placed(Placing::Done)));
             }
@@ -306,6 +333,7 @@ impl World {
                 Effect::Wait(_) => Effect::Wait(Duration::ZERO),
                 Effect::Look
                 | Effect::Claim
+                | Effect::Prove
                 | Effect::Turn
                 | Effect::Release
                 | Effect::Finish(_) => effect,
@@ -313,7 +341,11 @@ impl World {
             match effect {
                 Effect::Turn => return self.begin(i),
                 Effect::Finish(outcome) => runner.end = Some(Fate::Ended(outcome)),
-                Effect::Look | Effect::Claim | Effect::Release | Effect::Wait(_) => {}
+                Effect::Look
+                | Effect::Claim
+                | Effect::Prove
+                | Effect::Release
+                | Effect::Wait(_) => {}
             }
         }
         self
@@ -380,15 +412,35 @@ impl World {
         self.history.last().expect("never empty").0
     }
 
-    fn held(&self) -> Held {
-        let (current, by) = *self.history.last().expect("never empty");
+    /// What the store held when its history was so long.
+    fn held(&self, len: usize) -> Held {
+        let (current, by) = self.history[len - 1];
         Held {
-            version: version(self.history.len()),
+            version: version(len),
             generation: Some(generation(current)),
             id: by,
             count: 1,
-            reseed: by.is_none(),
+            reseed: current == DUE,
         }
+    }
+
+    /// The swap of the login that this one saw for itself. The first half of its id is no
+    /// trip's.
+    fn prove(&mut self, i: usize) -> Proof {
+        let newest = self.history.len();
+        let id = WriteId {
+            trip: i as u64 + 3,
+            number: 0,
+        };
+        let (current, by) = self.history[newest - 1];
+        if by != Some(id) {
+            if self.runners[i].saw != newest {
+                return Proof::Moved;
+            }
+            self.history.push((current, Some(id)));
+        }
+        self.runners[i].saw = self.history.len();
+        Proof::Landed
     }
 
     /// The store's own swap.

@@ -1,0 +1,105 @@
+//! What is proven before a token is spent: that the store takes a login, and that what was
+//! looked at is what it holds.
+
+use std::pin::pin;
+
+use authferry_core::rotation::Proof;
+use authferry_core::{CasError, Fingerprint, Origin, Stamp, Stored, Trouble, WriteId};
+use tokio::time::timeout;
+
+use super::{Answer, Driver};
+use crate::signals::Told;
+use crate::{Mark, Signals};
+
+impl Driver<'_> {
+    /// Swaps what was looked at for itself. Who wrote it, and how, stays beside it.
+    pub(super) fn prove(&mut self) {
+        let Some(known) = &self.rotated.known else {
+            unreachable!("nothing but a login that was read is due");
+        };
+        let (store, expected) = (self.rotating.store, known.version.clone());
+        let id = self.write_id(known);
+        let by_hand = || Stamp {
+            id,
+            count: 1,
+            origin: Origin::Seed,
+            writer: self.rotating.writer.to_owned(),
+        };
+        let stamp = Stamp {
+            id,
+            ..known.stamp.clone().unwrap_or_else(by_hand)
+        };
+        let secret = known.secret.duplicate();
+        self.proving = Some((expected.clone(), id));
+        self.request = Some(Box::pin(async move {
+            let swapped = store.compare_and_swap(Some(&expected), &secret, &stamp);
+            Answer::Proven(swapped.await.map(|version| Stored {
+                secret,
+                version,
+                stamp: Some(stamp),
+            }))
+        }));
+    }
+
+    /// The write of no trip: those have numbers of their own. What an earlier attempt may
+    /// have written is written again under the same id, and other bytes never are.
+    fn write_id(&self, known: &Stored) -> WriteId {
+        let number = match &self.proving {
+            None => 0,
+            Some((expected, id)) => {
+                let landed = known.stamp.as_ref().is_some_and(|stamp| stamp.id == *id);
+                id.number + u64::from(*expected != known.version && !landed)
+            }
+        };
+        WriteId {
+            trip: self.holder,
+            number,
+        }
+    }
+
+    pub(super) fn proven(&mut self, proven: Result<Stored, CasError>) -> Proof {
+        match proven {
+            Ok(stored) => {
+                self.rotated.known = Some(stored);
+                Proof::Landed
+            }
+            Err(CasError::Conflict) => Proof::Moved,
+            Err(CasError::Ambiguous(error)) => {
+                self.trouble(error);
+                Proof::Trouble(Trouble::Transient)
+            }
+            Err(CasError::Refused(error)) => Proof::Trouble(self.trouble(error)),
+        }
+    }
+
+    /// Whether an earlier rotation has found the login dead, and left word beside the claim.
+    pub(super) async fn known_dead(&mut self, signals: &mut Signals) -> Option<Mark> {
+        let before = self.rotated.generation.as_ref()?.fingerprint;
+        let mark: Mark = self.lease.as_ref()?.note()?.parse().ok()?;
+        (mark.fingerprint == before && self.still_holds(before, signals).await).then_some(mark)
+    }
+
+    /// Whether the store holds this generation. One that cannot be read, or not before a
+    /// signal comes, is as it was.
+    pub(super) async fn still_holds(&mut self, held: Fingerprint, signals: &mut Signals) -> bool {
+        let mut read = pin!(timeout(self.rotating.patience, self.rotating.store.read()));
+        loop {
+            tokio::select! {
+                read = &mut read => {
+                    let Ok(Ok(Some(stored))) = read else {
+                        return true;
+                    };
+                    return authferry_codex::parse(&stored.secret)
+                        .is_ok_and(|it| it.fingerprint == held);
+                }
+                told = signals.next() => match told {
+                    Told::Child => {}
+                    Told::End(signal) => {
+                        self.rotated.signal.get_or_insert(signal.as_raw());
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+}
