@@ -89,6 +89,15 @@ impl SecretStore for FileStore {
         }
     }
 
+    fn notes(&self) -> Vec<String> {
+        vec![
+            "it serves the jobs of one host: a network file system may keep neither its lock nor \
+             its versions"
+                .to_owned(),
+            "a rotation leaves nothing behind: only the last login is kept".to_owned(),
+        ]
+    }
+
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let place = Arc::clone(&self.place);
         spawn_blocking(move || place.read())

@@ -70,6 +70,17 @@ impl SecretStore for VaultStore {
         self.place.guarantees()
     }
 
+    fn notes(&self) -> Vec<String> {
+        vec![
+            "a rotation makes two versions of the secret, and two or more of the claim's secret \
+             beside it: `max_versions` is how far back the server keeps them (10 unless set)"
+                .to_owned(),
+            "a standby server may answer a read late: a swap on what it showed is then a \
+             conflict, and never overwrites"
+                .to_owned(),
+        ]
+    }
+
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         self.place.read().await
     }

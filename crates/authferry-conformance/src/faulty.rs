@@ -88,6 +88,10 @@ impl SecretStore for Faulty {
         self.inner.guarantees()
     }
 
+    fn notes(&self) -> Vec<String> {
+        self.inner.notes()
+    }
+
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         self.inner.read().await
     }
@@ -229,5 +233,13 @@ mod tests {
             assert_eq!(landed, fault == Fault::ReplyLost, "{fault:?}");
         }
         faulty.acquire(&bid(1)).await.expect("its own claim");
+    }
+
+    #[test]
+    fn the_wire_tells_what_the_store_behind_it_tells() {
+        let store = MemoryStore::new("told");
+        let notes = store.notes();
+        assert!(!notes.is_empty());
+        assert_eq!(Faulty::new(Box::new(store), []).notes(), notes);
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::{fmt, str::FromStr};
 
 use async_trait::async_trait;
@@ -16,6 +17,12 @@ use crate::{Claims, Secret};
 pub trait SecretStore: fmt::Debug + fmt::Display + Send + Sync {
     /// Returns what this store promises. Constant for the life of the value.
     fn guarantees(&self) -> Guarantees;
+
+    /// Returns what else a user of this store should know, for people, one sentence each:
+    /// what a rotation costs, what is best effort. Never a secret; asks nobody.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Returns what the store holds now, or `None` if it holds nothing yet.
     ///

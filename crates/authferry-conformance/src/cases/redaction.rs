@@ -19,7 +19,8 @@ pub(super) async fn no_value_prints_the_login(place: Place) -> Result<(), Failur
     let stored = store.read().await?;
     silent("the answer to a write", &format!("{version} {version:?}"))?;
     silent("what a read gives", &format!("{stored:#?}"))?;
-    silent("the handle", &format!("{store} {store:#?}"))
+    silent("the handle", &format!("{store} {store:#?}"))?;
+    silent("what the store notes", &store.notes().join(" "))
 }
 
 pub(super) async fn no_error_prints_the_login(place: Place) -> Result<(), Failure> {
