@@ -22,6 +22,7 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
         authferry(at, &["seed", "--replace", it])
     }),
     ("rotated", |at, login| program(at, &["other-job", login])),
+    ("found-dead", |at, _| program(at, &["sh", "-c", FIND_DEAD])),
     ("by-hand", |at, name| at.write(LOGIN, content(name))),
     ("store-emptied", |at, _| fs::remove_file(at.path(LOGIN))),
     ("store-locked", |at, _| lock(at)),
@@ -64,6 +65,8 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     }),
     ("rescue-impossible", |at, _| at.write(ABOVE_RESCUE, b"")),
 ];
+
+const FIND_DEAD: &str = "authferry refresh --codex codex-of-the-dead; test $? = 125";
 
 const STORE: &str = "[STORE]";
 const LOGIN: &str = "[STORE]/login.json";

@@ -27,7 +27,7 @@ pub(crate) struct Props {
 
 /// The programs on the `PATH`. That of the case is read by a shell instead of being
 /// started: a program cannot be while any process still has it open for writing.
-const PROGRAMS: [(&str, &str); 2] = [
+const PROGRAMS: [(&str, &str); 3] = [
     // It need not be started where the case is played.
     (
         "codex",
@@ -38,6 +38,11 @@ const PROGRAMS: [(&str, &str); 2] = [
         "# A job on another machine, in which Codex rotates the login.\n\
          export CODEX_HOME=\"$HOME/other-codex\"\n\
          exec authferry --quiet run --no-rotate-first -- cp \"$1\" \"$CODEX_HOME/auth.json\"",
+    ),
+    (
+        "codex-of-the-dead",
+        "echo 'ERROR codex_login::auth::manager: Failed to refresh token: Your access token \
+         could not be refreshed because your refresh token was revoked.' >&2",
     ),
 ];
 

@@ -3,14 +3,39 @@
 use rig::{Fault, Login, Outcome, What, finish};
 use time::Duration;
 
-use crate::ferry::{Ferry, assert_code};
+use crate::ferry::{AUTHFERRY, Ferry, assert_code};
 use crate::refresh_facts::{Rule, by_each_rule};
 
 by_each_rule![
+    where_there_is_no_room_for_a_new_login_none_is_spent,
     a_login_that_ends_at_once_is_not_rotated_for_ever,
     a_provider_that_fails_leaves_the_login_as_it_was,
     a_reply_that_is_lost_leaves_a_login_that_is_told_to_be_dead,
 ];
+
+/// Such a Codex spends the token first, and then has nowhere to put what it got.
+fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) {
+    let ferry = Ferry::new(version, &Login::ending_in(Duration::minutes(10)));
+    let before = ferry.stored();
+    let runner = ferry.runner();
+    // In a mount namespace of its own, so that nothing stays mounted.
+    let full = "mount -t tmpfs -o size=1m,mode=700 tmpfs \"$TMPDIR\" && exec \"$@\"";
+    let mut refresh = ferry.command(&runner, "unshare");
+    refresh.args(["--user", "--map-root-user", "--mount", "sh", "-c", full]);
+    refresh.args(["sh", AUTHFERRY, "refresh"]);
+
+    let refresh = finish(&mut refresh);
+
+    assert_code(&refresh, 125);
+    let said = String::from_utf8_lossy(&refresh.stderr);
+    assert!(said.contains("No space left on device"), "{said}");
+    assert_eq!(ferry.stub.count(What::is_refresh), 0, "{said}");
+    assert_eq!(ferry.stored(), before);
+
+    let refresh = finish(&mut ferry.authferry(&runner, &["refresh"]));
+    assert_code(&refresh, 0);
+    assert!(ferry.is_live());
+}
 
 /// As on a machine whose clock is ahead.
 fn a_login_that_ends_at_once_is_not_rotated_for_ever(version: &str, _: Rule) {

@@ -63,6 +63,10 @@ impl Place {
     /// Returns what is there.
     pub(crate) fn read(&self) -> Result<Option<Stored>, Trouble> {
         let folder = Folder::open(&self.folder)?;
+        // Who only looks leaves no lock behind where nobody has ever written.
+        if !folder.has(&self.login)? {
+            return Ok(None);
+        }
         let _lock = folder.lock(&self.lock, Sharing::Readers, self.patience)?;
         Ok(self.held(&folder)?.map(|held| held.stored))
     }

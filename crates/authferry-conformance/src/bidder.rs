@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use authferry_core::{Bid, Claim, ClaimError, Claims, Reads, SecretStore};
+use authferry_core::{Bid, Claim, ClaimError, Claims, Reads, SecretStore, Standing};
 
 use crate::{
     Fault, Faulty,
@@ -117,6 +117,18 @@ impl Bidder {
     pub(crate) async fn releases(&self, claim: &Claim) -> Result<(), Failure> {
         let ask = || self.claims().release(claim);
         Ok(self.clear(Result::is_ok, ask).await?)
+    }
+
+    /// Requires that a look tells this.
+    pub(crate) async fn finds(&self, standing: Option<Standing>) -> Result<(), Failure> {
+        let is_told =
+            |answer: &Answer<Option<Standing>>| matches!(answer, Ok(told) if *told == standing);
+        let answer = self.clear(is_told, || self.claims().look()).await;
+        ensure!(
+            is_told(&answer),
+            "a look should tell {standing:?}, and was answered {answer:?}"
+        );
+        Ok(())
     }
 
     /// Requires that whoever asks this is told of its loss.

@@ -132,6 +132,7 @@ pub fn cases() -> impl Iterator<Item = Case> {
         claims::what_has_ended_is_free_once_all_clocks_say_so,
         claims::what_was_taken_over_is_lost,
         claims::a_renewed_claim_holds_until_its_new_end,
+        claims::a_look_tells_how_it_stands,
         claims::a_note_is_found_by_whoever_has_it_next,
         claims::a_bid_asked_again_is_one_claim,
         claims::a_renewal_asked_again_lasts,

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use authferry_core::{
     Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Secret, SecretStore, Stamp,
-    StoreError, Stored, Version,
+    Standing, StoreError, Stored, Version,
 };
 
 /// What happens to one swap, or to one call about a claim.
@@ -135,6 +135,10 @@ impl Claims for Faulty {
 
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
         self.ask(self.behind()?.release(claim)).await
+    }
+
+    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
+        self.ask(self.behind()?.look()).await
     }
 }
 

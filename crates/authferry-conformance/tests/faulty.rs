@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use authferry_conformance::{Fault, Faulty};
 use authferry_core::{
     Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Secret, SecretStore, Stamp,
-    StoreError, Stored, Version,
+    Standing, StoreError, Stored, Version,
 };
 
 fn main() -> ExitCode {
@@ -101,6 +101,10 @@ impl Claims for Settling {
 
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
         again(|| self.0.release(claim)).await
+    }
+
+    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
+        again(|| self.0.look()).await
     }
 }
 

@@ -68,6 +68,25 @@ pub trait Claims: Send + Sync {
     /// also be when the claim is given back a second time, and somebody else has it
     /// already.
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError>;
+
+    /// Returns how the claim stands, and changes nothing: `None` if nobody ever had it.
+    ///
+    /// Good for people alone: it may be otherwise by the time they read it.
+    ///
+    /// [`ClaimError::Store`] if the store cannot tell, and no other error.
+    async fn look(&self) -> Result<Option<Standing>, ClaimError>;
+}
+
+/// How a claim stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who holds it, or had it last, for people.
+    pub owner: String,
+    /// When it ends by its holder's clock, in seconds since 1970; `None` once it was given
+    /// back.
+    pub until: Option<u64>,
+    /// What is left beside it.
+    pub note: Option<String>,
 }
 
 /// What somebody asks for who wants a claim.
@@ -143,10 +162,10 @@ pub struct Beside<S>(pub S);
 #[async_trait]
 impl<S: SecretStore> Claims for Beside<S> {
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        let (expected, fence, note) = match self.standing(bid).await? {
-            Standing::Ours(claim) => return Ok(claim),
-            Standing::Theirs(held) => return Err(held),
-            Standing::Free {
+        let (expected, fence, note) = match self.turn(bid).await? {
+            Turn::Ours(claim) => return Ok(claim),
+            Turn::Theirs(held) => return Err(held),
+            Turn::Free {
                 expected,
                 fence,
                 note,
@@ -163,10 +182,10 @@ impl<S: SecretStore> Claims for Beside<S> {
             return Ok(record.claim(bid.until, version));
         }
         // Somebody was faster, if it was not an earlier attempt of ours that landed late.
-        match self.standing(bid).await? {
-            Standing::Ours(claim) => Ok(claim),
-            Standing::Theirs(held) => Err(held),
-            Standing::Free { .. } => Err(self.moving()),
+        match self.turn(bid).await? {
+            Turn::Ours(claim) => Ok(claim),
+            Turn::Theirs(held) => Err(held),
+            Turn::Free { .. } => Err(self.moving()),
         }
     }
 
@@ -178,12 +197,21 @@ impl<S: SecretStore> Claims for Beside<S> {
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
         self.replace(claim, None).await.map(drop)
     }
+
+    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
+        let found = self.record().await?;
+        Ok(found.map(|(record, _)| Standing {
+            owner: record.owner,
+            until: record.until,
+            note: record.note,
+        }))
+    }
 }
 
 impl<S: SecretStore> Beside<S> {
-    async fn standing(&self, bid: &Bid) -> Result<Standing, ClaimError> {
-        let Some((record, version)) = self.look().await? else {
-            return Ok(Standing::Free {
+    async fn turn(&self, bid: &Bid) -> Result<Turn, ClaimError> {
+        let Some((record, version)) = self.record().await? else {
+            return Ok(Turn::Free {
                 expected: None,
                 fence: 0,
                 note: None,
@@ -191,17 +219,17 @@ impl<S: SecretStore> Beside<S> {
         };
         Ok(match record.until {
             Some(until) if record.holder == bid.holder && until > bid.now => {
-                Standing::Ours(record.claim(until, version))
+                Turn::Ours(record.claim(until, version))
             }
             Some(until)
                 if record.holder != bid.holder && until.saturating_add(CLOCK_SKEW) > bid.now =>
             {
-                Standing::Theirs(ClaimError::Held {
+                Turn::Theirs(ClaimError::Held {
                     owner: record.owner,
                     until,
                 })
             }
-            Some(_) | None => Standing::Free {
+            Some(_) | None => Turn::Free {
                 expected: Some(version),
                 fence: record.fence,
                 note: record.note,
@@ -227,7 +255,7 @@ impl<S: SecretStore> Beside<S> {
             return Ok((record, version));
         }
         // Somebody wrote since. It may have been us, by a call whose answer was lost.
-        let Some((found, version)) = self.look().await? else {
+        let Some((found, version)) = self.record().await? else {
             return Err(ClaimError::Lost);
         };
         if found.holder != claim.holder {
@@ -266,7 +294,7 @@ impl<S: SecretStore> Beside<S> {
         }
     }
 
-    async fn look(&self) -> Result<Option<(Record, Version)>, ClaimError> {
+    async fn record(&self) -> Result<Option<(Record, Version)>, ClaimError> {
         let Some(stored) = self.0.read().await.map_err(ClaimError::Store)? else {
             return Ok(None);
         };
@@ -300,7 +328,7 @@ impl<S: SecretStore> Beside<S> {
 }
 
 /// What a look says to somebody who wants the claim.
-enum Standing {
+enum Turn {
     /// It was won by this very asker.
     Ours(Claim),
     /// It is held, and this is how that is told.

@@ -20,7 +20,7 @@ mod trip;
 mod verdict;
 
 pub use backoff::pause;
-pub use claims::{Beside, Bid, CLOCK_SKEW, Claim, ClaimError, Claims};
+pub use claims::{Beside, Bid, CLOCK_SKEW, Claim, ClaimError, Claims, Standing};
 pub use generation::{Account, Fingerprint, Generation, Issued, NotAFingerprint};
 pub use policy::{Policy, Winner};
 pub use secret::Secret;

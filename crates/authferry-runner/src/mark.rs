@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use authferry_codex::Death;
-use authferry_core::Fingerprint;
+use authferry_core::{Fingerprint, SecretStore};
 
 /// Whose refresh token is dead, since when, and who has found that out.
 ///
@@ -21,6 +21,16 @@ pub struct Mark {
     pub death: Death,
     /// Who found it so, for people.
     pub by: String,
+}
+
+impl Mark {
+    /// Returns what was noted of this generation beside the claim of a store; `None` if
+    /// nothing was, or the store does not tell.
+    pub async fn of(generation: Fingerprint, store: &dyn SecretStore) -> Option<Self> {
+        let standing = store.claims()?.look().await.ok()??;
+        let mark: Self = standing.note?.parse().ok()?;
+        (mark.fingerprint == generation).then_some(mark)
+    }
 }
 
 const DEATHS: [(Death, &str); 3] = [

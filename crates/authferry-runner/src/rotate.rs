@@ -8,6 +8,7 @@ use authferry_core::{
     Bid, CasError, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore,
     StoreError, Stored, Trouble, Version, WriteId,
 };
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep_until};
 
 use crate::lease::{self, Lease};
@@ -158,6 +159,8 @@ struct Driver<'a> {
     /// When it began, or won the claim.
     began: Instant,
     lease: Option<Lease<'a>>,
+    /// Where the next trip has its home.
+    folder: Option<TempDir>,
     request: Option<Request<'a>>,
     /// The write that was to prove that the login can be written, and the version that it
     /// expected.
@@ -194,6 +197,7 @@ impl<'a> Driver<'a> {
             holder,
             began: Instant::now(),
             lease: None,
+            folder: None,
             request: None,
             proving: None,
             retract_by: None,
@@ -236,13 +240,10 @@ impl<'a> Driver<'a> {
                     Effect::Prove if self.beside.is_none() => {
                         event = Some(Event::Proven(Proof::Landed));
                     }
-                    Effect::Prove => match self.known_dead(signals).await {
-                        Some(mark) => {
-                            self.rotated.dead = Some(mark);
-                            event = Some(Event::Proven(Proof::InVain));
-                        }
-                        None => self.prove(),
-                    },
+                    Effect::Prove if self.is_in_vain(signals).await => {
+                        event = Some(Event::Proven(Proof::InVain));
+                    }
+                    Effect::Prove => self.prove(),
                     Effect::Wait(time) => {
                         let until = Instant::now() + time;
                         self.request = Some(Box::pin(async move {
@@ -255,7 +256,9 @@ impl<'a> Driver<'a> {
                         return Ok((self.rotated, self.lease));
                     }
                     Effect::Turn => {
-                        self.rotated.not_begun = self.turn(signals).await.err();
+                        if let Err(error) = self.turn(signals).await {
+                            self.rotated.not_begun = Some(error);
+                        }
                         event = Some(Event::Turned);
                     }
                     Effect::Release => {

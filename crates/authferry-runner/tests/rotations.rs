@@ -14,7 +14,7 @@ use authferry_conformance::MemoryStore;
 use authferry_core::rotation::{Hindrance, Outcome};
 use authferry_core::{
     Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Policy, Secret, SecretStore,
-    Stamp, StoreError, Stored, Version,
+    Stamp, Standing, StoreError, Stored, Version,
 };
 use authferry_runner::{Codex, Rotated, Rotating, Signals, rotate};
 use tempfile::TempDir;
@@ -225,6 +225,10 @@ impl Claims for Odd {
 
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
         self.claims_of_memory().release(claim).await
+    }
+
+    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
+        self.claims_of_memory().look().await
     }
 }
 

@@ -24,7 +24,7 @@ mod unsaved;
 mod watching;
 
 pub(crate) use hints::for_opening;
-pub(crate) use rotation::{all_the_same, may_begin, rotation, unclaimed};
+pub(crate) use rotation::{all_the_same, dead_since, may_begin, of_mark, rotation, unclaimed};
 pub(crate) use watching::{watched, watching};
 
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
@@ -129,7 +129,7 @@ fn unusable_stored(store: impl Display, why: Option<Unusable>) -> Ending {
 }
 
 /// What brings a login back that is dead or spoilt.
-const RESEED: &str = "put a fresh login over it with `authferry seed --replace FILE`";
+pub(crate) const RESEED: &str = "put a fresh login over it with `authferry seed --replace FILE`";
 
 /// Paths for programs.
 pub(crate) fn paths<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<String> {

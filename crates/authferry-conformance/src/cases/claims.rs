@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use authferry_core::{CLOCK_SKEW, Claim, ClaimError};
+use authferry_core::{CLOCK_SKEW, Claim, ClaimError, Standing};
 use tokio::sync::Barrier;
 
 use super::RACERS;
@@ -87,6 +87,27 @@ pub(super) async fn a_renewed_claim_holds_until_its_new_end(place: Place) -> Res
     second.finds_held(free - 1, &renewed).await?;
     let next = second.wins(free).await?;
     fence_has_grown(&renewed, &next)
+}
+
+pub(super) async fn a_look_tells_how_it_stands(place: Place) -> Result<(), Failure> {
+    let Some([first, second]) = bidders(&place).await? else {
+        return Ok(());
+    };
+    second.finds(None).await?;
+    let mut held = first.wins(NOW).await?;
+    let standing = |until: Option<u64>, note: Option<&str>| Standing {
+        owner: first.bid(NOW).owner,
+        until,
+        note: note.map(str::to_owned),
+    };
+    second.finds(Some(standing(Some(held.until), None))).await?;
+    held.note = Some("a made-up note".to_owned());
+    let held = first.renews(&held, NOW + 2 * TERM).await?;
+    let told = standing(Some(held.until), Some("a made-up note"));
+    second.finds(Some(told)).await?;
+    first.releases(&held).await?;
+    let told = standing(None, Some("a made-up note"));
+    second.finds(Some(told)).await
 }
 
 pub(super) async fn a_note_is_found_by_whoever_has_it_next(place: Place) -> Result<(), Failure> {

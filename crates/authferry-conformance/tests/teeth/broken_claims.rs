@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use authferry_conformance::MemoryStore;
 use authferry_core::{
     Beside, Bid, CLOCK_SKEW, CasError, Claim, ClaimError, Claims, Guarantees, Origin, Secret,
-    SecretStore, Stamp, StoreError, Stored, Version, WriteId,
+    SecretStore, Stamp, Standing, StoreError, Stored, Version, WriteId,
 };
 
 use crate::broken::{Broken, Bug, Notes};
@@ -29,6 +29,7 @@ pub(crate) enum ClaimBug {
     LetLosersRelease,
     ForgetRenewals,
     ForgetNotes,
+    ShowReleasedAsHeld,
     RefuseABidAskedAgain,
     GrantABidAskedAgain,
     RefuseARenewalAskedAgain,
@@ -236,5 +237,19 @@ impl Claims for BrokenClaims {
             self.behind().release(&theirs).await.ok();
         }
         answer
+    }
+
+    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
+        if let Some(own) = self.own() {
+            return own.look().await;
+        }
+        let standing = self.behind().look().await?;
+        Ok(standing.map(|it| match self.bug {
+            ClaimBug::ShowReleasedAsHeld => Standing {
+                until: it.until.or(Some(0)),
+                ..it
+            },
+            _ => it,
+        }))
     }
 }

@@ -77,7 +77,7 @@ const FOUND_BY: [(Bug, &str); 21] = [
 ];
 
 /// The same for claims.
-const CLAIMS_FOUND_BY: [(ClaimBug, &str); 19] = [
+const CLAIMS_FOUND_BY: [(ClaimBug, &str); 20] = [
     (
         ClaimBug::AreMissing,
         "claims::the_declaration_is_the_pinned_one",
@@ -114,6 +114,10 @@ const CLAIMS_FOUND_BY: [(ClaimBug, &str); 19] = [
     (
         ClaimBug::ForgetNotes,
         "claims::a_note_is_found_by_whoever_has_it_next",
+    ),
+    (
+        ClaimBug::ShowReleasedAsHeld,
+        "claims::a_look_tells_how_it_stands",
     ),
     (
         ClaimBug::RefuseABidAskedAgain,

@@ -72,8 +72,19 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether an earlier rotation has found the login dead, and left word beside the claim.
-    pub(super) async fn known_dead(&mut self, signals: &mut Signals) -> Option<Mark> {
+    /// Whether nothing needs to be written, for nothing will be spent: the login is known to
+    /// be dead, or there is no place for the home in which it would be rotated.
+    pub(super) async fn is_in_vain(&mut self, signals: &mut Signals) -> bool {
+        self.rotated.dead = self.known_dead(signals).await;
+        match super::turn::private(self.rotating.temp) {
+            Ok(folder) => self.folder = Some(folder),
+            Err(error) => self.rotated.not_begun = Some(error),
+        }
+        self.rotated.dead.is_some() || self.rotated.not_begun.is_some()
+    }
+
+    /// What an earlier rotation that found the login dead has left beside the claim.
+    async fn known_dead(&mut self, signals: &mut Signals) -> Option<Mark> {
         let before = self.rotated.generation.as_ref()?.fingerprint;
         let mark: Mark = self.lease.as_ref()?.note()?.parse().ok()?;
         (mark.fingerprint == before && self.still_holds(before, signals).await).then_some(mark)

@@ -1,6 +1,12 @@
 //! The trip that rotates, and what is to be known after it.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    fs::Permissions,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::Duration,
+};
 
 use authferry_codex::{Failure, Home};
 use authferry_core::{Goal, Seen, Trip};
@@ -12,6 +18,10 @@ use crate::{CommandEnd, Job, Look, Mark, NotBegun, Report, Signals, drive, lease
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How much room there has to be for the home of a refresh, in bytes. The app server of
+/// Codex 0.169.0 fills it with 1.2 MiB before it writes what it got.
+const ROOM: usize = 4 << 20;
 
 impl Driver<'_> {
     /// Makes the trip, and leaves word beside the claim if the login is found dead.
@@ -71,7 +81,10 @@ impl Driver<'_> {
 
     async fn trip(&mut self, how: How, signals: &mut Signals) -> Result<Report, NotBegun> {
         let rotating = self.rotating;
-        let folder = private(rotating.temp)?;
+        let folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => private(rotating.temp)?,
+        };
         let home = Home::new(&folder.path().join("home"))?;
         let job = Job {
             store: rotating.store,
@@ -102,10 +115,19 @@ impl Driver<'_> {
 }
 
 /// A folder that nobody else looks into, gone when dropped.
-fn private(temp: &Path) -> Result<TempDir, NotBegun> {
-    tempfile::Builder::new()
+pub(super) fn private(temp: &Path) -> Result<TempDir, NotBegun> {
+    let no_place = |error| NotBegun::NoPlace(temp.to_owned(), error);
+    let folder = tempfile::Builder::new()
         .prefix("authferry-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(temp)
-        .map_err(|error| NotBegun::NoPlace(temp.to_owned(), error))
+        .map_err(no_place)?;
+    has_room(folder.path()).map_err(no_place)?;
+    Ok(folder)
+}
+
+/// Sees that Codex will not run out of room: it spends the token first, and what it got is
+/// lost if it cannot be written.
+fn has_room(folder: &Path) -> io::Result<()> {
+    tempfile::tempfile_in(folder)?.write_all(&vec![0; ROOM])
 }

@@ -4,7 +4,8 @@ use std::{ffi::OsString, fs, io, io::Read, os::unix::ffi::OsStringExt, path::Pat
 
 use authferry_codex::MAX_LEN;
 use authferry_core::Secret;
-use authferry_runner::{Job, NotSeeded, Replace, SeedError, Seeded};
+use authferry_runner::{Job, Mark, NotSeeded, Replace, SeedError, Seeded};
+use tokio::time::timeout;
 
 use crate::args::{Global, Seed};
 use crate::commands::block_on;
@@ -25,16 +26,29 @@ pub(crate) fn seed(args: &Seed, global: &Global) -> Result<Ending> {
         (true, true) => Replace::Anything,
     };
     let patience = args.common.patience;
-    let seeding = authferry_runner::seed(
-        &*plan.store,
-        &secret,
-        replace,
-        &plan.writer,
-        &rescue,
-        patience,
-    );
-    let seeded = block_on(&*plan.store, seeding)?.map_err(|not| failed(&plan, &rescue, &not))?;
-    Ok(told(&plan, &seeded))
+    let seeding = async {
+        let store = &*plan.store;
+        let writer = &plan.writer;
+        let seeding = authferry_runner::seed(store, &secret, replace, writer, &rescue, patience);
+        let seeded = seeding.await?;
+        // What is new in the store nobody can have found dead.
+        let mark = if seeded.unchanged {
+            let mark = Mark::of(seeded.generation.fingerprint, store);
+            timeout(patience, mark).await.ok().flatten()
+        } else {
+            None
+        };
+        Ok((seeded, mark))
+    };
+    let seeded = block_on(&*plan.store, seeding)?;
+    let (seeded, mark) = seeded.map_err(|not| failed(&plan, &rescue, &not))?;
+    let mut ending = told(&plan, &seeded);
+    if let Some(mark) = mark {
+        let mark = telling::of_mark(&mark);
+        ending.warnings.push(format!("this login is {mark}"));
+        ending = ending.hint(FRESH);
+    }
+    Ok(ending)
 }
 
 /// Fills an empty store from an environment variable's value, and returns what to say of it.

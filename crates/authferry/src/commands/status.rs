@@ -10,6 +10,7 @@ use std::{
 
 use authferry_codex::MAX_LEN;
 use authferry_core::{Generation, Origin, Secret, Stored};
+use authferry_runner::Mark;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
@@ -22,12 +23,8 @@ use crate::{exit, telling};
 
 pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let read = block_on(&*plan.store, async {
-        timeout(args.common.patience, plan.store.read()).await
-    })?;
-    let read = read.map_err(|_| telling::out_of_time(&plan.store))?;
-    let held = read.map_err(|error| telling::store(&error))?;
-    let Some(stored) = held else {
+    let looked = block_on(&*plan.store, look(&plan, args.common.patience))??;
+    let Some((stored, mark)) = looked else {
         let what = format!("{} holds no login yet", plan.store);
         return Err(Ending::bad(exit::FAILED, "empty", what)
             .hint("put one there with `authferry seed FILE`")
@@ -46,9 +43,24 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         args,
         &stored,
         &generation,
+        mark.as_ref(),
         &rescued,
         OffsetDateTime::now_utc(),
     ))
+}
+
+/// Returns what the store holds, and what was noted of it.
+async fn look(plan: &Plan, patience: Duration) -> Result<Option<(Stored, Option<Mark>)>> {
+    let read = timeout(patience, plan.store.read()).await;
+    let read = read.map_err(|_| telling::out_of_time(&plan.store))?;
+    let Some(stored) = read.map_err(|error| telling::store(&error))? else {
+        return Ok(None);
+    };
+    let mark = match authferry_codex::parse(&stored.secret) {
+        Ok(it) => timeout(patience, Mark::of(it.fingerprint, &*plan.store)).await,
+        Err(_) => Ok(None),
+    };
+    Ok(Some((stored, mark.ok().flatten())))
 }
 
 fn told(
@@ -56,6 +68,7 @@ fn told(
     args: &Status,
     stored: &Stored,
     generation: &Generation,
+    mark: Option<&Mark>,
     rescued: &[Rescued],
     now: OffsetDateTime,
 ) -> Ending {
@@ -103,6 +116,9 @@ fn told(
             Some(due) => format!("due from {} on", text(due)),
         },
     );
+    if let Some(mark) = mark {
+        row("refresh token", &telling::of_mark(mark));
+    }
     for rescued in rescued {
         ending
             .lines
@@ -114,6 +130,8 @@ fn told(
             later.file.display()
         );
         Some(("a later-issued one was rescued", hint))
+    } else if mark.is_some() {
+        Some(("its refresh token is dead", telling::RESEED.to_owned()))
     } else if ends.is_some_and(|ends| ends <= now) {
         let hint = "let a job rotate it: `authferry run -- codex exec …`".to_owned();
         Some(("its access token has ended", hint))
@@ -145,6 +163,7 @@ fn told(
         .fact("access_token_ends", ends.map(text))
         .fact("last_refresh", refreshed.map(text))
         .fact("rotation_due", due.map(text))
+        .fact("dead_since", mark.map(telling::dead_since))
         .fact("rescued", files)
 }
 

@@ -5,7 +5,7 @@ use std::{iter, time::Duration};
 use authferry_codex::{Failure, Home};
 use authferry_core::rotation::{Hindrance, Outcome};
 use authferry_core::{Fingerprint, Outcome as End, Refusal};
-use authferry_runner::{CommandEnd, Job, Refreshed, Report, Rotated, Rotating};
+use authferry_runner::{CommandEnd, Job, Mark, Refreshed, Report, Rotated, Rotating};
 use time::OffsetDateTime;
 
 use super::time::text;
@@ -142,18 +142,28 @@ fn dead(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let Some(mark) = &rotated.dead else {
         unreachable!("only a dead login is told so");
     };
-    let since = i64::try_from(mark.since).unwrap_or(i64::MAX);
-    let since =
-        OffsetDateTime::from_unix_timestamp(since).map_or_else(|_| "some time".to_owned(), text);
     let message = format!(
-        "login {} in {} is dead since {since}, as {} found: {}",
-        mark.fingerprint, rotating.store, mark.by, mark.death
+        "login {} in {} is {}",
+        mark.fingerprint,
+        rotating.store,
+        of_mark(mark)
     );
     Ending::bad(exit::FAILED, "dead", message)
         .hint(format!("{}: a reseed is needed", super::RESEED))
         .fact("store", rotating.store.to_string())
         .fact("fingerprint", mark.fingerprint.to_string())
-        .fact("dead_since", since)
+        .fact("dead_since", dead_since(mark))
+}
+
+/// Tells what was noted of a dead login.
+pub(crate) fn of_mark(mark: &Mark) -> String {
+    let since = dead_since(mark);
+    format!("dead since {since}, as {} found: {}", mark.by, mark.death)
+}
+
+pub(crate) fn dead_since(mark: &Mark) -> String {
+    let since = i64::try_from(mark.since).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(since).map_or_else(|_| "some time".to_owned(), text)
 }
 
 fn nothing(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
