@@ -3,12 +3,13 @@
 use rig::{Login, What, finish};
 use time::Duration;
 
+use crate::any_store::{AnyStore, in_each_store};
 use crate::codex_facts::calls;
 use crate::crowds::{crowd, kind_run};
-use crate::ferry::{Ferry, assert_code};
-use crate::refresh_facts::{Rule, UNCONFINED, by_each_rule, let_ten_minutes_pass, printed};
+use crate::ferry::assert_code;
+use crate::refresh_facts::{UNCONFINED, let_ten_minutes_pass, printed};
 
-by_each_rule![
+in_each_store![
     fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token,
     a_job_whose_bearer_is_refused_fails_and_spends_nothing,
 ];
@@ -17,18 +18,17 @@ by_each_rule![
 const LOOK_AROUND: &str =
     r#"cat "$CODEX_HOME/auth.json"; env; grep -rh made-up.refresh "$HOME" "$TMPDIR" "$PWD""#;
 
-fn fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token(
+fn fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token<S: AnyStore>(
     version: &str,
-    _: Rule,
 ) {
     let login = Login::ending_in(Duration::minutes(10));
-    let ferry = Ferry::new(version, &login);
-    let_ten_minutes_pass(&ferry.stub);
-    ferry
-        .stub
+    let scene = S::holding(version, &login);
+    let_ten_minutes_pass(scene.stub());
+    scene
+        .stub()
         .rules(|rules| rules.shell = Some(LOOK_AROUND.to_owned()));
-    let jobs = crowd(50, &ferry, |runner| {
-        let mut run = kind_run(&ferry, runner, &["--access-only"]);
+    let jobs = crowd(50, &scene, |runner| {
+        let mut run = kind_run(&scene, runner, &["--access-only"]);
         run.arg(UNCONFINED);
         run
     });
@@ -36,14 +36,14 @@ fn fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token(
     for job in &jobs {
         assert_code(job, 0);
     }
-    let rotations: Vec<What> = calls(&ferry.stub);
+    let rotations: Vec<What> = calls(scene.stub());
     let rotations: Vec<&What> = rotations.iter().filter(|call| call.is_refresh()).collect();
     assert_eq!(rotations.len(), 1, "{rotations:#?}");
-    assert!(ferry.is_live());
-    assert_eq!(ferry.status()["generation"], 2);
+    assert!(scene.is_live());
+    assert_eq!(scene.status()["generation"], 2);
 
-    let live = ferry.stub.live().expect("a live login");
-    let printed = printed(&ferry.stub);
+    let live = scene.stub().live().expect("a live login");
+    let printed = printed(scene.stub());
     assert_eq!(printed.len(), 50);
     for text in &printed {
         assert!(
@@ -60,18 +60,18 @@ fn fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token(
     }
 }
 
-fn a_job_whose_bearer_is_refused_fails_and_spends_nothing(version: &str, _: Rule) {
+fn a_job_whose_bearer_is_refused_fails_and_spends_nothing<S: AnyStore>(version: &str) {
     let login = Login::fresh();
-    let ferry = Ferry::new(version, &login);
-    ferry.stub.rules(|rules| rules.model_failure = Some(401));
-    let before = ferry.folder();
+    let scene = S::holding(version, &login);
+    scene.stub().rules(|rules| rules.model_failure = Some(401));
+    let before = scene.traces();
 
-    let runner = ferry.runner();
-    let run = finish(&mut kind_run(&ferry, &runner, &["--access-only"]));
+    let runner = scene.runner();
+    let run = finish(&mut kind_run(&scene, &runner, &["--access-only"]));
 
     assert_code(&run, 1);
-    assert!(ferry.stub.count(What::is_model_call) > 0);
-    for call in calls(&ferry.stub) {
+    assert!(scene.stub().count(What::is_model_call) > 0);
+    for call in calls(scene.stub()) {
         let spent = matches!(
             call,
             What::Refresh {
@@ -81,7 +81,7 @@ fn a_job_whose_bearer_is_refused_fails_and_spends_nothing(version: &str, _: Rule
         );
         assert!(!spent, "{call:?}");
     }
-    assert_eq!(ferry.stub.live(), Some(login));
-    assert_eq!(ferry.folder(), before, "the store was touched");
+    assert_eq!(scene.stub().live(), Some(login));
+    assert_eq!(scene.traces(), before, "the store was touched");
     assert!(!runner.auth_file().exists(), "the login was left behind");
 }

@@ -9,23 +9,25 @@ use std::{
 
 use rig::{EXEC, Login, Outcome, Runner, What, finish_within};
 
+use crate::any_store::{AnyStore, in_each_store};
 use crate::codex_facts::calls;
 use crate::ferry::{Ferry, assert_code};
 use crate::refresh_facts::{Rule, by_each_rule, let_ten_minutes_pass};
 
-by_each_rule![
-    twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed,
-    the_same_without_rotating_first_spends_one_token_again_and_again,
-];
+in_each_store![twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed];
 
-fn twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed(version: &str, _: Rule) {
-    let (ferry, jobs) = twenty_jobs_that_outlive_their_token(version, &[]);
+by_each_rule![the_same_without_rotating_first_spends_one_token_again_and_again];
+
+fn twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed<S: AnyStore>(
+    version: &str,
+) {
+    let (scene, jobs): (S, _) = twenty_jobs_that_outlive_their_token(version, &[]);
 
     for job in &jobs {
         assert_code(job, 0);
     }
     let (rotations, model_calls): (Vec<What>, _) =
-        calls(&ferry.stub).into_iter().partition(What::is_refresh);
+        calls(scene.stub()).into_iter().partition(What::is_refresh);
     assert_eq!(rotations.len(), 1, "{rotations:#?}");
     assert!(rotations[0].is_rotation(), "{rotations:#?}");
     assert!(model_calls.len() >= 20, "{model_calls:#?}");
@@ -36,13 +38,14 @@ fn twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed(version
         };
         assert_eq!(call, wanted);
     }
-    assert!(ferry.is_live());
-    assert_eq!(ferry.status()["generation"], 2, "and it was written once");
+    assert!(scene.is_live());
+    assert_eq!(scene.status()["generation"], 2, "and it was written once");
 }
 
 /// The proof that the test before this one can fail.
 fn the_same_without_rotating_first_spends_one_token_again_and_again(version: &str, _: Rule) {
-    let (ferry, jobs) = twenty_jobs_that_outlive_their_token(version, &["--no-rotate-first"]);
+    let (ferry, jobs): (Ferry, _) =
+        twenty_jobs_that_outlive_their_token(version, &["--no-rotate-first"]);
 
     let spent = ferry.stub.count(|what| {
         matches!(
@@ -63,17 +66,20 @@ fn the_same_without_rotating_first_spends_one_token_again_and_again(version: &st
 }
 
 /// Lets twenty jobs start at once with a login that ends in ten minutes, and go on for longer.
-fn twenty_jobs_that_outlive_their_token(version: &str, options: &[&str]) -> (Ferry, Vec<Output>) {
-    let ferry = Ferry::new(version, &Login::ending_in(time::Duration::minutes(10)));
-    let_ten_minutes_pass(&ferry.stub);
-    let jobs = crowd(20, &ferry, |runner| kind_run(&ferry, runner, options));
-    (ferry, jobs)
+fn twenty_jobs_that_outlive_their_token<S: AnyStore>(
+    version: &str,
+    options: &[&str],
+) -> (S, Vec<Output>) {
+    let scene = S::holding(version, &Login::ending_in(time::Duration::minutes(10)));
+    let_ten_minutes_pass(scene.stub());
+    let jobs = crowd(20, &scene, |runner| kind_run(&scene, runner, options));
+    (scene, jobs)
 }
 
 /// `authferry run … -- codex exec …` on a runner, at the lowest priority: a crowd takes what
 /// other tests leave, or they would wait for it.
-pub(crate) fn kind_run(ferry: &Ferry, runner: &Runner, options: &[&str]) -> Command {
-    let mut command = ferry.command(runner, "nice");
+pub(crate) fn kind_run(scene: &impl AnyStore, runner: &Runner, options: &[&str]) -> Command {
+    let mut command = scene.command(runner, "nice");
     command.args(["-n", "19", crate::ferry::AUTHFERRY, "run"]);
     command.args(options).args(["--", "codex"]).args(EXEC);
     command
@@ -90,11 +96,15 @@ fn is_reused(what: &What) -> bool {
 }
 
 /// Starts a job on each of many runners at once, and returns what they said.
-pub(crate) fn crowd(size: usize, ferry: &Ferry, job: impl Fn(&Runner) -> Command) -> Vec<Output> {
+pub(crate) fn crowd(
+    size: usize,
+    scene: &impl AnyStore,
+    job: impl Fn(&Runner) -> Command,
+) -> Vec<Output> {
     /// One crowd is enough for a machine.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let runners: Vec<Runner> = (0..size).map(|_| ferry.runner()).collect();
+    let runners: Vec<Runner> = (0..size).map(|_| scene.runner()).collect();
     thread::scope(|scope| {
         let jobs: Vec<_> = runners
             .iter()

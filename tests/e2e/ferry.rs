@@ -10,8 +10,9 @@ use std::{
 };
 
 use rig::{Codex, EXEC, Login, Runner, Stub, finish, secrets_in};
-use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::any_store::AnyStore;
 
 pub(crate) const AUTHFERRY: &str = env!("CARGO_BIN_EXE_authferry-under-test");
 
@@ -23,23 +24,6 @@ pub(crate) struct Ferry {
 }
 
 impl Ferry {
-    /// Signs `login` in and seeds it.
-    pub(crate) fn new(version: &str, login: &Login) -> Self {
-        Self::with(Codex::install(version).expect("Codex from npm"), login)
-    }
-
-    /// The same with a Codex that is there already.
-    pub(crate) fn with(codex: Codex, login: &Login) -> Self {
-        let ferry = Self {
-            stub: Stub::start(login),
-            codex,
-            store: TempDir::with_prefix("store-").expect("a temporary folder"),
-        };
-        let seeded = ferry.seed(login, &[]);
-        assert!(seeded.status.success(), "{seeded:?}");
-        ferry
-    }
-
     /// Runs `authferry seed` on a login.
     pub(crate) fn seed(&self, login: &Login, more: &[&str]) -> Output {
         let file = self.store.path().join("to-be-seeded.json");
@@ -48,25 +32,6 @@ impl Ferry {
         let mut seed = self.authferry(&runner, &["seed"]);
         seed.arg(&file).args(more);
         finish(&mut seed)
-    }
-
-    /// A fresh machine without a login.
-    pub(crate) fn runner(&self) -> Runner {
-        Runner::new(&self.stub, &self.codex).expect("room for a runner")
-    }
-
-    /// `authferry` on a runner, with this store.
-    pub(crate) fn authferry(&self, runner: &Runner, arguments: &[&str]) -> Command {
-        let mut command = self.command(runner, AUTHFERRY);
-        command.args(arguments);
-        command
-    }
-
-    /// Any program on a runner, with this store.
-    pub(crate) fn command(&self, runner: &Runner, program: &str) -> Command {
-        let mut command = runner.command(program);
-        command.env("AUTHFERRY_STORE", self.address());
-        command
     }
 
     /// `authferry run -- codex exec …` on a runner, in which Codex rotates by itself.
@@ -86,11 +51,6 @@ impl Ferry {
         self.store.path().join("login.json")
     }
 
-    /// The bytes in the store.
-    pub(crate) fn stored(&self) -> Vec<u8> {
-        fs::read(self.store_file()).expect("a value in the store")
-    }
-
     /// Each file of the store: its name, its inode, when it was written, and its bytes.
     pub(crate) fn folder(&self) -> Vec<(String, u64, SystemTime, Vec<u8>)> {
         let names = names(self.store.path()).into_iter();
@@ -103,21 +63,50 @@ impl Ferry {
         files.collect()
     }
 
-    /// Whether the store holds the one generation with which the login goes on.
-    pub(crate) fn is_live(&self) -> bool {
-        self.stub.is_live(&self.stored())
-    }
-
-    /// `authferry status --json`.
-    pub(crate) fn status(&self) -> Value {
-        let output = finish(&mut self.authferry(&self.runner(), &["status", "--json"]));
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
-    }
-
     /// Waits until the store holds the live generation.
     #[track_caller]
     pub(crate) fn wait_until_live(&self) {
         wait_until("the live generation is in the store", || self.is_live());
+    }
+}
+
+impl AnyStore for Ferry {
+    fn with(codex: Codex, login: &Login) -> Self {
+        let ferry = Self {
+            stub: Stub::start(login),
+            codex,
+            store: TempDir::with_prefix("store-").expect("a temporary folder"),
+        };
+        let seeded = ferry.seed(login, &[]);
+        assert!(seeded.status.success(), "{seeded:?}");
+        ferry
+    }
+
+    fn stub(&self) -> &Stub {
+        &self.stub
+    }
+
+    fn codex(&self) -> &Codex {
+        &self.codex
+    }
+
+    fn command(&self, runner: &Runner, program: &str) -> Command {
+        let mut command = runner.command(program);
+        command.env("AUTHFERRY_STORE", self.address());
+        command
+    }
+
+    fn stored(&self) -> Vec<u8> {
+        fs::read(self.store_file()).expect("a value in the store")
+    }
+
+    fn written(&self) -> SystemTime {
+        let written = fs::metadata(self.store_file()).and_then(|file| file.modified());
+        written.expect("a value in the store")
+    }
+
+    fn traces(&self) -> String {
+        format!("{:?}", self.folder())
     }
 }
 

@@ -1,6 +1,7 @@
 //! End-to-end tests: the real Codex against a stub of its endpoints.
 
 mod access_only;
+mod any_store;
 mod architecture;
 mod codex_facts;
 mod crowds;
@@ -10,6 +11,7 @@ mod refresh;
 mod refresh_facts;
 mod refresh_faults;
 mod round_trip;
+
 mod signals;
 #[cfg(feature = "vault")]
 mod vault;

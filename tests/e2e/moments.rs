@@ -5,6 +5,7 @@
 //! from around the spend, where it matters.
 
 use std::{
+    any::type_name,
     fs,
     io::{self, Write},
     os::unix::process::CommandExt,
@@ -18,10 +19,10 @@ use rig::{Codex, Endpoint, Hold, Login, MARKERS, Runner, What};
 use rustix::process::{Pid, Signal, kill_process_group};
 use time::OffsetDateTime;
 
+use crate::any_store::{AnyStore, in_each_store};
 use crate::ferry::{Ferry, start, wait_until};
-use crate::refresh_facts::{Rule, by_each_rule};
 
-by_each_rule![
+in_each_store![
     told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store,
     killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone,
 ];
@@ -35,12 +36,14 @@ const LATENCY: Duration = Duration::from_millis(20);
 /// How long after the spend a refresh is ended at the latest, where that counts from there.
 const AFTERMATH: Duration = Duration::from_millis(60);
 
-fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store(version: &str, _: Rule) {
+fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store<S: AnyStore>(
+    version: &str,
+) {
     let mut tally = Tally::default();
     let mut ended = Vec::new();
     let codex = Codex::install(version).expect("Codex from npm");
-    for (round, moment) in moments(&codex, 1).enumerate() {
-        let mut refresh = Refresh::start(&codex, How::of(round));
+    for (round, moment) in moments::<S>(&codex, 1).enumerate() {
+        let mut refresh = Refresh::<S>::start(&codex, How::of(round));
         refresh.reach(moment);
         let told = OffsetDateTime::now_utc();
         refresh.tell(Signal::TERM);
@@ -53,28 +56,29 @@ fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store(versio
         let stage = refresh.stage(told);
         tally.count(stage);
         let about = format!("round {round}, {moment:?}, {stage:?}, {status}");
-        assert!(refresh.ferry.is_live(), "the store is behind: {about}");
+        assert!(refresh.scene.is_live(), "the store is behind: {about}");
         assert!(refresh.is_over(), "somebody is left: {about}");
         assert_eq!(refresh.left_behind(), [] as [PathBuf; 0], "{about}");
         ended.push(refresh);
     }
     // Nobody was left who could have spent it since.
     for refresh in ended {
-        assert!(refresh.ferry.is_live());
+        assert!(refresh.scene.is_live());
     }
-    tally.tell(version, "SIGTERM", 0);
+    tally.tell::<S>(version, "SIGTERM", 0);
 }
 
-fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone(
+fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone<
+    S: AnyStore,
+>(
     version: &str,
-    _: Rule,
 ) {
     let mut tally = Tally::default();
     let mut lost = 0;
     let mut needlessly = Vec::new();
     let codex = Codex::install(version).expect("Codex from npm");
-    for (round, moment) in moments(&codex, 2).enumerate() {
-        let mut refresh = Refresh::start(&codex, How::of(round));
+    for (round, moment) in moments::<S>(&codex, 2).enumerate() {
+        let mut refresh = Refresh::<S>::start(&codex, How::of(round));
         refresh.reach(moment);
         refresh.process.kill().expect("our child");
         let status = refresh.process.wait().expect("our child");
@@ -84,13 +88,13 @@ fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap
         wait_until("Codex is gone", || refresh.is_over());
         let stage = refresh.stage(killed);
         tally.count(stage);
-        let is_behind = !refresh.ferry.is_live();
+        let is_behind = !refresh.scene.is_live();
         lost += u32::from(is_behind);
         if is_behind && stage != Stage::Spent {
             needlessly.push(format!("round {round}, {moment:?}, {stage:?}, {status}"));
         }
     }
-    tally.tell(version, "SIGKILL", lost);
+    tally.tell::<S>(version, "SIGKILL", lost);
     assert!(needlessly.is_empty(), "lost needlessly: {needlessly:#?}");
     assert!(lost > 0, "no kill has hit where it hurts");
 }
@@ -99,7 +103,7 @@ fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap
 fn told_to_end_a_refresh_waits_for_the_provider() {
     let codex = Codex::install(rig::V0_169).expect("Codex from npm");
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut refresh = Refresh::start(&codex, How::Bare);
+        let mut refresh = Refresh::<Ferry>::start(&codex, How::Bare);
         refresh.reach(Moment::BeforeReply);
         refresh.tell(signal);
         // Long enough for it to end, if it heeded nothing but the signal.
@@ -107,7 +111,7 @@ fn told_to_end_a_refresh_waits_for_the_provider() {
         refresh.hold = None;
         let status = refresh.process.wait().expect("our child");
         assert!(status.code().is_some(), "{signal:?} ended it: {status}");
-        assert!(refresh.ferry.is_live(), "{signal:?} lost the login");
+        assert!(refresh.scene.is_live(), "{signal:?} lost the login");
         assert!(refresh.is_over(), "{signal:?} left somebody behind");
     }
 }
@@ -152,29 +156,29 @@ enum Stage {
     Swapped,
 }
 
-/// `authferry refresh` on a login that ends in ten minutes, with a store of its own.
-struct Refresh {
-    ferry: Ferry,
+/// `authferry refresh` on a login that ends in ten minutes, with a place of its own.
+struct Refresh<S> {
+    scene: S,
     runner: Runner,
     process: Child,
     began: Instant,
     hold: Option<Hold>,
 }
 
-impl Refresh {
+impl<S: AnyStore> Refresh<S> {
     fn start(codex: &Codex, how: How) -> Self {
         let login = Login::ending_in(time::Duration::minutes(10));
-        let ferry = Ferry::with(codex.clone(), &login);
-        ferry.stub.rules(|rules| rules.latency = LATENCY);
-        let hold = ferry.stub.hold(Endpoint::Token);
-        let runner = ferry.runner();
+        let scene = S::with(codex.clone(), &login);
+        scene.stub().rules(|rules| rules.latency = LATENCY);
+        let hold = scene.stub().hold(Endpoint::Token);
+        let runner = scene.runner();
         if how == How::Launched {
             runner.link("codex", codex.launcher()).expect("room");
         }
-        let mut process = ferry.authferry(&runner, &["refresh"]);
+        let mut process = scene.authferry(&runner, &["refresh"]);
         let process = start(process.process_group(0));
         Self {
-            ferry,
+            scene,
             runner,
             process,
             began: Instant::now(),
@@ -207,18 +211,17 @@ impl Refresh {
 
     fn wait_for_the_spend(&self) {
         let limit = Duration::from_secs(15);
-        self.ferry.stub.wait_for(limit, What::is_rotation);
+        self.scene.stub().wait_for(limit, What::is_rotation);
     }
 
     /// Returns how far it had come at that time, now that it is over.
     fn stage(&self, at: OffsetDateTime) -> Stage {
-        let events = self.ferry.stub.events();
+        let events = self.scene.stub().events();
         let spend = events.iter().find(|event| event.what.is_rotation());
         if spend.is_none_or(|spend| spend.at - LATENCY > at) {
             return Stage::Unspent;
         }
-        let written = fs::metadata(self.ferry.store_file()).and_then(|file| file.modified());
-        if self.ferry.is_live() && at >= written.expect("a value in the store") {
+        if self.scene.is_live() && at >= self.scene.written() {
             return Stage::Swapped;
         }
         Stage::Spent
@@ -251,11 +254,11 @@ impl Refresh {
 }
 
 /// Draws the moments of a test.
-fn moments(codex: &Codex, seed: u64) -> impl Iterator<Item = Moment> {
-    let mut undisturbed = Refresh::start(codex, How::Bare);
+fn moments<S: AnyStore>(codex: &Codex, seed: u64) -> impl Iterator<Item = Moment> + use<S> {
+    let mut undisturbed = Refresh::<S>::start(codex, How::Bare);
     undisturbed.hold = None;
     let status = undisturbed.process.wait().expect("our child");
-    assert!(status.success() && undisturbed.ferry.is_live(), "{status}");
+    assert!(status.success() && undisturbed.scene.is_live(), "{status}");
     let usual = undisturbed.began.elapsed();
     let mut random = Random(seed);
     (0..MOMENTS).map(move |round| {
@@ -286,14 +289,15 @@ impl Tally {
     }
 
     /// Tells it even of a test that passes.
-    fn tell(&self, version: &str, signal: &str, lost: u32) {
+    fn tell<S>(&self, version: &str, signal: &str, lost: u32) {
+        let store = type_name::<S>();
         let Self {
             unspent,
             spent,
             swapped,
         } = self;
         let line = format!(
-            "{signal} during a refresh by Codex {version}: {unspent} before the spend, \
+            "{signal} during a refresh by Codex {version}, {store}: {unspent} before the spend, \
              {spent} between spend and swap, {swapped} after; the login was lost {lost} times\n"
         );
         io::stderr().write_all(line.as_bytes()).expect("stderr");

@@ -6,6 +6,7 @@ use rig::{ACCESS_LIFETIME, Endpoint, Login, V0_169, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
 use time::{Duration, OffsetDateTime};
 
+use crate::any_store::{AnyStore, in_each_store};
 use crate::ferry::{
     AUTHFERRY, Ferry, assert_code, assert_silent, names, script, start, wait_until,
 };
@@ -22,7 +23,7 @@ fn ending_in(left: Duration) -> Login {
 #[test]
 fn a_login_that_is_due_is_rotated_once_and_no_model_is_asked() {
     for login in [Login::stale(), ending_in(Duration::HOUR)] {
-        let ferry = Ferry::new(V0_169, &login);
+        let ferry = Ferry::holding(V0_169, &login);
         let runner = ferry.runner();
 
         let refresh = finish(&mut ferry.authferry(&runner, &["refresh"]));
@@ -42,7 +43,7 @@ fn a_login_that_is_due_is_rotated_once_and_no_model_is_asked() {
 #[test]
 fn a_proxy_for_plain_http_is_sent_no_token() {
     for login in [Login::stale(), ending_in(Duration::HOUR)] {
-        let ferry = Ferry::new(V0_169, &login);
+        let ferry = Ferry::holding(V0_169, &login);
         let address = ferry.stub.address();
         let port = address.port();
         let token = format!("http://localhost:{port}/oauth/token");
@@ -67,7 +68,7 @@ fn a_proxy_for_plain_http_is_sent_no_token() {
 /// Codex begins to rotate such a login as it starts: to be told to meanwhile would make two.
 #[test]
 fn a_provider_that_takes_its_time_is_asked_once() {
-    let ferry = Ferry::new(V0_169, &Login::stale());
+    let ferry = Ferry::holding(V0_169, &Login::stale());
     let runner = ferry.runner();
     let token = ferry.stub.hold(Endpoint::Token);
     let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
@@ -80,23 +81,24 @@ fn a_provider_that_takes_its_time_is_asked_once() {
     assert!(ferry.is_live());
 }
 
-#[test]
-fn a_fresh_login_costs_no_request_and_no_write() {
-    let login = Login::fresh();
-    let ferry = Ferry::new(V0_169, &login);
-    let before = ferry.folder();
+in_each_store![a_fresh_login_costs_no_request_and_no_write];
 
-    let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+fn a_fresh_login_costs_no_request_and_no_write<S: AnyStore>(version: &str) {
+    let scene = S::holding(version, &Login::fresh());
+    let before = scene.traces();
+
+    let refresh = finish(&mut scene.authferry(&scene.runner(), &["refresh"]));
 
     assert_code(&refresh, 0);
-    assert!(ferry.stub.events().is_empty(), "{:?}", ferry.stub.events());
-    assert_eq!(ferry.folder(), before, "bytes, times and all");
+    let events = scene.stub().events();
+    assert!(events.is_empty(), "{events:?}");
+    assert_eq!(scene.traces(), before, "bytes, times and all");
 }
 
 #[test]
 fn a_dead_login_is_told_so() {
     let login = Login::stale();
-    let ferry = Ferry::new(V0_169, &login);
+    let ferry = Ferry::holding(V0_169, &login);
     let elsewhere = ferry.runner();
     elsewhere.place(&login.auth_json()).expect("room");
     assert!(finish(&mut elsewhere.exec()).status.success());
@@ -114,7 +116,7 @@ fn a_dead_login_is_told_so() {
 
 #[test]
 fn access_only_jobs_share_a_login_that_none_of_them_can_spend() {
-    let ferry = Ferry::new(V0_169, &ending_in(Duration::minutes(10)));
+    let ferry = Ferry::holding(V0_169, &ending_in(Duration::minutes(10)));
     let before = ferry.stored();
     for _ in 0..2 {
         let runner = ferry.runner();
@@ -153,7 +155,7 @@ fn access_only_jobs_share_a_login_that_none_of_them_can_spend() {
 #[test]
 fn what_was_lent_is_never_persisted() {
     let login = Login::fresh();
-    let ferry = Ferry::new(V0_169, &login);
+    let ferry = Ferry::holding(V0_169, &login);
     let runner = ferry.runner();
     let next = crate::ferry::successor(&login).auth_json();
     fs::write(runner.work().join("next"), &next).expect("room");
@@ -202,7 +204,7 @@ fn what_was_lent_is_never_persisted() {
 fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
     for version in [rig::V0_145, V0_169] {
         let login = Login::stale();
-        let ferry = Ferry::new(version, &login);
+        let ferry = Ferry::holding(version, &login);
         let elsewhere = ferry.runner();
         elsewhere.place(&login.auth_json()).expect("room");
         assert!(finish(&mut elsewhere.exec()).status.success());
@@ -241,7 +243,7 @@ fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
 
 #[test]
 fn a_lease_for_the_job_keeps_other_rotations_out_to_its_end() {
-    let ferry = Ferry::new(V0_169, &Login::stale());
+    let ferry = Ferry::holding(V0_169, &Login::stale());
     let runner = ferry.runner();
     let job = "touch ready; until [ -e enough ]; do sleep 0.01; done";
     let job = script(&runner, job);
@@ -266,7 +268,7 @@ fn a_lease_for_the_job_keeps_other_rotations_out_to_its_end() {
 fn a_job_that_was_overtaken_is_run_once_more_if_that_is_wanted() {
     let login = Login::stale();
     for (more, code) in [(None, 1), (Some("--retry-reused"), 0)] {
-        let ferry = Ferry::new(V0_169, &login);
+        let ferry = Ferry::holding(V0_169, &login);
         let runner = ferry.runner();
         let job = format!(
             "[ -e twice ] || CODEX_HOME={} {AUTHFERRY} refresh || exit 9; touch twice; \
@@ -287,7 +289,7 @@ fn a_job_that_was_overtaken_is_run_once_more_if_that_is_wanted() {
 /// What is shielded is the rotation, not the job behind it.
 #[test]
 fn a_job_that_is_cancelled_while_its_login_is_rotated_is_not_begun() {
-    let ferry = Ferry::new(V0_169, &Login::stale());
+    let ferry = Ferry::holding(V0_169, &Login::stale());
     let runner = ferry.runner();
     let token = ferry.stub.hold(Endpoint::Token);
     let mut run = start(&mut ferry.authferry(&runner, &["run", "--", "touch", "begun"]));
@@ -312,7 +314,7 @@ fn a_job_that_is_cancelled_while_its_login_is_rotated_is_not_begun() {
 /// Most people have npm's launcher, whose child does not die with it by itself.
 #[test]
 fn whoever_rotates_dies_with_the_authferry_that_started_it() {
-    let ferry = Ferry::new(V0_169, &Login::stale());
+    let ferry = Ferry::holding(V0_169, &Login::stale());
     let runner = ferry.runner();
     runner.link("codex", ferry.codex.launcher()).expect("room");
     let token = ferry.stub.hold(Endpoint::Token);

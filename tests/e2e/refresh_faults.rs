@@ -3,6 +3,7 @@
 use rig::{Fault, Login, Outcome, What, finish};
 use time::Duration;
 
+use crate::any_store::AnyStore;
 use crate::ferry::{AUTHFERRY, Ferry, assert_code};
 use crate::refresh_facts::{Rule, by_each_rule};
 
@@ -15,7 +16,7 @@ by_each_rule![
 
 /// Such a Codex spends the token first, and then has nowhere to put what it got.
 fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) {
-    let ferry = Ferry::new(version, &Login::ending_in(Duration::minutes(10)));
+    let ferry = Ferry::holding(version, &Login::ending_in(Duration::minutes(10)));
     let before = ferry.stored();
     let runner = ferry.runner();
     // In a mount namespace of its own, so that nothing stays mounted.
@@ -40,7 +41,7 @@ fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) 
 /// As on a machine whose clock is ahead.
 fn a_login_that_ends_at_once_is_not_rotated_for_ever(version: &str, _: Rule) {
     for lifetime in [-Duration::MINUTE, Duration::MINUTE] {
-        let ferry = Ferry::new(version, &Login::stale());
+        let ferry = Ferry::holding(version, &Login::stale());
         ferry.stub.rules(|rules| rules.access_lifetime = lifetime);
 
         let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
@@ -56,7 +57,7 @@ fn a_login_that_ends_at_once_is_not_rotated_for_ever(version: &str, _: Rule) {
 
 fn a_provider_that_fails_leaves_the_login_as_it_was(version: &str, _: Rule) {
     for fault in [Fault::ServerError, Fault::RequestLost] {
-        let ferry = Ferry::new(version, &Login::ending_in(Duration::minutes(10)));
+        let ferry = Ferry::holding(version, &Login::ending_in(Duration::minutes(10)));
         let before = ferry.stored();
         ferry
             .stub
@@ -79,7 +80,7 @@ fn a_provider_that_fails_leaves_the_login_as_it_was(version: &str, _: Rule) {
 
 /// Of an ended one: while a login has not ended, later versions give no reason.
 fn a_reply_that_is_lost_leaves_a_login_that_is_told_to_be_dead(version: &str, _: Rule) {
-    let ferry = Ferry::new(version, &Login::stale());
+    let ferry = Ferry::holding(version, &Login::stale());
     ferry
         .stub
         .rules(|rules| rules.refresh_faults.push_back(Fault::ReplyLost));

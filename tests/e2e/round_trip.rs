@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use rig::{Endpoint, Login, What, finish};
 
+use crate::any_store::AnyStore;
 use crate::ferry::{
     Ferry, assert_code, assert_silent, names, script, start, successor, wait_until,
 };
@@ -40,7 +41,7 @@ on_each_version![
 
 fn the_second_runner_goes_on_with_what_the_first_left_behind(version: &str) {
     let stale = Login::stale();
-    let ferry = Ferry::new(version, &stale);
+    let ferry = Ferry::holding(version, &stale);
 
     let first = ferry.runner();
     let run = finish(&mut ferry.run(&first));
@@ -69,7 +70,7 @@ fn the_second_runner_goes_on_with_what_the_first_left_behind(version: &str) {
 /// The proof that the test before this one could fail.
 fn the_same_without_authferry_ends_at_the_second_runner(version: &str) {
     let stale = Login::stale();
-    let ferry = Ferry::new(version, &stale);
+    let ferry = Ferry::holding(version, &stale);
     for (runner, code) in [(ferry.runner(), 0), (ferry.runner(), 1)] {
         runner.place(&stale.auth_json()).expect("room");
         assert_code(&finish(&mut runner.exec()), code);
@@ -78,7 +79,7 @@ fn the_same_without_authferry_ends_at_the_second_runner(version: &str) {
 
 fn restore_and_persist_do_as_run_does(version: &str) {
     let stale = Login::stale();
-    let ferry = Ferry::new(version, &stale);
+    let ferry = Ferry::holding(version, &stale);
     let runner = ferry.runner();
     let home = names(&runner.codex_home());
 
@@ -117,7 +118,7 @@ fn restore_and_persist_do_as_run_does(version: &str) {
 }
 
 fn a_rotation_is_in_the_store_before_the_run_ends(version: &str) {
-    let ferry = Ferry::new(version, &Login::stale());
+    let ferry = Ferry::holding(version, &Login::stale());
     let model = ferry.stub.hold(Endpoint::Model);
     let runner = ferry.runner();
     let mut run = start(&mut ferry.run(&runner));
@@ -135,7 +136,7 @@ fn a_rotation_is_in_the_store_before_the_run_ends(version: &str) {
 }
 
 fn a_rotation_by_a_run_that_fails_is_kept(version: &str) {
-    let ferry = Ferry::new(version, &Login::stale());
+    let ferry = Ferry::holding(version, &Login::stale());
     ferry.stub.rules(|rules| rules.model_failure = Some(500));
     let runner = ferry.runner();
     assert_code(&finish(&mut ferry.run(&runner)), 1);
@@ -143,7 +144,7 @@ fn a_rotation_by_a_run_that_fails_is_kept(version: &str) {
 }
 
 fn a_fresh_login_costs_no_write(version: &str) {
-    let ferry = Ferry::new(version, &Login::fresh());
+    let ferry = Ferry::holding(version, &Login::fresh());
     let before = ferry.status();
     let runner = ferry.runner();
     assert_code(&finish(&mut ferry.run(&runner)), 0);
@@ -153,7 +154,7 @@ fn a_fresh_login_costs_no_write(version: &str) {
 
 #[test]
 fn arguments_and_streams_reach_the_command_untouched() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let echo = script(
         &runner,
@@ -176,7 +177,7 @@ fn arguments_and_streams_reach_the_command_untouched() {
 #[test]
 fn a_login_in_a_variable_fills_an_empty_store_and_stays_out_of_the_command() {
     let login = Login::fresh();
-    let ferry = Ferry::new(rig::V0_169, &login);
+    let ferry = Ferry::holding(rig::V0_169, &login);
     for (file, filled) in [(ferry.store_file(), false), (ferry.store_file(), true)] {
         if !filled {
             fs::remove_file(file).expect("seeded");
@@ -207,7 +208,7 @@ fn a_login_in_a_variable_fills_an_empty_store_and_stays_out_of_the_command() {
 fn a_value_that_is_touched_during_the_job_is_no_reseed() {
     let login = Login::fresh();
     let next = successor(&login);
-    let ferry = Ferry::new(rig::V0_169, &login);
+    let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = ferry.runner();
     fs::write(runner.work().join("next"), next.auth_json()).expect("room");
     let job = script(&runner, r#"touch "$1"; cp next "$CODEX_HOME/auth.json""#);
@@ -223,7 +224,7 @@ fn a_value_that_is_touched_during_the_job_is_no_reseed() {
 
 #[test]
 fn two_trips_in_one_home_do_not_clean_up_after_each_other() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
         &runner,
@@ -245,7 +246,7 @@ fn two_trips_in_one_home_do_not_clean_up_after_each_other() {
 fn a_home_that_is_replaced_meanwhile_is_still_watched() {
     let login = Login::fresh();
     let next = successor(&login);
-    let ferry = Ferry::new(rig::V0_169, &login);
+    let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = ferry.runner();
     fs::write(runner.work().join("next"), next.auth_json()).expect("room");
     let job = script(

@@ -10,6 +10,7 @@ use std::{
 use rig::{Endpoint, Login, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::any_store::AnyStore;
 use crate::ferry::{Ferry, assert_code, script, start, successor, wait_until};
 use crate::round_trip::on_each_version;
 
@@ -24,7 +25,7 @@ fn a_signal_during_the_model_call_keeps_the_rotation(version: &str) {
         (Signal::INT, [1, 130]),
         (Signal::HUP, [129, 129]),
     ] {
-        let ferry = Ferry::new(version, &Login::stale());
+        let ferry = Ferry::holding(version, &Login::stale());
         let _model = ferry.stub.hold(Endpoint::Model);
         let runner = ferry.runner();
         let mut run = start(&mut ferry.run(&runner));
@@ -46,7 +47,7 @@ fn a_signal_during_the_model_call_keeps_the_rotation(version: &str) {
 }
 
 fn a_kill_after_the_write_through_keeps_the_rotation(version: &str) {
-    let ferry = Ferry::new(version, &Login::stale());
+    let ferry = Ferry::holding(version, &Login::stale());
     let model = ferry.stub.hold(Endpoint::Model);
     let runner = ferry.runner();
     let mut run = start(&mut ferry.run(&runner));
@@ -64,7 +65,7 @@ fn a_kill_after_the_write_through_keeps_the_rotation(version: &str) {
 /// Codex up to 0.169.0 does not end with its npm launcher when that is killed.
 #[test]
 fn an_orphaned_codex_is_waited_for() {
-    let ferry = Ferry::new(rig::V0_169, &Login::stale());
+    let ferry = Ferry::holding(rig::V0_169, &Login::stale());
     let runner = ferry.runner();
     runner.link("codex", ferry.codex.launcher()).expect("room");
     let token = ferry.stub.hold(Endpoint::Token);
@@ -91,7 +92,7 @@ fn an_orphaned_codex_is_waited_for() {
 #[test]
 fn a_descendant_is_waited_for_in_whatever_group_it_is() {
     let mut last = Login::fresh();
-    let ferry = Ferry::new(rig::V0_169, &last);
+    let ferry = Ferry::holding(rig::V0_169, &last);
     for start_it in [
         "setsid sh -c '(sleep 0.5; ./rotate) &' &",
         "set -m; (sleep 0.5; ./rotate) &",
@@ -118,7 +119,7 @@ fn a_descendant_is_waited_for_in_whatever_group_it_is() {
 /// As GitHub cancels a job: the whole tree is gone, and the login safe, before the SIGKILL.
 #[test]
 fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
         &runner,
@@ -146,7 +147,7 @@ fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
 fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
     let login = Login::fresh();
     let next = successor(&login);
-    let ferry = Ferry::new(rig::V0_169, &login);
+    let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = ferry.runner();
     fs::write(runner.work().join("next"), next.auth_json()).expect("room");
     let job = "touch ready; until [ -e go ]; do sleep 0.01; done; cp next \"$CODEX_HOME/auth.json\"; exec sleep 60";
@@ -175,7 +176,7 @@ fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
 
 #[test]
 fn what_outstays_the_command_is_ended() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     for (stay, least) in [
         ("sleep 1000 &", 0),
         (
@@ -206,7 +207,7 @@ fn what_outstays_the_command_is_ended() {
 
 #[test]
 fn a_second_signal_kills_a_command_that_does_not_heed_the_first() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
         &runner,
@@ -226,7 +227,7 @@ fn a_second_signal_kills_a_command_that_does_not_heed_the_first() {
 
 #[test]
 fn a_signal_before_the_command_starts_nothing() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let lock = fs::File::open(ferry.store_file().with_extension("json.lock")).expect("a lock file");
     lock.lock().expect("nobody else holds it");
     let runner = ferry.runner();
@@ -244,7 +245,7 @@ fn a_signal_before_the_command_starts_nothing() {
 #[test]
 fn a_kill_at_any_moment_loses_nothing() {
     let mut last = Login::fresh();
-    let ferry = Ferry::new(rig::V0_169, &last);
+    let ferry = Ferry::holding(rig::V0_169, &last);
     let runner = ferry.runner();
     for round in 0..40 {
         last = successor(&last);
@@ -282,7 +283,7 @@ fn a_kill_at_any_moment_loses_nothing() {
 /// As by `nohup`: whoever started the job wants it to outlive the terminal.
 #[test]
 fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
         &runner,
@@ -314,7 +315,7 @@ fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
 /// terminal sends the signal to the command as well, which must not get it twice.
 #[test]
 fn ctrl_c_reaches_the_command_once() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
         &runner,

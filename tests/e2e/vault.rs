@@ -4,5 +4,5 @@ mod certificates;
 mod logins;
 mod policies;
 mod round_trip;
-mod site;
+pub(crate) mod site;
 mod trouble;

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::Child, sync::mpsc::channel, thread, time::
 use rig::{Endpoint, Login, Runner, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::any_store::AnyStore;
 use crate::ferry::{Ferry, assert_code, assert_silent, names, start, successor, wait_until};
 use crate::round_trip::on_each_version;
 
@@ -12,7 +13,7 @@ on_each_version![a_rotation_is_in_the_store_while_nobody_but_the_watch_is_there]
 
 fn a_rotation_is_in_the_store_while_nobody_but_the_watch_is_there(version: &str) {
     let stale = Login::stale();
-    let ferry = Ferry::new(version, &stale);
+    let ferry = Ferry::holding(version, &stale);
     let runner = restored(&ferry);
     let process = detached(&ferry, &runner);
 
@@ -45,7 +46,7 @@ fn a_rotation_is_in_the_store_while_nobody_but_the_watch_is_there(version: &str)
 fn what_was_written_before_the_watch_began_is_persisted_too() {
     let login = Login::fresh();
     let next = successor(&login);
-    let ferry = Ferry::new(rig::V0_169, &login);
+    let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = restored(&ferry);
     runner.place(&next.auth_json()).expect("room");
     detached(&ferry, &runner);
@@ -57,7 +58,7 @@ fn what_was_written_before_the_watch_began_is_persisted_too() {
 
 #[test]
 fn the_watch_holds_none_of_the_streams_and_has_a_session_of_its_own() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = restored(&ferry);
     let mut watch = ferry.authferry(&runner, &["watch", "--detach"]);
     watch.arg(log(&runner));
@@ -82,7 +83,7 @@ fn a_signal_lets_the_watch_look_once_more_and_go() {
     let login = Login::fresh();
     let next = successor(&login);
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let ferry = Ferry::new(rig::V0_169, &login);
+        let ferry = Ferry::holding(rig::V0_169, &login);
         let runner = restored(&ferry);
         let mut watch = start(&mut ferry.authferry(&runner, &["watch"]));
         wait_until("it is at work", || sign(&runner).exists());
@@ -106,7 +107,7 @@ fn a_signal_lets_the_watch_look_once_more_and_go() {
 fn a_watch_that_was_killed_is_in_nobodys_way() {
     let login = Login::fresh();
     let next = successor(&login);
-    let ferry = Ferry::new(rig::V0_169, &login);
+    let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = restored(&ferry);
     let mut watch = start(&mut ferry.authferry(&runner, &["watch"]));
     wait_until("it is at work", || sign(&runner).exists());
@@ -123,7 +124,7 @@ fn a_watch_that_was_killed_is_in_nobodys_way() {
 fn a_watch_that_hangs_keeps_no_login_from_the_store() {
     let login = Login::fresh();
     let next = successor(&login);
-    let ferry = Ferry::new(rig::V0_169, &login);
+    let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = restored(&ferry);
     let mut watch = start(&mut ferry.authferry(&runner, &["watch"]));
     wait_until("it is at work", || sign(&runner).exists());
@@ -146,7 +147,7 @@ fn a_watch_that_hangs_keeps_no_login_from_the_store() {
 fn a_watch_makes_way_for_the_next_job() {
     let login = Login::fresh();
     let next = successor(&login);
-    let ferry = Ferry::new(rig::V0_169, &login);
+    let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = restored(&ferry);
     let process = detached(&ferry, &runner);
     // The job is lost, and with it its `persist`. The runner is one that stays.
@@ -164,7 +165,7 @@ fn a_watch_makes_way_for_the_next_job() {
 
 #[test]
 fn a_watch_that_cannot_begin_says_so_in_front() {
-    let ferry = Ferry::new(rig::V0_169, &Login::fresh());
+    let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let mut watch = ferry.authferry(&runner, &["watch", "--detach"]);
     let output = finish(watch.arg(log(&runner)));

@@ -136,7 +136,8 @@ fn a_runner_sees_no_other_secret_and_creates_no_login() {
 #[test]
 fn the_page_sets_a_server_up() {
     let login = Login::fresh();
-    let site = Site::on(Arc::new(OpenBao::dev()), rig::V0_169, &login);
+    let codex = rig::Codex::install(rig::V0_169).expect("Codex from npm");
+    let site = Site::on(Arc::new(OpenBao::dev()), codex, &login);
     let page = deployed("README.md");
     let mut printed = Vec::new();
     for command in page

@@ -55,8 +55,8 @@ fn runs_go_on(version: &str, identity: Identity) {
     );
     assert_eq!(
         site.versions(),
-        2,
-        "nothing was rotated, so nothing was written"
+        3,
+        "the seed, the proof that it can be written, and the rotation"
     );
     assert_eq!(site.tokens(identity), 0, "a job's token outlived it");
 }

@@ -8,13 +8,16 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::SystemTime,
 };
 
 use rig::{
     Admin, Codex, EXEC, Issuer, Login, OpenBao, Runner, Stub, finish, github_claims, gitlab_claims,
 };
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use crate::any_store::AnyStore;
 use crate::ferry::{AUTHFERRY, assert_code, wait_until};
 
 /// For whom the jobs' tokens are, as the roles in `deploy` have it.
@@ -25,6 +28,9 @@ pub(crate) const PROJECT: &str = "acme/app";
 
 /// Where the login is, in a mount of its own.
 pub(crate) const PATH: &str = "ci/codex";
+
+/// Where its claim is.
+const CLAIM: &str = "ci/codex-claim";
 
 /// How a job shows who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +55,17 @@ impl Site {
     /// Sets up a place for `login` on the one server that most tests share, and signs the
     /// login in.
     pub(crate) fn new(version: &str, login: &Login) -> Self {
-        static SHARED: LazyLock<Arc<OpenBao>> = LazyLock::new(|| Arc::new(OpenBao::raft()));
-        Self::on(Arc::clone(&SHARED), version, login)
+        let codex = Codex::install(version).expect("Codex from npm");
+        Self::on(shared(), codex, login)
     }
 
     /// Sets up a place on a server of the test's own.
-    pub(crate) fn on(server: Arc<OpenBao>, version: &str, login: &Login) -> Self {
+    pub(crate) fn on(server: Arc<OpenBao>, codex: Codex, login: &Login) -> Self {
         static SITES: AtomicU32 = AtomicU32::new(0);
         let number = SITES.fetch_add(1, Ordering::Relaxed);
         let site = Self {
             stub: Stub::start(login),
-            codex: Codex::install(version).expect("Codex from npm"),
+            codex,
             issuer: Issuer::start(),
             server,
             mount: format!("kv-{number}"),
@@ -143,12 +149,17 @@ impl Site {
 
     /// `authferry` on a runner, which knows where the server is and nothing else.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = runner.command(AUTHFERRY);
+        let mut command = self.knowing(runner, store, AUTHFERRY);
+        command.args(arguments);
+        command
+    }
+
+    fn knowing(&self, runner: &Runner, store: &str, program: &str) -> Command {
+        let mut command = runner.command(program);
         command
             .env("AUTHFERRY_STORE", store)
             .env("VAULT_ADDR", self.server.addresses().join(","))
-            .envs(self.server.authority().map(|file| ("VAULT_CACERT", file)))
-            .args(arguments);
+            .envs(self.server.authority().map(|file| ("VAULT_CACERT", file)));
         command
     }
 
@@ -245,6 +256,58 @@ impl Site {
     #[track_caller]
     pub(crate) fn wait_until_live(&self) {
         wait_until("the live generation is in the store", || self.is_live());
+    }
+}
+
+/// The one server that most tests share.
+fn shared() -> Arc<OpenBao> {
+    static SHARED: LazyLock<Arc<OpenBao>> = LazyLock::new(|| Arc::new(OpenBao::raft()));
+    Arc::clone(&SHARED)
+}
+
+/// With nothing but the identity that GitHub gives a job.
+impl AnyStore for Site {
+    fn with(codex: Codex, login: &Login) -> Self {
+        Self::on(shared(), codex, login).seeded(login)
+    }
+
+    fn stub(&self) -> &Stub {
+        &self.stub
+    }
+
+    fn codex(&self) -> &Codex {
+        &self.codex
+    }
+
+    fn command(&self, runner: &Runner, program: &str) -> Command {
+        let mut command = self.knowing(runner, &self.address(Identity::GitHub), program);
+        self.identify(
+            &mut command,
+            Identity::GitHub,
+            Self::claims(Identity::GitHub),
+        );
+        command
+    }
+
+    fn stored(&self) -> Vec<u8> {
+        Site::stored(self)
+    }
+
+    fn written(&self) -> SystemTime {
+        let held = self.admin().read(&format!("{}/data/{PATH}", self.mount));
+        let held = held.expect("a value in the store");
+        let at = held["data"]["metadata"]["created_time"].as_str();
+        let at = at.and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok());
+        at.expect("a time").into()
+    }
+
+    fn traces(&self) -> String {
+        let metadata = |path: &str| {
+            self.admin()
+                .read(&format!("{}/metadata/{path}", self.mount))
+        };
+        let [login, claim] = [PATH, CLAIM].map(metadata);
+        format!("{login:?} {claim:?}")
     }
 }
 

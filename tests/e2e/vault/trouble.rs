@@ -210,7 +210,8 @@ impl Trial {
     fn on(server: OpenBao) -> Self {
         let login = Login::fresh();
         let next = successor(&login);
-        let site = Site::on(Arc::new(server), rig::V0_169, &login).seeded(&login);
+        let codex = rig::Codex::install(rig::V0_169).expect("Codex from npm");
+        let site = Site::on(Arc::new(server), codex, &login).seeded(&login);
         let runner = site.runner();
         fs::write(runner.work().join("next"), next.auth_json()).expect("room");
         Self {

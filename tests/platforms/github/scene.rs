@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rig::{Login, Runner, Stub};
 
+use crate::any_store::AnyStore;
 use crate::ferry::{Ferry, wait_until};
 use crate::job::Job;
 use crate::site::{Identity::GitHub, Site, assert_no_token};
@@ -16,7 +17,7 @@ pub(crate) enum Scene {
 
 impl Scene {
     pub(crate) fn on_a_file(login: &Login) -> Self {
-        let ferry = Ferry::new(rig::V0_169, login);
+        let ferry = Ferry::holding(rig::V0_169, login);
         Self::File(Box::new(ferry), login.clone())
     }
 

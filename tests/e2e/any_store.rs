@@ -1,0 +1,88 @@
+//! What a test of the whole program needs of a store, whichever that is.
+
+use std::{process::Command, time::SystemTime};
+
+use rig::{Codex, Login, Runner, Stub, finish};
+use serde_json::Value;
+
+use crate::ferry::AUTHFERRY;
+
+/// A store that holds a login, the provider's stub, and a Codex to run.
+pub(crate) trait AnyStore: Sized + Sync {
+    /// Signs `login` in and seeds it.
+    fn with(codex: Codex, login: &Login) -> Self;
+
+    fn stub(&self) -> &Stub;
+
+    fn codex(&self) -> &Codex;
+
+    /// Any program on a runner, in a job that may use this store.
+    fn command(&self, runner: &Runner, program: &str) -> Command;
+
+    /// The bytes in the store.
+    fn stored(&self) -> Vec<u8>;
+
+    /// When they were written.
+    fn written(&self) -> SystemTime;
+
+    /// Everything that a write to the store would change, of the login and of the claim.
+    fn traces(&self) -> String;
+
+    /// Signs `login` in and seeds it, for a version of Codex.
+    fn holding(version: &str, login: &Login) -> Self {
+        Self::with(Codex::install(version).expect("Codex from npm"), login)
+    }
+
+    /// A fresh machine without a login.
+    fn runner(&self) -> Runner {
+        Runner::new(self.stub(), self.codex()).expect("room for a runner")
+    }
+
+    /// `authferry` in a job on a runner.
+    fn authferry(&self, runner: &Runner, arguments: &[&str]) -> Command {
+        let mut command = self.command(runner, AUTHFERRY);
+        command.args(arguments);
+        command
+    }
+
+    /// Whether the store holds the one generation with which the login goes on.
+    fn is_live(&self) -> bool {
+        self.stub().is_live(&self.stored())
+    }
+
+    /// `authferry status --json`.
+    fn status(&self) -> Value {
+        let output = finish(&mut self.authferry(&self.runner(), &["status", "--json"]));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    }
+}
+
+/// Makes a test of each story in each store, with a version of Codex of each rule, so that a
+/// failure names both.
+macro_rules! in_each_store {
+    ($($story:ident),+ $(,)?) => {
+        in_each_store!(@ file crate::ferry::Ferry => $($story),+);
+        #[cfg(feature = "vault")]
+        in_each_store!(@ vault crate::vault::site::Site => $($story),+);
+    };
+    (@ $store:ident $scene:ty => $($story:ident),+) => {
+        mod $store {
+            crate::any_store::in_each_store!(@@ V0_101 $scene => $($story),+);
+            crate::any_store::in_each_store!(@@ V0_130 $scene => $($story),+);
+            crate::any_store::in_each_store!(@@ V0_169 $scene => $($story),+);
+        }
+    };
+    (@@ $version:ident $scene:ty => $($story:ident),+) => {
+        #[expect(non_snake_case, reason = "named like the version")]
+        mod $version {
+            $(
+                #[test]
+                fn $story() {
+                    super::super::$story::<$scene>(rig::$version);
+                }
+            )+
+        }
+    };
+}
+
+pub(crate) use in_each_store;
