@@ -61,7 +61,7 @@ async fn a_store_that_takes_no_login_has_none_spent() {
     assert_given_back(&store).await;
 }
 
-/// It is the same write then, and what it has written is what Codex begins with.
+/// What it has written is what the next one rests on, and Codex begins with.
 #[tokio::test]
 async fn a_proof_whose_answer_was_lost_is_asked_for_again() {
     let scene = TempDir::new().expect("a temporary folder");
@@ -70,7 +70,7 @@ async fn a_proof_whose_answer_was_lost_is_asked_for_again() {
 
     assert_eq!(rotated.outcome, Outcome::Turned);
     assert!(scene.path().join("started").exists(), "Codex was not asked");
-    assert_eq!(held(&store), [DUE, DUE]);
+    assert_eq!(held(&store), [DUE, DUE, DUE]);
     assert_given_back(&store).await;
 }
 

@@ -105,6 +105,25 @@ fn a_seeder_needs_each_line() {
     each_line_is_needed("seeder", SEEDER);
 }
 
+/// Who wins the claim has not shown yet that the login can be written.
+#[test]
+fn a_job_that_gets_the_claim_and_may_not_write_the_login_spends_nothing() {
+    let login = Login::stale();
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
+    let path = format!("{}/data/{PATH}", site.mount);
+    let policy = without(&site.policy("runner"), &path, "update");
+    site.admin().policy(&site.named("runner"), &policy);
+
+    let refresh = finish(&mut site.in_job(&site.runner(), GitHub, &["refresh"]));
+
+    assert_code(&refresh, 125);
+    let said = String::from_utf8_lossy(&refresh.stderr);
+    assert!(said.contains("permission denied"), "{said}");
+    assert_eq!(site.stub.events(), [], "Codex was asked");
+    assert!(site.is_live());
+    assert!(claim(&site, &site.token("runner")), "it was not given back");
+}
+
 #[test]
 fn a_runner_sees_no_other_secret_and_creates_no_login() {
     let login = Login::fresh();

@@ -41,15 +41,13 @@ impl Driver<'_> {
         }));
     }
 
-    /// The write of no trip: those have numbers of their own. What an earlier attempt may
-    /// have written is written again under the same id, and other bytes never are.
+    /// The write of no trip: those have numbers of their own. It is the same one as long as
+    /// it rests on the same version, and so has the same bytes. One that has landed unheard
+    /// is no proof any more by the time it is seen, and is followed by another.
     fn write_id(&self, known: &Stored) -> WriteId {
         let number = match &self.proving {
             None => 0,
-            Some((expected, id)) => {
-                let landed = known.stamp.as_ref().is_some_and(|stamp| stamp.id == *id);
-                id.number + u64::from(*expected != known.version && !landed)
-            }
+            Some((expected, id)) => id.number + u64::from(*expected != known.version),
         };
         WriteId {
             trip: self.holder,

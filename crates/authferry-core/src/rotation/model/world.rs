@@ -425,18 +425,18 @@ impl World {
     }
 
     /// The swap of the login that this one saw for itself. The first half of its id is no
-    /// trip's.
+    /// trip's. One more of them in a row would be another version and nothing else.
     fn prove(&mut self, i: usize) -> Proof {
         let newest = self.history.len();
+        if self.runners[i].saw != newest {
+            return Proof::Moved;
+        }
         let id = WriteId {
             trip: i as u64 + 3,
             number: 0,
         };
         let (current, by) = self.history[newest - 1];
         if by != Some(id) {
-            if self.runners[i].saw != newest {
-                return Proof::Moved;
-            }
             self.history.push((current, Some(id)));
         }
         self.runners[i].saw = self.history.len();
