@@ -303,8 +303,8 @@ impl AnyStore for Site {
 
     fn traces(&self) -> String {
         let metadata = |path: &str| {
-            self.admin()
-                .read(&format!("{}/metadata/{path}", self.mount))
+            let path = format!("{}/metadata/{path}", self.mount);
+            self.admin().read(&path).map(|found| found["data"].clone())
         };
         let [login, claim] = [PATH, CLAIM].map(metadata);
         format!("{login:?} {claim:?}")
