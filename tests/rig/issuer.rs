@@ -86,6 +86,12 @@ impl Issuer {
         self.shared.sign(claims)
     }
 
+    /// Returns the public key: a tag and two coordinates.
+    #[cfg(feature = "azure-kv")]
+    pub(crate) fn public_point(&self) -> Vec<u8> {
+        self.shared.key.public_key().as_ref().to_vec()
+    }
+
     /// Gives a job of GitHub Actions the right to fetch tokens with these claims, and
     /// returns the variables by which it finds the endpoint. The job says for whom a token
     /// is to be (`aud`).

@@ -17,7 +17,8 @@
 //! Each request is an [`Event`], recorded before the reply goes out.
 //!
 //! A store on the network is a real server as well, alone on loopback ports and gone with
-//! the test: `OpenBao`. An `Issuer` vouches for a job as its CI system would. Neither is
+//! the test: `OpenBao`. Of Azure there is none to be had but for blobs, `Azurite`, and so
+//! `KeyVault` stands in, with Microsoft's own `PythonClient` as its witness. An `Issuer` vouches for a job as its CI system would. Neither is
 //! there without its feature, so that the demo has less to build.
 //!
 //! ```no_run
@@ -36,32 +37,48 @@
 //! ```
 
 mod app_server;
+#[cfg(feature = "azure-kv")]
+mod azurite;
 mod codex;
 mod gitlab;
 #[cfg(feature = "issuer")]
 mod issuer;
-#[cfg(feature = "vault")]
+#[cfg(any(feature = "vault", feature = "azure-kv"))]
 mod kept;
+#[cfg(feature = "azure-kv")]
+mod keyvault;
 mod login;
 mod node24;
 #[cfg(feature = "vault")]
 mod openbao;
-#[cfg(feature = "vault")]
+#[cfg(any(feature = "vault", feature = "azure-kv"))]
 mod pki;
+#[cfg(feature = "azure-kv")]
+mod python;
 mod runner;
 mod stub;
 #[cfg(feature = "vault")]
 mod wire;
 
 pub use app_server::AppServer;
+#[cfg(feature = "azure-kv")]
+pub use azurite::{AZURITE_VERSION, Azurite};
 pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
 pub use gitlab::GitlabCiLocal;
 #[cfg(feature = "issuer")]
 pub use issuer::{Issuer, github_claims, gitlab_claims};
+#[cfg(feature = "azure-kv")]
+pub use keyvault::{
+    ADMIN, Account, Call, ENTRA_AUDIENCE, Failure, Fault as KeyVaultFault, Hold as KeyVaultHold,
+    IDENTITY, Job, KeyVault, Moment, Op, Right, Rules as KeyVaultRules, TENANT,
+    Version as SecretVersion,
+};
 pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
 pub use node24::Node24;
 #[cfg(feature = "vault")]
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
+#[cfg(feature = "azure-kv")]
+pub use python::{No, PythonClient};
 pub use runner::{EXEC, Runner, finish, finish_within};
 pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
 #[cfg(feature = "vault")]

@@ -6,10 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[cfg(feature = "azure-kv")]
+use std::sync::{LazyLock, Mutex};
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+
+#[cfg(feature = "azure-kv")]
+use crate::kept::Kept;
 
 /// The files of an authority, and of the one server that it vouches for: this host.
 #[derive(Clone, Debug)]
@@ -20,6 +26,19 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
+    /// Returns the one that the stand-ins of this process share, so that whoever trusts it
+    /// trusts them all.
+    #[cfg(feature = "azure-kv")]
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: LazyLock<(Mutex<Kept>, Pki)> = LazyLock::new(|| {
+            let kept = Kept::new("authority-").expect("a folder");
+            let pki = Pki::set_up(kept.folder()).expect("room");
+            (Mutex::new(kept), pki)
+        });
+        let (_, pki) = &*SHARED;
+        pki
+    }
+
     /// Makes both in a folder.
     pub(crate) fn set_up(folder: &Path) -> io::Result<Self> {
         let pki = Self {
