@@ -18,8 +18,9 @@
 //!
 //! A store on the network is a real server as well, alone on loopback ports and gone with
 //! the test: `OpenBao`. Of Azure there is none to be had but for blobs, `Azurite`, and so
-//! `KeyVault` stands in, with Microsoft's own `PythonClient` as its witness. An `Issuer` vouches for a job as its CI system would. Neither is
-//! there without its feature, so that the demo has less to build.
+//! `KeyVault` stands in, with Microsoft's own `PythonClient` as its witness. An `Issuer`
+//! vouches for a job as its CI system would. None is there without its feature, so that the
+//! demo has less to build.
 //!
 //! ```no_run
 //! use rig::{Codex, Login, Runner, Stub, What, finish};
