@@ -1,0 +1,3 @@
+//! A login in Azure Key Vault.
+
+mod protocol;
