@@ -1,5 +1,6 @@
 //! Every store on the network passes the suite on the real server, too.
 
+mod azure;
 mod refusals;
 mod vault;
 
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     authferry_conformance::main_of(vec![
+        ("azure", Box::new(azure::Secrets::coordinated())),
         ("openbao_dev", Box::new(vault::Places::on_dev())),
         ("openbao_raft", Box::new(vault::Places::on_raft())),
         ("openbao_raft_strict", Box::new(vault::Places::on_strict())),

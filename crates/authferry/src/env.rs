@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use authferry_codex::{OVERRIDES, Override};
-#[cfg(feature = "vault")]
+#[cfg(any(feature = "azure-kv", feature = "vault"))]
 use secrecy::SecretString;
 
 /// The environment, as far as it matters.
@@ -28,11 +28,14 @@ pub(crate) struct Env {
     /// What CI systems tell of the job.
     pub(crate) job: BTreeMap<&'static str, String>,
     /// `ACTIONS_ID_TOKEN_REQUEST_URL`: where GitHub gives the job a token of its own.
-    #[cfg(feature = "vault")]
+    #[cfg(any(feature = "azure-kv", feature = "vault"))]
     pub(crate) id_token_url: Option<String>,
     /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`: what it wants to see for it.
-    #[cfg(feature = "vault")]
+    #[cfg(any(feature = "azure-kv", feature = "vault"))]
     pub(crate) id_token_token: Option<SecretString>,
+    /// What the tools and libraries of Azure read.
+    #[cfg(feature = "azure-kv")]
+    pub(crate) azure: Azure,
     /// What the command line tools of Vault and OpenBao read.
     #[cfg(feature = "vault")]
     pub(crate) vault: Vault,
@@ -54,6 +57,26 @@ impl GitHub {
             summary: given("GITHUB_STEP_SUMMARY").map(PathBuf::from),
         }
     }
+}
+
+/// What the tools and libraries of Azure read.
+#[cfg(feature = "azure-kv")]
+#[derive(Debug)]
+pub(crate) struct Azure {
+    /// `AZURE_AUTHORITY_HOST`: who gives out tokens, if not the one of the public cloud.
+    pub(crate) authority: Option<String>,
+    /// `AZURE_TENANT_ID`
+    pub(crate) tenant: Option<String>,
+    /// `AZURE_CLIENT_ID`
+    pub(crate) client: Option<String>,
+    /// `AZURE_CLIENT_SECRET`
+    pub(crate) client_secret: Option<SecretString>,
+    /// `AZURE_FEDERATED_TOKEN_FILE`: where a cluster writes the job's own token.
+    pub(crate) token_file: Option<PathBuf>,
+    /// `GITLAB_OIDC_TOKEN`: the job's own token, as GitLab's documentation names it for Azure.
+    pub(crate) id_token: Option<SecretString>,
+    /// `IDENTITY_ENDPOINT`: where a machine of Azure's offers its identity.
+    pub(crate) identity_endpoint: Option<String>,
 }
 
 /// What the command line tools of Vault and OpenBao read. Each variable is looked for as
@@ -119,10 +142,12 @@ impl Env {
                 .iter()
                 .filter_map(|&name| Some((name, text(name)?)))
                 .collect(),
-            #[cfg(feature = "vault")]
+            #[cfg(any(feature = "azure-kv", feature = "vault"))]
             id_token_url: text("ACTIONS_ID_TOKEN_REQUEST_URL"),
-            #[cfg(feature = "vault")]
+            #[cfg(any(feature = "azure-kv", feature = "vault"))]
             id_token_token: text("ACTIONS_ID_TOKEN_REQUEST_TOKEN").map(SecretString::from),
+            #[cfg(feature = "azure-kv")]
+            azure: Azure::read(),
             #[cfg(feature = "vault")]
             vault: Vault::read(),
         }
@@ -154,6 +179,23 @@ impl Env {
             .cloned()
             .or_else(github)
             .unwrap_or_else(host)
+    }
+}
+
+#[cfg(feature = "azure-kv")]
+impl Azure {
+    fn read() -> Self {
+        let text = |name| given(name).map(|value| value.to_string_lossy().into_owned());
+        let secret = |name| text(name).map(SecretString::from);
+        Self {
+            authority: text("AZURE_AUTHORITY_HOST"),
+            tenant: text("AZURE_TENANT_ID"),
+            client: text("AZURE_CLIENT_ID"),
+            client_secret: secret("AZURE_CLIENT_SECRET"),
+            token_file: given("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
+            id_token: secret("GITLAB_OIDC_TOKEN"),
+            identity_endpoint: text("IDENTITY_ENDPOINT"),
+        }
     }
 }
 

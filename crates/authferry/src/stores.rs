@@ -1,5 +1,7 @@
 //! The stores that are compiled in: one entry each.
 
+#[cfg(feature = "azure-kv")]
+mod azure;
 #[cfg(feature = "vault")]
 mod vault;
 
@@ -23,6 +25,11 @@ const KINDS: &[Kind] = &[
     Kind {
         scheme: "vault",
         open: vault::open,
+    },
+    #[cfg(feature = "azure-kv")]
+    Kind {
+        scheme: "azure-kv",
+        open: azure::open,
     },
 ];
 

@@ -1,0 +1,103 @@
+use super::*;
+
+const BLOB_OPTION: &str = "coordinator=blob://acct/logins/codex";
+
+fn parsed(text: &str) -> Address {
+    text.parse().unwrap_or_else(|why| panic!("{text}: {why}"))
+}
+
+#[test]
+fn a_vault_is_a_name_or_a_host() {
+    let rows = [
+        ("ci-vault", "https://ci-vault.vault.azure.net/"),
+        ("CI-Vault", "https://ci-vault.vault.azure.net/"),
+        ("ci.vault.azure.cn", "https://ci.vault.azure.cn/"),
+        ("127.0.0.1:8443", "https://127.0.0.1:8443/"),
+        ("[::1]:8443", "https://[::1]:8443/"),
+    ];
+    for (vault, url) in rows {
+        let address = parsed(&format!("azure-kv://{vault}/codex?{BLOB_OPTION}"));
+        assert_eq!(address.vault().as_str(), url);
+        assert_eq!(parsed(&address.to_string()), address);
+    }
+}
+
+#[test]
+fn a_blob_is_in_an_account_or_on_a_host() {
+    let rows = [
+        ("acct/logins/codex", "https://acct.blob.core.windows.net/logins/codex"),
+        (
+            "acct.blob.core.usgovcloudapi.net/logins/ci/codex",
+            "https://acct.blob.core.usgovcloudapi.net/logins/ci/codex",
+        ),
+        (
+            "127.0.0.1:10000/devstoreaccount1/logins/codex",
+            "https://127.0.0.1:10000/devstoreaccount1/logins/codex",
+        ),
+    ];
+    for (blob, url) in rows {
+        let address = parsed(&format!("azure-kv://v/codex?coordinator=blob://{blob}"));
+        let Coordinator::Blob(found) = &address.coordinator else {
+            panic!("no blob in {address}");
+        };
+        assert_eq!(found.url().as_str(), url);
+        assert_eq!(found.claim().url().as_str(), format!("{url}-claim"));
+        assert_eq!(found.to_string(), format!("blob://{blob}"));
+        assert_eq!(parsed(&address.to_string()), address);
+    }
+}
+
+#[test]
+fn the_place_is_shown_without_the_way_in() {
+    let address = parsed("azure-kv://v/codex?auth=workload&id_token=CI_TOKEN&coordinator=none");
+    assert_eq!(address.to_string(), "azure-kv://v/codex?coordinator=none");
+    let from = IdToken::Variable("CI_TOKEN".to_owned());
+    assert_eq!(address.auth(), Some(&Auth::Workload(from)));
+    assert_eq!(parsed("azure-kv://v/codex?coordinator=none").auth(), None);
+}
+
+#[test]
+fn what_is_no_address_is_refused_without_its_text() {
+    let rows = [
+        ("vault://v/codex", BadAddress::Scheme),
+        ("azure-kv://v?coordinator=none", BadAddress::Path),
+        ("azure-kv://user:made-up@v/codex?coordinator=none", BadAddress::User),
+        ("azure-kv://v/made-up#x?coordinator=none", BadAddress::Character),
+        ("azure-kv://v/made up?coordinator=none", BadAddress::Character),
+        ("azure-kv://v/made%2dup?coordinator=none", BadAddress::Character),
+        ("azure-kv:///codex?coordinator=none", BadAddress::Vault),
+        ("azure-kv://made_up/codex?coordinator=none", BadAddress::Vault),
+        ("azure-kv://v:made-up/codex?coordinator=none", BadAddress::Vault),
+        ("azure-kv://v/made_up?coordinator=none", BadAddress::Name),
+        ("azure-kv://v/?coordinator=none", BadAddress::Name),
+        ("azure-kv://v/a/b?coordinator=none", BadAddress::Name),
+        ("azure-kv://v/codex", BadAddress::Uncoordinated),
+        ("azure-kv://v/codex?coordinator=made-up", BadAddress::Coordinator),
+        ("azure-kv://v/codex?coordinator=blob://acct", BadAddress::Blob),
+        ("azure-kv://v/codex?coordinator=blob://acct/made-up", BadAddress::Blob),
+        ("azure-kv://v/codex?coordinator=blob://acct/a//b", BadAddress::Blob),
+        ("azure-kv://v/codex?coordinator=blob://acct/a/../b", BadAddress::Blob),
+        ("azure-kv://v/codex?coordinator=blob://127.0.0.1:1/a/b", BadAddress::Blob),
+        ("azure-kv://v/codex?coordinator=blob://u@acct/a/b", BadAddress::User),
+        ("azure-kv://v/codex?coordinator=none&token=made-up", BadAddress::Option),
+        ("azure-kv://v/codex?coordinator=", BadAddress::Value("coordinator")),
+        ("azure-kv://v/codex?coordinator=none&auth=made-up", BadAddress::Auth),
+        ("azure-kv://v/codex?coordinator=none&id_token=A", BadAddress::Idle("id_token")),
+        (
+            "azure-kv://v/codex?coordinator=none&auth=workload&id_token=eyJmade-up",
+            BadAddress::Variable,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=none&auth=workload&id_token=A&id_token_file=/b",
+            BadAddress::Twice,
+        ),
+    ];
+    for (text, why) in rows {
+        let found = text.parse::<Address>().expect_err(text);
+        assert_eq!(found, why, "{text}");
+        assert!(!found.to_string().contains("made-up"), "{found}");
+    }
+    let long = "a".repeat(260);
+    let address = format!("azure-kv://v/codex?coordinator=blob://acct/a/{long}");
+    assert_eq!(address.parse::<Address>(), Err(BadAddress::Long));
+}
