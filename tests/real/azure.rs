@@ -3,9 +3,12 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -13,7 +16,7 @@ use authferry_azure::{Application, Login, Settings};
 use authferry_conformance::{Fixture, Refusal};
 use authferry_core::{ErrorKind, Guarantees, Reads, SecretStore, Swap};
 use authferry_http::{Net, Roots};
-use rig::{ADMIN, Azurite, KeyVault, PythonClient, TENANT};
+use rig::{ADMIN, Account, Azurite, KeyVault, PythonClient, Right, TENANT};
 use serde_json::json;
 
 /// A vault with a secret for each place.
@@ -25,23 +28,31 @@ pub(crate) struct Secrets {
 /// The servers, and who plays a person.
 struct Scene {
     vault: KeyVault,
-    azurite: String,
     container: String,
     person: Mutex<PythonClient>,
 }
 
+/// How long a bid waits. The stand-in lists it at once.
+const COMMIT_WAIT: Duration = Duration::from_millis(500);
+
 /// How long it takes until a name can be used again, at the least.
 const DELETION: Duration = Duration::from_millis(20);
-
-/// How long it is waited for at the most.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Secrets {
     /// With a blob that says which version counts.
     pub(crate) fn coordinated() -> Self {
         Self {
-            scene: LazyLock::new(Scene::new),
+            // The servers are set up by a runtime of their own.
+            scene: LazyLock::new(|| thread::spawn(Scene::new).join().expect("a scene")),
             coordinated: true,
+        }
+    }
+
+    /// Without one: the newest version counts.
+    pub(crate) fn alone() -> Self {
+        Self {
+            coordinated: false,
+            ..Self::coordinated()
         }
     }
 
@@ -59,7 +70,6 @@ impl Scene {
         Self {
             person: Mutex::new(PythonClient::of(&vault)),
             container: azurite.container(),
-            azurite: azurite.url(),
             vault,
         }
     }
@@ -82,6 +92,10 @@ impl Scene {
             "none".to_owned()
         };
         let address = format!("azure-kv://{host}/{place}?coordinator={coordinator}");
+        self.open_at(&address, client, secret)
+    }
+
+    fn open_at(&self, address: &str, client: &str, secret: &str) -> Box<dyn SecretStore> {
         let settings = Settings {
             net: Net {
                 roots: Roots {
@@ -98,9 +112,121 @@ impl Scene {
                 },
                 secret: Some(secret.into()),
             },
+            commit_wait: COMMIT_WAIT,
         };
         let address = address.parse().expect("an address");
         Box::new(authferry_azure::open(address, settings).expect("settings"))
+    }
+}
+
+impl Scene {
+    /// Makes each way in which a vault turns somebody away.
+    fn refusals(&self, coordinated: bool, login: &[u8]) -> Vec<Refusal> {
+        // More than one case asks for them.
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let number = ASKED.fetch_add(1, Ordering::Relaxed);
+        let text = str::from_utf8(login).expect("text");
+        let place = format!("refusing-{number}");
+        self.person().set(&place, text);
+        let somebody = |name: &str, rights: &[&str]| {
+            let id = format!("{name}-{number}");
+            let account = Account {
+                secrets: vec!["made-up-secret".to_owned()],
+                rights: rights.iter().copied().map(Right::to).collect(),
+                ..Account::default()
+            };
+            self.vault.account(&id, account);
+            self.open(coordinated, &place, &id, "made-up-secret")
+        };
+        const LOOK: [&str; 3] = [
+            "Microsoft.KeyVault/vaults/secrets/getSecret/action",
+            "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
+            "Microsoft.Storage/*",
+        ];
+        let refusal = |name, store, on_read, on_swap| Refusal {
+            name,
+            place: place.clone(),
+            store,
+            on_read,
+            on_swap,
+        };
+        let denied = ErrorKind::PermissionDenied;
+        let unknown = ErrorKind::Unauthenticated;
+        let mut refusals = vec![
+            refusal("no right", somebody("nobody", &[]), Some(denied), denied),
+            refusal("a right to look", somebody("reader", &LOOK), None, denied),
+            refusal(
+                "another secret of the application",
+                self.open(coordinated, &place, ADMIN.0, "made-up"),
+                Some(unknown),
+                unknown,
+            ),
+            refusal(
+                "an unknown application",
+                self.open(coordinated, &place, "nobody-at-all", "made-up"),
+                Some(unknown),
+                unknown,
+            ),
+        ];
+        refusals.push(self.disabled(coordinated, number, text));
+        refusals.push(self.deleted(coordinated, number, text));
+        if coordinated {
+            refusals.push(self.without_a_container(number, text));
+        }
+        refusals
+    }
+
+    fn disabled(&self, coordinated: bool, number: u32, login: &str) -> Refusal {
+        let place = format!("disabled-{number}");
+        let mut person = self.person();
+        person.set(&place, login);
+        let off = json!({"op": "update", "name": place, "enabled": false});
+        person.ask(&off).expect("a right to everything");
+        drop(person);
+        let (client, secret) = ADMIN;
+        Refusal {
+            name: "a version that is disabled",
+            store: self.open(coordinated, &place, client, secret),
+            // A look by hand would be told the same.
+            place: format!("no-look-{number}"),
+            on_read: Some(ErrorKind::PermissionDenied),
+            on_swap: ErrorKind::PermissionDenied,
+        }
+    }
+
+    fn deleted(&self, coordinated: bool, number: u32, login: &str) -> Refusal {
+        let place = format!("deleted-{number}");
+        let mut person = self.person();
+        person.set(&place, login);
+        let delete = json!({"op": "delete", "name": place});
+        person.ask(&delete).expect("a right to everything");
+        drop(person);
+        let (client, secret) = ADMIN;
+        Refusal {
+            name: "a name that is kept for its recovery",
+            store: self.open(coordinated, &place, client, secret),
+            place,
+            on_read: None,
+            on_swap: ErrorKind::NotFound,
+        }
+    }
+
+    fn without_a_container(&self, number: u32, login: &str) -> Refusal {
+        let place = format!("uncontained-{number}");
+        self.person().set(&place, login);
+        let (client, secret) = ADMIN;
+        let blob = format!("{}/devstoreaccount1/missing/{place}", self.vault.host());
+        let address = format!(
+            "azure-kv://{}/{place}?coordinator=blob://{blob}",
+            self.vault.host()
+        );
+        Refusal {
+            name: "a container that is missing",
+            store: self.open_at(&address, client, secret),
+            place,
+            on_read: Some(ErrorKind::NotFound),
+            on_swap: ErrorKind::NotFound,
+        }
     }
 }
 
@@ -148,6 +274,6 @@ impl Fixture for Secrets {
     }
 
     async fn refusals(&self, login: &[u8]) -> Vec<Refusal> {
-        vec![]
+        self.scene.refusals(self.coordinated, login)
     }
 }

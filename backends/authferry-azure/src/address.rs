@@ -175,13 +175,14 @@ impl FromStr for BlobAddress {
         if authority.contains(':') {
             // Where there is a port the account is no part of the host.
             let (name, rest) = path.split_once('/').ok_or(BadAddress::Blob)?;
-            account = format!("{account}/{}", checked_authority(name, 24).ok_or(BadAddress::Blob)?);
+            account = format!(
+                "{account}/{}",
+                checked_authority(name, 24).ok_or(BadAddress::Blob)?
+            );
             path = rest;
         }
         let is_usual = |b: u8| b.is_ascii_alphanumeric() || b"-._~$".contains(&b);
-        let is_part = |part: &str| {
-            !matches!(part, "" | "." | "..") && part.bytes().all(is_usual)
-        };
+        let is_part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(is_usual);
         if !path.contains('/') || !path.split('/').all(is_part) {
             return Err(BadAddress::Blob);
         }

@@ -38,7 +38,8 @@ pub(crate) fn of_put(failure: Failure) -> Unwritten {
         Failure::Silent(silence) => !silence.may_have_acted(),
         // Of two puts at once nobody says what becomes of the one that is refused.
         Failure::Answer(answer) => {
-            answer.status < 500 && answer.status != 408
+            answer.status < 500
+                && answer.status != 408
                 && !(answer.status == 409 && answer.inner.is_empty())
         }
         Failure::Unintelligible => false,

@@ -257,9 +257,7 @@ impl<'a> Hands<'a> {
             Ok(Replaced::As(etag)) => Ok(Reply::Replaced(etag)),
             Ok(Replaced::Moved) => Ok(Reply::Moved),
             Err(failure) => match classify::of_blob(failure, WRITE) {
-                trouble if self.new.is_none() && classify::is_denied(&trouble) => {
-                    Ok(Reply::Denied)
-                }
+                trouble if self.new.is_none() && classify::is_denied(&trouble) => Ok(Reply::Denied),
                 trouble => Err(trouble),
             },
         }
@@ -268,7 +266,10 @@ impl<'a> Hands<'a> {
     async fn puts(&mut self) -> Result<Reply, Trouble> {
         let (new, stamp) = self.new.expect("only who has a value puts one");
         let value = str::from_utf8(new.expose()).map_err(|_| Trouble::NotUtf8)?;
-        let before = self.newest.as_ref().and_then(|newest| self.seen.get(newest));
+        let before = self
+            .newest
+            .as_ref()
+            .and_then(|newest| self.seen.get(newest));
         let none = Tags::new();
         let tags = tags::of_write(
             new,

@@ -81,8 +81,12 @@ pub(crate) fn of(
 }
 
 fn known(application: Application) -> Result<(String, String), Misfit> {
-    let tenant = application.tenant.ok_or(Misfit::Lacking("AZURE_TENANT_ID"))?;
-    let client = application.client.ok_or(Misfit::Lacking("AZURE_CLIENT_ID"))?;
+    let tenant = application
+        .tenant
+        .ok_or(Misfit::Lacking("AZURE_TENANT_ID"))?;
+    let client = application
+        .client
+        .ok_or(Misfit::Lacking("AZURE_CLIENT_ID"))?;
     Ok((tenant, client))
 }
 
@@ -117,4 +121,3 @@ impl ClientAssertion for Assertion {
         Ok(token.expose_secret().to_owned())
     }
 }
-

@@ -1,6 +1,8 @@
 //! A login in Azure Key Vault.
 
 mod address;
+mod alone;
+mod claim_log;
 mod classify;
 mod coordinated;
 mod credential;
@@ -13,6 +15,6 @@ mod trouble;
 mod wire;
 
 pub use address::{Address, Auth, BadAddress, BlobAddress, Coordinator, IdToken};
-pub use settings::{Application, Login, Misfit, Settings};
+pub use settings::{Application, COMMIT_WAIT, Login, Misfit, Settings};
 pub use store::{AzureStore, open};
 pub use trouble::{Rejection, Trouble};

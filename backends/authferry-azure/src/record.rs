@@ -100,7 +100,11 @@ impl SecretStore for Record {
             writer: stamp.writer.clone(),
         };
         let bytes = serde_json::to_vec(&content).expect("texts and numbers alone");
-        match self.blob.replace(expected.map(Version::as_str), bytes).await {
+        match self
+            .blob
+            .replace(expected.map(Version::as_str), bytes)
+            .await
+        {
             Ok(Replaced::As(etag)) => Ok(Version::new(&etag)),
             Ok(Replaced::Moved) => Err(CasError::Conflict),
             Err(failure) => {

@@ -1,6 +1,6 @@
 //! What is known of the servers and of ourselves, beside the address.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use authferry_http::{JobToken, Net, Unusable};
 use secrecy::SecretString;
@@ -15,7 +15,12 @@ pub struct Settings {
     pub authority: Option<String>,
     /// As whom to log in.
     pub login: Login,
+    /// How long a bid for the claim waits before it counts, where there is no coordinator.
+    pub commit_wait: Duration,
 }
+
+/// How long that is unless somebody says otherwise.
+pub const COMMIT_WAIT: Duration = Duration::from_secs(5);
 
 /// How to log in.
 pub enum Login {
@@ -88,7 +93,11 @@ impl Settings {
             && url.username().is_empty()
             && url.password().is_none()
             && url.query().is_none();
-        if is_plain { Ok(url) } else { Err(Misfit::BadAuthority) }
+        if is_plain {
+            Ok(url)
+        } else {
+            Err(Misfit::BadAuthority)
+        }
     }
 }
 
@@ -122,11 +131,20 @@ mod tests {
             net: Net::default(),
             authority: Some(text.to_owned()),
             login: Login::Cli { tenant: None },
+            commit_wait: COMMIT_WAIT,
         };
-        for good in ["https://login.microsoftonline.us", "login.chinacloudapi.cn/"] {
+        for good in [
+            "https://login.microsoftonline.us",
+            "login.chinacloudapi.cn/",
+        ] {
             assert!(with(good).authority().is_ok(), "{good}");
         }
-        for bad in ["", "http://made-up.example", "https://user@made-up.example", "https://"] {
+        for bad in [
+            "",
+            "http://made-up.example",
+            "https://user@made-up.example",
+            "https://",
+        ] {
             let error = with(bad).authority().expect_err(bad);
             assert!(!error.to_string().contains("made-up"), "{error}");
         }

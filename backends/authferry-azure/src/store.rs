@@ -10,6 +10,8 @@ use authferry_core::{
 
 use crate::{
     address::{Address, Coordinator},
+    alone::Alone,
+    claim_log::ClaimLog,
     coordinated::Coordinated,
     credential,
     record::Record,
@@ -25,10 +27,13 @@ pub struct AzureStore {
 }
 
 enum Way {
+    /// A blob says which version counts.
     Coordinated {
         secret: Coordinated,
         claims: Beside<Record>,
     },
+    /// The newest one does.
+    Alone { secret: Alone, claims: ClaimLog },
 }
 
 /// The longest value that a secret has room for.
@@ -66,7 +71,20 @@ pub fn open(address: Address, settings: Settings) -> Result<AzureStore, Misfit> 
                 }),
             }
         }
-        Coordinator::None => todo!(),
+        Coordinator::None => {
+            let vault = Arc::new(vault);
+            let claims = ClaimLog {
+                vault: Arc::clone(&vault),
+                name: address.claim(),
+                address: address.to_string(),
+                wait: settings.commit_wait,
+            };
+            let name = address.name.clone();
+            Way::Alone {
+                secret: Alone { vault, name },
+                claims,
+            }
+        }
     };
     Ok(AzureStore { address, way })
 }
@@ -100,6 +118,7 @@ impl SecretStore for AzureStore {
         Guarantees {
             swap: match &self.way {
                 Way::Coordinated { .. } => Swap::Atomic,
+                Way::Alone { .. } => Swap::CheckThenWrite,
             },
             stamps: true,
             // Nothing is promised of how soon a value put by hand is seen everywhere.
@@ -112,6 +131,7 @@ impl SecretStore for AzureStore {
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let found = match &self.way {
             Way::Coordinated { secret, .. } => secret.read().await,
+            Way::Alone { secret, .. } => secret.read().await,
         };
         found.map_err(|trouble| self.error("read", trouble))
     }
@@ -132,6 +152,7 @@ impl SecretStore for AzureStore {
         }
         let swapped = match &self.way {
             Way::Coordinated { secret, .. } => secret.swap(expected, new, stamp).await,
+            Way::Alone { secret, .. } => secret.swap(expected, new, stamp).await,
         };
         swapped.map_err(|unswapped| unswapped.told(|trouble| self.error("write", trouble)))
     }
@@ -139,6 +160,7 @@ impl SecretStore for AzureStore {
     fn claims(&self) -> Option<&dyn Claims> {
         match &self.way {
             Way::Coordinated { claims, .. } => Some(claims),
+            Way::Alone { claims, .. } => Some(claims),
         }
     }
 }

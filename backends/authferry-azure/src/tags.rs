@@ -96,7 +96,8 @@ pub(crate) fn stamp_of(value: &Secret, tags: &Tags) -> Option<Stamp> {
 
 /// Whether the tags are of just this value.
 pub(crate) fn is_of(value: &Secret, tags: &Tags) -> bool {
-    tags.get(SHA256).is_some_and(|sha256| *sha256 == digest(value))
+    tags.get(SHA256)
+        .is_some_and(|sha256| *sha256 == digest(value))
 }
 
 fn stamp(tags: &Tags) -> Option<Stamp> {
@@ -140,7 +141,10 @@ mod tests {
         let (secret, stamp, tags) = write("{}", &Tags::new());
         assert_eq!(stamp_of(&secret, &tags), Some(stamp.clone()));
         assert_eq!(stamp_of(&Secret::new(b"[]".to_vec()), &tags), None);
-        assert_eq!(mark(&tags, Some("blob://a/b/c")), Some(mark_of(&secret, &stamp)));
+        assert_eq!(
+            mark(&tags, Some("blob://a/b/c")),
+            Some(mark_of(&secret, &stamp))
+        );
         assert_eq!(mark(&tags, Some("blob://a/b/d")), None);
         assert_eq!(mark(&tags, None), None);
         assert_eq!(parent(&tags), Some("v1"));
@@ -154,7 +158,9 @@ mod tests {
         // Those of the version before are not taken for those of this one.
         let (.., after) = write("[]", &tags);
         assert_ne!(after.get(SHA256), tags.get(SHA256));
-        let many = (0..20).map(|n| (format!("tag-{n}"), String::new())).collect();
+        let many = (0..20)
+            .map(|n| (format!("tag-{n}"), String::new()))
+            .collect();
         assert_eq!(write("{}", &many).2.len(), MAX_TAGS);
     }
 

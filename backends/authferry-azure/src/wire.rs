@@ -332,7 +332,10 @@ struct Calm {
 }
 
 impl Calm {
-    async fn once<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    async fn once<T>(
+        &self,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(until) = until {
             sleep_until(until).await;

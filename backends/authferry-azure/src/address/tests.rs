@@ -25,7 +25,10 @@ fn a_vault_is_a_name_or_a_host() {
 #[test]
 fn a_blob_is_in_an_account_or_on_a_host() {
     let rows = [
-        ("acct/logins/codex", "https://acct.blob.core.windows.net/logins/codex"),
+        (
+            "acct/logins/codex",
+            "https://acct.blob.core.windows.net/logins/codex",
+        ),
         (
             "acct.blob.core.usgovcloudapi.net/logins/ci/codex",
             "https://acct.blob.core.usgovcloudapi.net/logins/ci/codex",
@@ -61,28 +64,79 @@ fn what_is_no_address_is_refused_without_its_text() {
     let rows = [
         ("vault://v/codex", BadAddress::Scheme),
         ("azure-kv://v?coordinator=none", BadAddress::Path),
-        ("azure-kv://user:made-up@v/codex?coordinator=none", BadAddress::User),
-        ("azure-kv://v/made-up#x?coordinator=none", BadAddress::Character),
-        ("azure-kv://v/made up?coordinator=none", BadAddress::Character),
-        ("azure-kv://v/made%2dup?coordinator=none", BadAddress::Character),
+        (
+            "azure-kv://user:made-up@v/codex?coordinator=none",
+            BadAddress::User,
+        ),
+        (
+            "azure-kv://v/made-up#x?coordinator=none",
+            BadAddress::Character,
+        ),
+        (
+            "azure-kv://v/made up?coordinator=none",
+            BadAddress::Character,
+        ),
+        (
+            "azure-kv://v/made%2dup?coordinator=none",
+            BadAddress::Character,
+        ),
         ("azure-kv:///codex?coordinator=none", BadAddress::Vault),
-        ("azure-kv://made_up/codex?coordinator=none", BadAddress::Vault),
-        ("azure-kv://v:made-up/codex?coordinator=none", BadAddress::Vault),
+        (
+            "azure-kv://made_up/codex?coordinator=none",
+            BadAddress::Vault,
+        ),
+        (
+            "azure-kv://v:made-up/codex?coordinator=none",
+            BadAddress::Vault,
+        ),
         ("azure-kv://v/made_up?coordinator=none", BadAddress::Name),
         ("azure-kv://v/?coordinator=none", BadAddress::Name),
         ("azure-kv://v/a/b?coordinator=none", BadAddress::Name),
         ("azure-kv://v/codex", BadAddress::Uncoordinated),
-        ("azure-kv://v/codex?coordinator=made-up", BadAddress::Coordinator),
-        ("azure-kv://v/codex?coordinator=blob://acct", BadAddress::Blob),
-        ("azure-kv://v/codex?coordinator=blob://acct/made-up", BadAddress::Blob),
-        ("azure-kv://v/codex?coordinator=blob://acct/a//b", BadAddress::Blob),
-        ("azure-kv://v/codex?coordinator=blob://acct/a/../b", BadAddress::Blob),
-        ("azure-kv://v/codex?coordinator=blob://127.0.0.1:1/a/b", BadAddress::Blob),
-        ("azure-kv://v/codex?coordinator=blob://u@acct/a/b", BadAddress::User),
-        ("azure-kv://v/codex?coordinator=none&token=made-up", BadAddress::Option),
-        ("azure-kv://v/codex?coordinator=", BadAddress::Value("coordinator")),
-        ("azure-kv://v/codex?coordinator=none&auth=made-up", BadAddress::Auth),
-        ("azure-kv://v/codex?coordinator=none&id_token=A", BadAddress::Idle("id_token")),
+        (
+            "azure-kv://v/codex?coordinator=made-up",
+            BadAddress::Coordinator,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=blob://acct",
+            BadAddress::Blob,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=blob://acct/made-up",
+            BadAddress::Blob,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=blob://acct/a//b",
+            BadAddress::Blob,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=blob://acct/a/../b",
+            BadAddress::Blob,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=blob://127.0.0.1:1/a/b",
+            BadAddress::Blob,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=blob://u@acct/a/b",
+            BadAddress::User,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=none&token=made-up",
+            BadAddress::Option,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=",
+            BadAddress::Value("coordinator"),
+        ),
+        (
+            "azure-kv://v/codex?coordinator=none&auth=made-up",
+            BadAddress::Auth,
+        ),
+        (
+            "azure-kv://v/codex?coordinator=none&id_token=A",
+            BadAddress::Idle("id_token"),
+        ),
         (
             "azure-kv://v/codex?coordinator=none&auth=workload&id_token=eyJmade-up",
             BadAddress::Variable,

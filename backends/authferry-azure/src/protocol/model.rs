@@ -161,7 +161,9 @@ fn explore(plan: &Plan) {
         } else {
             assert!(!next.is_empty(), "stuck: {world:#?}");
         }
-        if numbers.len() % 20000 == 0 { eprintln!("... {} seen {} left", numbers.len(), queue.len()); }
+        if numbers.len() % 20000 == 0 {
+            eprintln!("... {} seen {} left", numbers.len(), queue.len());
+        }
         for world in next {
             let fresh = numbers.len();
             let number_of_next = *numbers.entry(world.clone()).or_insert(fresh);

@@ -170,10 +170,7 @@ fn answer(error: &azure_core::Error) -> Option<Answer> {
     let status = u16::from(*status);
     Some(Answer {
         status,
-        code: body
-            .code
-            .or_else(|| error_code.clone())
-            .unwrap_or_default(),
+        code: body.code.or_else(|| error_code.clone()).unwrap_or_default(),
         inner: body.inner.unwrap_or_default(),
         text: shown(&body.text.unwrap_or_default()),
         retry_after: raw_response.as_deref().and_then(retry_after),
@@ -245,13 +242,18 @@ fn retry_after(reply: &RawResponse) -> Option<Duration> {
 fn shown(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let end = line.find(" Trace ID:").unwrap_or(line.len());
-    let end = line[..end].char_indices().nth(MAX_TEXT).map_or(end, |(at, _)| at);
+    let end = line[..end]
+        .char_indices()
+        .nth(MAX_TEXT)
+        .map_or(end, |(at, _)| at);
     line[..end].trim().to_owned()
 }
 
 /// Returns what a tool has said, without what the library says before and after it.
 fn tool_text(text: &str) -> String {
-    let text = text.split_once("authentication failed.").map_or(text, |(_, text)| text);
+    let text = text
+        .split_once("authentication failed.")
+        .map_or(text, |(_, text)| text);
     let lines = text.lines().map(str::trim);
     let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with("To troubleshoot"));
     shown(lines.next().unwrap_or("no reason given"))
