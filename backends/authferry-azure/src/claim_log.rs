@@ -10,7 +10,9 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use authferry_core::{Bid, CLOCK_SKEW, Claim, ClaimError, Claims, StoreError, Version};
+use authferry_core::{
+    Bid, CLOCK_SKEW, Claim, ClaimError, Claims, Standing, StoreError, Version,
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -107,6 +109,15 @@ impl Claims for ClaimLog {
             return Ok(());
         }
         self.change(claim, &found, None).await
+    }
+
+    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
+        let found = first_of_last_epoch(&self.list().await?);
+        Ok(found.map(|entry| Standing {
+            owner: entry.owner,
+            until: entry.until,
+            note: entry.note,
+        }))
     }
 }
 

@@ -128,6 +128,32 @@ impl SecretStore for AzureStore {
         }
     }
 
+    fn notes(&self) -> Vec<String> {
+        let (per_way, cost) = match &self.way {
+            Way::Coordinated { .. } => (
+                "the blob says which version counts, and not the vault: what `az keyvault secret \
+                 show` gives is another one for as long as a write is under way, and after one \
+                 that came too late",
+                "a rotation makes one version of the secret, and none for the claim, which is a \
+                 blob beside the first one",
+            ),
+            Way::Alone { .. } => (
+                "without a coordinator all is best effort: the claim keeps two jobs apart only as \
+                 long as the vault lists a bid within the five seconds that each one waits, and \
+                 two that write at once fork the login, of which nothing is lost",
+                "a rotation makes one version of the secret, and one or more of the claim's secret \
+                 beside it",
+            ),
+        };
+        vec![
+            per_way.to_owned(),
+            cost.to_owned(),
+            "old versions stay until the secret is purged; above 500 of them the vault makes no \
+             backup of it"
+                .to_owned(),
+        ]
+    }
+
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let found = match &self.way {
             Way::Coordinated { secret, .. } => secret.read().await,

@@ -1,5 +1,7 @@
 //! The next step that works, for each way in which a home or a store can be refused.
 
+#[cfg(feature = "azure-kv")]
+mod azure;
 #[cfg(feature = "vault")]
 mod vault;
 
@@ -10,6 +12,10 @@ use authferry_core::{BoxError, ErrorKind, StoreError};
 
 /// For a store that cannot even be opened.
 pub(crate) fn for_opening(error: &BoxError) -> Option<String> {
+    #[cfg(feature = "azure-kv")]
+    if let Some(hint) = azure::for_opening(&**error) {
+        return Some(hint);
+    }
     #[cfg(feature = "vault")]
     if let Some(hint) = vault::for_opening(&**error) {
         return Some(hint);
@@ -73,6 +79,8 @@ pub(super) fn for_claim(error: &StoreError) -> Option<String> {
     } else if let Some(claim) = error.store.strip_prefix("vault://") {
         let (claim, _) = claim.split_once('?').unwrap_or((claim, ""));
         format!("`bao kv metadata delete {claim}`, or the same with vault")
+    } else if let Some(blob) = error.store.strip_prefix("blob://") {
+        format!("`az storage blob delete` for {blob}")
     } else {
         format!("take away {}", error.store)
     };
@@ -82,6 +90,14 @@ pub(super) fn for_claim(error: &StoreError) -> Option<String> {
 }
 
 pub(super) fn for_store(error: &StoreError) -> Option<String> {
+    #[cfg(feature = "azure-kv")]
+    if let Some(hint) = error
+        .source
+        .as_deref()
+        .and_then(|below| azure::for_store(below))
+    {
+        return Some(hint);
+    }
     #[cfg(feature = "vault")]
     if let Some(hint) = error
         .source
