@@ -10,9 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use authferry_core::{
-    Bid, CLOCK_SKEW, Claim, ClaimError, Claims, Standing, StoreError, Version,
-};
+use authferry_core::{Bid, CLOCK_SKEW, Claim, ClaimError, Claims, Standing, StoreError, Version};
 use tokio::time::sleep;
 
 use crate::{
