@@ -253,6 +253,12 @@ impl KeyVault {
         inner.entra.issue(account, resource, lifetime)
     }
 
+    /// Returns every token that was given out.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<String> {
+        self.shared.lock().entra.issued()
+    }
+
     /// Makes every token that was given out useless.
     pub fn revoke_tokens(&self) {
         self.shared.lock().entra.revoke_all();
@@ -338,6 +344,12 @@ impl fmt::Debug for KeyVault {
 }
 
 impl Hold {
+    /// Returns how many requests have come here.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().waiting(self.number)
+    }
+
     /// Waits until a request is held.
     ///
     /// # Panics

@@ -122,6 +122,11 @@ impl Entra {
         is_good.then(|| token.account.clone())
     }
 
+    /// Returns every token that is good, or was once.
+    pub(super) fn issued(&self) -> Vec<String> {
+        self.tokens.keys().cloned().collect()
+    }
+
     /// Takes back every token, as when somebody's access is cut.
     pub(super) fn revoke_all(&mut self) {
         self.tokens.clear();
