@@ -5,6 +5,8 @@
 //! `cargo test -p authferry-tests --bench cost` in a few runs, to see that it still can be
 //! done. No figure fails: it is the machine's as much as authferry's.
 
+#[cfg(feature = "azure-kv")]
+mod azure;
 mod figures;
 mod job;
 mod refresh;
@@ -80,6 +82,8 @@ fn main() {
     job.finish();
     #[cfg(feature = "vault")]
     vault::restores(&scene, &effort, &mut figures);
+    #[cfg(feature = "azure-kv")]
+    azure::restores(&scene, &effort, &mut figures);
     figures.add("size of the program, MB", vec![scene.size()], "< 5");
     let Effort {
         commands,

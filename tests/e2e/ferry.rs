@@ -179,3 +179,21 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// Everything that a runner has on disk, with the paths.
+pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.is_file() {
+            let bytes = fs::read(&path).expect("a file");
+            found.push((path.display().to_string(), bytes));
+        }
+    }
+    found
+}

@@ -3,6 +3,8 @@
 mod access_only;
 mod any_store;
 mod architecture;
+#[cfg(feature = "azure-kv")]
+mod azure;
 mod codex_facts;
 mod crowds;
 mod ferry;

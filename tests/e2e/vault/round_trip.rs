@@ -6,10 +6,10 @@ use rig::{EXEC, Endpoint, Login, What, finish};
 
 use super::site::{
     Identity::{self, GitHub, GitLab},
-    PATH, Site, assert_no_token, files, server_token,
+    PATH, Site, assert_no_token, server_token,
 };
 use crate::{
-    ferry::{assert_code, assert_silent, script, start, successor},
+    ferry::{assert_code, assert_silent, files, script, start, successor},
     round_trip::on_each_version,
 };
 

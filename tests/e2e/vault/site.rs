@@ -325,24 +325,6 @@ pub(crate) fn deployed(name: &str) -> String {
     fs::read_to_string(folder.join(name)).expect("a file that is shipped")
 }
 
-/// Everything that a runner has on disk, with the paths.
-pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_symlink() {
-            continue;
-        }
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else if path.is_file() {
-            let bytes = fs::read(&path).expect("a file");
-            found.push((path.display().to_string(), bytes));
-        }
-    }
-    found
-}
-
 /// Fails if a text shows a token of the server's, or one of the issuer's.
 #[track_caller]
 pub(crate) fn assert_no_token(site: &Site, what: &str, text: &[u8]) {

@@ -1,0 +1,127 @@
+//! A restore from a stand-in of Key Vault, beside what others do to read the same secret there.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Instant,
+};
+
+use rig::{ADMIN, Azurite, KeyVault, Login, PythonClient, TENANT};
+use tempfile::TempDir;
+
+use crate::{Effort, figures::Figures, in_turns, scene::Scene};
+
+const NAME: &str = "codex-login";
+
+const RESOURCE: &str = "https://vault.azure.net";
+
+/// Times whole commands, each of which makes its own connections by TLS, and trusts one
+/// authority in a file. All but curl sign in first.
+pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
+    let azurite = Arc::new(Azurite::start());
+    let vault = KeyVault::beside(&azurite);
+    let host = vault.host();
+    let login = Login::fresh().auth_json();
+    PythonClient::of(&vault).set(NAME, &login);
+    let blob = format!(
+        "blob://{host}/devstoreaccount1/{}/login.json",
+        azurite.container()
+    );
+    let folder = TempDir::with_prefix("bench-").expect("a temporary folder");
+    let header = folder.path().join("header");
+    let bearer = format!("Authorization: Bearer {}\n", vault.token(ADMIN.0, RESOURCE));
+    fs::write(&header, bearer).expect("room");
+
+    let mut runs = 0;
+    let ways = [
+        Way::Curl,
+        Way::Python,
+        Way::Restore("none"),
+        Way::Restore(&blob),
+    ];
+    let [curl, python, alone, coordinated] = in_turns(effort.commands, ways, |way| {
+        runs += 1;
+        // Each restore is the first one of its machine.
+        let home = folder.path().join(runs.to_string());
+        fs::create_dir(&home).expect("room");
+        let began = Instant::now();
+        match way {
+            Way::Curl => {
+                let mut curl = Command::new("curl");
+                curl.args(["--silent", "--fail", "--cacert"])
+                    .arg(vault.authority())
+                    // Others can read a command line.
+                    .arg("--header")
+                    .arg(format!("@{}", header.display()))
+                    .arg(format!(
+                        "{}/secrets/{NAME}?api-version=2025-07-01",
+                        vault.url()
+                    ));
+                succeeds(&mut curl);
+            }
+            Way::Python => {
+                let read = PythonClient::of(&vault).get(NAME);
+                assert_eq!(read.as_deref(), Some(login.as_str()));
+            }
+            Way::Restore(coordinator) => {
+                let store =
+                    format!("azure-kv://{host}/{NAME}?coordinator={coordinator}&auth=secret");
+                let mut restore = scene.authferry(&["-q", "restore"]);
+                restore
+                    .env("HOME", &home)
+                    .env("AUTHFERRY_STORE", store)
+                    .env("AZURE_AUTHORITY_HOST", vault.url())
+                    .env("AZURE_TENANT_ID", TENANT)
+                    .env("AZURE_CLIENT_ID", ADMIN.0)
+                    .env("AZURE_CLIENT_SECRET", ADMIN.1)
+                    .env("SSL_CERT_FILE", vault.authority());
+                succeeds(&mut restore);
+            }
+        }
+        let took = began.elapsed();
+        if matches!(way, Way::Restore(_)) {
+            let placed = fs::read_to_string(home.join(".codex/auth.json"));
+            assert_eq!(placed.expect("placed"), login);
+        }
+        took
+    });
+    let curl = figures.add("curl of a login in Key Vault, token at hand, ms", curl, "");
+    figures.add_beside(
+        curl,
+        "authferry restore from there, token to be had, ms",
+        alone.clone(),
+        "< 1",
+    );
+    figures.add_beside(
+        curl,
+        "the same with a coordinator, ms",
+        coordinated.clone(),
+        "< 2",
+    );
+    let python = figures.add("Microsoft's Python client, ms", python, "");
+    figures.add_beside(
+        python,
+        "authferry restore, beside that, ms",
+        alone,
+        "< 0.05",
+    );
+    figures.add_beside(
+        python,
+        "the same with a coordinator, beside that, ms",
+        coordinated,
+        "< 0.1",
+    );
+}
+
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    Curl,
+    Python,
+    Restore(&'a str),
+}
+
+fn succeeds(command: &mut Command) {
+    let status = command.stdout(Stdio::null()).status();
+    assert!(status.is_ok_and(|it| it.success()), "{command:?} failed");
+}

@@ -1,0 +1,256 @@
+//! What is in `deploy/policies/azure` is enough, and nothing in it is too much.
+
+use std::{fs, process::Command};
+
+use rig::{EXEC, Login, PythonClient, finish};
+use serde_json::{Value, json};
+
+use super::site::{
+    Identity::{GitHub, GitLab},
+    Mode::{self, Alone, Coordinated},
+    NAME, Role, Site, deployed, folder,
+};
+use crate::ferry::{assert_code, script, successor};
+
+/// Something that a role has to be able to do. It begins with a stale login in the store.
+struct Deed {
+    what: &'static str,
+    works: fn(&Site) -> bool,
+}
+
+const RUNNER: &[Deed] = &[Deed {
+    what: "a job persists its login",
+    works: |site| {
+        let runner = site.runner();
+        let next = successor(&Login::fresh()).auth_json();
+        fs::write(runner.work().join("next"), next).expect("room");
+        let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
+        let run = ["run", "--no-rotate-first", "--patience", "1s", "--"];
+        succeeds(site.in_job(&runner, GitHub, &run).arg(job))
+    },
+}];
+
+const REFRESHER: &[Deed] = &[Deed {
+    what: "the scheduled job rotates it, under the claim",
+    works: |site| {
+        let refresh = ["refresh", "--patience", "1s"];
+        let works = succeeds(&mut site.with_secret(&site.runner(), Role::Refresher, &refresh));
+        works && site.is_live()
+    },
+}];
+
+const READER: &[Deed] = &[Deed {
+    what: "a job uses it, and has no refresh token",
+    works: |site| {
+        let run = ["run", "--access-only", "--no-rotate-first", "--", "codex"];
+        let runner = site.runner();
+        let mut run = site.with_secret(&runner, Role::Reader, &run);
+        run.args(EXEC);
+        finish(&mut run)
+            .status
+            .code()
+            .is_some_and(|code| code < 120)
+    },
+}];
+
+const SEEDER: &[Deed] = &[
+    Deed {
+        what: "a person replaces it",
+        works: |site| {
+            let reseed = successor(&Login::fresh());
+            site.seed(&reseed, &["--replace"]).status.success()
+        },
+    },
+    Deed {
+        what: "a person enables what was disabled, and has back what was deleted",
+        works: |site| {
+            let mut admin = site.by_hand();
+            let who = json!({"client": Role::Seeder.client(), "secret": Role::Seeder.secret()});
+            let mut seeder = PythonClient::start(&site.vault, &who, 0);
+            let enable = |enabled: bool| json!({"op": "update", "name": NAME, "enabled": enabled});
+            admin.ask(&enable(false)).expect("an admin");
+            let enabled = seeder.ask(&enable(true)).is_ok();
+            admin
+                .ask(&json!({"op": "delete", "name": NAME}))
+                .expect("an admin");
+            enabled
+                && seeder
+                    .ask(&json!({"op": "recovering", "name": NAME}))
+                    .is_ok()
+        },
+    },
+];
+
+#[test]
+fn a_runner_needs_each_action() {
+    each_action_is_needed(Role::Runner, RUNNER);
+}
+
+#[test]
+fn a_refresher_needs_each_action() {
+    each_action_is_needed(Role::Refresher, REFRESHER);
+}
+
+#[test]
+fn a_reader_needs_each_action() {
+    each_action_is_needed(Role::Reader, READER);
+}
+
+#[test]
+fn a_seeder_needs_each_action() {
+    each_action_is_needed(Role::Seeder, SEEDER);
+}
+
+/// Sees that everything works with a role, and something fails without each of its actions.
+fn each_action_is_needed(role: Role, deeds: &[Deed]) {
+    let whole = role.actions();
+    let undone = |actions: &[String]| -> Vec<&str> {
+        let site = place(Coordinated);
+        site.allow(role, actions);
+        let failing = deeds.iter().filter(|deed| !(deed.works)(&site));
+        failing.map(|deed| deed.what).collect()
+    };
+    assert_eq!(undone(&whole), [""; 0], "with the whole role");
+    assert!(whole.len() >= 2, "the role was not read");
+    for action in &whole {
+        let rest: Vec<_> = whole.iter().filter(|it| *it != action).cloned().collect();
+        assert_ne!(undone(&rest), [""; 0], "without {action}");
+    }
+}
+
+fn place(mode: Mode) -> Site {
+    let login = Login::stale();
+    Site::new(mode, rig::V0_169, &login).seeded(&login)
+}
+
+#[test]
+fn a_person_seeds_an_empty_vault() {
+    for mode in [Coordinated, Alone] {
+        let login = Login::fresh();
+        let site = Site::new(mode, rig::V0_169, &login);
+        assert_code(&site.seed(&login, &[]), 0);
+        assert_eq!(site.newest(), login.auth_json());
+    }
+}
+
+#[test]
+fn a_vault_alone_needs_no_right_to_blobs() {
+    let site = place(Alone);
+    let of_secrets = |role: Role| -> Vec<_> {
+        let actions = role.actions().into_iter();
+        actions
+            .filter(|it| it.starts_with("Microsoft.KeyVault/"))
+            .collect()
+    };
+    site.allow(Role::Runner, &of_secrets(Role::Runner));
+    for deed in RUNNER {
+        assert!((deed.works)(&site), "{}", deed.what);
+    }
+}
+
+#[test]
+fn a_reader_writes_nothing_and_a_runner_deletes_nothing() {
+    let site = place(Coordinated);
+    let ask = |role: Role, request: &Value| {
+        let who = json!({"client": role.client(), "secret": role.secret()});
+        PythonClient::start(&site.vault, &who, 0).ask(request)
+    };
+    let set = json!({"op": "set", "name": NAME, "value": "x"});
+    for (role, request) in [
+        (Role::Reader, set.clone()),
+        (Role::Reader, json!({"op": "versions", "name": NAME})),
+        (Role::Runner, json!({"op": "deleting", "name": NAME})),
+        (
+            Role::Runner,
+            json!({"op": "update", "name": NAME, "enabled": false}),
+        ),
+        (Role::Runner, json!({"op": "get", "name": "another-secret"})),
+        (Role::Seeder, json!({"op": "purge", "name": NAME})),
+    ] {
+        let no = ask(role, &request).expect_err("this should have been refused");
+        assert_eq!(
+            no.inner.as_deref(),
+            Some("ForbiddenByRbac"),
+            "{role:?} {request}"
+        );
+    }
+    assert_eq!(site.versions(), 1);
+    // Whoever lacks a right is told so, and what became of the login.
+    let runner = site.runner();
+    let next = successor(&Login::fresh()).auth_json();
+    fs::write(runner.work().join("next"), next).expect("room");
+    let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
+    let run = ["run", "--no-rotate-first", "--patience", "1s", "--"];
+    let output = finish(site.with_secret(&runner, Role::Reader, &run).arg(job));
+    assert_code(&output, 120);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("permission denied") && said.contains("hint: "),
+        "{said}"
+    );
+}
+
+/// The commands name what is there, and the addresses are ones that authferry takes.
+#[test]
+fn the_page_fits_the_files() {
+    let page = deployed("README.md");
+    let commands: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .collect();
+    let files: Vec<_> = fs::read_dir(folder())
+        .expect("a folder")
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("text")
+        })
+        .filter(|name| name.ends_with(".json"))
+        .collect();
+    for file in &files {
+        let used = commands
+            .iter()
+            .any(|command| command.contains(&format!("@{file}")));
+        assert!(
+            used && page.contains(&format!("[{file}]({file})")),
+            "{file}"
+        );
+    }
+    let named = commands.iter().filter_map(|command| {
+        let (_, file) = command.split_once(" @")?;
+        file.split(' ').next()
+    });
+    for file in named {
+        assert!(files.iter().any(|it| it == file), "{file}");
+    }
+    let names = [Role::Runner, Role::Refresher, Role::Reader, Role::Seeder].map(Role::name);
+    let assigned = commands.iter().filter_map(|command| {
+        let (_, role) = command.split_once("--role \"")?;
+        role.split('"').next()
+    });
+    for role in assigned {
+        assert!(names.iter().any(|name| name == role), "{role}");
+    }
+
+    let stores: Vec<_> = commands
+        .iter()
+        .filter_map(|line| line.strip_prefix("AUTHFERRY_STORE: "))
+        .collect();
+    let [github, gitlab, _people] = stores.try_into().expect("three addresses");
+    let site = place(Coordinated);
+    for (identity, store) in [(GitHub, github), (GitLab, gitlab)] {
+        let host = site.vault.host();
+        let store = store
+            .replace("azure-kv://acme-codex", &format!("azure-kv://{host}"))
+            .replace("blob://acmecodex/logins", &site.blobs());
+        assert_eq!(store, site.address(identity), "but for whose it is");
+        let runner = site.runner();
+        assert_code(&finish(&mut site.in_job(&runner, identity, &["status"])), 0);
+    }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    finish(command).status.success()
+}

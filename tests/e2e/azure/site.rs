@@ -1,0 +1,312 @@
+//! A vault that lets jobs in, and jobs that come and go.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{Arc, LazyLock},
+};
+
+use rig::{
+    Account, Azurite, Codex, EXEC, Issuer, Job, KeyVault, Login, PythonClient, Right, Runner, Stub,
+    TENANT, finish, github_claims, gitlab_claims,
+};
+use serde_json::{Value, json};
+
+use crate::ferry::{AUTHFERRY, assert_code};
+
+/// The repository or project whose jobs are let in by the files in `deploy`.
+pub(crate) const PROJECT: &str = "acme/app";
+
+/// The secret that the login is in.
+pub(crate) const NAME: &str = "codex-login";
+
+/// The variable that a job of GitLab has its token in.
+pub(crate) const ID_TOKEN: &str = "AZURE_ID_TOKEN";
+
+/// Whom a role is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Runner,
+    Refresher,
+    Reader,
+    Seeder,
+}
+
+/// How a job shows who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// By a token that it fetches from the platform.
+    GitHub,
+    /// By a token that the platform has put into a variable.
+    GitLab,
+}
+
+/// What says which version of the secret counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A blob.
+    Coordinated,
+    /// Nothing.
+    Alone,
+}
+
+/// A vault for one test; the provider's stub, and a Codex to run.
+pub(crate) struct Site {
+    pub(crate) stub: Stub,
+    pub(crate) codex: Codex,
+    pub(crate) issuer: Issuer,
+    pub(crate) vault: KeyVault,
+    pub(crate) mode: Mode,
+    container: String,
+}
+
+impl Role {
+    pub(crate) fn client(self) -> &'static str {
+        match self {
+            Self::Runner => "00000000-0000-4000-8000-0000000000c1",
+            Self::Refresher => "00000000-0000-4000-8000-0000000000c2",
+            Self::Reader => "00000000-0000-4000-8000-0000000000c3",
+            Self::Seeder => "00000000-0000-4000-8000-0000000000c4",
+        }
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::Runner => "runner.json",
+            Self::Refresher => "refresher.json",
+            Self::Reader => "reader.json",
+            Self::Seeder => "seeder.json",
+        }
+    }
+
+    /// The secret by which a person signs in, or a job elsewhere.
+    pub(crate) fn secret(self) -> String {
+        format!("made-up-secret-of-{}", self.client())
+    }
+
+    fn definition(self) -> Value {
+        serde_json::from_str(&deployed(self.file())).expect("JSON")
+    }
+
+    /// What it is called.
+    pub(crate) fn name(self) -> String {
+        self.definition()["Name"]
+            .as_str()
+            .expect("a text")
+            .to_owned()
+    }
+
+    /// What `deploy` has it allowed.
+    pub(crate) fn actions(self) -> Vec<String> {
+        let role = self.definition();
+        let actions = role["DataActions"].as_array().expect("a list").iter();
+        let actions = actions.map(|action| action.as_str().expect("a text").to_owned());
+        actions.collect()
+    }
+}
+
+impl Site {
+    /// Sets up a place for `login`, and signs the login in.
+    pub(crate) fn new(mode: Mode, version: &str, login: &Login) -> Self {
+        static AZURITE: LazyLock<Arc<Azurite>> = LazyLock::new(|| Arc::new(Azurite::start()));
+        let (vault, container) = match mode {
+            Mode::Coordinated => (KeyVault::beside(&AZURITE), AZURITE.container()),
+            // It finds no blobs even if it looks for them.
+            Mode::Alone => (KeyVault::start(), "none".to_owned()),
+        };
+        let site = Self {
+            stub: Stub::start(login),
+            codex: Codex::install(version).expect("Codex from npm"),
+            issuer: Issuer::start(),
+            vault,
+            mode,
+            container,
+        };
+        for role in [Role::Runner, Role::Refresher, Role::Reader, Role::Seeder] {
+            site.allow(role, &role.actions());
+        }
+        site
+    }
+
+    /// Gives an account certain rights, where `deploy` says that it has them, and lets in
+    /// whom it says.
+    pub(crate) fn allow(&self, role: Role, actions: &[String]) {
+        let right = |action: &String| Right {
+            action: action.clone(),
+            only: if action.starts_with("Microsoft.Storage/") {
+                Some(self.container.clone())
+            } else {
+                // Without a coordinator there is a second secret, and no scope for two.
+                (self.mode == Mode::Coordinated).then(|| NAME.to_owned())
+            },
+        };
+        let job = |file: &str| {
+            let credential: Value = serde_json::from_str(&deployed(file)).expect("JSON");
+            assert_eq!(credential["audiences"], json!([rig::ENTRA_AUDIENCE]));
+            Job::of(
+                &self.issuer,
+                credential["subject"].as_str().expect("a text"),
+            )
+        };
+        self.vault.account(
+            role.client(),
+            Account {
+                secrets: vec![role.secret()],
+                jobs: vec![job("github-credential.json"), job("gitlab-credential.json")],
+                rights: actions.iter().map(right).collect(),
+            },
+        );
+    }
+
+    /// The claims of a job that is let in.
+    pub(crate) fn claims(identity: Identity) -> Value {
+        match identity {
+            Identity::GitHub => github_claims(PROJECT),
+            Identity::GitLab => gitlab_claims(PROJECT),
+        }
+    }
+
+    /// The login's address, without a word on how to log in.
+    pub(crate) fn place(&self) -> String {
+        let host = self.vault.host();
+        let coordinator = match self.mode {
+            Mode::Coordinated => format!("{}/{NAME}.json", self.blobs()),
+            Mode::Alone => "none".to_owned(),
+        };
+        format!("azure-kv://{host}/{NAME}?coordinator={coordinator}")
+    }
+
+    /// Where the blobs are.
+    pub(crate) fn blobs(&self) -> String {
+        let host = self.vault.host();
+        format!("blob://{host}/devstoreaccount1/{}", self.container)
+    }
+
+    /// The login's address, as a job with this identity has it.
+    pub(crate) fn address(&self, identity: Identity) -> String {
+        let place = self.place();
+        match identity {
+            Identity::GitHub => format!("{place}&auth=workload"),
+            Identity::GitLab => format!("{place}&auth=workload&id_token={ID_TOKEN}"),
+        }
+    }
+
+    /// A fresh machine without a login.
+    pub(crate) fn runner(&self) -> Runner {
+        Runner::new(&self.stub, &self.codex).expect("room for a runner")
+    }
+
+    /// `authferry` on a runner, which knows who gives out tokens, and nothing else.
+    pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
+        let mut command = runner.command(AUTHFERRY);
+        command
+            .env("AUTHFERRY_STORE", store)
+            .env("AZURE_TENANT_ID", TENANT)
+            .env("AZURE_AUTHORITY_HOST", self.vault.url())
+            .env("SSL_CERT_FILE", self.vault.authority())
+            .args(arguments);
+        command
+    }
+
+    /// `authferry` in a job, with the job's identity for a login and nothing else.
+    pub(crate) fn in_job(
+        &self,
+        runner: &Runner,
+        identity: Identity,
+        arguments: &[&str],
+    ) -> Command {
+        let mut command = self.authferry(runner, &self.address(identity), arguments);
+        self.identify(&mut command, identity, Self::claims(identity));
+        command
+    }
+
+    /// Gives a job the identity that its platform has for it.
+    pub(crate) fn identify(&self, command: &mut Command, identity: Identity, mut claims: Value) {
+        command.env("AZURE_CLIENT_ID", Role::Runner.client());
+        match identity {
+            Identity::GitHub => command.envs(self.issuer.let_fetch(claims)),
+            Identity::GitLab => {
+                if claims["aud"].is_null() {
+                    claims["aud"] = json!(rig::ENTRA_AUDIENCE);
+                }
+                command.env(ID_TOKEN, self.issuer.sign(claims))
+            }
+        };
+    }
+
+    /// `authferry` with the secret of an account.
+    pub(crate) fn with_secret(&self, runner: &Runner, role: Role, arguments: &[&str]) -> Command {
+        let store = format!("{}&auth=secret", self.place());
+        let mut command = self.authferry(runner, &store, arguments);
+        command
+            .env("AZURE_CLIENT_ID", role.client())
+            .env("AZURE_CLIENT_SECRET", role.secret());
+        command
+    }
+
+    /// `authferry run -- codex exec …` in a job: what is due is rotated first, under the claim.
+    pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
+        let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
+        command.args(EXEC);
+        command
+    }
+
+    /// Seeds a login, as a person with the seeder's rights.
+    pub(crate) fn seed(&self, login: &Login, more: &[&str]) -> Output {
+        let runner = self.runner();
+        let file = runner.work().join("to-be-seeded.json");
+        fs::write(&file, login.auth_json()).expect("room");
+        let mut seed = self.with_secret(&runner, Role::Seeder, &["seed"]);
+        finish(seed.arg(&file).args(more))
+    }
+
+    /// Seeds a login where there is none.
+    #[track_caller]
+    pub(crate) fn seeded(self, login: &Login) -> Self {
+        assert_code(&self.seed(login, &[]), 0);
+        self
+    }
+
+    /// Microsoft's own client, with all rights.
+    pub(crate) fn by_hand(&self) -> PythonClient {
+        PythonClient::of(&self.vault)
+    }
+
+    /// The value that was written last.
+    pub(crate) fn newest(&self) -> String {
+        let versions = self.vault.versions(NAME);
+        versions.last().expect("a value in the vault").value.clone()
+    }
+
+    /// How many versions there are of the login.
+    pub(crate) fn versions(&self) -> usize {
+        self.vault.versions(NAME).len()
+    }
+
+    /// Whether the vault's newest version is the one generation with which the login goes on.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stub.is_live(self.newest().as_bytes())
+    }
+
+    /// What a job finds in the store: nothing but a job itself can tell what counts there.
+    #[track_caller]
+    pub(crate) fn restored(&self) -> Vec<u8> {
+        let runner = self.runner();
+        let restore = ["restore", "--no-rotate-first"];
+        assert_code(
+            &finish(&mut self.in_job(&runner, Identity::GitHub, &restore)),
+            0,
+        );
+        fs::read(runner.auth_file()).expect("placed")
+    }
+}
+
+/// A file of `deploy`, as it is shipped.
+pub(crate) fn deployed(name: &str) -> String {
+    fs::read_to_string(folder().join(name)).expect("a file that is shipped")
+}
+
+pub(crate) fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/azure")
+}
