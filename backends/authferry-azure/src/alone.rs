@@ -200,3 +200,6 @@ pub(crate) fn pause(tries: u32) -> Duration {
         .map_or(0, |now| now.subsec_nanos() % 50);
     Duration::from_millis(u64::from(20 * tries.min(20) + by_chance))
 }
+
+#[cfg(test)]
+mod forks;

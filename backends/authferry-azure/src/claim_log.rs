@@ -131,26 +131,15 @@ impl ClaimLog {
         sleep(self.wait).await;
         for tries in 0..TRIES {
             let list = self.list().await?;
-            if !list.iter().any(|it| it.version == ours.version) {
-                sleep(pause(tries)).await;
-                continue;
+            match judge(&list, &ours.version, before.as_ref(), bid) {
+                Verdict::Unlisted => sleep(pause(tries)).await,
+                Verdict::Counts(first) => return Ok(first.claim(bid.until)),
+                Verdict::Second(held) => return Err(held),
+                Verdict::Renewed(held) => {
+                    self.give_up(&ours).await;
+                    return Err(held);
+                }
             }
-            let first = first_of_last_epoch(&list).ok_or_else(|| self.error(Trouble::Behind))?;
-            if first.version != ours.version {
-                return Err(first.held());
-            }
-            let renewed = before.as_ref().and_then(|before| {
-                let mut list = list.iter();
-                list.find(|it| it.version == before.version)
-            });
-            if let Some(renewed) = renewed
-                && let Err(held) = renewed.must_be_over(bid)
-            {
-                // Its holder came back just in time.
-                self.give_up(&ours).await;
-                return Err(held);
-            }
-            return Ok(first.claim(bid.until));
         }
         Err(self.error(Trouble::Behind))
     }
@@ -243,6 +232,35 @@ fn of_change(failure: Failure) -> Trouble {
     classify::of_vault(failure, "update secrets in the vault")
 }
 
+/// What a list says of a bid that has waited.
+enum Verdict {
+    /// The list does not show it, and so it may not show others either.
+    Unlisted,
+    /// It is the first one.
+    Counts(Entry),
+    /// Another one was first.
+    Second(ClaimError),
+    /// The holder before it came back just in time.
+    Renewed(ClaimError),
+}
+
+/// Decides on the bid that is the version `ours`. `before` is what the last epoch before it
+/// has decided.
+fn judge(list: &[Entry], ours: &str, before: Option<&Entry>, bid: &Bid) -> Verdict {
+    let is_listed = list.iter().any(|it| it.version == ours);
+    let Some(first) = first_of_last_epoch(list).filter(|_| is_listed) else {
+        return Verdict::Unlisted;
+    };
+    if first.version != ours {
+        return Verdict::Second(first.held());
+    }
+    let renewed = before.and_then(|before| list.iter().find(|it| it.version == before.version));
+    match renewed.map(|renewed| renewed.must_be_over(bid)) {
+        Some(Err(held)) => Verdict::Renewed(held),
+        Some(Ok(())) | None => Verdict::Counts(first),
+    }
+}
+
 /// Returns the bid that counts.
 fn first_of_last_epoch(list: &[Entry]) -> Option<Entry> {
     let last = list.iter().map(|it| it.epoch).max()?;
@@ -320,3 +338,6 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod odds;
