@@ -71,24 +71,30 @@ fn az(site: &Site, runner: &rig::Runner) {
 }
 
 #[test]
-fn a_jobs_token_may_come_from_a_file() {
+fn a_jobs_token_may_come_from_another_variable_or_a_file() {
     let login = Login::fresh();
     let site = Site::new(Coordinated, rig::V0_169, &login).seeded(&login);
-    let runner = site.runner();
-    let file = runner.work().join("id-token");
     let mut claims = Site::claims(GitLab);
     claims["aud"] = json!(rig::ENTRA_AUDIENCE);
-    fs::write(&file, site.issuer.sign(claims)).expect("room");
-    let store = format!(
-        "{}&auth=workload&id_token_file={}",
-        site.place(),
-        file.display()
-    );
-    let mut run = site.authferry(&runner, &store, &["run", "--", "true"]);
-    assert_code(
-        &finish(run.env("AZURE_CLIENT_ID", Role::Runner.client())),
-        0,
-    );
+    let token = site.issuer.sign(claims);
+    let folder = tempfile::TempDir::with_prefix("token-").expect("a temporary folder");
+    let file = folder.path().join("id-token");
+    fs::write(&file, &token).expect("room");
+    for (from, variable) in [
+        ("id_token=OURS".to_owned(), Some(&token)),
+        (format!("id_token_file={}", file.display()), None),
+    ] {
+        let store = format!("{}&auth=workload&{from}", site.place());
+        let runner = site.runner();
+        let job = script(&runner, "env >seen");
+        let mut run = site.authferry(&runner, &store, &["run", "--"]);
+        run.arg(job)
+            .env("AZURE_CLIENT_ID", Role::Runner.client())
+            .envs(variable.map(|token| ("OURS", token)));
+        assert_code(&finish(&mut run), 0);
+        let seen = fs::read_to_string(runner.work().join("seen")).expect("written");
+        assert!(!seen.contains(&token), "{from}: {seen}");
+    }
 }
 
 #[test]
@@ -98,7 +104,7 @@ fn a_job_of_another_branch_is_told_what_to_mend() {
     let runner = site.runner();
     let mut claims = Site::claims(GitHub);
     claims["sub"] = json!("repo:acme/app:ref:refs/heads/other");
-    let mut restore = site.authferry(&runner, &site.address(GitHub), &["-v", "restore"]);
+    let mut restore = site.authferry(&runner, &site.address(), &["-v", "restore"]);
     site.identify(&mut restore, GitHub, claims);
     let output = finish(&mut restore);
     assert_code(&output, 125);

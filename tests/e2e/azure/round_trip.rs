@@ -79,8 +79,8 @@ fn runs_go_on(mode: Mode, version: &str, identity: Identity) {
     );
     assert_eq!(
         site.versions(),
-        2,
-        "nothing was rotated, so nothing was written"
+        3,
+        "the seed, the proof that it can be written, and the rotation"
     );
 }
 

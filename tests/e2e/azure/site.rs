@@ -21,8 +21,8 @@ pub(crate) const PROJECT: &str = "acme/app";
 /// The secret that the login is in.
 pub(crate) const NAME: &str = "codex-login";
 
-/// The variable that a job of GitLab has its token in.
-pub(crate) const ID_TOKEN: &str = "AZURE_ID_TOKEN";
+/// The variable that a job of GitLab has its token in, as GitLab's own pages have it.
+pub(crate) const ID_TOKEN: &str = "GITLAB_OIDC_TOKEN";
 
 /// Whom a role is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(crate) enum Role {
     Refresher,
     Reader,
     Seeder,
+    /// Anybody, where there is no coordinator.
+    Alone,
 }
 
 /// How a job shows who it is.
@@ -68,6 +70,7 @@ impl Role {
             Self::Refresher => "00000000-0000-4000-8000-0000000000c2",
             Self::Reader => "00000000-0000-4000-8000-0000000000c3",
             Self::Seeder => "00000000-0000-4000-8000-0000000000c4",
+            Self::Alone => "00000000-0000-4000-8000-0000000000c5",
         }
     }
 
@@ -77,6 +80,7 @@ impl Role {
             Self::Refresher => "refresher.json",
             Self::Reader => "reader.json",
             Self::Seeder => "seeder.json",
+            Self::Alone => "alone.json",
         }
     }
 
@@ -123,8 +127,19 @@ impl Site {
             mode,
             container,
         };
-        for role in [Role::Runner, Role::Refresher, Role::Reader, Role::Seeder] {
-            site.allow(role, &role.actions());
+        for role in [
+            Role::Runner,
+            Role::Refresher,
+            Role::Reader,
+            Role::Seeder,
+            Role::Alone,
+        ] {
+            let definition = if mode == Mode::Alone {
+                Role::Alone
+            } else {
+                role
+            };
+            site.allow(role, &definition.actions());
         }
         site
     }
@@ -183,13 +198,9 @@ impl Site {
         format!("blob://{host}/devstoreaccount1/{}", self.container)
     }
 
-    /// The login's address, as a job with this identity has it.
-    pub(crate) fn address(&self, identity: Identity) -> String {
-        let place = self.place();
-        match identity {
-            Identity::GitHub => format!("{place}&auth=workload"),
-            Identity::GitLab => format!("{place}&auth=workload&id_token={ID_TOKEN}"),
-        }
+    /// The login's address, as a job has it that logs in with its own token.
+    pub(crate) fn address(&self) -> String {
+        format!("{}&auth=workload", self.place())
     }
 
     /// A fresh machine without a login.
@@ -216,7 +227,7 @@ impl Site {
         identity: Identity,
         arguments: &[&str],
     ) -> Command {
-        let mut command = self.authferry(runner, &self.address(identity), arguments);
+        let mut command = self.authferry(runner, &self.address(), arguments);
         self.identify(&mut command, identity, Self::claims(identity));
         command
     }

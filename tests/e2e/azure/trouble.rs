@@ -226,6 +226,71 @@ fn a_writer_that_wakes_up_late_buries_nothing() {
     );
 }
 
+/// Two that have read the same and write at the same moment.
+fn at_once(mode: Mode) {
+    let login = Login::fresh();
+    let site = Site::new(mode, rig::V0_169, &login).seeded(&login);
+    let logins = ["0098", "0099"].map(|number| Login {
+        refresh_token: format!("made-up.refresh.account-1.{number}"),
+        ..successor(&login)
+    });
+    let runners = logins.each_ref().map(|next| about_to_persist(&site, next));
+    site.vault.rules(|rules| rules.overlap_conflicts = false);
+    // The vault alone takes both. With a coordinator one of them does not come so far.
+    let hold = (mode == Alone).then(|| site.vault.hold(Moment::Before, puts_the_login));
+    let rescues = runners
+        .each_ref()
+        .map(|runner| runner.work().join("rescues"));
+    let jobs: Vec<_> = runners
+        .iter()
+        .zip(&rescues)
+        .map(|(runner, rescues)| {
+            let mut persist = site.in_job(runner, GitHub, &["--rescue-dir"]);
+            start(persist.arg(rescues).arg("persist"))
+        })
+        .collect();
+    if let Some(hold) = hold {
+        wait_until("both are about to write", || hold.waiting() == 2);
+        drop(hold);
+    }
+    let codes = jobs
+        .into_iter()
+        .map(|mut job| job.wait().expect("our child").code());
+    let codes: Vec<_> = codes.map(Option::unwrap_or_default).collect();
+    let current = site.restored();
+    assert_eq!(site.newest().as_bytes(), current, "in any case in the end");
+    for ((next, code), rescues) in logins.iter().zip(&codes).zip(&rescues) {
+        let next = next.auth_json();
+        let is_current = next.as_bytes() == current;
+        assert_eq!(*code, if is_current { 0 } else { 122 }, "{codes:?}");
+        if mode == Alone {
+            let mut versions = site.vault.versions(NAME).into_iter();
+            assert!(
+                versions.any(|it| it.enabled && it.value == next),
+                "it can be read"
+            );
+        }
+        if !is_current {
+            let [kept] = names(rescues).try_into().expect("one rescued login");
+            assert_eq!(
+                fs::read_to_string(rescues.join(kept)).expect("a file"),
+                next
+            );
+        }
+    }
+    assert!(codes.contains(&0), "{codes:?}");
+}
+
+#[test]
+fn two_that_write_at_once_have_one_winner() {
+    at_once(Coordinated);
+}
+
+#[test]
+fn two_that_write_at_once_to_a_vault_alone_are_told_of_it_and_both_logins_stay() {
+    at_once(Alone);
+}
+
 #[test]
 fn a_newest_version_that_is_disabled_costs_no_login() {
     for (mode, code) in [(Coordinated, 0), (Alone, 120)] {
