@@ -201,8 +201,9 @@ fn a_writer_that_wakes_up_late_buries_nothing() {
     let late = about_to_persist(&site, &sleeper);
     let early = about_to_persist(&site, &quick);
     let rescues = late.work().join("rescues");
-    let held = AtomicBool::new(false);
-    let is_first = move |call: &Call| puts_the_login(call) && !held.swap(true, Ordering::Relaxed);
+    let is_over = AtomicBool::new(false);
+    let is_first =
+        move |call: &Call| puts_the_login(call) && !is_over.swap(true, Ordering::Relaxed);
     let hold = site.vault.hold(Moment::Before, is_first);
     let mut persist = site.in_job(&late, GitHub, &["--rescue-dir"]);
     let mut persist = start(persist.arg(&rescues).arg("persist"));

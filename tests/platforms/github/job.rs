@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::console::{Console, Ear};
 use crate::ferry::AUTHFERRY;
-use crate::site::files;
+use crate::ferry::files;
 
 /// As `workflow-cancellation` of GitHub's documentation has it.
 const BEFORE_TERM: Duration = Duration::from_millis(7500);

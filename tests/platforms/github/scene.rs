@@ -79,7 +79,7 @@ impl Scene {
         assert_eq!(job.traces(), Vec::<String>::new());
         if let Self::Vault(site) = self {
             assert_no_token(site, "the log", job.log().as_bytes());
-            for (place, bytes) in crate::site::files(job.runner.root()) {
+            for (place, bytes) in crate::ferry::files(job.runner.root()) {
                 // The program is no text, and neither is Codex's database.
                 if !bytes.contains(&0) {
                     assert_no_token(site, &place, &bytes);

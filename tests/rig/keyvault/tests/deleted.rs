@@ -17,7 +17,7 @@ fn a_deleted_name_cannot_be_written_until_it_is_brought_back() {
     let mut scene = scene();
     scene
         .vault
-        .rules(|rules| rules.delete_delay = Duration::from_secs(600));
+        .rules(|rules| rules.delete_delay = Duration::from_mins(10));
     let set = json!({"op": "set", "name": "deleted", "value": "y"});
     scene.client.set("deleted", "x");
     let deleting = json!({"op": "deleting", "name": "deleted"});
@@ -63,7 +63,7 @@ fn a_name_that_is_brought_back_is_read_before_it_can_be_written() {
     let mut scene = scene();
     scene.vault.rules(|rules| {
         rules.delete_delay = Duration::ZERO;
-        rules.recover_delay = Duration::from_secs(600);
+        rules.recover_delay = Duration::from_mins(10);
     });
     scene.client.set("back", "x");
     done(&mut scene.client, &json!({"op": "delete", "name": "back"}));
@@ -112,7 +112,7 @@ fn a_purged_name_is_held_for_a_while_and_free_then() {
     );
     scene
         .vault
-        .rules(|rules| rules.delete_delay = Duration::from_millis(1000));
+        .rules(|rules| rules.delete_delay = Duration::from_secs(1));
     done(&mut scene.client, &json!({"op": "purge", "name": "purged"}));
     let set = json!({"op": "set", "name": "purged", "value": "y"});
     assert_eq!(

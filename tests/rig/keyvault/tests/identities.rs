@@ -125,6 +125,7 @@ fn a_job_signs_in_with_its_own_token_and_may_do_what_it_was_given() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "most of them are a table")]
 fn a_sign_in_that_is_refused_has_a_number() {
     let [issuer, other] = [Issuer::start(), Issuer::start()];
     let vault = beside(&issuer);

@@ -233,7 +233,7 @@ fn a_version_may_be_listed_late() {
     let mut scene = scene();
     scene
         .vault
-        .rules(|rules| rules.list_lag = Duration::from_secs(600));
+        .rules(|rules| rules.list_lag = Duration::from_mins(10));
     let id = scene.client.set("late", "x");
     assert_eq!(done(&mut scene.client, &list("late")), json!([]));
     assert_eq!(
