@@ -7,6 +7,7 @@ mod architecture;
 mod azure;
 mod codex_facts;
 mod crowds;
+mod doctor;
 mod ferry;
 mod moments;
 mod refresh;
