@@ -1,0 +1,204 @@
+//! A vault of its own for each test, and the stores on it.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    thread,
+    time::Duration,
+};
+
+use authferry_azure::{Application, AzureStore, Login, Settings};
+use authferry_core::{CasError, Origin, Secret, SecretStore, Stamp, Version, WriteId};
+use authferry_http::{Net, Roots};
+use rig::{
+    ADMIN, Account, Azurite, Call, KeyVault, KeyVaultFault, KeyVaultHold as Hold, Op, PythonClient,
+    Right, TENANT,
+};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+/// The one secret of each vault.
+pub(crate) const NAME: &str = "codex";
+
+/// How long anything may take that is waited for.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+pub(crate) struct Scene {
+    pub(crate) vault: KeyVault,
+    container: String,
+    coordinated: bool,
+}
+
+/// What a swap was answered.
+pub(crate) type Answer = Result<Version, CasError>;
+
+static AZURITE: LazyLock<Arc<Azurite>> = LazyLock::new(|| {
+    // It is set up by a runtime of its own.
+    let azurite = thread::spawn(|| Arc::new(Azurite::start()));
+    azurite.join().expect("Azurite")
+});
+
+impl Scene {
+    pub(crate) fn coordinated() -> Self {
+        Self::new(true)
+    }
+
+    pub(crate) fn alone() -> Self {
+        Self::new(false)
+    }
+
+    fn new(coordinated: bool) -> Self {
+        let container = thread::spawn(|| AZURITE.container());
+        Self {
+            vault: KeyVault::beside(&AZURITE),
+            container: container.join().expect("a container"),
+            coordinated,
+        }
+    }
+
+    pub(crate) fn store(&self) -> AzureStore {
+        self.store_of(ADMIN.0)
+    }
+
+    /// Opens a store for an account, which can be told from the others.
+    pub(crate) fn store_of(&self, client: &str) -> AzureStore {
+        self.store_of_rights(client, &["Microsoft.KeyVault/*", "Microsoft.Storage/*"])
+    }
+
+    /// Opens a store for an account with these rights.
+    pub(crate) fn store_of_rights(&self, client: &str, rights: &[&str]) -> AzureStore {
+        self.has_account(client, rights);
+        let host = self.vault.host();
+        let coordinator = if self.coordinated {
+            format!("blob://{host}/devstoreaccount1/{}/codex", self.container)
+        } else {
+            "none".to_owned()
+        };
+        let address = format!("azure-kv://{host}/{NAME}?coordinator={coordinator}");
+        let settings = Settings {
+            net: Net {
+                roots: Roots {
+                    file: Some(PathBuf::from(self.vault.authority())),
+                    ..Roots::default()
+                },
+                ..Net::default()
+            },
+            authority: Some(self.vault.url()),
+            login: Login::Secret {
+                application: Application {
+                    tenant: Some(TENANT.to_owned()),
+                    client: Some(client.to_owned()),
+                },
+                secret: Some(ADMIN.1.into()),
+            },
+            commit_wait: Duration::from_millis(300),
+        };
+        authferry_azure::open(address.parse().expect("an address"), settings).expect("settings")
+    }
+
+    /// Returns a person with an account of its own.
+    pub(crate) fn person(&self) -> PythonClient {
+        self.has_account("person", &["Microsoft.KeyVault/*"]);
+        let who = json!({"client": "person", "secret": ADMIN.1});
+        PythonClient::start(&self.vault, &who, 0)
+    }
+
+    fn has_account(&self, client: &str, rights: &[&str]) {
+        let account = Account {
+            secrets: vec![ADMIN.1.to_owned()],
+            rights: rights.iter().copied().map(Right::to).collect(),
+            ..Account::default()
+        };
+        self.vault.account(client, account);
+    }
+
+    /// Lets the next request of a kind go wrong.
+    pub(crate) fn fails(&self, op: Op, fault: KeyVaultFault) {
+        self.vault.fail(move |call| call.op == op, fault);
+    }
+
+    /// Returns the values in the vault, oldest first.
+    pub(crate) fn values(&self) -> Vec<String> {
+        let versions = self.vault.versions(NAME).into_iter();
+        versions.map(|version| version.value).collect()
+    }
+
+    /// Returns what was asked since, but for logins.
+    pub(crate) fn asked(&self) -> Vec<(Op, u16)> {
+        let calls = self.vault.calls().into_iter();
+        calls
+            .map(|(call, status)| (call.op, status))
+            .filter(|(op, _)| *op != Op::SignIn)
+            .collect()
+    }
+}
+
+/// The stamp of one write.
+pub(crate) fn stamp(number: u64) -> Stamp {
+    Stamp {
+        id: WriteId { trip: 7, number },
+        count: number,
+        origin: Origin::Rotation,
+        writer: format!("https://ci.example/{number}"),
+    }
+}
+
+pub(crate) fn value(number: u64) -> String {
+    format!("{{\"made-up\":{number}}}")
+}
+
+/// Writes the value of a number over a version.
+pub(crate) async fn swap(store: &AzureStore, expected: Option<&Version>, number: u64) -> Answer {
+    let new = Secret::new(value(number).into_bytes());
+    store.compare_and_swap(expected, &new, &stamp(number)).await
+}
+
+/// Reads, and returns the text with its version, and whose write it is.
+pub(crate) async fn read(store: &AzureStore) -> Option<(String, Version, Option<u64>)> {
+    let stored = store.read().await.expect("a store that answers")?;
+    let text = String::from_utf8(stored.secret.expose().to_vec()).expect("text");
+    Some((text, stored.version, stored.stamp.map(|it| it.id.number)))
+}
+
+/// Requires that the write of a number is what counts.
+pub(crate) async fn shows(store: &AzureStore, number: u64) -> Version {
+    let (text, version, by) = read(store).await.expect("a value");
+    assert_eq!((text, by), (value(number), Some(number)));
+    version
+}
+
+/// Requires that what a person put counts.
+pub(crate) async fn shows_by_hand(store: &AzureStore, text: &str) -> Version {
+    let (found, version, by) = read(store).await.expect("a value");
+    assert_eq!((&*found, by), (text, None));
+    version
+}
+
+#[track_caller]
+pub(crate) fn is_unknown(answer: &Answer) {
+    assert!(matches!(answer, Err(CasError::Ambiguous(_))), "{answer:?}");
+}
+
+#[track_caller]
+pub(crate) fn is_refused(answer: &Answer) {
+    assert!(matches!(answer, Err(CasError::Refused(_))), "{answer:?}");
+}
+
+#[track_caller]
+pub(crate) fn is_conflict(answer: &Answer) {
+    assert!(matches!(answer, Err(CasError::Conflict)), "{answer:?}");
+}
+
+/// Returns what finds the puts of an account.
+pub(crate) fn put_of(client: &'static str) -> impl Fn(&Call) -> bool + Send + 'static {
+    move |call| call.op == Op::SetSecret && call.caller.as_deref() == Some(client)
+}
+
+/// Waits until a request is held, beside the runtime.
+pub(crate) async fn wait(hold: Hold) -> Hold {
+    let waited = spawn_blocking(move || {
+        hold.wait_until_held(SOON);
+        hold
+    });
+    waited.await.expect("something is held")
+}
