@@ -93,7 +93,7 @@ async fn a_holder_that_comes_back_in_time_keeps_its_claim() {
         until: 1060,
     };
     let of_first = first.claims().expect("claims");
-    let held = of_first
+    let claim = of_first
         .acquire(&claims("one"))
         .await
         .expect("nobody has it");
@@ -109,7 +109,7 @@ async fn a_holder_that_comes_back_in_time_keeps_its_claim() {
     });
     let hold = wait(hold).await;
     // Its bid is there, and it has not looked at what the first one did meanwhile.
-    let renewed = of_first.renew(&held, 3000).await;
+    let renewed = of_first.renew(&claim, 3000).await;
     drop(hold);
     let asked = asking.await.expect("no panic");
     let both = renewed.is_ok() && asked.is_ok();

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 pub(crate) const NAME: &str = "codex";
 
 /// How long anything may take that is waited for.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 pub(crate) struct Scene {
     pub(crate) vault: KeyVault,

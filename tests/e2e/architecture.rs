@@ -18,10 +18,12 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("authferry-conformance", &["authferry-core"]),
     ("authferry-file", &["authferry-core"]),
     ("authferry-http", &[]),
+    ("authferry-azure", &["authferry-core", "authferry-http"]),
     ("authferry-vault", &["authferry-core", "authferry-http"]),
     (
         "authferry",
         &[
+            "authferry-azure",
             "authferry-codex",
             "authferry-core",
             "authferry-file",
@@ -91,6 +93,11 @@ fn no_secret_is_exposed_but_where_bytes_are_moved() {
     // Each of these hands bytes to a file or to the parser, and to nothing else. What
     // claims.rs looks at is no login.
     let movers = [
+        "backends/authferry-azure/src/alone.rs",
+        "backends/authferry-azure/src/coordinated.rs",
+        "backends/authferry-azure/src/record.rs",
+        "backends/authferry-azure/src/store.rs",
+        "backends/authferry-azure/src/tags.rs",
         "backends/authferry-file/src/meta.rs",
         "backends/authferry-file/src/place.rs",
         "backends/authferry-vault/src/fields.rs",

@@ -32,6 +32,13 @@ struct Scene {
     person: Mutex<PythonClient>,
 }
 
+/// What somebody may who only looks, and would let others agree with the coordinator.
+const LOOK: [&str; 3] = [
+    "Microsoft.KeyVault/vaults/secrets/getSecret/action",
+    "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
+    "Microsoft.Storage/*",
+];
+
 /// How long a bid waits. The stand-in lists it at once.
 const COMMIT_WAIT: Duration = Duration::from_millis(500);
 
@@ -138,11 +145,6 @@ impl Scene {
             self.vault.account(&id, account);
             self.open(coordinated, &place, &id, "made-up-secret")
         };
-        const LOOK: [&str; 3] = [
-            "Microsoft.KeyVault/vaults/secrets/getSecret/action",
-            "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
-            "Microsoft.Storage/*",
-        ];
         let refusal = |name, store, on_read, on_swap| Refusal {
             name,
             place: place.clone(),

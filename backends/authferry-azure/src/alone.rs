@@ -67,9 +67,10 @@ impl Alone {
             match put.map_err(classify::of_put) {
                 Ok(ours) => {
                     let settled = self.settle(&ours, before.as_ref()).await;
-                    return match settled.map_err(Unswapped::Unknown)? {
-                        true => Ok(Version::new(&ours.version)),
-                        false => Err(Unswapped::Conflict),
+                    return if settled.map_err(Unswapped::Unknown)? {
+                        Ok(Version::new(&ours.version))
+                    } else {
+                        Err(Unswapped::Conflict)
                     };
                 }
                 // Somebody else is at it, or an earlier request of ours still is.

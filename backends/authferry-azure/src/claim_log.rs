@@ -263,9 +263,9 @@ fn judge(list: &[Entry], ours: &str, before: Option<&Entry>, bid: &Bid) -> Verdi
 
 /// Returns the bid that counts.
 fn first_of_last_epoch(list: &[Entry]) -> Option<Entry> {
-    let last = list.iter().map(|it| it.epoch).max()?;
-    let of_last = list.iter().filter(|it| it.epoch == last);
-    of_last.min_by_key(|it| (it.created, &it.version)).cloned()
+    let epoch = list.iter().map(|it| it.epoch).max()?;
+    let bids = list.iter().filter(|it| it.epoch == epoch);
+    bids.min_by_key(|it| (it.created, &it.version)).cloned()
 }
 
 impl Entry {

@@ -16,9 +16,8 @@ pub(crate) enum Unwritten {
 
 /// Says why a request to the vault brought nothing. `right` is what it takes there.
 pub(crate) fn of_vault(failure: Failure, right: &'static str) -> Trouble {
-    let answer = match failure {
-        Failure::Answer(answer) => answer,
-        other => return of_any(other),
+    let Failure::Answer(answer) = failure else {
+        return of_any(failure);
     };
     match (answer.status, &*answer.inner) {
         (401, _) if !answer.is_unknown_key() => Trouble::BadToken,
@@ -55,14 +54,12 @@ pub(crate) fn of_put(failure: Failure) -> Unwritten {
 
 /// Says why a request to the storage account brought nothing. `right` is what it takes there.
 pub(crate) fn of_blob(failure: Failure, right: &'static str) -> Trouble {
-    let answer = match failure {
-        Failure::Answer(answer) => answer,
-        other => return of_any(other),
+    let Failure::Answer(answer) = failure else {
+        return of_any(failure);
     };
     match (answer.status, &*answer.code) {
-        (401, _) => Trouble::BadToken,
+        (401, _) | (403, "AuthenticationFailed") => Trouble::BadToken,
         (403, "AuthorizationFailure") => Trouble::Firewalled("storage account"),
-        (403, "AuthenticationFailed") => Trouble::BadToken,
         (403, _) => Trouble::Forbidden(right),
         (404, "ContainerNotFound") => Trouble::NoContainer,
         _ => of_answer(answer),

@@ -40,14 +40,13 @@ impl Coordinated {
     pub(crate) async fn read(&self) -> Result<Option<Stored>, Trouble> {
         let mut hands = Hands::new(self, None);
         let end = hands.turn(Goal::Read).await.map_err(|halt| halt.trouble)?;
-        let End::Read(version) = end else {
-            return Err(match end {
-                End::Disabled => Trouble::Disabled,
-                _ => Trouble::Behind,
-            });
-        };
-        let Some(version) = version else {
-            return Ok(None);
+        let version = match end {
+            End::Read(Some(version)) => version,
+            End::Read(None) => return Ok(None),
+            End::Disabled => return Err(Trouble::Disabled),
+            End::Unseen | End::Written(_) | End::Conflict | End::Refused => {
+                return Err(Trouble::Behind);
+            }
         };
         let kept = match hands.seen.remove(&version) {
             Some(kept) => kept,
@@ -233,10 +232,12 @@ impl<'a> Hands<'a> {
             let mut mark = self.place.mark(&listed.tags);
             let is_alone = mark.as_ref().is_none_or(|mark| times[mark] == 1);
             let is_seen = self.seen.contains_key(&listed.version);
-            if listed.enabled && !is_alone && !is_seen {
-                if let Some(kept) = self.place.get(&listed.version).await? {
-                    self.seen.insert(listed.version.clone(), kept);
-                }
+            if listed.enabled
+                && !is_alone
+                && !is_seen
+                && let Some(kept) = self.place.get(&listed.version).await?
+            {
+                self.seen.insert(listed.version.clone(), kept);
             }
             if let Some(kept) = self.seen.get(&listed.version) {
                 mark = mark.filter(|_| tags::is_of(&kept.value, &kept.tags));

@@ -34,7 +34,7 @@ pub(crate) fn of(
     net: &Net,
 ) -> Result<Arc<dyn TokenCredential>, Misfit> {
     let mut cloud = CustomConfiguration::default();
-    cloud.authority_host = authority.as_str().to_owned();
+    authority.as_str().clone_into(&mut cloud.authority_host);
     let options = || ClientOptions {
         cloud: Some(Arc::new(CloudConfiguration::Custom(cloud.clone()))),
         ..client_options(shared)

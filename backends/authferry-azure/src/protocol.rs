@@ -331,11 +331,9 @@ impl Turn {
                 return Ask::Newest;
             }
             let pointer = self.pointer.adopts(&by_hand, of_newest);
-            let last = pointer.current.as_ref().map(|it| it.version.clone());
-            return match self.all_before(last.as_ref()) {
-                Ok(()) => self.settle(pointer),
-                Err(ask) => ask,
-            };
+            let counting = pointer.current.as_ref().map(|it| it.version.clone());
+            let first = self.all_before(counting.as_ref());
+            return first.unwrap_or_else(|| self.settle(pointer));
         }
         let Some(intent) = intent else {
             let current = current.as_ref();
@@ -349,13 +347,10 @@ impl Turn {
         };
         let landed = list.iter().find(|it| it.mark.as_ref() == Some(&intent));
         match landed {
-            Some(item) => match self.all_before(Some(&item.version)) {
-                Ok(()) => {
-                    let pointer = self.pointer.moves_to(item.entry());
-                    self.settle(pointer)
-                }
-                Err(ask) => ask,
-            },
+            Some(item) => {
+                let first = self.all_before(Some(&item.version));
+                first.unwrap_or_else(|| self.settle(self.pointer.moves_to(item.entry())))
+            }
             None => self.pending(&intent, current),
         }
     }
@@ -377,7 +372,7 @@ impl Turn {
             // The list may show what came after that, and it would never be seen again.
             return Ask::Newest;
         }
-        if is_wanted && let Err(ask) = self.all_before(Some(&item.version)) {
+        if is_wanted && let Some(ask) = self.all_before(Some(&item.version)) {
             return ask;
         }
         self.settled(Some(item.entry()))
@@ -401,12 +396,12 @@ impl Turn {
         // A list may lag behind, and then the value that a look shows is there.
         let is_there = matches!(&self.newest, Some(Newest::This(item))
             if item.mark.as_ref() == Some(intent));
-        if let Some((_, seen)) = &mut self.watched {
-            if is_there || *seen < self.patience {
-                *seen = seen.saturating_add(1);
-                self.asked = Asked::Rest;
-                return Ask::Pause;
-            }
+        if let Some((_, seen)) = &mut self.watched
+            && (is_there || *seen < self.patience)
+        {
+            *seen = seen.saturating_add(1);
+            self.asked = Asked::Rest;
+            return Ask::Pause;
         }
         if self.list.is_none() && self.newest != Some(Newest::Nothing) {
             return Ask::List;
@@ -499,16 +494,16 @@ impl Turn {
         Ask::Replace(self.etag.clone(), pointer)
     }
 
-    /// Whether the list shows all that is older than a version; if not, what is to be done.
-    fn all_before(&mut self, version: Option<&String>) -> Result<(), Ask> {
-        let listed = self.list.iter().flatten().map(|item| &item.version);
-        if !listed.into_iter().any(|listed| Some(listed) == version) {
-            return Err(self.list_later());
+    /// Returns what is to be done first, unless the list shows all that is older than a version.
+    fn all_before(&mut self, version: Option<&String>) -> Option<Ask> {
+        let mut listed = self.list.iter().flatten();
+        if !listed.any(|item| Some(&item.version) == version) {
+            return Some(self.list_later());
         }
         if self.whole || version.is_some_and(|version| self.shown.contains(version)) {
-            return Ok(());
+            return None;
         }
-        Err(self.relist())
+        Some(self.relist())
     }
 
     fn list_later(&mut self) -> Ask {

@@ -21,7 +21,7 @@ pub(crate) const READ: &str = "read the coordinator's blob";
 /// The right that replacing one takes.
 pub(crate) const WRITE: &str = "write the coordinator's blob";
 
-/// A blob that holds one value. Its version is the ETag.
+/// A blob that holds one value. Its version is the `ETag`.
 pub(crate) struct Record {
     pub(crate) address: BlobAddress,
     pub(crate) blob: Blob,

@@ -29,8 +29,8 @@ pub struct AzureStore {
 enum Way {
     /// A blob says which version counts.
     Coordinated {
-        secret: Coordinated,
-        claims: Beside<Record>,
+        secret: Box<Coordinated>,
+        claims: Box<Beside<Record>>,
     },
     /// The newest one does.
     Alone { secret: Alone, claims: ClaimLog },
@@ -59,16 +59,16 @@ pub fn open(address: Address, settings: Settings) -> Result<AzureStore, Misfit> 
             let open = |url| Blob::new(url, &shared, Arc::clone(&credential)).map_err(misfit);
             let claim = blob.claim();
             Way::Coordinated {
-                secret: Coordinated {
+                secret: Box::new(Coordinated {
                     vault,
                     name: address.name.clone(),
                     pointer: open(blob.url())?,
                     coordinator: blob.to_string(),
-                },
-                claims: Beside(Record {
+                }),
+                claims: Box::new(Beside(Record {
                     blob: open(claim.url())?,
                     address: claim,
-                }),
+                })),
             }
         }
         Coordinator::None => {
@@ -185,7 +185,7 @@ impl SecretStore for AzureStore {
 
     fn claims(&self) -> Option<&dyn Claims> {
         match &self.way {
-            Way::Coordinated { claims, .. } => Some(claims),
+            Way::Coordinated { claims, .. } => Some(&**claims),
             Way::Alone { claims, .. } => Some(claims),
         }
     }

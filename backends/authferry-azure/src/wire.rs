@@ -24,6 +24,7 @@ use azure_core::{
         AsyncRawResponse, ClientOptions, Etag, HttpClient, Request, RequestContent, RetryOptions,
         Transport,
     },
+    time::OffsetDateTime,
 };
 use azure_security_keyvault_secrets::{
     ResourceExt, SecretClient, SecretClientOptions,
@@ -81,7 +82,7 @@ pub(crate) struct Blob {
 /// What came of a blob's replacement.
 #[derive(Debug)]
 pub(crate) enum Replaced {
-    /// It has this ETag now.
+    /// It has this `ETag` now.
     As(String),
     /// It is not what it was.
     Moved,
@@ -140,8 +141,8 @@ impl Vault {
     pub(crate) async fn list(&self, name: &str) -> Result<(Vec<Listed>, bool), Failure> {
         self.calm
             .patiently(|| async {
-                let pager = self.client.list_secret_properties_versions(name, None)?;
-                let mut pages = pager.into_pages();
+                let found = self.client.list_secret_properties_versions(name, None)?;
+                let mut pages = found.into_pages();
                 let (mut list, mut count) = (Vec::new(), 0);
                 while let Some(page) = pages.next().await {
                     let page = page?.into_model()?;
@@ -227,7 +228,7 @@ impl Blob {
         })
     }
 
-    /// Returns what is there, with its ETag.
+    /// Returns what is there, with its `ETag`.
     pub(crate) async fn get(&self) -> Result<Option<(String, Vec<u8>)>, Failure> {
         let found = self
             .calm
@@ -246,7 +247,7 @@ impl Blob {
         }
     }
 
-    /// Replaces what is there if it still has this ETag, or makes it if it had none. Sent once.
+    /// Replaces what is there if it still has this `ETag`, or makes it if it had none. Sent once.
     pub(crate) async fn replace(
         &self,
         etag: Option<&str>,
@@ -391,7 +392,7 @@ fn listed(properties: SecretProperties) -> Result<Listed, Failure> {
 
 fn created(attributes: Option<&SecretAttributes>) -> i64 {
     let created = attributes.and_then(|attributes| attributes.created);
-    created.map_or(0, |created| created.unix_timestamp())
+    created.map_or(0, OffsetDateTime::unix_timestamp)
 }
 
 fn tags_of(tags: Option<HashMap<String, String>>) -> Tags {

@@ -46,7 +46,7 @@ const TWO: Plan = Plan {
 
 #[test]
 fn two_writers_of_which_one_dies_and_comes_back() {
-    explore(&Plan {
+    explore(Plan {
         deaths: 1,
         returns: 1,
         ..TWO
@@ -55,13 +55,13 @@ fn two_writers_of_which_one_dies_and_comes_back() {
 
 #[test]
 fn two_writers_that_die() {
-    explore(&Plan { deaths: 2, ..TWO });
+    explore(Plan { deaths: 2, ..TWO });
 }
 
 #[test]
 fn two_writers_and_a_reseed() {
     for pointer in [false, true] {
-        explore(&Plan {
+        explore(Plan {
             reseeds: 1,
             pointer,
             ..TWO
@@ -72,7 +72,7 @@ fn two_writers_and_a_reseed() {
 #[test]
 fn a_writer_that_dies_and_two_reseeds() {
     for pointer in [false, true] {
-        explore(&Plan {
+        explore(Plan {
             writers: 1,
             reseeds: 2,
             deaths: 1,
@@ -85,7 +85,7 @@ fn a_writer_that_dies_and_two_reseeds() {
 
 #[test]
 fn a_writer_a_reader_and_a_reseed() {
-    explore(&Plan {
+    explore(Plan {
         writers: 1,
         readers: 1,
         reseeds: 1,
@@ -96,7 +96,7 @@ fn a_writer_a_reader_and_a_reseed() {
 
 #[test]
 fn a_writer_and_a_reader_whose_lists_lag() {
-    explore(&Plan {
+    explore(Plan {
         writers: 1,
         readers: 1,
         deaths: 1,
@@ -107,7 +107,7 @@ fn a_writer_and_a_reader_whose_lists_lag() {
 
 #[test]
 fn a_writer_whose_lists_lag_and_a_reseed() {
-    explore(&Plan {
+    explore(Plan {
         writers: 1,
         reseeds: 1,
         deaths: 1,
@@ -118,7 +118,7 @@ fn a_writer_whose_lists_lag_and_a_reseed() {
 
 #[test]
 fn a_writer_that_dies_a_reseed_and_everything_deleted() {
-    explore(&Plan {
+    explore(Plan {
         writers: 1,
         reseeds: 1,
         wipes: 1,
@@ -132,7 +132,7 @@ fn a_writer_that_dies_a_reseed_and_everything_deleted() {
     clippy::print_stderr,
     reason = "how much was explored; seen with --nocapture"
 )]
-fn explore(plan: &Plan) {
+fn explore(plan: Plan) {
     let first = World::new(plan);
     let mut numbers = HashMap::from([(first.clone(), 0_usize)]);
     let mut parents: Vec<Vec<usize>> = vec![vec![]];

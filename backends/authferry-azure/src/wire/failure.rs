@@ -71,8 +71,7 @@ impl Failure {
                 Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => true,
                 Silence::Elsewhere(_) | Silence::Unmade(_) => false,
             },
-            Self::Answer(answer) => answer.is_transient(),
-            Self::NoToken(NoToken::Answer(answer)) => answer.is_transient(),
+            Self::Answer(answer) | Self::NoToken(NoToken::Answer(answer)) => answer.is_transient(),
             Self::NoToken(NoToken::Silent(_)) => true,
             Self::NoToken(NoToken::NoJobToken(_) | NoToken::Tool(_))
             | Self::Unintelligible

@@ -59,7 +59,7 @@ pub(super) struct World {
 
 impl World {
     /// A secret with one version, which every writer wants to replace.
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: Plan) -> Self {
         let mut world = Self {
             kept: vec![Kept {
                 number: 0,
