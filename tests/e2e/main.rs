@@ -5,6 +5,7 @@ mod any_store;
 mod architecture;
 mod codex_facts;
 mod crowds;
+mod doctor;
 mod ferry;
 mod moments;
 mod refresh;

@@ -77,6 +77,21 @@ pub fn each_token(secret: &Secret, mut see: impl FnMut(&str)) {
     }
 }
 
+/// Returns what the provider calls the plan of the login's account, such as `plus` or
+/// `business`; `None` if the login does not tell. Safe to print.
+#[must_use]
+pub fn plan(secret: &Secret) -> Option<String> {
+    let file: Value<AuthFile> = serde_json::from_str(text(secret).ok()?).ok()?;
+    let Value::Object(AuthFile {
+        tokens: Value::Object(tokens),
+        ..
+    }) = file
+    else {
+        return None;
+    };
+    jwt::plan(tokens.id_token.text(Member::IdToken).ok()?)
+}
+
 /// Tells bytes that carry no login from other such bytes. Safe to print.
 #[must_use]
 pub fn fingerprint_of_bytes(secret: &Secret) -> Fingerprint {

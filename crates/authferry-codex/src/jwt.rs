@@ -1,5 +1,7 @@
 //! What is read of a JWT. No signature is checked: neither does Codex.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -32,6 +34,31 @@ pub(crate) fn lifetime(text: &str) -> (Option<i64>, Option<i64>) {
     let exp = serde_json::from_slice::<Exp>(&json).ok();
     (iat.and_then(|it| it.iat), exp.and_then(|it| it.exp))
 }
+
+/// Returns the plan that an ID token names, in whichever of its claims; `None` for a name
+/// that no plan has.
+pub(crate) fn plan(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Account<'a> {
+        #[serde(borrow, default)]
+        chatgpt_plan_type: Value<'a>,
+    }
+
+    let json = payload(text)?;
+    let claims: BTreeMap<String, Value<Account>> = serde_json::from_slice(&json).ok()?;
+    let plan = claims.into_values().find_map(|claim| match claim {
+        Value::Object(account) => match account.chatgpt_plan_type {
+            Value::Text(plan) => Some(plan.to_string()),
+            Value::Missing | Value::Null | Value::Object(_) | Value::Other => None,
+        },
+        Value::Missing | Value::Null | Value::Text(_) | Value::Other => None,
+    });
+    let of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    plan.filter(|plan| (1..=LONGEST_PLAN).contains(&plan.len()) && plan.chars().all(of_word))
+}
+
+/// As long as the name of a plan can be, in bytes.
+const LONGEST_PLAN: usize = 40;
 
 /// Returns the decoded second part. As Codex does, this asks for three parts with
 /// something in them and looks at no fourth: a login that Codex accepts must not be
@@ -85,5 +112,31 @@ mod tests {
         assert_eq!(of(r#"{"iat":1,"exp":"2"}"#), (Some(1), None));
         assert_eq!(of(r#"{"iat":null,"exp":null}"#), (None, None));
         assert_eq!(lifetime("opaque"), (None, None));
+    }
+
+    #[test]
+    fn a_plan_is_found_in_any_claim_and_is_a_word() {
+        let of = |account: &str| {
+            plan(&jwt(&format!(
+                r#"{{"n":1,"sub":"user","https://a/auth":{account}}}"#
+            )))
+        };
+        let named = of(r#"{"chatgpt_account_id":"a","chatgpt_plan_type":"plus"}"#);
+        assert_eq!(named.as_deref(), Some("plus"));
+        let escaped = of(r#"{"chatgpt_plan_type":"\u0070lus"}"#);
+        assert_eq!(escaped.as_deref(), Some("plus"));
+        for none in [
+            "{}",
+            r#"{"chatgpt_plan_type":null}"#,
+            r#"{"chatgpt_plan_type":""}"#,
+            r#"{"chatgpt_plan_type":"a b"}"#,
+            r#"{"chatgpt_plan_type":{"a":"plus"}}"#,
+            "[]",
+        ] {
+            assert_eq!(of(none), None, "{none}");
+        }
+        let long = "a".repeat(LONGEST_PLAN + 1);
+        assert_eq!(of(&format!(r#"{{"chatgpt_plan_type":"{long}"}}"#)), None);
+        assert_eq!(plan("opaque"), None);
     }
 }

@@ -41,7 +41,7 @@ mod unusable;
 mod value;
 
 pub use access_only::{access_only, is_access_only};
-pub use auth_file::{MAX_LEN, each_token, fingerprint_of_bytes, parse};
+pub use auth_file::{MAX_LEN, each_token, fingerprint_of_bytes, parse, plan};
 pub use config::{OVERRIDES, Override};
 pub use failure::{Death, Failure, failure};
 pub use home::Home;

@@ -197,7 +197,7 @@ fn end_all(orphans: &[Pid], signal: Signal) -> usize {
 }
 
 /// The exit code by which a shell would tell of this end: 128 + n for signal n.
-fn exit_code(status: ExitStatus) -> u8 {
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|n| 128 + n));
     code.and_then(|code| u8::try_from(code & 0xff).ok())
         .unwrap_or(u8::MAX)

@@ -26,7 +26,7 @@ use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::watch::Watch;
 use crate::{CommandEnd, Job, Receipt, Report, Signals, seen};
 
-mod ask;
+pub(crate) mod ask;
 mod keep;
 mod stand_by;
 

@@ -13,6 +13,7 @@ mod lease;
 mod mark;
 mod receipt;
 mod refresher;
+mod rehearse;
 mod report;
 mod rescue;
 mod rotate;
@@ -37,6 +38,7 @@ pub use lease::Lease;
 pub use mark::{Mark, NotAMark};
 pub use receipt::Receipt;
 pub use refresher::{Codex, Refreshed};
+pub use rehearse::{Introduction, foresee, try_claim};
 pub use report::{CommandEnd, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, SeedError, Seeded, seed};
@@ -195,15 +197,21 @@ async fn begin<'a, 'l: 'a>(
 ) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
     let alone = alone(job.home, Hung::IsBusy).await?;
     let look = job.home.settled_look()?;
+    let (placed, step) = start(job, goal, &look)?;
+    let driver = drive::Driver::new(job, alone, look, command, placed).knowing(known);
+    Ok((driver, step))
+}
+
+/// The first step of a trip that finds `look` in the home, and whether what is placed there
+/// is to be taken away again.
+fn start(job: &Job<'_>, goal: Goal, look: &Look) -> Result<(bool, (Trip, Vec<Effect>)), NotBegun> {
     let receipt = receipt(job);
-    let before = before(job, &look, receipt.as_ref())?;
+    let before = before(job, look, receipt.as_ref())?;
     let placed = before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
     // What came in the place of a file that was lent descends from nothing that is known.
     let descent = receipt.filter(|receipt| !receipt.access_only);
     let descent = descent.map(|receipt| receipt.base.version);
-    let step = Trip::start(terms(job, goal)?, before, descent);
-    let driver = drive::Driver::new(job, alone, look, command, placed).knowing(known);
-    Ok((driver, step))
+    Ok((placed, Trip::start(terms(job, goal)?, before, descent)))
 }
 
 /// The receipt of an earlier trip. One that makes no sense tells nothing, and is written anew.

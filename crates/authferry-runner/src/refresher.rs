@@ -50,6 +50,39 @@ pub struct Codex {
     pub apart: Option<PathBuf>,
 }
 
+impl Codex {
+    /// Apart from our group, so that what is sent to that does not reach it; in a folder
+    /// where no project can tell it anything.
+    pub(crate) fn command(&self, home: &Path) -> Command {
+        let mut command = if let Some(apart) = &self.apart {
+            let mut command = Command::new(apart);
+            let us = std::process::id().to_string();
+            command.arg0("authferry").args(["apart", &us]);
+            command.arg(&self.program);
+            command
+        } else {
+            let mut command = Command::new(&self.program);
+            command.process_group(0);
+            command
+        };
+        if let Some(path) = &self.path {
+            command.env("PATH", path);
+        }
+        for variable in &self.withheld {
+            command.env_remove(variable);
+        }
+        for set in OVERRIDES {
+            command.env_remove(set.variable);
+        }
+        command
+            .envs(QUIET.iter().copied())
+            .env_remove("CODEX_SQLITE_HOME")
+            .env("CODEX_HOME", home)
+            .current_dir(home);
+        command
+    }
+}
+
 /// How Codex is made to rotate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
@@ -155,20 +188,8 @@ impl<'a> Refresher<'a> {
         Ok(family)
     }
 
-    /// Apart from our group, so that what is sent to that does not reach it; in a folder
-    /// where no project can tell it anything.
     fn command(&self, home: &Path) -> Command {
-        let program = &self.codex.program;
-        let mut command = if let Some(apart) = &self.codex.apart {
-            let mut command = Command::new(apart);
-            let us = std::process::id().to_string();
-            command.arg0("authferry").args(["apart", &us]).arg(program);
-            command
-        } else {
-            let mut command = Command::new(program);
-            command.process_group(0);
-            command
-        };
+        let mut command = self.codex.command(home);
         match self.how {
             How::AppServer => command
                 .args(APP_SERVER)
@@ -179,21 +200,7 @@ impl<'a> Refresher<'a> {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null()),
         };
-        if let Some(path) = &self.codex.path {
-            command.env("PATH", path);
-        }
-        for variable in &self.codex.withheld {
-            command.env_remove(variable);
-        }
-        for set in OVERRIDES {
-            command.env_remove(set.variable);
-        }
-        command
-            .stderr(Stdio::piped())
-            .envs(QUIET.iter().copied())
-            .env_remove("CODEX_SQLITE_HOME")
-            .env("CODEX_HOME", home)
-            .current_dir(home);
+        command.stderr(Stdio::piped());
         command
     }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 mod proof;
-mod turn;
+pub(crate) mod turn;
 
 /// How long a bid may stay under way when nobody waits for the claim any more.
 const RETRACT: Duration = Duration::from_secs(2);

@@ -64,6 +64,13 @@ impl Drop for Sign {
     }
 }
 
+/// Whether there is a watch that would leave if it were asked to.
+pub(crate) fn is_up(home: &Home) -> bool {
+    [NAME, DOWN]
+        .iter()
+        .any(|name| home.dir().join(name).symlink_metadata().is_ok())
+}
+
 /// Asks a watch to leave; returns whether there is one that has not left yet.
 pub(crate) fn take_down(home: &Home) -> bool {
     let down = home.dir().join(DOWN);

@@ -1,39 +1,24 @@
 //! A watch and what comes after it, in one process.
 
-use std::{fs, os::unix::fs::DirBuilderExt, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
 
 use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
 use authferry_core::{Outcome, Policy, Secret, SecretStore};
-use authferry_runner::{Job, Receipt, Replace, Signals};
+use authferry_runner::{Job, Placement, Receipt, Replace, Signals};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn what_a_watch_has_persisted_is_no_news_to_a_persist_that_has_read_the_receipt_before() {
-    let above = TempDir::new().expect("a temporary folder");
-    let dir = above.path().join("home");
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&dir)
-        .expect("a folder");
-    let (home, rescue) = (
-        Home::new(&dir).expect("a home"),
-        above.path().join("rescue"),
-    );
-    let store = MemoryStore::new("watches");
-    let first = Secret::new(login(0).into_bytes());
-    authferry_runner::seed(
-        &store,
-        &first,
-        Replace::Nothing,
-        "a person",
-        &rescue,
-        PATIENCE,
-    )
-    .await
-    .expect("an empty store");
+    let (_above, store, home, rescue) = scene().await;
     let job = job(&store, &home, &rescue);
     let mut signals = Signals::install().expect("signals");
     authferry_runner::restore(&job, None, &mut signals)
@@ -62,6 +47,63 @@ async fn what_a_watch_has_persisted_is_no_news_to_a_persist_that_has_read_the_re
     assert!(persisted.base.expect("known").generation != before.base.generation);
     let left = fs::read_dir(home.dir()).expect("the home").next();
     assert!(left.is_none(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_home_is_free_for_a_job_before_which_a_watch_makes_way() {
+    let (_above, store, home, rescue) = scene().await;
+    let job = job(&store, &home, &rescue);
+    let mut signals = Signals::install().expect("signals");
+    authferry_runner::restore(&job, None, &mut signals)
+        .await
+        .expect("a trip");
+    let before = Receipt::read(&home).expect("readable").expect("a receipt");
+    let held = store.read().await.expect("memory").expect("a login");
+
+    let mut others = Signals::install().expect("signals");
+    let mut watching = pin!(authferry_runner::watch(&job, &before, &mut others, || ()));
+    let looking = async {
+        while !home.dir().join("authferry-watch").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        authferry_runner::foresee(&job, &held)
+    };
+    let foreseen = tokio::select! {
+        ended = &mut watching => panic!("{ended:?}"),
+        foreseen = looking => foreseen,
+    };
+    let foreseen = foreseen.expect("the home is free");
+    assert_eq!(foreseen.outcome, Outcome::Restored);
+    assert_eq!(foreseen.placement, Some(Placement::Kept));
+    let go_on = tokio::time::timeout(Duration::from_millis(50), &mut watching);
+    assert!(go_on.await.is_err(), "the watch was asked to leave");
+}
+
+/// A home, and a store that holds login 0.
+async fn scene() -> (TempDir, MemoryStore, Home, PathBuf) {
+    let above = TempDir::new().expect("a temporary folder");
+    let dir = above.path().join("home");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&dir)
+        .expect("a folder");
+    let (home, rescue) = (
+        Home::new(&dir).expect("a home"),
+        above.path().join("rescue"),
+    );
+    let store = MemoryStore::new("watches");
+    let first = Secret::new(login(0).into_bytes());
+    authferry_runner::seed(
+        &store,
+        &first,
+        Replace::Nothing,
+        "a person",
+        &rescue,
+        PATIENCE,
+    )
+    .await
+    .expect("an empty store");
+    (above, store, home, rescue)
 }
 
 async fn stored(store: &MemoryStore) -> String {

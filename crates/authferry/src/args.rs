@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Seed(Seed),
     /// Show what the store holds
     Status(Status),
+    /// Look whether a job would begin here, and what the store is worth
+    Doctor(Doctor),
     /// Run a program that no signal to our group reaches, and that dies with the parent
     #[command(hide = true)]
     Apart(Apart),
@@ -176,6 +178,18 @@ pub(crate) struct Status {
     /// Exit with 1 if the login needs attention: for monitors
     #[arg(long)]
     pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Doctor {
+    /// Take the claim to rotate the login, and give it back: whether this job may write shows then
+    #[arg(long)]
+    pub(crate) probe: bool,
+    /// Go on although the repository is public, or the change comes from a fork
+    #[arg(long)]
+    pub(crate) allow_untrusted: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod apart;
+mod doctor;
 mod refresh;
 mod seed;
 mod status;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
         Command::Seed(args) => seed::seed(&args, global),
         Command::Apart(args) => apart::apart(&args),
         Command::Status(args) => status::status(&args, global),
+        Command::Doctor(args) => doctor::doctor(&args, global),
     }
 }
 

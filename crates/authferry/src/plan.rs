@@ -12,7 +12,7 @@ use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
 use authferry_runner::{Codex, Job, Witness};
 
-use crate::args::{Global, OnConflict, Persisting, Restoring, Rotating};
+use crate::args::{Global, OnConflict, Persisting, Rotating};
 use crate::commands::from_now;
 use crate::ending::{Ending, Result};
 use crate::env::Env;
@@ -60,16 +60,22 @@ impl Plan {
     /// published, and an environment under which Codex runs on something else.
     pub(crate) fn home(&self, global: &Global) -> Result<Home> {
         let home = self.home_as_left(global)?;
-        if let Some(set) = self.env.overrides.first() {
-            let what = format!("while {} is set, Codex {}", set.variable, set.effect);
-            let hint = format!(
-                "unset {} in this job, or do without authferry",
-                set.variable
-            );
-            return Err(Ending::refused(exit::REFUSED, what).hint(hint).into());
-        }
+        self.environment()?;
         home.preflight().map_err(|unfit| telling::unfit(&unfit))?;
         Ok(home)
+    }
+
+    /// Refuses an environment under which Codex does not run on the auth file.
+    pub(crate) fn environment(&self) -> Result<()> {
+        let Some(set) = self.env.overrides.first() else {
+            return Ok(());
+        };
+        let what = format!("while {} is set, Codex {}", set.variable, set.effect);
+        let hint = format!(
+            "unset {} in this job, or do without authferry",
+            set.variable
+        );
+        Err(Ending::refused(exit::REFUSED, what).hint(hint).into())
     }
 
     /// Finds the home of Codex after a job: whatever became of it, what can be kept is kept.
@@ -131,9 +137,9 @@ impl Plan {
     }
 
     /// Refuses a job that a stranger can make run code.
-    pub(crate) fn trust(&self, restoring: &Restoring, global: &Global) -> Result<()> {
+    pub(crate) fn trust(&self, allow_untrusted: bool, global: &Global) -> Result<()> {
         match trust::distrust(&self.env) {
-            Some(reason) if !restoring.allow_untrusted => {
+            Some(reason) if !allow_untrusted => {
                 let ending = Ending::refused(exit::REFUSED, reason);
                 let ending =
                     ending.hint("use an API key in such a job: a login is for trusted jobs alone");

@@ -24,7 +24,9 @@ mod unsaved;
 mod watching;
 
 pub(crate) use hints::for_opening;
-pub(crate) use rotation::{all_the_same, dead_since, may_begin, of_mark, rotation, unclaimed};
+pub(crate) use rotation::{
+    OTHER_CODEX, all_the_same, dead, dead_since, may_begin, of_mark, rotation, unclaimed,
+};
 pub(crate) use watching::{watched, watching};
 
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
@@ -102,7 +104,7 @@ pub(crate) fn store(error: &StoreError) -> Ending {
 }
 
 /// Tells why a store did not give the claim.
-fn claim(error: &StoreError) -> Ending {
+pub(crate) fn claim(error: &StoreError) -> Ending {
     let ending = Ending::refused(exit::FAILED, error).because(error);
     match hints::for_claim(error) {
         Some(hint) => ending.hint(hint),
@@ -117,13 +119,13 @@ pub(crate) fn out_of_time(store: impl Display) -> Ending {
 }
 
 /// Tells that a store holds nothing yet.
-fn nothing_stored(store: impl Display) -> Ending {
+pub(crate) fn nothing_stored(store: impl Display) -> Ending {
     Ending::refused(exit::FAILED, format!("{store} holds no login yet"))
         .hint("put one there with `authferry seed FILE`, or let the first job do so with `--seed-from-env VAR`")
 }
 
 /// Tells that what a store holds is no login.
-fn unusable_stored(store: impl Display, why: Option<Unusable>) -> Ending {
+pub(crate) fn unusable_stored(store: impl Display, why: Option<Unusable>) -> Ending {
     let what = format!("what {store} holds is unusable: {}", reason(why));
     Ending::refused(exit::FAILED, what).hint(RESEED)
 }
@@ -292,7 +294,7 @@ fn of_command(mut ending: Ending, report: &Report, program: Option<&OsStr>) -> E
 }
 
 /// The exit code for a command that cannot be started, and what to do.
-fn not_started(error: &io::Error) -> (u8, &'static str) {
+pub(crate) fn not_started(error: &io::Error) -> (u8, &'static str) {
     if error.kind() == io::ErrorKind::NotFound {
         (exit::NOT_FOUND, "check the command's name and PATH")
     } else {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use authferry_codex::Unusable;
 use authferry_core::{
-    CasError, Event, Held, Origin, Placing, Reply, Stamp, StoreError, Trouble, Write,
+    CasError, Event, Held, Origin, Placing, Reply, SecretStore, Stamp, StoreError, Stored, Trouble,
+    Write,
 };
 
 use super::{Answer, Driver, Request};
@@ -54,11 +56,9 @@ impl Driver<'_, '_> {
             Answer::Woke => Event::Woke,
             Answer::Read(Ok(stored)) => {
                 let held = stored.as_ref().map(|stored| {
-                    let generation = authferry_codex::parse(&stored.secret);
-                    self.report.stored_unusable = generation.as_ref().err().copied();
-                    let guarantees = self.job.store.guarantees();
-                    let version = stored.version.clone();
-                    Held::new(version, generation.ok(), stored.stamp.as_ref(), guarantees)
+                    let (held, unusable) = held(self.job.store, stored);
+                    self.report.stored_unusable = unusable;
+                    held
                 });
                 self.stored = stored;
                 Event::Read(Ok(held))
@@ -126,4 +126,13 @@ impl Driver<'_, '_> {
             }
         }
     }
+}
+
+/// What the machine may know of what a store holds, and what is wrong with it.
+pub(crate) fn held(store: &dyn SecretStore, stored: &Stored) -> (Held, Option<Unusable>) {
+    let generation = authferry_codex::parse(&stored.secret);
+    let unusable = generation.as_ref().err().copied();
+    let (version, stamp) = (stored.version.clone(), stored.stamp.as_ref());
+    let held = Held::new(version, generation.ok(), stamp, store.guarantees());
+    (held, unusable)
 }

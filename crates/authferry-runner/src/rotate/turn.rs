@@ -115,7 +115,7 @@ impl Driver<'_> {
 }
 
 /// A folder that nobody else looks into, gone when dropped.
-pub(super) fn private(temp: &Path) -> Result<TempDir, NotBegun> {
+pub(crate) fn private(temp: &Path) -> Result<TempDir, NotBegun> {
     let no_place = |error| NotBegun::NoPlace(temp.to_owned(), error);
     let folder = tempfile::Builder::new()
         .prefix("authferry-")

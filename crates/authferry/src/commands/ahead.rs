@@ -7,7 +7,7 @@ use authferry_core::{Base, Outcome as End, Stored};
 use authferry_runner::{CommandEnd, Job, Report, Rotated, Rotating, Signals, rotate_first};
 use tokio::time::timeout;
 
-use crate::args::{Ahead, Lease};
+use crate::args::Lease;
 use crate::commands::{from_now, trips::begun};
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
@@ -31,8 +31,8 @@ pub(crate) struct Begin {
 }
 
 /// Within which time a rotation is to be made ahead of the job.
-pub(crate) fn horizon(args: &Ahead, plan: &Plan) -> Duration {
-    args.horizon.or(plan.env.job_timeout).unwrap_or(JOB)
+pub(crate) fn horizon(given: Option<Duration>, plan: &Plan) -> Duration {
+    given.or(plan.env.job_timeout).unwrap_or(JOB)
 }
 
 /// Rotates the login if it is due. What speaks against the job's beginning is an error; what

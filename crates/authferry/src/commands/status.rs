@@ -9,7 +9,7 @@ use std::{
 };
 
 use authferry_codex::MAX_LEN;
-use authferry_core::{Generation, Origin, Secret, Stored};
+use authferry_core::{Generation, Origin, Secret, Stamp, Stored};
 use authferry_runner::Mark;
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -81,11 +81,7 @@ fn told(
         .last_refresh
         .and_then(|nanoseconds| OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok());
     let stamp = stored.stamp.as_ref();
-    let written = match stamp.map(|stamp| (stamp.origin, &stamp.writer)) {
-        None => "by hand".to_owned(),
-        Some((Origin::Seed, writer)) => format!("seeded by {writer}"),
-        Some((Origin::Rotation, writer)) => format!("persisted by {writer}"),
-    };
+    let written = written(stamp);
     let mut ending = Ending::good("held", "");
     let mut row = |name: &str, value: &dyn std::fmt::Display| {
         ending.lines.push(format!("{name:<13} {value}"));
@@ -108,14 +104,7 @@ fn told(
     );
     let due = generation.issued.due();
     let due = due.and_then(|due| OffsetDateTime::from_unix_timestamp(due).ok());
-    row(
-        "rotation",
-        &match due {
-            None => "never due".to_owned(),
-            Some(due) if due <= now => format!("due since {}", text(due)),
-            Some(due) => format!("due from {} on", text(due)),
-        },
-    );
+    row("rotation", &due_at(due, now));
     if let Some(mark) = mark {
         row("refresh token", &telling::of_mark(mark));
     }
@@ -167,6 +156,15 @@ fn told(
         .fact("rescued", files)
 }
 
+/// How a value came into the store, and by whom.
+pub(crate) fn written(stamp: Option<&Stamp>) -> String {
+    match stamp.map(|stamp| (stamp.origin, &stamp.writer)) {
+        None => "by hand".to_owned(),
+        Some((Origin::Seed, writer)) => format!("seeded by {writer}"),
+        Some((Origin::Rotation, writer)) => format!("persisted by {writer}"),
+    }
+}
+
 /// A login of the same account that a trip could not persist.
 struct Rescued {
     file: PathBuf,
@@ -199,7 +197,15 @@ fn rescued(folder: &Path, held: &Generation) -> Vec<Rescued> {
     found
 }
 
-fn ending_at(ends: OffsetDateTime, now: OffsetDateTime) -> String {
+pub(crate) fn due_at(due: Option<OffsetDateTime>, now: OffsetDateTime) -> String {
+    match due {
+        None => "never due".to_owned(),
+        Some(due) if due <= now => format!("due since {}", text(due)),
+        Some(due) => format!("due from {} on", text(due)),
+    }
+}
+
+pub(crate) fn ending_at(ends: OffsetDateTime, now: OffsetDateTime) -> String {
     let mut line = String::new();
     let distance = (ends - now).unsigned_abs();
     let words = if ends > now {

@@ -16,7 +16,7 @@ use crate::{env, exit, telling};
 
 pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    plan.trust(&args.restoring, global)?;
+    plan.trust(args.restoring.allow_untrusted, global)?;
     let home = plan.home(global)?;
     let masks = Masks::new(global);
     let terms = JobTerms {
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
 
 pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    plan.trust(&args.restoring, global)?;
+    plan.trust(args.restoring.allow_untrusted, global)?;
     let home = plan.home(global)?;
     let masks = Masks::new(global);
     let terms = JobTerms {
@@ -164,7 +164,7 @@ fn ahead(
     ahead: &Ahead,
 ) -> Result<(Codex, Duration)> {
     let codex = plan.codex(global, restoring.seed_from_env.as_deref())?;
-    Ok((codex, ahead::horizon(ahead, plan)))
+    Ok((codex, ahead::horizon(ahead.horizon, plan)))
 }
 
 /// Rotates the login first, unless that was not wanted.

@@ -4,7 +4,7 @@ use std::{iter, time::Duration};
 
 use authferry_codex::{Failure, Home};
 use authferry_core::rotation::{Hindrance, Outcome};
-use authferry_core::{Fingerprint, Outcome as End, Refusal};
+use authferry_core::{Fingerprint, Outcome as End, Refusal, SecretStore};
 use authferry_runner::{CommandEnd, Job, Mark, Refreshed, Report, Rotated, Rotating};
 use time::OffsetDateTime;
 
@@ -17,12 +17,14 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let ending = match &rotated.outcome {
         Outcome::Fresh => fresh(rotating, rotated),
         Outcome::Nothing => nothing(rotating, rotated),
-        Outcome::Turned if rotated.dead.is_some() => dead(rotating, rotated),
-        Outcome::Turned if rotated.moved => fresh_after_all(rotating),
-        Outcome::Turned => match (&rotated.not_begun, &rotated.trip, &rotated.home) {
-            (Some(error), _, _) => super::not_begun(error),
-            (None, Some(report), Some(home)) => turned(rotating, rotated, home, report),
-            (None, None, _) | (None, _, None) => unreachable!("a trip that was made has a report"),
+        Outcome::Turned => match (&rotated.dead, &rotated.not_begun) {
+            (Some(mark), _) => dead(rotating.store, mark),
+            (None, _) if rotated.moved => fresh_after_all(rotating),
+            (None, Some(error)) => super::not_begun(error),
+            (None, None) => match (&rotated.trip, &rotated.home) {
+                (Some(report), Some(home)) => turned(rotating, rotated, home, report),
+                (None, _) | (_, None) => unreachable!("a trip that was made has a report"),
+            },
         },
         Outcome::Hindered(why) => hindered(rotating, rotated, *why),
     };
@@ -138,19 +140,17 @@ fn fresh_after_all(rotating: &Rotating<'_>) -> Ending {
     Ending::good("fresh", message)
 }
 
-fn dead(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
-    let Some(mark) = &rotated.dead else {
-        unreachable!("only a dead login is told so");
-    };
+/// Tells that a rotation has found a login dead, this one or an earlier one.
+pub(crate) fn dead(store: &dyn SecretStore, mark: &Mark) -> Ending {
     let message = format!(
         "login {} in {} is {}",
         mark.fingerprint,
-        rotating.store,
+        store,
         of_mark(mark)
     );
     Ending::bad(exit::FAILED, "dead", message)
         .hint(format!("{}: a reseed is needed", super::RESEED))
-        .fact("store", rotating.store.to_string())
+        .fact("store", store.to_string())
         .fact("fingerprint", mark.fingerprint.to_string())
         .fact("dead_since", dead_since(mark))
 }
@@ -291,7 +291,7 @@ fn cannot_start(report: &Report, rotating: &Rotating<'_>) -> String {
     )
 }
 
-const OTHER_CODEX: &str = "name the Codex that rotates with `--codex PROGRAM`";
+pub(crate) const OTHER_CODEX: &str = "name the Codex that rotates with `--codex PROGRAM`";
 
 fn not_rotated(refreshed: &Refreshed) -> &'static str {
     match refreshed {

@@ -1,0 +1,243 @@
+//! What a job would meet here, without beginning one.
+
+use std::{
+    env,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use authferry_codex::Home;
+use authferry_core::{ClaimError, Claims, Effect, Event, Goal, Outcome, Stored};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::drive::ask::held;
+use crate::rotate::turn::private;
+use crate::{Codex, Job, NotBegun, Placement, Report, lease, lock, random, sign, start};
+
+/// Tells how a trip would begin with what the store holds, and touches nothing.
+///
+/// The outcome of the report is the refusal, or [`Outcome::Restored`] with what would become
+/// of the auth file for a [`Report::placement`].
+pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
+    match lock(job.home) {
+        // It makes way for whoever comes.
+        Err(NotBegun::Busy(_)) if sign::is_up(job.home) => {}
+        lock => drop(lock?),
+    }
+    let look = job.home.settled_look()?;
+    let (_, (trip, _)) = start(job, Goal::Restore, &look)?;
+    let (held, stored_unusable) = held(job.store, stored);
+    let (_, effects) = trip.step(Event::Read(Ok(Some(held))));
+    let (outcome, placement) = match effects.into_iter().next() {
+        Some(Effect::Finish(Outcome::Restored)) => (Outcome::Restored, Some(Placement::Kept)),
+        Some(Effect::Finish(outcome)) => (outcome, None),
+        Some(Effect::Place) => (Outcome::Restored, Some(Placement::Placed)),
+        // Theirs may have to be kept first.
+        Some(Effect::Swap(_) | Effect::Rescue(_)) => (Outcome::Restored, Some(Placement::Adopted)),
+        Some(Effect::Read | Effect::Run | Effect::Wait(_)) | None => {
+            unreachable!("a restore that knows what the store holds decides at once")
+        }
+    };
+    let file_unusable = match look {
+        authferry_codex::Look::Unusable { why, .. } => Some(why),
+        authferry_codex::Look::Missing | authferry_codex::Look::Usable { .. } => None,
+    };
+    Ok(Report {
+        outcome,
+        placement,
+        stored_unusable,
+        file_unusable,
+        ..Report::new()
+    })
+}
+
+/// Takes the claim and gives it back, which is what a rotation begins and ends with.
+///
+/// Whoever dies half-way leaves a claim that ends by itself, a minute later.
+pub async fn try_claim(
+    claims: &dyn Claims,
+    writer: &str,
+) -> Result<Result<(), ClaimError>, NotBegun> {
+    let bid = lease::bid(writer, random()?);
+    let tried = async {
+        let claim = claims.acquire(&bid).await?;
+        claims.release(&claim).await
+    };
+    Ok(tried.await)
+}
+
+/// How a Codex answers when it is asked who it is.
+#[derive(Debug)]
+pub enum Introduction {
+    /// By its version, in its own words.
+    Version(String),
+    /// It ends with this code; 128 + n for signal n. What it says of that is in its own words,
+    /// and may be nothing.
+    Failed(u8, String),
+    /// Not at all: it cannot be started.
+    NotStarted(io::Error),
+    /// Not in time.
+    OutOfTime,
+}
+
+impl Codex {
+    /// Returns where the program is, if a name was given that is found on `PATH`.
+    #[must_use]
+    pub fn place(&self) -> Option<PathBuf> {
+        if self.program.components().count() > 1 {
+            return Some(self.program.clone());
+        }
+        let is_program = |path: &PathBuf| {
+            let metadata = fs::metadata(path);
+            metadata.is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+        };
+        env::split_paths(self.path.as_ref()?)
+            .map(|folder| folder.join(&self.program))
+            .find(is_program)
+    }
+
+    /// Asks the program for its version, where and as it would be asked to rotate a login: in
+    /// a home of its own in `temp`. It is ended if it does not answer within `limit`.
+    ///
+    /// An error tells why it cannot have such a home.
+    pub fn introduction(&self, temp: &Path, limit: Duration) -> Result<Introduction, NotBegun> {
+        let folder = private(temp)?;
+        let home = Home::new(&folder.path().join("home"))?;
+        home.preflight()?;
+        DirBuilder::new().mode(0o700).create(home.dir())?;
+        // Files, and not pipes: somebody may stay who holds the other end.
+        let said = |name| folder.path().join(name);
+        // It is soon over: nobody needs to end it with us.
+        let alone = Self {
+            apart: None,
+            ..self.clone()
+        };
+        let mut command = alone.command(home.dir());
+        command
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(File::create(said("stdout"))?)
+            .stderr(File::create(said("stderr"))?);
+        Ok(match end(&mut command, limit) {
+            Err(error) => Introduction::NotStarted(error),
+            Ok(None) => Introduction::OutOfTime,
+            Ok(Some(end)) if end.success() => Introduction::Version(words(&said("stdout"))),
+            Ok(Some(end)) => {
+                Introduction::Failed(crate::child::exit_code(end), words(&said("stderr")))
+            }
+        })
+    }
+}
+
+/// How often to see whether a program has ended.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Runs a program that leads a process group to its end, or ends the group.
+fn end(command: &mut Command, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let until = Instant::now() + limit;
+    let mut child = command.spawn()?;
+    loop {
+        if let Some(end) = child.try_wait()? {
+            return Ok(Some(end));
+        }
+        if Instant::now() > until {
+            let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            group.map(|group| kill_process_group(group, Signal::KILL));
+            child.wait()?;
+            return Ok(None);
+        }
+        sleep(GLANCE);
+    }
+}
+
+/// What is told of somebody else's words: the first line that says anything, not too long, and
+/// nothing that a terminal obeys.
+fn words(file: &Path) -> String {
+    let text = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let plain = line.unwrap_or_default().chars().filter(|c| !c.is_control());
+    plain.take(LONGEST).collect()
+}
+
+/// As many characters as are told.
+const LONGEST: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+
+    use authferry_conformance::{Fault, Faulty, MemoryStore};
+    use authferry_core::SecretStore;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended_with_what_it_started() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let alive = folder.path().join("alive");
+        let mut command = Command::new("sh");
+        let script = "sh -c 'sleep 2; touch \"$0\"' \"$0\" & wait";
+        command.args(["-c", script]).arg(&alive).process_group(0);
+        let ended = end(&mut command, Duration::from_millis(100)).expect("a shell");
+        assert_eq!(ended, None);
+        sleep(Duration::from_secs(3));
+        assert!(!alive.exists(), "what it started went on");
+    }
+
+    #[test]
+    fn of_what_a_program_says_one_plain_line_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("said");
+        for (said, told) in [
+            ("", ""),
+            ("\n \n", ""),
+            ("codex-cli 0.169.0\n", "codex-cli 0.169.0"),
+            ("\n  one\x1b[31m two\r\nthree", "one[31m two"),
+        ] {
+            fs::write(&file, said).expect("room");
+            assert_eq!(words(&file), told, "{said:?}");
+        }
+        fs::write(&file, "a".repeat(LONGEST + 1)).expect("room");
+        assert_eq!(words(&file).len(), LONGEST);
+        assert_eq!(words(Path::new("/nowhere")), "");
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_was_tried_is_free_again_and_its_note_stays() {
+        let store = MemoryStore::new("tried");
+        let claims = store.claims().expect("claims");
+        let mark = "dead 0707070707070707 reused since 1760000000 by a job";
+        let mut theirs = claims.acquire(&lease::bid("a job", 1)).await.expect("free");
+        theirs.note = Some(mark.to_owned());
+        claims.release(&theirs).await.expect("theirs");
+        for _ in 0..2 {
+            let tried = try_claim(claims, "us").await.expect("random bytes");
+            tried.expect("a free claim");
+            let standing = claims.look().await.expect("memory").expect("a record");
+            assert_eq!(
+                (standing.until, standing.note.as_deref()),
+                (None, Some(mark))
+            );
+        }
+        assert_eq!(store.history().len(), 0, "the login was touched");
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_cannot_be_given_back_is_told() {
+        let store = MemoryStore::new("kept");
+        let faulty = Faulty::new(Box::new(store), [Fault::Pass, Fault::Lost]);
+        let claims = faulty.claims().expect("claims");
+        let tried = try_claim(claims, "us").await.expect("random bytes");
+        assert!(matches!(tried, Err(ClaimError::Store(_))), "{tried:?}");
+        let again = try_claim(claims, "somebody else")
+            .await
+            .expect("random bytes");
+        assert!(matches!(again, Err(ClaimError::Held { .. })), "{again:?}");
+    }
+}

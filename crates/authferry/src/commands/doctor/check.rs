@@ -1,0 +1,121 @@
+//! One thing that was looked at, and what was found.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::ending::Ending;
+
+#[derive(Debug)]
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    pub(super) state: State,
+    pub(super) message: String,
+    causes: Vec<String>,
+    hints: Vec<String>,
+    /// The exit code of a job that meets this, if it failed.
+    pub(super) code: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// As it has to be.
+    Ok,
+    /// A job begins all the same.
+    Warning,
+    /// A job does not begin, or not once its login has to be rotated.
+    Failed,
+    /// Not looked at.
+    NotTried,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+            Self::NotTried => "not tried",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+impl Check {
+    pub(super) fn new(name: &'static str, state: State, message: impl Into<String>) -> Self {
+        Self {
+            name,
+            state,
+            message: message.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+            code: 0,
+        }
+    }
+
+    /// What a job would be told that fails on it.
+    pub(super) fn failed(name: &'static str, ending: Ending) -> Self {
+        let message = ending.message;
+        let plain = message.strip_prefix("nothing was touched: ");
+        Self {
+            name,
+            state: State::Failed,
+            message: plain.map_or_else(|| message.clone(), str::to_owned),
+            causes: ending.causes,
+            hints: ending.hints,
+            code: ending.code,
+        }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Whether somebody should look.
+    pub(super) fn is_wrong(&self) -> bool {
+        match self.state {
+            State::Ok | State::NotTried => false,
+            State::Warning | State::Failed => true,
+        }
+    }
+
+    /// A line for people, and what belongs to it below.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let Self {
+            name,
+            state,
+            message,
+            ..
+        } = self;
+        let below = |label: &str, text: &String| format!("{:25}{label}{text}", "");
+        let causes = self.causes.iter().map(|it| below("caused by: ", it));
+        let hints = self.hints.iter().map(|it| below("hint: ", it));
+        [format!("{state:<10} {name:<13} {message}")]
+            .into_iter()
+            .chain(causes)
+            .chain(hints)
+            .collect()
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "state": self.state.word(),
+            "message": self.message,
+            "causes": self.causes,
+            "hints": self.hints,
+        })
+    }
+}
+
+/// A time in Unix seconds.
+pub(super) fn at(seconds: Option<i64>) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp(seconds?).ok()
+}

@@ -1,0 +1,263 @@
+//! What is looked at, in the order in which a job would meet it.
+
+use std::{io, time::Duration};
+
+use authferry_codex::Home;
+use authferry_core::{Generation, Outcome, Stored};
+use authferry_runner::{Introduction, Placement, foresee};
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use tokio::time::timeout;
+
+use super::check::{Check, State, at};
+use super::claim::Claim;
+use crate::args::{Doctor, Global};
+use crate::commands::status::{due_at, ending_at, written};
+use crate::commands::{ahead, block_on, from_now};
+use crate::ending::{Ending, Result};
+use crate::plan::{JobTerms, Plan};
+use crate::telling::time::text;
+use crate::{exit, telling, trust};
+
+/// How long Codex may take to tell its version.
+const INTRODUCTION: Duration = Duration::from_secs(20);
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) checks: Vec<Check>,
+    /// What the store holds, for programs.
+    pub(super) facts: Map<String, Value>,
+    /// The plan of the account that the login is of.
+    pub(super) account_plan: Option<String>,
+}
+
+pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found> {
+    let mut found = Found::default();
+    found.look("trust", trusted(plan, args, global), Clone::clone);
+    found.look("environment", plan.environment(), |()| {
+        "no variable makes Codex pass the login by".to_owned()
+    });
+    let home = found.look("home", home(plan, global), |home| {
+        format!("{} is fit for a login", home.dir().display())
+    });
+
+    let (read, claim) = block_on(&*plan.store, async {
+        let read = read(plan, args).await;
+        // Whoever cannot be read will not tell of the claim either.
+        let claim = if read.is_ok() {
+            Claim::ask(plan, args).await
+        } else {
+            Claim::Untold
+        };
+        (read, claim)
+    })?;
+    let stored = found.look("store", read, |_| format!("{} can be read", plan.store));
+    if let Some(stored) = stored {
+        let login = found.look("login", login(plan, stored, &claim), |(stored, it)| {
+            let by = written(stored.stamp.as_ref());
+            let (fingerprint, account) = (it.fingerprint, &it.account);
+            format!(
+                "{fingerprint} of account {account}, version {}, {by}",
+                stored.version
+            )
+        });
+        if let Some((stored, generation)) = login {
+            found.account_plan = authferry_codex::plan(&stored.secret);
+            found.checks.push(token(plan, &generation));
+            found.facts = facts(&stored, &generation);
+            if let Some(home) = &home {
+                found.checks.push(auth_file(plan, global, home, &stored));
+            }
+        }
+    }
+    found.checks.extend(claim.check(plan));
+    found.checks.extend(codex(plan, global));
+    Ok(found)
+}
+
+impl Found {
+    /// Notes what came of something, and returns it if it is as it has to be.
+    fn look<T>(
+        &mut self,
+        name: &'static str,
+        came: Result<T>,
+        say: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        match came {
+            Ok(value) => {
+                self.checks.push(Check::new(name, State::Ok, say(&value)));
+                Some(value)
+            }
+            Err(ending) => {
+                self.checks.push(Check::failed(name, *ending));
+                None
+            }
+        }
+    }
+}
+
+fn trusted(plan: &Plan, args: &Doctor, global: &Global) -> Result<String> {
+    plan.trust(args.allow_untrusted, global)?;
+    Ok(match trust::distrust(&plan.env) {
+        Some(reason) => format!("{reason}, which is allowed"),
+        None => "nothing speaks against this job".to_owned(),
+    })
+}
+
+/// The home alone, whatever the environment is like.
+fn home(plan: &Plan, global: &Global) -> Result<Home> {
+    let home = plan.home_as_left(global)?;
+    home.preflight().map_err(|unfit| telling::unfit(&unfit))?;
+    Ok(home)
+}
+
+async fn read(plan: &Plan, args: &Doctor) -> Result<Option<Stored>> {
+    let read = timeout(args.common.patience, plan.store.read()).await;
+    let read = read.map_err(|_| telling::out_of_time(&plan.store))?;
+    Ok(read.map_err(|error| telling::store(&error))?)
+}
+
+/// The login that the store holds, if it is one, and is not known to be dead.
+fn login(plan: &Plan, stored: Option<Stored>, claim: &Claim) -> Result<(Stored, Generation)> {
+    let stored = stored.ok_or_else(|| telling::nothing_stored(&plan.store))?;
+    let generation = authferry_codex::parse(&stored.secret)
+        .map_err(|why| telling::unusable_stored(&plan.store, Some(why)))?;
+    let mark = claim.mark();
+    match mark.filter(|mark| mark.fingerprint == generation.fingerprint) {
+        Some(mark) => Err(telling::dead(&*plan.store, &mark).into()),
+        None => Ok((stored, generation)),
+    }
+}
+
+fn token(plan: &Plan, generation: &Generation) -> Check {
+    let now = OffsetDateTime::now_utc();
+    let issued = &generation.issued;
+    let ends = at(issued.exp).map_or_else(|| "tells no end".to_owned(), |at| ending_at(at, now));
+    let due = due_at(at(issued.due()), now);
+    let horizon = from_now(ahead::horizon(None, plan));
+    let first = issued.is_due(horizon) && issued.is_half_over(from_now(Duration::ZERO));
+    let first = if first {
+        ": the next job rotates it first"
+    } else {
+        ""
+    };
+    Check::new("access token", State::Ok, format!("{ends}; {due}{first}"))
+}
+
+fn facts(stored: &Stored, generation: &Generation) -> Map<String, Value> {
+    let time = |seconds| at(seconds).map(text);
+    Map::from_iter([
+        (
+            "fingerprint".to_owned(),
+            json!(generation.fingerprint.to_string()),
+        ),
+        ("account".to_owned(), json!(generation.account.to_string())),
+        ("version".to_owned(), json!(stored.version.as_str())),
+        (
+            "access_token_ends".to_owned(),
+            json!(time(generation.issued.exp)),
+        ),
+        (
+            "rotation_due".to_owned(),
+            json!(time(generation.issued.due())),
+        ),
+    ])
+}
+
+/// What a restore would make of what is in the home.
+fn auth_file(plan: &Plan, global: &Global, home: &Home, stored: &Stored) -> Check {
+    const NAME: &str = "auth file";
+    let rescue = match plan.rescue_dir(global) {
+        Ok(rescue) => rescue,
+        Err(ending) => return Check::failed(NAME, *ending),
+    };
+    let job = plan.job(home, &rescue, &JobTerms::default());
+    let report = match foresee(&job, stored) {
+        Ok(report) => report,
+        Err(error) => return Check::failed(NAME, telling::not_begun(&error)),
+    };
+    if let Outcome::Refused(_) = report.outcome {
+        return Check::failed(NAME, telling::trip(&job, &report, None));
+    }
+    let file = home.auth_file().display();
+    match report.placement {
+        Some(Placement::Adopted) => {
+            let message = format!(
+                "{file} is newer: an earlier persist was lost, and the next job puts it into the store first"
+            );
+            Check::new(NAME, State::Warning, message)
+        }
+        Some(Placement::Kept) => {
+            Check::new(NAME, State::Ok, format!("{file} has the login already"))
+        }
+        Some(Placement::Placed) | None => Check::new(
+            NAME,
+            State::Ok,
+            format!("the login can be placed in {file}"),
+        ),
+    }
+}
+
+/// Where a login would be rotated, and by whom.
+fn codex(plan: &Plan, global: &Global) -> Vec<Check> {
+    let codex = match plan.codex(global, None) {
+        Ok(codex) => codex,
+        Err(ending) => return vec![Check::failed("codex", *ending)],
+    };
+    let temp = &plan.env.temp;
+    let said = match codex.introduction(temp, INTRODUCTION) {
+        Ok(said) => said,
+        Err(error) => {
+            let ending = Ending {
+                hints: vec!["name another folder with the variable TMPDIR".to_owned()],
+                ..telling::not_begun(&error)
+            };
+            let home = Check::failed("private home", ending);
+            let codex = Check::new("codex", State::NotTried, "it has no home to be asked in");
+            return vec![home, codex];
+        }
+    };
+    let message = format!("a login can be rotated in {}", temp.display());
+    vec![
+        Check::new("private home", State::Ok, message),
+        introduced(&codex.place().unwrap_or(codex.program), said),
+    ]
+}
+
+fn introduced(program: &std::path::Path, said: Introduction) -> Check {
+    const NAME: &str = "codex";
+    let program = program.display();
+    let failed = |code, what: String| Ending::refused(code, what);
+    match said {
+        Introduction::Version(words) if words.is_empty() => {
+            let message = format!("{program}, which does not tell its version");
+            Check::new(NAME, State::Ok, message)
+        }
+        Introduction::Version(words) => Check::new(NAME, State::Ok, format!("{program}: {words}")),
+        Introduction::NotStarted(error) => {
+            let (code, hint) = telling::not_started(&error);
+            let ending = failed(code, format!("`{program}` cannot be started")).caused_by(&error);
+            Check::failed(NAME, ending.hint(hint).hint(telling::OTHER_CODEX))
+        }
+        Introduction::Failed(code, words) => {
+            let known = [exit::NOT_FOUND, exit::NOT_EXECUTABLE].contains(&code);
+            let code_of_run = if known { code } else { exit::NOT_EXECUTABLE };
+            let ending = failed(
+                code_of_run,
+                format!("`{program} --version` ends with {code}"),
+            );
+            let said = (!words.is_empty()).then(|| io::Error::other(words));
+            let ending = match &said {
+                Some(said) => ending.caused_by(said),
+                None => ending,
+            };
+            Check::failed(NAME, ending.hint(telling::OTHER_CODEX))
+        }
+        Introduction::OutOfTime => {
+            let limit = humantime::format_duration(INTRODUCTION);
+            let message = format!("`{program} --version` was not done within {limit}");
+            Check::new(NAME, State::Warning, message)
+        }
+    }
+}
