@@ -52,8 +52,7 @@ pub enum Effect {
     Look,
     /// Ask for the claim, with the same bid each time; answered by [`Event::Claimed`].
     Claim,
-    /// Swap the login that was looked at for itself, in the same write each time; answered
-    /// by [`Event::Proven`].
+    /// Swap the login that was looked at for itself; answered by [`Event::Proven`].
     Prove,
     /// Make the trip that rotates, and renew the claim meanwhile; answered by
     /// [`Event::Turned`].
