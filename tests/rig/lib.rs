@@ -17,7 +17,7 @@
 //! Each request is an [`Event`], recorded before the reply goes out.
 //!
 //! A store on the network is a real server as well, alone on loopback ports and gone with
-//! the test: `OpenBao`. An `Issuer` vouches for a job as its CI system would. Neither is
+//! the test: `OpenBao`, `Aws`. An `Issuer` vouches for a job as its CI system would. Neither is
 //! there without its feature, so that the demo has less to build.
 //!
 //! ```no_run
@@ -36,17 +36,19 @@
 //! ```
 
 mod app_server;
+#[cfg(feature = "aws")]
+mod aws;
 mod codex;
 mod gitlab;
 #[cfg(feature = "issuer")]
 mod issuer;
-#[cfg(feature = "vault")]
+#[cfg(any(feature = "aws", feature = "vault"))]
 mod kept;
 mod login;
 mod node24;
 #[cfg(feature = "vault")]
 mod openbao;
-#[cfg(feature = "vault")]
+#[cfg(any(feature = "aws", feature = "vault"))]
 mod pki;
 mod runner;
 mod stub;
@@ -54,6 +56,8 @@ mod stub;
 mod wire;
 
 pub use app_server::AppServer;
+#[cfg(feature = "aws")]
+pub use aws::{ACCOUNT, Aws, Hand, REGION, keys};
 pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
 pub use gitlab::GitlabCiLocal;
 #[cfg(feature = "issuer")]

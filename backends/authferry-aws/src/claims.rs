@@ -3,7 +3,10 @@
 //! It is taken and given back as a login is swapped, and each costs a version. To renew it
 //! costs none: the new end is a tag, which counts for the version that it names alone.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use authferry_core::{
@@ -11,7 +14,10 @@ use authferry_core::{
     StoreError, Stored, Version,
 };
 
-use crate::store::{GUARANTEES, Place};
+use crate::{
+    aws::WHOLE,
+    store::{GUARANTEES, Place},
+};
 
 /// The claims of one login.
 pub(crate) struct AwsClaims(Beside<Record>);
@@ -28,21 +34,21 @@ impl Claims for AwsClaims {
         self.0.acquire(bid).await
     }
 
-    /// A tag has no condition, so it is set between two looks at the version. Somebody who
-    /// has looked before may still take the claim over after the second one; but that is only
-    /// somebody to whom the claim had ended by then, and a holder renews before that.
+    /// A tag has no condition. It is set between two looks at the version, and only while
+    /// nobody can have seen the claim end: who looks later sees the tag. What has ended, or
+    /// is about to, is renewed by a version.
     async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
         let record = &self.0.0;
-        record.is_still(claim).await?;
-        record
-            .extend(claim, until)
-            .await
-            .map_err(ClaimError::Store)?;
-        record.is_still(claim).await?;
-        Ok(Claim {
-            until,
-            ..claim.clone()
-        })
+        if has_time(claim, SystemTime::now()) && record.is_still(claim).await? {
+            record.extend(claim, until).await?;
+            if record.is_still(claim).await? {
+                return Ok(Claim {
+                    until,
+                    ..claim.clone()
+                });
+            }
+        }
+        self.0.renew(claim, until).await
     }
 
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
@@ -53,6 +59,13 @@ impl Claims for AwsClaims {
 /// The secret beside the login's, as a store of its own.
 struct Record(Place);
 
+/// Returns whether a call that begins now is over before the claim ends by this clock.
+fn has_time(claim: &Claim, now: SystemTime) -> bool {
+    let end = UNIX_EPOCH.checked_add(Duration::from_secs(claim.until));
+    let left = end.and_then(|end| end.duration_since(now).ok());
+    left.is_some_and(|left| left > WHOLE)
+}
+
 /// The tag with a later end: a version, a space, and what its record says instead.
 const RENEWED: &str = "authferry:renewed";
 
@@ -60,21 +73,17 @@ const RENEWED: &str = "authferry:renewed";
 const BY: &str = "\nby ";
 
 impl Record {
-    async fn is_still(&self, claim: &Claim) -> Result<(), ClaimError> {
+    async fn is_still(&self, claim: &Claim) -> Result<bool, ClaimError> {
         let read = self.0.aws.read(self.0.name()).await;
         let held =
             read.map_err(|failure| ClaimError::Store(self.0.error("read the claim in", failure)))?;
-        if held.is_some_and(|held| held.version == claim.version.as_str()) {
-            Ok(())
-        } else {
-            Err(ClaimError::Lost)
-        }
+        Ok(held.is_some_and(|held| held.version == claim.version.as_str()))
     }
 
-    async fn extend(&self, claim: &Claim, until: u64) -> Result<(), StoreError> {
+    async fn extend(&self, claim: &Claim, until: u64) -> Result<(), ClaimError> {
         let value = format!("{} held until {until}", claim.version);
         let set = self.0.aws.set_tag(self.0.name(), RENEWED, &value).await;
-        set.map_err(|failure| self.0.error("renew the claim in", failure))
+        set.map_err(|failure| ClaimError::Store(self.0.error("renew the claim in", failure)))
     }
 
     /// Returns what a record says since it was renewed.

@@ -1,0 +1,101 @@
+//! The store in AWS Secrets Manager, on servers that nobody here wrote.
+//!
+//! moto is held to AWS's documents where it departs from them, and does all of it. ministack
+//! is as it is: what it does in another way than AWS documents is listed by name, so that
+//! nothing else goes unnoticed.
+//!
+//! The SDK reads the environment, and that is set for a process before it begins: so this
+//! program starts itself once more for each server.
+
+mod alone;
+mod fixture;
+mod trouble;
+
+use std::{
+    env,
+    process::{Command, ExitCode, Stdio},
+    sync::Arc,
+};
+
+use authferry_conformance::{Case, Fixture, cases};
+use libtest_mimic::{Arguments, Failed, Trial};
+use rig::Aws;
+use tokio::runtime::{self, Runtime};
+
+use crate::fixture::{Secrets, Server};
+
+/// What ministack 1.5.33 does in another way, and what cannot pass for that.
+const DEPARTURES: &[(&str, &[&str])] = &[];
+
+/// Names the server to the process that is started for it.
+const SERVER: &str = "SERVER_OF_THE_TEST";
+
+fn main() -> ExitCode {
+    match env::var(SERVER).as_deref() {
+        Ok("moto") => run(Server::Moto),
+        Ok("ministack") => run(Server::Ministack),
+        _ => start(),
+    }
+}
+
+/// Starts each server, and this program for it.
+fn start() -> ExitCode {
+    let all_pass = [
+        ("moto", Aws::moto as fn() -> Aws),
+        ("ministack", Aws::ministack),
+    ]
+    .map(|(name, server)| {
+        let server = server();
+        let program = env::current_exe().expect("this program");
+        let mut again: Command = server.command(program);
+        again
+            .env(SERVER, name)
+            .args(env::args_os().skip(1))
+            .stdin(Stdio::null());
+        again.status().expect("this program").success()
+    });
+    ExitCode::from(u8::from(!all_pass.iter().all(|passes| *passes)))
+}
+
+fn run(server: Server) -> ExitCode {
+    let fixture = Arc::new(Secrets::new(server));
+    let runtime = Arc::new(
+        runtime::Builder::new_multi_thread()
+            .worker_threads(8)
+            .enable_all()
+            .build()
+            .expect("no threads for the runtime"),
+    );
+    let of_the_suite = cases().map(|case| trial(&runtime, &fixture, case, server));
+    let mut trials: Vec<_> = of_the_suite.collect();
+    if server == Server::Moto {
+        for (name, run) in trouble::TRIALS.iter().chain(alone::TRIALS) {
+            let (runtime, fixture) = (Arc::clone(&runtime), Arc::clone(&fixture));
+            trials.push(Trial::test(format!("moto::{name}"), move || {
+                runtime.block_on(run(fixture));
+                Ok(())
+            }));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// A case of the suite; a departure passes if the case fails.
+fn trial(runtime: &Arc<Runtime>, fixture: &Arc<Secrets>, case: Case, server: Server) -> Trial {
+    let (runtime, fixture) = (Arc::clone(runtime), Arc::clone(fixture));
+    let departure = DEPARTURES
+        .iter()
+        .find(|(_, cases)| server == Server::Ministack && cases.contains(&case.name()));
+    let name = format!("{}::{}", server.name(), case.name());
+    Trial::test(name, move || {
+        let fixture: Arc<dyn Fixture> = fixture;
+        let answer =
+            runtime.block_on(async { tokio::spawn(async move { case.run(fixture).await }).await });
+        match (departure, answer) {
+            (None, Ok(Ok(()))) | (Some(_), Ok(Err(_)) | Err(_)) => Ok(()),
+            (None, Ok(Err(failure))) => Err(Failed::from(failure)),
+            (None, Err(panic)) => Err(Failed::from(panic)),
+            (Some((what, _)), Ok(Ok(()))) => Err(format!("it does as AWS does now: {what}").into()),
+        }
+    })
+}
