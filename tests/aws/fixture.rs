@@ -105,7 +105,7 @@ impl Secrets {
         settings: Settings,
         login: &str,
     ) -> Refusal {
-        let place = format!("refused-{}", name.replace(' ', "-"));
+        let place = format!("refused-for-{}", name.replace([' ', '\''], "-"));
         self.hand.put(&place, login);
         Refusal {
             name,

@@ -164,7 +164,8 @@ impl Place {
         }
         match self.aws.create(self.name(), token, value).await {
             Ok(version) if version == token => Ok(()),
-            Ok(_) => self.settle(token).await,
+            // Not AWS, but a server that speaks like it and names the first version itself.
+            Ok(version) => self.replace(&Version::new(&version), token, value).await,
             Err(failure) if failure.code() == Some("ResourceExistsException") => {
                 self.settle(token).await
             }

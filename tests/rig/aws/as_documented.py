@@ -6,26 +6,29 @@ Each correction quotes the sentence that it follows: of the Secrets Manager API 
 user guide (SM), of the STS API reference (STS), or of the IAM user guide (IAM). Besides, there
 is one lock around every request: AWS decides on a secret one request after another.
 
-A test can ask for more, each time by POST and with the counts for an answer: how often each
-action was asked for, and over how many connections.
+A test can ask for more, each time by POST. NAME is a secret's, or a role's.
 
-/rig/counts             nothing else
-/rig/enforce            from now on nobody may do what no policy allows
-/rig/session-seconds    how long a new session lasts
-/rig/fault              [action, fault, times]: what becomes of the next requests for an action
-/rig/held               waits until a request is held
-/rig/lose               loses what is held
+/rig/counts    NAME                           how often each action was asked for about it, and
+                                              over how many connections
+/rig/enforce                                  from now on nobody may do what no policy allows
+/rig/session   [NAME, seconds]                how long its next sessions last
+/rig/fault     [action, NAME, fault, times]   what becomes of the next requests about it
+/rig/heal      NAME                           forgets the faults that did not happen yet
+/rig/held      NAME                           waits until one is held ("hold" or "delay")
+/rig/let-go    NAME                           loses what is held, or lets it go on
 """
 
 import base64
 import collections
 import fnmatch
+import io
 import json
 import re
 import socket
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 from joserfc import jwk, jwt
@@ -265,7 +268,8 @@ moto_not_signed, IAMRequest._raise_signature_does_not_match = (
 # -- STS: who may take a role ---------------------------------------------------------------
 
 
-SESSION_SECONDS = [None]
+# How long the sessions of a role last, where a test wants it.
+SESSIONS = {}
 moto_assume = STSBackend.assume_role_with_web_identity
 moto_authorize = TokenResponse._authenticate_and_authorize_normal_action
 
@@ -287,8 +291,8 @@ def take_role(self):
 
 
 def assume(self, **named):
-    if SESSION_SECONDS[0] is not None:
-        named["duration"] = SESSION_SECONDS[0]
+    role = named["role_arn"].split("/")[-1]
+    named["duration"] = SESSIONS.get(role, named["duration"])
     return moto_assume(self, **named)
 
 
@@ -368,11 +372,13 @@ STSBackend.assume_role_with_web_identity = assume
 
 # -- The server -----------------------------------------------------------------------------
 
-COUNTS = collections.Counter()
 LOCK = threading.Lock()
-# What becomes of the next requests for an action: [action, fault, how often].
+# For each secret or role, how often each action was asked for, and from which ports.
+COUNTS = collections.defaultdict(collections.Counter)
+PORTS = collections.defaultdict(set)
+# What becomes of the next requests: [action, secret, fault, how often].
 FAULTS = []
-HELD, LOST = threading.Event(), threading.Event()
+HELD, LET_GO = collections.defaultdict(threading.Event), collections.defaultdict(threading.Event)
 
 
 class OneAfterAnother:
@@ -380,52 +386,68 @@ class OneAfterAnother:
         self.app = app
 
     def __call__(self, environ, respond):
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         if environ["PATH_INFO"].startswith("/rig/"):
-            return self.rig(environ, respond)
-        action = environ.get("HTTP_X_AMZ_TARGET", "").removeprefix("secretsmanager.")
+            return self.rig(environ["PATH_INFO"], body.decode(), respond)
+        environ["wsgi.input"] = io.BytesIO(body)
+        action, subject = what_is_asked(environ, body)
         with LOCK:
-            COUNTS[action or "others"] += 1
-            fault = take_fault(action)
-        if fault == "hold":
-            HELD.set()
-            LOST.wait()
+            COUNTS[subject][action] += 1
+            PORTS[subject].add(environ["REMOTE_PORT"])
+            fault = take_fault(action, subject)
+        if fault in ("hold", "delay"):
+            HELD[subject].set()
+            LET_GO[subject].wait()
         if fault in ("hold", "lose request"):
             return cut(environ)
         if fault == "fail before":
             return fail(respond)
         with LOCK:
-            reply = list(self.app(environ, respond if fault is None else ignore))
+            reply = list(self.app(environ, respond if fault in (None, "delay") else ignore))
         if fault == "lose reply":
             return cut(environ)
         if fault == "fail after":
             return fail(respond)
         return reply
 
-    def rig(self, environ, respond):
-        said = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode()
-        match environ["PATH_INFO"]:
-            case "/rig/session-seconds":
-                SESSION_SECONDS[0] = int(said)
+    def rig(self, path, said, respond):
+        reply = {}
+        match path:
             case "/rig/enforce":
                 settings.INITIAL_NO_AUTH_ACTION_COUNT = 0
+            case "/rig/session":
+                role, seconds = json.loads(said)
+                SESSIONS[role] = seconds
             case "/rig/fault":
-                LOST.clear()
-                HELD.clear()
                 FAULTS.append(json.loads(said))
+            case "/rig/heal":
+                reply = {"left": [fault for fault in FAULTS if fault[1] == said]}
+                FAULTS[:] = [fault for fault in FAULTS if fault[1] != said]
             case "/rig/held":
-                HELD.wait(timeout=15)
-            case "/rig/lose":
-                LOST.set()
-        return answer(respond, "200 OK", {**COUNTS, "held": HELD.is_set(), "faults": len(FAULTS)})
+                reply = {"held": HELD[said].wait(timeout=15)}
+            case "/rig/let-go":
+                LET_GO[said].set()
+            case "/rig/counts":
+                reply = {**COUNTS[said], "connections": len(PORTS[said])}
+        return answer(respond, "200 OK", reply)
 
 
-def take_fault(action):
+def what_is_asked(environ, body):
+    if target := environ.get("HTTP_X_AMZ_TARGET"):
+        asked = json.loads(body)
+        return target.split(".")[-1], asked.get("SecretId") or asked.get("Name")
+    form = urllib.parse.parse_qs(body.decode())
+    role = form.get("RoleArn", [""])[0]
+    return form.get("Action", [""])[0], role.split("/")[-1]
+
+
+def take_fault(action, subject):
     for fault in FAULTS:
-        if fault[0] == action:
-            fault[2] -= 1
-            if fault[2] == 0:
+        if fault[:2] == [action, subject]:
+            fault[3] -= 1
+            if fault[3] == 0:
                 FAULTS.remove(fault)
-            return fault[1]
+            return fault[2]
     return None
 
 
@@ -453,9 +475,10 @@ class Handler(WSGIRequestHandler):
     # As AWS does: one connection may carry several requests.
     protocol_version = "HTTP/1.1"
 
-    def setup(self):
-        COUNTS["connections"] += 1
-        super().setup()
+    def send_header(self, name, value):
+        # Every request is read to its end above, so the next one is where it is expected.
+        if (name, value) != ("Connection", "close"):
+            super().send_header(name, value)
 
     def log(self, *_):
         pass

@@ -132,7 +132,7 @@ impl Hand {
             .collect()
     }
 
-    /// Lets a server of moto's make trouble: see `as_documented.py`.
+    /// Asks at the side door of the server that is moto: see `as_documented.py`.
     ///
     /// # Panics
     ///
@@ -143,10 +143,18 @@ impl Hand {
         self.ask("rig", &path, &json!(given)).expect("moto")
     }
 
-    /// Lets the next requests for an action run into a fault.
+    /// Lets the next requests for an action on a secret run into a fault.
     #[track_caller]
-    pub fn fault(&self, action: &str, fault: &str, times: u32) {
-        self.rig("fault", &json!([action, fault, times]).to_string());
+    pub fn fault(&self, action: &str, name: &str, fault: &str, times: u32) {
+        self.rig("fault", &json!([action, name, fault, times]).to_string());
+    }
+
+    /// Takes back the faults that did not happen, and returns how many those are.
+    #[track_caller]
+    pub fn heal(&self, name: &str) -> usize {
+        self.rig("heal", name)["left"]
+            .as_array()
+            .map_or(0, Vec::len)
     }
 }
 
