@@ -21,15 +21,16 @@ A test can ask for more, each time by POST. NAME is a secret's, or a role's.
 import base64
 import collections
 import fnmatch
-import io
 import json
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
 import urllib.parse
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from joserfc import jwk, jwt
 from moto import settings
@@ -46,7 +47,7 @@ from moto.secretsmanager.responses import SecretsManagerResponse
 from moto.server import DomainDispatcherApplication, create_backend_app
 from moto.sts.models import STSBackend
 from moto.sts.responses import TokenResponse
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.test import create_environ, run_wsgi_app
 
 CURRENT, PREVIOUS = "AWSCURRENT", "AWSPREVIOUS"
 
@@ -381,59 +382,85 @@ FAULTS = []
 HELD, LET_GO = collections.defaultdict(threading.Event), collections.defaultdict(threading.Event)
 
 
-class OneAfterAnother:
-    def __init__(self, app):
-        self.app = app
+class Handler(BaseHTTPRequestHandler):
+    # As AWS does: one connection may carry several requests. werkzeug's own server closes it.
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
-    def __call__(self, environ, respond):
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if environ["PATH_INFO"].startswith("/rig/"):
-            return self.rig(environ["PATH_INFO"], body.decode(), respond)
-        environ["wsgi.input"] = io.BytesIO(body)
-        action, subject = what_is_asked(environ, body)
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path.startswith("/rig/"):
+            return self.answer(200, json.dumps(side_door(self.path, body.decode())).encode())
+        action, subject = what_is_asked(self.headers, body)
         with LOCK:
             COUNTS[subject][action] += 1
-            PORTS[subject].add(environ["REMOTE_PORT"])
+            PORTS[subject].add(self.client_address[1])
             fault = take_fault(action, subject)
         if fault in ("hold", "delay"):
             HELD[subject].set()
             LET_GO[subject].wait()
         if fault in ("hold", "lose request"):
-            return cut(environ)
+            return self.cut()
         if fault == "fail before":
-            return fail(respond)
+            return self.fail()
+        environ = create_environ(
+            self.path,
+            f"http://{self.headers['Host']}",
+            method="POST",
+            headers=self.headers.items(),
+            data=body,
+        )
         with LOCK:
-            reply = list(self.app(environ, respond if fault in (None, "delay") else ignore))
+            reply, status, headers = run_wsgi_app(APP, environ, buffered=True)
         if fault == "lose reply":
-            return cut(environ)
+            return self.cut()
         if fault == "fail after":
-            return fail(respond)
-        return reply
+            return self.fail()
+        self.answer(int(status.split()[0]), b"".join(reply), headers.get("Content-Type"))
 
-    def rig(self, path, said, respond):
-        reply = {}
-        match path:
-            case "/rig/enforce":
-                settings.INITIAL_NO_AUTH_ACTION_COUNT = 0
-            case "/rig/session":
-                role, seconds = json.loads(said)
-                SESSIONS[role] = seconds
-            case "/rig/fault":
-                FAULTS.append(json.loads(said))
-            case "/rig/heal":
-                reply = {"left": [fault for fault in FAULTS if fault[1] == said]}
-                FAULTS[:] = [fault for fault in FAULTS if fault[1] != said]
-            case "/rig/held":
-                reply = {"held": HELD[said].wait(timeout=15)}
-            case "/rig/let-go":
-                LET_GO[said].set()
-            case "/rig/counts":
-                reply = {**COUNTS[said], "connections": len(PORTS[said])}
-        return answer(respond, "200 OK", reply)
+    def answer(self, status, body, content_type="application/json"):
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def fail(self):
+        # SM, common errors: "InternalServiceError: An error occurred on the server side", 500.
+        self.answer(500, json.dumps({"__type": "InternalServiceError", "message": "?"}).encode())
+
+    def cut(self):
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *_):
+        pass
 
 
-def what_is_asked(environ, body):
-    if target := environ.get("HTTP_X_AMZ_TARGET"):
+def side_door(path, said):
+    match path:
+        case "/rig/enforce":
+            settings.INITIAL_NO_AUTH_ACTION_COUNT = 0
+        case "/rig/session":
+            role, seconds = json.loads(said)
+            SESSIONS[role] = seconds
+        case "/rig/fault":
+            FAULTS.append(json.loads(said))
+        case "/rig/heal":
+            left = [fault for fault in FAULTS if fault[1] == said]
+            FAULTS[:] = [fault for fault in FAULTS if fault[1] != said]
+            return {"left": left}
+        case "/rig/held":
+            return {"held": HELD[said].wait(timeout=15)}
+        case "/rig/let-go":
+            LET_GO[said].set()
+        case "/rig/counts":
+            return {**COUNTS[said], "connections": len(PORTS[said])}
+    return {}
+
+
+def what_is_asked(headers, body):
+    if target := headers.get("X-Amz-Target"):
         asked = json.loads(body)
         return target.split(".")[-1], asked.get("SecretId") or asked.get("Name")
     form = urllib.parse.parse_qs(body.decode())
@@ -451,47 +478,19 @@ def take_fault(action, subject):
     return None
 
 
-def cut(environ):
-    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-    return []
-
-
-def fail(respond):
-    # SM, common errors: "InternalServiceError: An error occurred on the server side", 500.
-    return answer(respond, "500 Error", {"__type": "InternalServiceError", "message": "made up"})
-
-
-def ignore(*_):
-    return lambda _: None
-
-
-def answer(respond, status, body):
-    body = json.dumps(body).encode()
-    respond(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-    return [body]
-
-
-class Handler(WSGIRequestHandler):
-    # As AWS does: one connection may carry several requests.
-    protocol_version = "HTTP/1.1"
-
-    def send_header(self, name, value):
-        # Every request is read to its end above, so the next one is where it is expected.
-        if (name, value) != ("Connection", "close"):
-            super().send_header(name, value)
-
-    def log(self, *_):
-        pass
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
 
 
 if __name__ == "__main__":
     port, *tls = sys.argv[1:]
-    app = OneAfterAnother(DomainDispatcherApplication(create_backend_app))
-    make_server(
-        "127.0.0.1",
-        int(port),
-        app,
-        threaded=True,
-        request_handler=Handler,
-        ssl_context=tuple(tls) or None,
-    ).serve_forever()
+    APP = DomainDispatcherApplication(create_backend_app)
+    server = Server(("127.0.0.1", int(port)), Handler)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    server.serve_forever()
