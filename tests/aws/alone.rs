@@ -315,14 +315,14 @@ fn bid(number: u64, now: u64) -> Bid {
     }
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("after 1970")
         .as_secs()
 }
 
-fn stamp(number: u64) -> Stamp {
+pub(crate) fn stamp(number: u64) -> Stamp {
     Stamp {
         id: WriteId { trip: 8, number },
         count: number,
@@ -335,6 +335,6 @@ fn text(number: u64) -> String {
     format!("{{\"tokens\":\"made-up-{number}\"}}")
 }
 
-fn login(number: u64) -> Secret {
+pub(crate) fn login(number: u64) -> Secret {
     Secret::new(text(number).into_bytes())
 }

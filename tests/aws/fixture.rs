@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
     Moto,
+    /// moto as well, which lets nobody do what no policy allows.
+    Policies,
     Ministack,
 }
 
@@ -22,6 +24,7 @@ impl Server {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Moto => "moto",
+            Self::Policies => "policies",
             Self::Ministack => "ministack",
         }
     }
@@ -44,7 +47,7 @@ impl Secrets {
             issuer: Issuer::start(),
             server,
         };
-        if server == Server::Moto {
+        if server != Server::Ministack {
             secrets.trust_the_issuer();
         }
         secrets

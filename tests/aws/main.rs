@@ -9,6 +9,7 @@
 
 mod alone;
 mod fixture;
+mod policies;
 mod trouble;
 
 use std::{
@@ -47,17 +48,19 @@ fn main() -> ExitCode {
     match env::var(SERVER).as_deref() {
         Ok("moto") => run(Server::Moto),
         Ok("ministack") => run(Server::Ministack),
+        Ok("policies") => run(Server::Policies),
         _ => start(),
     }
 }
 
 /// Starts each server, and this program for it.
 fn start() -> ExitCode {
-    let all_pass = [
-        ("moto", Aws::moto as fn() -> Aws),
+    let servers: [(&str, fn() -> Aws); 3] = [
+        ("moto", Aws::moto),
+        ("policies", || Aws::moto().going_by_policies()),
         ("ministack", Aws::ministack),
-    ]
-    .map(|(name, server)| {
+    ];
+    let all_pass = servers.map(|(name, server)| {
         let server = server();
         let program = env::current_exe().expect("this program");
         let mut again: Command = server.command(program);
@@ -80,15 +83,21 @@ fn run(server: Server) -> ExitCode {
             .expect("no threads for the runtime"),
     );
     let of_the_suite = cases().map(|case| trial(&runtime, &fixture, case, server));
-    let mut trials: Vec<_> = of_the_suite.collect();
-    if server == Server::Moto {
-        for (name, run) in trouble::TRIALS.iter().chain(alone::TRIALS) {
-            let (runtime, fixture) = (Arc::clone(&runtime), Arc::clone(&fixture));
-            trials.push(Trial::test(format!("moto::{name}"), move || {
-                runtime.block_on(run(fixture));
-                Ok(())
-            }));
-        }
+    let (mut trials, more): (Vec<_>, Vec<_>) = match server {
+        Server::Moto => (
+            of_the_suite.collect(),
+            [trouble::TRIALS, alone::TRIALS].concat(),
+        ),
+        Server::Policies => (Vec::new(), policies::TRIALS.to_vec()),
+        Server::Ministack => (of_the_suite.collect(), Vec::new()),
+    };
+    for (name, run) in more {
+        let (runtime, fixture) = (Arc::clone(&runtime), Arc::clone(&fixture));
+        let name = format!("{}::{name}", server.name());
+        trials.push(Trial::test(name, move || {
+            runtime.block_on(run(fixture));
+            Ok(())
+        }));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

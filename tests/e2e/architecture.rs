@@ -18,10 +18,12 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("authferry-conformance", &["authferry-core"]),
     ("authferry-file", &["authferry-core"]),
     ("authferry-http", &[]),
+    ("authferry-aws", &["authferry-core", "authferry-http"]),
     ("authferry-vault", &["authferry-core", "authferry-http"]),
     (
         "authferry",
         &[
+            "authferry-aws",
             "authferry-codex",
             "authferry-core",
             "authferry-file",
@@ -91,6 +93,8 @@ fn no_secret_is_exposed_but_where_bytes_are_moved() {
     // Each of these hands bytes to a file or to the parser, and to nothing else. What
     // claims.rs looks at is no login.
     let movers = [
+        "backends/authferry-aws/src/claims.rs",
+        "backends/authferry-aws/src/store.rs",
         "backends/authferry-file/src/meta.rs",
         "backends/authferry-file/src/place.rs",
         "backends/authferry-vault/src/fields.rs",

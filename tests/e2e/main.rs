@@ -3,6 +3,8 @@
 mod access_only;
 mod any_store;
 mod architecture;
+#[cfg(feature = "aws")]
+mod aws;
 mod codex_facts;
 mod crowds;
 mod doctor;

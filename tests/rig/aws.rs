@@ -19,6 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::json;
+
 use crate::{
     kept::{Kept, free_ports},
     pki::Pki,
@@ -44,7 +46,11 @@ pub struct Aws {
     kept: Mutex<Kept>,
     port: u16,
     pki: Option<Pki>,
+    keys: Keys,
 }
+
+/// The variables with somebody's credentials.
+pub type Keys = [(&'static str, String); 2];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -110,10 +116,27 @@ impl Aws {
                     kept: Mutex::new(kept),
                     port,
                     pki,
+                    keys: keys("AKIAIOSFODNN7EXAMPLE", "made-up-secret-key"),
                 };
             }
         }
         panic!("{kind:?} does not start:\n{}", kept.last_words());
+    }
+
+    /// Lets nobody do from now on what no policy allows, but for who sets things up: the tools
+    /// of this rig.
+    ///
+    /// # Panics
+    ///
+    /// If it is not moto.
+    #[must_use]
+    pub fn going_by_policies(mut self) -> Self {
+        let hand = self.hand();
+        let all = json!({"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
+        let keys = hand.user("who-sets-things-up", &all);
+        hand.rig("enforce", "");
+        self.keys = keys;
+        self
     }
 
     /// Returns the address of the server.
@@ -171,7 +194,7 @@ impl Aws {
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = beside(program, &self.packages, &self.folder());
-        command.envs(self.place()).envs(keys());
+        command.envs(self.place()).envs(self.keys.clone());
         command
     }
 
@@ -200,13 +223,10 @@ impl fmt::Debug for Aws {
     }
 }
 
-/// Returns the variables of somebody whom a server lets do everything until it is told to go
-/// by its policies.
-#[must_use]
-pub fn keys() -> [(&'static str, String); 2] {
+pub(crate) fn keys(id: &str, secret: &str) -> Keys {
     [
-        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "made-up-secret-key".to_owned()),
+        ("AWS_ACCESS_KEY_ID", id.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", secret.to_owned()),
     ]
 }
 

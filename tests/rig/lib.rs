@@ -57,7 +57,7 @@ mod wire;
 
 pub use app_server::AppServer;
 #[cfg(feature = "aws")]
-pub use aws::{ACCOUNT, Aws, Hand, REGION, keys};
+pub use aws::{ACCOUNT, Aws, Hand, Keys, REGION};
 pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
 pub use gitlab::GitlabCiLocal;
 #[cfg(feature = "issuer")]

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     address::Address,
-    failure::{Failure, Why},
+    failure::{Failure, Obstacle, Why, chain},
     login::{Login, session_name},
     net::{self, NoNet},
     settings::Settings,
@@ -189,7 +189,8 @@ impl Aws {
                 action,
                 why: Why::NoLogin {
                     kind: error.kind(),
-                    source: Box::new(error),
+                    obstacle: Some(error.obstacle()),
+                    text: chain(&error),
                 },
             })
     }
@@ -249,6 +250,15 @@ impl Aws {
 }
 
 impl NoClient {
+    fn obstacle(&self) -> Obstacle {
+        match self {
+            Self::Region => Obstacle::NoRegion,
+            Self::NoToken(_) => Obstacle::NoToken,
+            Self::Net(NoNet::Proxy) => Obstacle::Proxy,
+            Self::Net(NoNet::Unreadable { .. } | NoNet::NoCertificates(_)) => Obstacle::Bundle,
+        }
+    }
+
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Region => ErrorKind::NotFound,

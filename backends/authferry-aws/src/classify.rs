@@ -2,7 +2,7 @@
 
 use authferry_core::ErrorKind;
 
-use crate::failure::{Failure, Why};
+use crate::failure::{Failure, Obstacle, Why};
 
 /// What is known after a call that was to change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,37 @@ pub(crate) fn kind(failure: &Failure) -> ErrorKind {
         _ if status == 429 => ErrorKind::Throttled,
         _ if status >= 500 => ErrorKind::Unavailable,
         _ => ErrorKind::Unexpected,
+    }
+}
+
+/// Returns what stands in the way, as far as the service says it.
+pub(crate) fn obstacle(failure: &Failure) -> Option<Obstacle> {
+    let code = failure.code()?;
+    if is_marked(failure) {
+        return Some(Obstacle::Marked);
+    }
+    match (kind(failure), code) {
+        (ErrorKind::PermissionDenied, "DecryptionFailure" | "EncryptionFailure") => {
+            Some(Obstacle::Key)
+        }
+        // "Access to KMS is not allowed".
+        (ErrorKind::PermissionDenied, _) if says(failure, "kms") => Some(Obstacle::Key),
+        (ErrorKind::PermissionDenied, "InvalidParameterException" | "InvalidRequestException") => {
+            Some(Obstacle::Replica)
+        }
+        (ErrorKind::PermissionDenied, _) => Some(Obstacle::Denied(failure.action)),
+        (ErrorKind::Unauthenticated, _) => Some(Obstacle::BadCredentials),
+        (ErrorKind::Full, _) => Some(Obstacle::Full),
+        (
+            ErrorKind::NotFound
+            | ErrorKind::Throttled
+            | ErrorKind::Unavailable
+            | ErrorKind::TooLarge
+            | ErrorKind::Malformed
+            | ErrorKind::Unsafe
+            | ErrorKind::Unexpected,
+            _,
+        ) => None,
     }
 }
 

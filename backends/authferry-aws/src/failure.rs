@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use authferry_core::{BoxError, ErrorKind};
+use authferry_core::ErrorKind;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::{
     orchestrator::HttpResponse,
@@ -14,16 +14,58 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use hyper_util::client::legacy;
 
-use crate::login::NoLogin;
+use crate::{classify, login::NoLogin};
 
 /// A call that did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {why}")]
-pub(crate) struct Failure {
+pub struct Failure {
     /// The action, as a policy names it.
     pub(crate) action: &'static str,
-    #[source]
     pub(crate) why: Why,
+}
+
+/// What stands in the way, where there is something that people can do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Neither the address nor the environment names a region.
+    NoRegion,
+    /// A role is to be taken, and nobody knows where the job has a token for that.
+    NoToken,
+    /// GitHub gives the job no token.
+    NotPermitted,
+    /// The variable with the job's token is not set.
+    Unset(String),
+    /// What is there as the job's token is none.
+    NotAToken,
+    /// There is no such role, or it is not for this job.
+    Trust,
+    /// The account's identity provider takes tokens for somebody else.
+    Audience,
+    /// The account has no identity provider for this issuer.
+    Provider,
+    /// The job's token has ended.
+    Ended,
+    /// The SDK finds no credentials.
+    NoCredentials,
+    /// The credentials that it finds are no good.
+    BadCredentials,
+    /// The server's certificate is from nobody who is trusted.
+    Untrusted,
+    /// `AWS_CA_BUNDLE` is no good.
+    Bundle,
+    /// The proxy's address is no good.
+    Proxy,
+    /// No policy allows this action.
+    Denied(&'static str),
+    /// The secret's key cannot be used.
+    Key,
+    /// The secret waits to be deleted.
+    Marked,
+    /// The secret is a copy of one in another region.
+    Replica,
+    /// There are as many versions, or labels, as there may be.
+    Full,
 }
 
 /// Why a call did not succeed.
@@ -37,11 +79,11 @@ pub(crate) enum Why {
         message: String,
     },
     /// Nothing left, for want of credentials.
-    #[error("needs a login")]
+    #[error("was not sent: {text}")]
     NoLogin {
         kind: ErrorKind,
-        #[source]
-        source: BoxError,
+        obstacle: Option<Obstacle>,
+        text: String,
     },
     /// Nothing left.
     #[error("was not sent: {0}")]
@@ -78,6 +120,23 @@ impl Failure {
             _ => Why::Broken(deepest(error)),
         };
         Self { action, why }
+    }
+
+    /// Returns what stands in the way, if people can do something about it.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        match &self.why {
+            Why::NoLogin { obstacle, .. } => obstacle.clone(),
+            Why::Unreached(why) if why.contains("invalid peer certificate") => {
+                Some(Obstacle::Untrusted)
+            }
+            Why::Said { .. } => classify::obstacle(self),
+            Why::Unsent(_)
+            | Why::Unreached(_)
+            | Why::Late
+            | Why::Broken(_)
+            | Why::Unintelligible(_) => None,
+        }
     }
 
     /// Returns the service's name for what it said.
@@ -156,28 +215,28 @@ fn no_login(error: &CredentialsError) -> Why {
     if let Some(ours) = find::<NoLogin>(error) {
         return Why::NoLogin {
             kind: ours.kind(),
-            source: below(error),
+            obstacle: ours.obstacle(),
+            text: chain(ours),
         };
     }
     let out_of_reach = find::<ConnectorError>(error).is_some()
         || matches!(error, CredentialsError::ProviderTimedOut(_));
+    let (kind, obstacle) = if out_of_reach {
+        (ErrorKind::Unavailable, None)
+    } else {
+        (ErrorKind::Unauthenticated, Some(Obstacle::NoCredentials))
+    };
     Why::NoLogin {
-        kind: if out_of_reach {
-            ErrorKind::Unavailable
-        } else {
-            ErrorKind::Unauthenticated
-        },
-        source: below(error),
+        kind,
+        obstacle,
+        text: chain(error),
     }
 }
 
 /// Returns the texts from an error down, as one: the SDK's own error cannot be taken over.
-fn below(error: &CredentialsError) -> BoxError {
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
-    let mut next: Option<&dyn Error> = match find::<NoLogin>(error) {
-        Some(ours) => Some(ours),
-        None => Some(error),
-    };
+    let mut next = Some(error);
     while let Some(error) = next {
         let said = error.to_string();
         if !text.ends_with(&said) {
@@ -188,7 +247,7 @@ fn below(error: &CredentialsError) -> BoxError {
         }
         next = error.source();
     }
-    text.chars().take(LONGEST).collect::<String>().into()
+    text.chars().take(LONGEST).collect()
 }
 
 /// Returns the text at the bottom: those above it say that a request failed, and where.

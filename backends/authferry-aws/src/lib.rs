@@ -12,5 +12,6 @@ mod store;
 mod token;
 
 pub use address::{Address, BadAddress};
+pub use failure::{Failure, Obstacle};
 pub use settings::Settings;
 pub use store::{AwsStore, open};

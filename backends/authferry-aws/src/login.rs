@@ -13,7 +13,10 @@ use aws_credential_types::{
 use aws_sdk_sts::Client;
 use secrecy::ExposeSecret;
 
-use crate::{classify, failure::Failure};
+use crate::{
+    classify,
+    failure::{Failure, Obstacle},
+};
 
 /// What the trust policy of a role has to allow as the token's audience.
 const AUDIENCE: &str = "sts.amazonaws.com";
@@ -44,6 +47,17 @@ pub(crate) enum NoLogin {
 }
 
 impl NoLogin {
+    /// Returns what stands in the way, if people can do something about it.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Self::Token(NoJobToken::NotPermitted) => Some(Obstacle::NotPermitted),
+            Self::Token(NoJobToken::Unset(name)) => Some(Obstacle::Unset(name.clone())),
+            Self::Token(NoJobToken::NotAToken(_)) => Some(Obstacle::NotAToken),
+            Self::Role { source, .. } => meaning(source).map(|(obstacle, _)| obstacle),
+            Self::Token(_) | Self::Nothing => None,
+        }
+    }
+
     /// Returns the sort of failure it is for callers.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
@@ -83,7 +97,7 @@ impl Login {
     fn refused(&self, failure: Failure) -> NoLogin {
         NoLogin::Role {
             role: self.role.clone(),
-            meaning: meaning(&failure),
+            meaning: meaning(&failure).map(|(_, meaning)| meaning),
             kind: classify::login(&failure),
             source: failure,
         }
@@ -93,22 +107,25 @@ impl Login {
 const ACTION: &str = "sts:AssumeRoleWithWebIdentity";
 
 /// Says what STS means. It tells a stranger as little as it can.
-fn meaning(failure: &Failure) -> Option<&'static str> {
+fn meaning(failure: &Failure) -> Option<(Obstacle, &'static str)> {
     let said = failure.to_string();
     let meaning = match failure.code()? {
-        "AccessDenied" | "AccessDeniedException" => {
-            "there is no such role, or its trust policy does not name this job"
+        "AccessDenied" | "AccessDeniedException" => (
+            Obstacle::Trust,
+            "there is no such role, or its trust policy does not name this job",
+        ),
+        "ExpiredTokenException" | "ExpiredToken" => (Obstacle::Ended, "the job's token has ended"),
+        "InvalidIdentityToken" if said.contains("audience") => (
+            Obstacle::Audience,
+            "the identity provider in the account allows another audience",
+        ),
+        "InvalidIdentityToken" if said.contains("OpenIDConnect provider") => (
+            Obstacle::Provider,
+            "the account has no identity provider for the token's issuer",
+        ),
+        "InvalidIdentityToken" | "IDPRejectedClaim" => {
+            (Obstacle::Provider, "the job's token is not accepted")
         }
-        "ExpiredTokenException" | "ExpiredToken" => "the job's token has ended",
-        "InvalidIdentityToken" if said.contains("audience") => {
-            "the identity provider in the account allows another audience"
-        }
-        "InvalidIdentityToken" if said.contains("OpenIDConnect provider") => {
-            "the account has no identity provider for the token's issuer"
-        }
-        "InvalidIdentityToken" => "the job's token is not accepted",
-        "IDPRejectedClaim" => "the identity provider rejects the job's token",
-        "ValidationError" => "the role or the session's name makes no sense",
         _ => return None,
     };
     Some(meaning)
@@ -209,7 +226,7 @@ mod tests {
             (
                 "IDPRejectedClaim",
                 "",
-                "rejects the job's token",
+                "is not accepted",
                 ErrorKind::Unauthenticated,
             ),
             (
@@ -242,7 +259,7 @@ mod tests {
             };
             let no_login = NoLogin::Role {
                 role: "arn:aws:iam::123456789012:role/ci".into(),
-                meaning: meaning(&failure),
+                meaning: meaning(&failure).map(|(_, meaning)| meaning),
                 kind: classify::login(&failure),
                 source: failure,
             };

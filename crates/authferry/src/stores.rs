@@ -1,5 +1,7 @@
 //! The stores that are compiled in: one entry each.
 
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "vault")]
 mod vault;
 
@@ -14,6 +16,11 @@ struct Kind {
 }
 
 const KINDS: &[Kind] = &[
+    #[cfg(feature = "aws")]
+    Kind {
+        scheme: "aws-sm",
+        open: aws::open,
+    },
     #[cfg(feature = "file")]
     Kind {
         scheme: "file",

@@ -35,7 +35,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from joserfc import jwk, jwt
 from moto import settings
 from moto.core.exceptions import JsonRESTError, ServiceException
-from moto.iam.access_control import IAMRequest
+from moto.iam.access_control import IAMPolicy, IAMRequest
 from moto.iam.models import iam_backends
 from moto.secretsmanager import models as sm
 from moto.secretsmanager.exceptions import (
@@ -209,7 +209,16 @@ def resource(self):
     return f"arn:aws:secretsmanager:{self.region}:{self.current_account}:secret:{asked}-a1B2c3"
 
 
+def remember_name(self, *given, **named):
+    moto_request(self, *given, **named)
+    try:
+        self._name = json.loads(self._body).get("Name")
+    except ValueError:
+        self._name = None
+
+
 SecretsManagerResponse._determine_resource = resource
+moto_request, IAMRequest.__init__ = IAMRequest.__init__, remember_name
 
 
 # IAM, troubleshooting access denied: "User: ... is not authorized to perform: ... on resource:
@@ -230,8 +239,26 @@ def deny(self):
 
 
 def check(self, resource):
+    # IAM, policy evaluation: "By default, all requests are implicitly denied"; a statement counts
+    # if its Action, its Resource and every Condition fit; "* represents any combination of
+    # characters and ? represents any single character". moto takes ? for something else, and
+    # knows no condition.
     self.asked_for = resource
-    moto_check(self, resource)
+    asked = {"secretsmanager:Name": self._name}
+    for policy in self._access_key.collect_policies():
+        for statement in IAMPolicy(policy)._policy_json["Statement"]:
+            if (
+                statement["Effect"] == "Allow"
+                and meets("StringLike", statement["Action"], self._action)
+                and meets("StringLike", statement["Resource"], resource)
+                and all(
+                    meets(operator, wanted, asked.get(key))
+                    for operator, conditions in statement.get("Condition", {}).items()
+                    for key, wanted in conditions.items()
+                )
+            ):
+                return
+    self._raise_access_denied()
 
 
 def not_known(self, reason):
@@ -255,7 +282,7 @@ def not_signed(self):
 
 
 moto_deny, IAMRequest._raise_access_denied = IAMRequest._raise_access_denied, deny
-moto_check, IAMRequest.check_action_permitted = IAMRequest.check_action_permitted, check
+IAMRequest.check_action_permitted = check
 moto_not_known, IAMRequest._raise_invalid_access_key = (
     IAMRequest._raise_invalid_access_key,
     not_known,

@@ -9,6 +9,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+use super::{Keys, keys};
+
 /// AWS's own library for Python, in a process that waits to be asked.
 pub struct Hand {
     process: Child,
@@ -130,6 +132,30 @@ impl Hand {
             .into_iter()
             .filter(|(_, labels)| has_labels(labels))
             .collect()
+    }
+
+    /// Makes a user with one policy, and returns the credentials.
+    ///
+    /// # Panics
+    ///
+    /// If the service says no.
+    #[track_caller]
+    #[must_use]
+    pub fn user(&self, name: &str, policy: &Value) -> Keys {
+        let named = json!({"UserName": name});
+        self.ask("iam", "create_user", &named).expect("a new user");
+        let policy = json!({
+            "UserName": name,
+            "PolicyName": "all-that-it-may",
+            "PolicyDocument": policy.to_string(),
+        });
+        self.ask("iam", "put_user_policy", &policy)
+            .expect("a new policy");
+        let key = self
+            .ask("iam", "create_access_key", &named)
+            .expect("a new key");
+        let text = |field: &str| key["AccessKey"][field].as_str().expect("a text").to_owned();
+        keys(&text("AccessKeyId"), &text("SecretAccessKey"))
     }
 
     /// Asks at the side door of the server that is moto: see `as_documented.py`.

@@ -1,5 +1,7 @@
 //! The next step that works, for each way in which a home or a store can be refused.
 
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "vault")]
 mod vault;
 
@@ -82,6 +84,14 @@ pub(super) fn for_claim(error: &StoreError) -> Option<String> {
 }
 
 pub(super) fn for_store(error: &StoreError) -> Option<String> {
+    #[cfg(feature = "aws")]
+    if let Some(hint) = error
+        .source
+        .as_deref()
+        .and_then(|below| aws::for_store(below))
+    {
+        return Some(hint);
+    }
     #[cfg(feature = "vault")]
     if let Some(hint) = error
         .source

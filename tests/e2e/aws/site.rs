@@ -1,0 +1,255 @@
+//! An account that lets jobs in, and jobs that come and go.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use rig::{
+    ACCOUNT, Aws, Codex, EXEC, Hand, Issuer, Keys, Login, REGION, Runner, Stub, finish,
+    github_claims, gitlab_claims,
+};
+use serde_json::{Value, json};
+
+use crate::ferry::{AUTHFERRY, assert_code, wait_until};
+
+/// The repository or project that the policies in `deploy` let in.
+pub(crate) const PROJECT: &str = "acme/app";
+
+/// How a job shows who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// By a token that it fetches from the platform.
+    GitHub,
+    /// By a token that the platform has put into a variable.
+    GitLab,
+}
+
+/// A secret's name, and roles for it; the provider's stub, and a Codex to run.
+pub(crate) struct Site {
+    pub(crate) stub: Stub,
+    pub(crate) codex: Codex,
+    pub(crate) issuer: Issuer,
+    pub(crate) server: Arc<Aws>,
+    pub(crate) hand: Hand,
+    /// Part of every name that is this test's alone.
+    number: u32,
+}
+
+impl Site {
+    /// Sets up a place for `login` on the one server that all tests share, and signs the login
+    /// in.
+    pub(crate) fn new(version: &str, login: &Login) -> Self {
+        static SHARED: LazyLock<Arc<Aws>> =
+            LazyLock::new(|| Arc::new(Aws::moto_with_tls().going_by_policies()));
+        Self::on(Arc::clone(&SHARED), version, login)
+    }
+
+    /// Sets up a place on a server of the test's own.
+    pub(crate) fn on(server: Arc<Aws>, version: &str, login: &Login) -> Self {
+        static SITES: AtomicU32 = AtomicU32::new(0);
+        let site = Self {
+            stub: Stub::start(login),
+            codex: Codex::install(version).expect("Codex from npm"),
+            issuer: Issuer::start(),
+            hand: server.hand(),
+            server,
+            number: SITES.fetch_add(1, Ordering::Relaxed),
+        };
+        site.iam(
+            "create_open_id_connect_provider",
+            &json!({
+                "Url": site.issuer.url().replace("http:", "https:"),
+                "ClientIDList": ["sts.amazonaws.com"],
+            }),
+        );
+        for identity in [Identity::GitHub, Identity::GitLab] {
+            let trust = site.trust(identity);
+            site.iam(
+                "create_role",
+                &json!({
+                    "RoleName": site.role(identity),
+                    "AssumeRolePolicyDocument": trust.to_string(),
+                }),
+            );
+            site.let_do(identity, &site.policy("runner"));
+        }
+        site
+    }
+
+    #[track_caller]
+    pub(crate) fn iam(&self, call: &str, given: &Value) -> Value {
+        let answer = self.hand.ask("iam", call, given);
+        answer.unwrap_or_else(|no| panic!("{call}: {no:?}"))
+    }
+
+    /// The secret's name.
+    pub(crate) fn name(&self) -> String {
+        format!("ci-{}/codex", self.number)
+    }
+
+    /// A policy of `deploy`, for this test's secret.
+    pub(crate) fn policy(&self, role: &str) -> Value {
+        let policy = deployed(&format!("{role}.json")).replace("ci/codex", &self.name());
+        serde_json::from_str(&policy).expect("JSON")
+    }
+
+    /// Which jobs may take a role, by `deploy` but for whose tokens are trusted.
+    pub(crate) fn trust(&self, identity: Identity) -> Value {
+        let host = self.issuer.url().replace("http://", "");
+        let (file, platform) = match identity {
+            Identity::GitHub => ("github-trust.json", "token.actions.githubusercontent.com"),
+            Identity::GitLab => ("gitlab-trust.json", "gitlab.com"),
+        };
+        serde_json::from_str(&deployed(file).replace(platform, &host)).expect("JSON")
+    }
+
+    /// Lets jobs with this identity do what a policy says, and nothing else.
+    pub(crate) fn let_do(&self, identity: Identity, policy: &Value) {
+        self.iam(
+            "put_role_policy",
+            &json!({
+                "RoleName": self.role(identity),
+                "PolicyName": "codex",
+                "PolicyDocument": policy.to_string(),
+            }),
+        );
+    }
+
+    pub(crate) fn role(&self, identity: Identity) -> String {
+        format!("codex-{identity:?}-{}", self.number)
+    }
+
+    pub(crate) fn role_arn(&self, identity: Identity) -> String {
+        format!("arn:aws:iam::{ACCOUNT}:role/{}", self.role(identity))
+    }
+
+    /// The login's address, as a job with this identity has it.
+    pub(crate) fn address(&self, identity: Identity) -> String {
+        let login = format!("{}?role={}", self.place(), self.role_arn(identity));
+        match identity {
+            Identity::GitHub => login,
+            Identity::GitLab => format!("{login}&id_token=AWS_ID_TOKEN"),
+        }
+    }
+
+    /// The login's address, without a word on how to log in.
+    pub(crate) fn place(&self) -> String {
+        format!("aws-sm://{REGION}/{}", self.name())
+    }
+
+    /// The claims of a job that is let in.
+    pub(crate) fn claims(identity: Identity) -> Value {
+        match identity {
+            Identity::GitHub => github_claims(PROJECT),
+            Identity::GitLab => gitlab_claims(PROJECT),
+        }
+    }
+
+    /// A fresh machine without a login.
+    pub(crate) fn runner(&self) -> Runner {
+        Runner::new(&self.stub, &self.codex).expect("room for a runner")
+    }
+
+    /// `authferry` on a runner, which knows where the server is and nothing else.
+    pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
+        let mut command = runner.command(AUTHFERRY);
+        command
+            .env("AUTHFERRY_STORE", store)
+            .envs(self.server.place())
+            .args(arguments);
+        command
+    }
+
+    /// `authferry` in a job, with the job's identity for a login and nothing else.
+    pub(crate) fn in_job(
+        &self,
+        runner: &Runner,
+        identity: Identity,
+        arguments: &[&str],
+    ) -> Command {
+        let mut command = self.authferry(runner, &self.address(identity), arguments);
+        self.identify(&mut command, identity, Self::claims(identity));
+        command
+    }
+
+    /// Gives a job the identity that its platform has for it.
+    pub(crate) fn identify(&self, command: &mut Command, identity: Identity, mut claims: Value) {
+        match identity {
+            Identity::GitHub => command.envs(self.issuer.let_fetch(claims)),
+            Identity::GitLab => {
+                if claims["aud"].is_null() {
+                    claims["aud"] = json!("sts.amazonaws.com");
+                }
+                command.env("AWS_ID_TOKEN", self.issuer.sign(claims))
+            }
+        };
+    }
+
+    /// `authferry run -- codex exec …` in a job.
+    pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
+        let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
+        command.args(EXEC);
+        command
+    }
+
+    /// Seeds a login, as a person with the seeder's rights.
+    pub(crate) fn seed(&self, login: &Login, keys: Keys, more: &[&str]) -> Output {
+        let runner = self.runner();
+        let file = runner.work().join("to-be-seeded.json");
+        fs::write(&file, login.auth_json()).expect("room");
+        let mut seed = self.authferry(&runner, &self.place(), &["seed"]);
+        seed.arg(&file).args(more).envs(keys);
+        finish(&mut seed)
+    }
+
+    /// Seeds a login where there is none.
+    #[track_caller]
+    pub(crate) fn seeded(self, login: &Login) -> Self {
+        let seeder = self.user("seeder", &self.policy("seeder"));
+        assert_code(&self.seed(login, seeder, &[]), 0);
+        self
+    }
+
+    /// Makes a user who may do what a policy says.
+    pub(crate) fn user(&self, name: &str, policy: &Value) -> Keys {
+        self.hand.user(&format!("{name}-{}", self.number), policy)
+    }
+
+    /// What `aws secretsmanager get-secret-value` gives.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        let stored = self.hand.look(&self.name());
+        stored.expect("a value in the store").into_bytes()
+    }
+
+    /// How many versions there are, with a label or without.
+    pub(crate) fn versions(&self) -> usize {
+        let given = json!({"SecretId": self.name(), "IncludeDeprecated": true});
+        let all = self.hand.secrets("list_secret_version_ids", &given);
+        all.expect("a secret")["Versions"]
+            .as_array()
+            .map_or(0, Vec::len)
+    }
+
+    /// Whether the store holds the one generation with which the login goes on.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stub.is_live(&self.stored())
+    }
+
+    /// Waits until the store holds the live generation.
+    #[track_caller]
+    pub(crate) fn wait_until_live(&self) {
+        wait_until("the live generation is in the store", || self.is_live());
+    }
+}
+
+/// A file of `deploy`, as it is shipped.
+pub(crate) fn deployed(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/aws");
+    fs::read_to_string(folder.join(name)).expect("a file that is shipped")
+}
