@@ -132,7 +132,10 @@ impl Aws {
     #[must_use]
     pub fn going_by_policies(mut self) -> Self {
         let hand = self.hand();
-        let all = json!({"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]});
+        let all = json!({
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+        });
         let keys = hand.user("who-sets-things-up", &all);
         hand.rig("enforce", "");
         self.keys = keys;

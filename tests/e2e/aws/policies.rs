@@ -301,9 +301,12 @@ fn actions(policy: &Value) -> Vec<Action> {
 
 fn without(policy: &Value, action: &Action) -> Value {
     let mut policy = policy.clone();
-    let actions = policy["Statement"][action.statement]["Action"].as_array_mut();
-    actions
-        .expect("actions")
-        .retain(|name| *name != action.name);
+    let statements = policy["Statement"].as_array_mut().expect("statements");
+    let actions = statements[action.statement]["Action"].as_array_mut();
+    let actions = actions.expect("actions");
+    actions.retain(|name| *name != action.name);
+    if actions.is_empty() {
+        statements.remove(action.statement);
+    }
     policy
 }
