@@ -12,7 +12,7 @@ use authferry_core::{
 use serde_json::json;
 use tokio::{sync::Barrier, time::sleep};
 
-use crate::fixture::{Run, Secrets, has};
+use crate::fixture::{Run, Secrets, handle, has};
 
 pub(crate) const TRIALS: &[(&str, Run)] = &[
     ("alone::losers_leave_no_label_behind", |it| {
@@ -51,7 +51,7 @@ const RACERS: u64 = 8;
 /// The label of a version that never became current goes on to the next one.
 async fn losers_leave_no_label_behind(secrets: Arc<Secrets>) {
     let name = "losers";
-    let first = secrets.store(name, Settings::default());
+    let first = handle(name, Settings::default());
     let mut base = first
         .compare_and_swap(None, &login(0), &stamp(0))
         .await
@@ -60,7 +60,7 @@ async fn losers_leave_no_label_behind(secrets: Arc<Secrets>) {
         let start = Arc::new(Barrier::new(8));
         let racers: Vec<_> = (0..RACERS)
             .map(|lane| {
-                let (store, base) = (secrets.store(name, Settings::default()), base.clone());
+                let (store, base) = (handle(name, Settings::default()), base.clone());
                 let (start, number) = (Arc::clone(&start), round * 10 + lane);
                 tokio::spawn(async move {
                     start.wait().await;
@@ -91,7 +91,7 @@ async fn losers_leave_no_label_behind(secrets: Arc<Secrets>) {
 async fn a_swap_is_two_calls_on_one_connection_and_one_version(secrets: Arc<Secrets>) {
     let name = "two-calls";
     secrets.hand.put(name, &text(1));
-    let store = secrets.store(name, Settings::default());
+    let store = handle(name, Settings::default());
     let base = store
         .read()
         .await
@@ -125,15 +125,12 @@ async fn an_empty_secret_is_filled_once(secrets: Arc<Secrets>) {
             .hand
             .secrets("create_secret", &json!({"Name": name}))
             .expect("a new secret");
-        let store = secrets.store(&name, Settings::default());
+        let store = handle(&name, Settings::default());
         assert!(store.read().await.expect("a reader").is_none());
         let start = Arc::new(Barrier::new(8));
         let racers: Vec<_> = (0..RACERS)
             .map(|lane| {
-                let (store, start) = (
-                    secrets.store(&name, Settings::default()),
-                    Arc::clone(&start),
-                );
+                let (store, start) = (handle(&name, Settings::default()), Arc::clone(&start));
                 tokio::spawn(async move {
                     start.wait().await;
                     (
@@ -171,7 +168,7 @@ async fn a_binary_value_is_a_value(secrets: Arc<Secrets>) {
         .hand
         .secrets("create_secret", &given)
         .expect("a new secret");
-    let store = secrets.store(name, Settings::default());
+    let store = handle(name, Settings::default());
     let seen = store.read().await.expect("a reader").expect("a value");
     assert_eq!(seen.secret.expose(), text(1).as_bytes());
     assert_eq!(seen.stamp, None);
@@ -183,7 +180,7 @@ async fn a_binary_value_is_a_value(secrets: Arc<Secrets>) {
 }
 
 async fn what_is_no_text_is_refused(secrets: Arc<Secrets>) {
-    let store = secrets.store("no-text", Settings::default());
+    let store = handle("no-text", Settings::default());
     let bytes = Secret::new(vec![0xff]);
     let answer = store.compare_and_swap(None, &bytes, &stamp(1)).await;
     assert!(
@@ -194,7 +191,7 @@ async fn what_is_no_text_is_refused(secrets: Arc<Secrets>) {
 }
 
 async fn a_claim_in_time_is_renewed_without_a_version(secrets: Arc<Secrets>) {
-    let [first, second] = [(); 2].map(|()| secrets.store("renewed", Settings::default()));
+    let [first, second] = [(); 2].map(|()| handle("renewed", Settings::default()));
     let [first, second] = [&first, &second].map(|store| store.claims().expect("claims"));
     let now = now();
     let mut claim = first.acquire(&bid(1, now)).await.expect("free");
@@ -215,13 +212,18 @@ async fn a_claim_in_time_is_renewed_without_a_version(secrets: Arc<Secrets>) {
 
 /// The tag of a claim that was renewed says nothing of the next one.
 async fn a_renewal_counts_for_its_own_claim_alone(secrets: Arc<Secrets>) {
-    let store = secrets.store("next", Settings::default());
+    let store = handle("next", Settings::default());
     let claims = store.claims().expect("claims");
     let now = now();
     let claim = claims.acquire(&bid(1, now)).await.expect("free");
     let claim = claims.renew(&claim, now + 100 * TERM).await.expect("ours");
     claims.release(&claim).await.expect("ours");
     let next = claims.acquire(&bid(2, now)).await.expect("free");
+    let given = json!({"SecretId": "next-claim"});
+    let described = secrets.hand.secrets("describe_secret", &given);
+    let tag = described.expect("a secret")["Tags"][0]["Value"].take();
+    let of_the_first = format!("{} held until {}", claim.version, claim.until);
+    assert_eq!(tag, of_the_first);
     let taken = claims.acquire(&bid(3, next.until + CLOCK_SKEW)).await;
     taken.expect("ended, whatever the tag of the first one says");
     let lost = claims.renew(&next, now + 9 * TERM).await;
@@ -238,7 +240,7 @@ async fn a_role_is_taken_anew_when_its_session_ends(secrets: Arc<Secrets>) {
         secrets.hand.rig("session", &given);
     };
     lasts(13);
-    let store = secrets.store(name, secrets.job(&role));
+    let store = handle(name, secrets.job(&role));
     let taken = || {
         let counts = secrets.hand.rig("counts", "of-a-long-job");
         counts["AssumeRoleWithWebIdentity"].clone()
@@ -262,7 +264,7 @@ async fn a_role_is_taken_anew_when_its_session_ends(secrets: Arc<Secrets>) {
 
 async fn each_way_to_no_role_says_what_is_wrong(secrets: Arc<Secrets>) {
     let theirs = secrets.role("of-yet-another", "acme/another");
-    let store = secrets.store("any", secrets.job(&theirs));
+    let store = handle("any", secrets.job(&theirs));
     let error = store.read().await.expect_err("not our role");
     assert_eq!(error.kind, ErrorKind::Unauthenticated);
     let why = chain(&error);
@@ -276,8 +278,7 @@ async fn each_way_to_no_role_says_what_is_wrong(secrets: Arc<Secrets>) {
     );
 
     secrets.issuer.fail(Some(503));
-    let error = secrets
-        .store("any", secrets.job(&theirs))
+    let error = handle("any", secrets.job(&theirs))
         .read()
         .await
         .expect_err("no token");

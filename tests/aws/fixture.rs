@@ -53,10 +53,6 @@ impl Secrets {
         secrets
     }
 
-    pub(crate) fn store(&self, place: &str, settings: Settings) -> AwsStore {
-        authferry_aws::open(address(REGION, place), settings)
-    }
-
     fn trust_the_issuer(&self) {
         let given = json!({
             "Url": self.issuer.url().replace("http:", "https:"),
@@ -112,7 +108,7 @@ impl Secrets {
         self.hand.put(&place, login);
         Refusal {
             name,
-            store: Box::new(self.store(&place, settings)),
+            store: Box::new(handle(&place, settings)),
             place,
             on_read: Some(kind),
             on_swap: kind,
@@ -132,7 +128,7 @@ impl Secrets {
             .expect("a secret");
         Refusal {
             name: "a secret that waits to be deleted",
-            store: Box::new(self.store(&place, Settings::default())),
+            store: Box::new(handle(&place, Settings::default())),
             place,
             on_read: Some(ErrorKind::NotFound),
             on_swap: ErrorKind::NotFound,
@@ -186,7 +182,7 @@ impl Fixture for Secrets {
     }
 
     async fn open(&self, place: &str) -> Box<dyn SecretStore> {
-        Box::new(self.store(place, Settings::default()))
+        Box::new(handle(place, Settings::default()))
     }
 
     async fn put_by_hand(&self, place: &str, login: &[u8]) {
@@ -265,7 +261,12 @@ impl Fixture for Secrets {
     }
 }
 
-pub(crate) fn address(region: &str, place: &str) -> Address {
+/// Opens one more handle on a place.
+pub(crate) fn handle(place: &str, settings: Settings) -> AwsStore {
+    authferry_aws::open(address(REGION, place), settings)
+}
+
+fn address(region: &str, place: &str) -> Address {
     format!("aws-sm://{region}/{place}")
         .parse()
         .expect("an address")

@@ -14,7 +14,7 @@ mod trouble;
 
 use std::{
     env,
-    process::{Command, ExitCode, Stdio},
+    process::{ExitCode, Stdio},
     sync::Arc,
 };
 
@@ -55,23 +55,25 @@ fn main() -> ExitCode {
 
 /// Starts each server, and this program for it.
 fn start() -> ExitCode {
-    let servers: [(&str, fn() -> Aws); 3] = [
-        ("moto", Aws::moto),
-        ("policies", || Aws::moto().going_by_policies()),
-        ("ministack", Aws::ministack),
+    let servers: [Start; 3] = [
+        || (Server::Moto, Aws::moto()),
+        || (Server::Policies, Aws::moto().going_by_policies()),
+        || (Server::Ministack, Aws::ministack()),
     ];
-    let all_pass = servers.map(|(name, server)| {
-        let server = server();
+    let all_pass = servers.map(|start| {
+        let (name, server) = start();
         let program = env::current_exe().expect("this program");
-        let mut again: Command = server.command(program);
+        let mut again = server.command(program);
         again
-            .env(SERVER, name)
+            .env(SERVER, name.name())
             .args(env::args_os().skip(1))
             .stdin(Stdio::null());
         again.status().expect("this program").success()
     });
     ExitCode::from(u8::from(!all_pass.iter().all(|passes| *passes)))
 }
+
+type Start = fn() -> (Server, Aws);
 
 fn run(server: Server) -> ExitCode {
     let fixture = Arc::new(Secrets::new(server));

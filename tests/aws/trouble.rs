@@ -7,7 +7,7 @@ use authferry_aws::{AwsStore, Settings};
 use authferry_core::{CasError, ErrorKind, Origin, Secret, SecretStore, Stamp, Version, WriteId};
 use serde_json::json;
 
-use crate::fixture::{Run, Secrets, has};
+use crate::fixture::{Run, Secrets, handle, has};
 
 pub(crate) const TRIALS: &[(&str, Run)] = &[
     ("trouble::a_put_is_repeated_until_it_is_answered", |it| {
@@ -129,7 +129,7 @@ async fn a_promotion_is_sent_once_and_settled_by_looking(secrets: Arc<Secrets>) 
 async fn a_creation_is_settled_by_looking(secrets: Arc<Secrets>) {
     for (number, (fault, done)) in (1..).zip(FAULTS) {
         let name = format!("creation-{number}");
-        let store = secrets.store(&name, Settings::default());
+        let store = handle(&name, Settings::default());
         secrets.hand.fault("CreateSecret", &name, fault, ALWAYS);
         let answer = store.compare_and_swap(None, &login(1), &stamp(1)).await;
         assert!(
@@ -198,7 +198,7 @@ struct Scene {
 
 impl Scene {
     async fn set(secrets: &Arc<Secrets>, name: &str) -> Self {
-        let store = secrets.store(name, Settings::default());
+        let store = handle(name, Settings::default());
         let base = store.compare_and_swap(None, &login(1), &stamp(1)).await;
         Self {
             secrets: Arc::clone(secrets),

@@ -14,7 +14,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -178,6 +178,12 @@ impl Aws {
         place
     }
 
+    /// Returns the credentials of who sets things up.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        self.keys.clone()
+    }
+
     /// Returns AWS's own command line tool, set up for the server as for a person.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Command {
@@ -197,7 +203,7 @@ impl Aws {
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = beside(program, &self.packages, &self.folder());
-        command.envs(self.place()).envs(self.keys.clone());
+        command.envs(self.place()).envs(self.keys());
         command
     }
 
@@ -212,10 +218,7 @@ impl Aws {
     }
 
     fn folder(&self) -> PathBuf {
-        let kept = self
-            .kept
-            .lock()
-            .unwrap_or_else(|broken| broken.into_inner());
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.folder().to_owned()
     }
 }

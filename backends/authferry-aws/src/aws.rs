@@ -5,7 +5,9 @@ use std::time::Duration;
 use authferry_core::{ErrorKind, Secret};
 use aws_config::{BehaviorVersion, Region, SdkConfig, timeout::TimeoutConfig};
 use aws_sdk_secretsmanager::{
-    Client, config, operation::get_secret_value::GetSecretValueOutput, types::Tag,
+    Client, config,
+    operation::get_secret_value::{GetSecretValueError, GetSecretValueOutput},
+    types::Tag,
 };
 use aws_smithy_types::retry::RetryConfig;
 use tokio::sync::OnceCell;
@@ -14,7 +16,7 @@ use crate::{
     address::Address,
     failure::{Failure, Obstacle, Why, chain},
     login::{Login, session_name},
-    net::{self, NoNet},
+    net::{self, Guard, NoNet},
     settings::Settings,
 };
 
@@ -79,7 +81,7 @@ impl Aws {
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|e| e.is_resource_not_found_exception()) =>
+                    .is_some_and(GetSecretValueError::is_resource_not_found_exception) =>
             {
                 Ok(None)
             }
@@ -211,16 +213,11 @@ impl Aws {
         if found.region().is_none() {
             return Err(NoClient::Region);
         }
-        let config = match self.login(&found)? {
-            Some(login) => found
-                .into_builder()
-                .credentials_provider(
-                    aws_sdk_secretsmanager::config::SharedCredentialsProvider::new(login),
-                )
-                .build(),
-            None => found,
-        };
-        Ok(Client::new(&config))
+        let mut config = config::Builder::from(&found).interceptor(Guard);
+        if let Some(login) = self.login(&found)? {
+            config = config.credentials_provider(login);
+        }
+        Ok(Client::from_conf(config.build()))
     }
 
     /// Returns how the job takes its role, unless the SDK is to find credentials by itself.
@@ -240,8 +237,9 @@ impl Aws {
         let Some(token) = job_token else {
             return Err(NoClient::NoToken(role.to_owned()));
         };
+        let sts = aws_sdk_sts::config::Builder::from(config).interceptor(Guard);
         Ok(Some(Login {
-            sts: aws_sdk_sts::Client::new(config),
+            sts: aws_sdk_sts::Client::from_conf(sts.build()),
             role: role.to_owned(),
             session: session_name(session),
             token: token.clone(),

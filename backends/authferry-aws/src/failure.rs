@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use hyper_util::client::legacy;
 
-use crate::{classify, login::NoLogin};
+use crate::{classify, login::NoLogin, net::Plain};
 
 /// A call that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,8 @@ pub enum Obstacle {
     Bundle,
     /// The proxy's address is no good.
     Proxy,
+    /// `AWS_ENDPOINT_URL` or its like names a server without TLS.
+    Plain,
     /// No policy allows this action.
     Denied(&'static str),
     /// The secret's key cannot be used.
@@ -88,6 +90,9 @@ pub(crate) enum Why {
     /// Nothing left.
     #[error("was not sent: {0}")]
     Unsent(String),
+    /// Nothing left, for it would have been open to all.
+    #[error("was not sent: {0}")]
+    Kept(String),
     /// The service was not reached.
     #[error("reached nobody: {0}")]
     Unreached(String),
@@ -130,6 +135,7 @@ impl Failure {
             Why::Unreached(why) if why.contains("invalid peer certificate") => {
                 Some(Obstacle::Untrusted)
             }
+            Why::Kept(_) => Some(Obstacle::Plain),
             Why::Said { .. } => classify::obstacle(self),
             Why::Unsent(_)
             | Why::Unreached(_)
@@ -145,6 +151,7 @@ impl Failure {
             Why::Said { code, .. } => Some(code),
             Why::NoLogin { .. }
             | Why::Unsent(_)
+            | Why::Kept(_)
             | Why::Unreached(_)
             | Why::Late
             | Why::Broken(_)
@@ -174,6 +181,7 @@ impl Why {
             }
             Self::NoLogin { .. }
             | Self::Unsent(_)
+            | Self::Kept(_)
             | Self::Unreached(_)
             | Self::Late
             | Self::Broken(_)
@@ -197,6 +205,9 @@ fn told(code: Option<&str>, message: Option<&str>) -> String {
 const LONGEST: usize = 600;
 
 fn unsent(error: &(dyn Error + 'static)) -> Why {
+    if let Some(plain) = find::<Plain>(error) {
+        return Why::Kept(plain.to_string());
+    }
     if let Some(login) = find::<CredentialsError>(error) {
         return no_login(login);
     }
@@ -268,4 +279,67 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
         next = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_repeated_of_an_answer_holds_nothing_secret() {
+        let signature = "The request signature we calculated does not match the signature you \
+            provided.\n\nThe Canonical String for this request should have been\n'POST\n/\n\n\
+            x-amz-security-token:made-up-token'";
+        let said = told(Some("InvalidSignatureException"), Some(signature));
+        assert!(
+            said.starts_with("The request signature") && !said.contains("made-up"),
+            "{said}"
+        );
+
+        let value = "1 validation error detected: Value 'made-up-login' at 'secretString' failed";
+        for code in ["ValidationException", "ValidationError"] {
+            assert_eq!(told(Some(code), Some(value)), "");
+        }
+        assert_eq!(told(None, Some(&"x".repeat(10_000))).len(), LONGEST);
+        assert_eq!(told(None, None), "");
+    }
+
+    #[test]
+    fn a_failure_reads_as_a_sentence() {
+        let said = |status, code: &str, message: &str| Why::Said {
+            status,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        for (why, reads) in [
+            (
+                said(400, "AccessDeniedException", "No."),
+                "was answered with AccessDeniedException: No.",
+            ),
+            (
+                said(400, "ThrottlingException", ""),
+                "was answered with ThrottlingException",
+            ),
+            (said(503, "", ""), "was answered with status 503"),
+            (Why::Late, "was not answered in time"),
+            (Why::Broken("reset".to_owned()), "was not answered: reset"),
+            (
+                Why::Unreached("refused".to_owned()),
+                "reached nobody: refused",
+            ),
+            (
+                Why::Unintelligible(200),
+                "got an answer that makes no sense (status 200)",
+            ),
+        ] {
+            let failure = Failure {
+                action: "secretsmanager:GetSecretValue",
+                why,
+            };
+            assert_eq!(
+                failure.to_string(),
+                format!("secretsmanager:GetSecretValue {reads}")
+            );
+        }
+    }
 }

@@ -181,7 +181,7 @@ mod tests {
             ),
             (
                 "https://gitlab.example.com/a-group/another-group/a-project/-/jobs/1234567890",
-                "authferry-up-another-group-a-project---jobs-1234567890",
+                "authferry-.com-a-group-another-group-a-project---jobs-1234567890",
             ),
             ("größe", "authferry-gr--e"),
         ] {
@@ -232,7 +232,7 @@ mod tests {
             (
                 "ValidationError",
                 "",
-                "makes no sense",
+                "was not taken",
                 ErrorKind::Unauthenticated,
             ),
             (

@@ -1,15 +1,28 @@
-//! How AWS is reached: the certificates to trust, and the proxy.
+//! How AWS is reached: the certificates to trust, the proxy, and never without TLS.
 //!
 //! The SDK's own client takes neither `AWS_CA_BUNDLE` nor a proxy from the environment.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+};
 
 use aws_smithy_http_client::{
     Builder,
     proxy::ProxyConfig,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::{
+        http::SharedHttpClient,
+        interceptors::{
+            Intercept, context::BeforeTransmitInterceptorContextRef, dyn_dispatch_hint,
+        },
+        runtime_components::RuntimeComponents,
+    },
+};
+use aws_smithy_types::config_bag::ConfigBag;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -90,4 +103,139 @@ fn proxy(settings: &Settings) -> Result<ProxyConfig, NoNet> {
         Some(rules) => proxy.no_proxy(rules),
         None => proxy,
     })
+}
+
+/// Lets nothing leave without TLS, unless it is for this host: an answer can be the login.
+#[derive(Debug)]
+pub(crate) struct Guard;
+
+/// A server that would have been spoken to without TLS.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not spoken to without TLS: what is sent there is secret")]
+pub(crate) struct Plain(String);
+
+#[dyn_dispatch_hint]
+impl Intercept for Guard {
+    fn name(&self) -> &'static str {
+        "Guard"
+    }
+
+    fn read_before_signing(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        guard(context.request().uri()).map_err(Into::into)
+    }
+}
+
+fn guard(uri: &str) -> Result<(), Plain> {
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return Err(Plain("an address without a scheme".to_owned()));
+    };
+    let server = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // What stands before it may be a password.
+    let server = server.rsplit('@').next().unwrap_or_default();
+    let address = server.parse().map(|address: SocketAddr| address.ip());
+    let host = server.trim_start_matches('[').trim_end_matches(']');
+    let address = address.or_else(|_| host.parse::<IpAddr>());
+    let is_this_host = address.is_ok_and(|address| address.is_loopback())
+        || server.split(':').next() == Some("localhost");
+    if scheme == "https" || is_this_host {
+        Ok(())
+    } else {
+        Err(Plain(format!("{scheme}://{server}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use secrecy::SecretString;
+
+    use super::*;
+
+    fn with_bundle(text: &str) -> Result<TrustStore, NoNet> {
+        let folder = tempfile::tempdir().expect("room");
+        let path = folder.path().join("ca.pem");
+        fs::write(&path, text).expect("room");
+        trusted(&Settings {
+            ca_bundle: Some(path),
+            ..Settings::default()
+        })
+    }
+
+    fn certificate() -> String {
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
+            .expect("a key")
+            .cert
+            .pem()
+    }
+
+    #[test]
+    fn a_bundle_holds_certificates_and_nothing_else() {
+        let good = certificate();
+        with_bundle(&good).expect("a certificate");
+        with_bundle(&format!("# ours\n{good}{}", certificate())).expect("two certificates");
+        let cut = &good[..good.len() / 2];
+        let garbage = "-----BEGIN CERTIFICATE-----\nbWFkZS11cA==\n-----END CERTIFICATE-----\n";
+        for bad in ["", "made-up", cut, garbage, &format!("{good}{garbage}")] {
+            let error = with_bundle(bad).expect_err(bad);
+            assert!(matches!(error, NoNet::NoCertificates(_)), "{bad}: {error}");
+        }
+        let nowhere = Settings {
+            ca_bundle: Some(PathBuf::from("/no/such/file")),
+            ..Settings::default()
+        };
+        assert!(matches!(trusted(&nowhere), Err(NoNet::Unreadable { .. })));
+    }
+
+    #[test]
+    fn nothing_leaves_without_tls_but_for_this_host() {
+        for good in [
+            "https://secretsmanager.eu-west-1.amazonaws.com/",
+            "http://127.0.0.1:4566/",
+            "http://127.0.0.1",
+            "http://[::1]:4566/?x=y",
+            "http://[::1]",
+            "http://localhost:4566",
+        ] {
+            guard(good).expect(good);
+        }
+        for bad in [
+            "http://secretsmanager.eu-west-1.amazonaws.com/",
+            "http://localhost.example:4566/",
+            "http://10.0.0.1:4566/",
+            "http://127.0.0.1@10.0.0.1/",
+            "http://made-up@example.com/",
+            "ftp://example.com/",
+            "/",
+        ] {
+            let error = guard(bad).expect_err(bad);
+            assert!(!error.to_string().contains("made-up"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_taken_as_others_take_it_and_never_shown() {
+        let settings = |proxy: &str| Settings {
+            proxy: Some(SecretString::from(proxy)),
+            ..Settings::default()
+        };
+        for good in [
+            "http://proxy.example:3128",
+            "proxy.example:3128",
+            "http://me:made-up@proxy.example",
+        ] {
+            let settings = settings(good);
+            proxy(&settings).expect(good);
+            assert!(!format!("{settings:?}").contains("made-up"));
+        }
+        for bad in ["me:made-up@[", "ftp://made-up.example", "http://"] {
+            let error = proxy(&settings(bad)).expect_err(bad);
+            assert!(!format!("{error} {error:?}").contains("made-up"), "{error}");
+        }
+    }
 }

@@ -68,7 +68,7 @@ mod tests {
         let id = "0123456789abcdef0123456789abcdef";
         assert!(stamp(&Version::new(&format!("{id}-s1"))).is_some());
         for name in [
-            "".to_owned(),
+            String::new(),
             "terraform-20260101000000000000000001".to_owned(),
             "6f2c1f9e-0f0e-4f7e-9d4c-3b8f5a1c2d3e".to_owned(),
             id.to_owned(),

@@ -62,15 +62,13 @@ fn job_token(address: &Address, env: &Env) -> Option<JobToken> {
     if let Some(file) = &env.aws.web_identity_token_file {
         return Some(JobToken::File(file.clone()));
     }
-    match (&env.id_token_url, &env.id_token_token) {
-        (Some(url), Some(token)) => Some(JobToken::GitHub {
+    if let (Some(url), Some(token)) = (&env.id_token_url, &env.id_token_token) {
+        return Some(JobToken::GitHub {
             url: url.clone(),
             token: token.clone(),
-        }),
-        // GitHub sets them for jobs with the permission alone.
-        _ => {
-            let on_github = env.job.contains_key("GITHUB_ACTIONS");
-            on_github.then_some(JobToken::NotPermitted)
-        }
+        });
     }
+    // GitHub sets them for jobs with the permission alone.
+    let on_github = env.job.contains_key("GITHUB_ACTIONS");
+    on_github.then_some(JobToken::NotPermitted)
 }

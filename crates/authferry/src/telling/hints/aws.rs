@@ -51,6 +51,7 @@ pub(super) fn for_store(error: &(dyn Error + 'static)) -> Option<String> {
         }
         Obstacle::Bundle => "let AWS_CA_BUNDLE name a file of certificates, as PEM",
         Obstacle::Proxy => "see whether HTTPS_PROXY or ALL_PROXY holds an address",
+        Obstacle::Plain => "let AWS_ENDPOINT_URL, and what is like it, begin with https://",
         Obstacle::Denied(action) => {
             return Some(format!(
                 "its policy has to allow {action} on this secret: deploy/policies/aws has it"
