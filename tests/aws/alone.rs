@@ -290,7 +290,8 @@ async fn each_way_to_no_role_says_what_is_wrong(secrets: Arc<Secrets>) {
         ..secrets.job(&theirs)
     };
     let address = "aws-sm://eu-west-1/any?role=arn:aws:iam::123456789012:role/ci";
-    let store = authferry_aws::open(address.parse().expect("an address"), nobody);
+    let store =
+        authferry_aws::open(address.parse().expect("an address"), nobody).expect("settings");
     let why = chain(&store.read().await.expect_err("no token"));
     assert!(why.contains("the job has no token of its own"), "{why}");
 }

@@ -9,6 +9,7 @@ use aws_sdk_secretsmanager::{
     operation::get_secret_value::{GetSecretValueError, GetSecretValueOutput},
     types::Tag,
 };
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
 use tokio::sync::OnceCell;
 
@@ -16,7 +17,7 @@ use crate::{
     address::Address,
     failure::{Failure, Obstacle, Why, chain},
     login::{Login, session_name},
-    net::{self, Guard, NoNet},
+    net::{self, Guard, Misfit},
     settings::Settings,
 };
 
@@ -25,6 +26,7 @@ use crate::{
 pub(crate) struct Aws {
     address: Address,
     settings: Settings,
+    net: SharedHttpClient,
     client: OnceCell<Client>,
 }
 
@@ -41,8 +43,6 @@ enum NoClient {
     Region,
     #[error("the role {0} is to be taken, and the job has no token of its own to take it with")]
     NoToken(String),
-    #[error(transparent)]
-    Net(#[from] NoNet),
 }
 
 /// The label of a version that is not current yet. There is one for all writers, and a version
@@ -56,12 +56,13 @@ const ANSWER: Duration = Duration::from_secs(15);
 pub(crate) const WHOLE: Duration = Duration::from_secs(40);
 
 impl Aws {
-    pub(crate) fn new(address: Address, settings: Settings) -> Self {
-        Self {
+    pub(crate) fn new(address: Address, settings: Settings) -> Result<Self, Misfit> {
+        Ok(Self {
             address,
+            net: net::client(&settings)?,
             settings,
             client: OnceCell::new(),
-        }
+        })
     }
 
     /// Returns what is current in a secret; `None` if there is no secret, or nothing in it.
@@ -203,7 +204,7 @@ impl Aws {
             .operation_attempt_timeout(ANSWER)
             .operation_timeout(WHOLE);
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(net::client(&self.settings)?)
+            .http_client(self.net.clone())
             .timeout_config(timeouts.build())
             .retry_config(RetryConfig::standard());
         if let Some(region) = self.address.region() {
@@ -252,8 +253,6 @@ impl NoClient {
         match self {
             Self::Region => Obstacle::NoRegion,
             Self::NoToken(_) => Obstacle::NoToken,
-            Self::Net(NoNet::Proxy) => Obstacle::Proxy,
-            Self::Net(NoNet::Unreadable { .. } | NoNet::NoCertificates(_)) => Obstacle::Bundle,
         }
     }
 
@@ -261,7 +260,6 @@ impl NoClient {
         match self {
             Self::Region => ErrorKind::NotFound,
             Self::NoToken(_) => ErrorKind::Unauthenticated,
-            Self::Net(_) => ErrorKind::Unexpected,
         }
     }
 }

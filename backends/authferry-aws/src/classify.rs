@@ -55,7 +55,8 @@ pub(crate) fn kind(failure: &Failure) -> ErrorKind {
         Why::Said { status, code, .. } => (*status, code.as_str()),
         Why::NoLogin { kind, .. } => return *kind,
         Why::Unreached(_) | Why::Late | Why::Broken(_) => return ErrorKind::Unavailable,
-        Why::Unsent(_) | Why::Kept(_) | Why::Unintelligible(_) => return ErrorKind::Unexpected,
+        Why::Kept(_) => return ErrorKind::Unsafe,
+        Why::Unsent(_) | Why::Unintelligible(_) => return ErrorKind::Unexpected,
     };
     match code {
         "AccessDeniedException" | "AccessDenied" | "UnauthorizedAccess" => {
@@ -325,7 +326,7 @@ mod tests {
                 Known::Not,
                 ErrorKind::Unexpected,
             ),
-            (Why::Kept(String::new()), Known::Not, ErrorKind::Unexpected),
+            (Why::Kept(String::new()), Known::Not, ErrorKind::Unsafe),
             (
                 no_login(ErrorKind::Unauthenticated),
                 Known::Not,

@@ -38,6 +38,8 @@ pub enum Obstacle {
     Unset(String),
     /// What is there as the job's token is none.
     NotAToken,
+    /// The file with the job's token cannot be read.
+    Unreadable,
     /// There is no such role, or it is not for this job.
     Trust,
     /// The account's identity provider takes tokens for somebody else.
@@ -52,10 +54,6 @@ pub enum Obstacle {
     BadCredentials,
     /// The server's certificate is from nobody who is trusted.
     Untrusted,
-    /// `AWS_CA_BUNDLE` is no good.
-    Bundle,
-    /// The proxy's address is no good.
-    Proxy,
     /// `AWS_ENDPOINT_URL` or its like names a server without TLS.
     Plain,
     /// No policy allows this action.
@@ -258,6 +256,11 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         }
         next = error.source();
     }
+    // The SDK tells of each place where it has looked, on a line of its own.
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let text = lines
+        .join("; ")
+        .replace("the credential provider was not enabled: ", "");
     text.chars().take(LONGEST).collect()
 }
 

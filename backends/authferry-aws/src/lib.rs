@@ -82,5 +82,6 @@ mod token;
 
 pub use address::{Address, BadAddress};
 pub use failure::{Failure, Obstacle};
+pub use net::Misfit;
 pub use settings::Settings;
 pub use store::{AwsStore, open};

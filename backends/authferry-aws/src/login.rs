@@ -53,6 +53,7 @@ impl NoLogin {
             Self::Token(NoJobToken::NotPermitted) => Some(Obstacle::NotPermitted),
             Self::Token(NoJobToken::Unset(name)) => Some(Obstacle::Unset(name.clone())),
             Self::Token(NoJobToken::NotAToken(_)) => Some(Obstacle::NotAToken),
+            Self::Token(NoJobToken::Unreadable { .. }) => Some(Obstacle::Unreadable),
             Self::Role { source, .. } => meaning(source).map(|(obstacle, _)| obstacle),
             Self::Token(_) | Self::Nothing => None,
         }

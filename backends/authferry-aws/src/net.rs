@@ -31,11 +31,18 @@ use secrecy::ExposeSecret;
 
 use crate::settings::Settings;
 
-/// Why AWS cannot be reached, whatever its state.
+/// What of the settings makes no sense, whatever the state of AWS.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoNet {
+pub enum Misfit {
+    /// The file of certificates cannot be read.
     #[error("cannot read AWS_CA_BUNDLE, {path}")]
-    Unreadable { path: String, source: io::Error },
+    Unreadable {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It holds something else.
     #[error("AWS_CA_BUNDLE, {0}, holds something else than certificates, or none")]
     NoCertificates(String),
     /// Not even a part of it is repeated: it may hold a password.
@@ -44,12 +51,12 @@ pub(crate) enum NoNet {
 }
 
 /// Returns the one client that all of the SDK shares.
-pub(crate) fn client(settings: &Settings) -> Result<SharedHttpClient, NoNet> {
+pub(crate) fn client(settings: &Settings) -> Result<SharedHttpClient, Misfit> {
     let context = TlsContext::builder().with_trust_store(trusted(settings)?);
     // Nothing in it is asked of the system yet.
     let context = context
         .build()
-        .map_err(|_| NoNet::NoCertificates(String::new()))?;
+        .map_err(|_| Misfit::NoCertificates(String::new()))?;
     let proxy = proxy(settings)?;
     Ok(
         Builder::new().build_with_connector_fn(move |connector, components| {
@@ -68,12 +75,12 @@ pub(crate) fn client(settings: &Settings) -> Result<SharedHttpClient, NoNet> {
 }
 
 /// The SDK takes what it is given for certificates, and panics if it is something else.
-fn trusted(settings: &Settings) -> Result<TrustStore, NoNet> {
+fn trusted(settings: &Settings) -> Result<TrustStore, Misfit> {
     let Some(path) = &settings.ca_bundle else {
         return Ok(TrustStore::default());
     };
     let shown = path.display().to_string();
-    let pem = fs::read(path).map_err(|source| NoNet::Unreadable {
+    let pem = fs::read(path).map_err(|source| Misfit::Unreadable {
         path: shown.clone(),
         source,
     })?;
@@ -81,14 +88,14 @@ fn trusted(settings: &Settings) -> Result<TrustStore, NoNet> {
     let all_fit = CertificateDer::pem_slice_iter(&pem)
         .all(|certificate| certificate.is_ok_and(|certificate| roots.add(certificate).is_ok()));
     if !all_fit || roots.is_empty() {
-        return Err(NoNet::NoCertificates(shown));
+        return Err(Misfit::NoCertificates(shown));
     }
     Ok(TrustStore::empty().with_pem_certificate(pem))
 }
 
 /// What is not encrypted never goes through a proxy: that is a server on this host, or the
 /// host's own credentials.
-fn proxy(settings: &Settings) -> Result<ProxyConfig, NoNet> {
+fn proxy(settings: &Settings) -> Result<ProxyConfig, Misfit> {
     let Some(proxy) = &settings.proxy else {
         return Ok(ProxyConfig::disabled());
     };
@@ -98,7 +105,7 @@ fn proxy(settings: &Settings) -> Result<ProxyConfig, NoNet> {
     } else {
         ProxyConfig::https(format!("http://{proxy}"))
     };
-    let proxy = proxy.map_err(|_| NoNet::Proxy)?;
+    let proxy = proxy.map_err(|_| Misfit::Proxy)?;
     Ok(match &settings.no_proxy {
         Some(rules) => proxy.no_proxy(rules),
         None => proxy,
@@ -157,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    fn with_bundle(text: &str) -> Result<TrustStore, NoNet> {
+    fn with_bundle(text: &str) -> Result<TrustStore, Misfit> {
         let folder = tempfile::tempdir().expect("room");
         let path = folder.path().join("ca.pem");
         fs::write(&path, text).expect("room");
@@ -183,13 +190,13 @@ mod tests {
         let garbage = "-----BEGIN CERTIFICATE-----\nbWFkZS11cA==\n-----END CERTIFICATE-----\n";
         for bad in ["", "made-up", cut, garbage, &format!("{good}{garbage}")] {
             let error = with_bundle(bad).expect_err(bad);
-            assert!(matches!(error, NoNet::NoCertificates(_)), "{bad}: {error}");
+            assert!(matches!(error, Misfit::NoCertificates(_)), "{bad}: {error}");
         }
         let nowhere = Settings {
             ca_bundle: Some(PathBuf::from("/no/such/file")),
             ..Settings::default()
         };
-        assert!(matches!(trusted(&nowhere), Err(NoNet::Unreadable { .. })));
+        assert!(matches!(trusted(&nowhere), Err(Misfit::Unreadable { .. })));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     claims::AwsClaims,
     classify::{self, Known},
     failure::Failure,
+    net::Misfit,
     settings::Settings,
     token,
 };
@@ -24,19 +25,20 @@ pub struct AwsStore {
     claims: AwsClaims,
 }
 
-/// Opens the store at `address`. Nothing is asked of anybody yet: what is wrong with the
-/// settings is told by the first read or swap.
-#[must_use]
-pub fn open(address: Address, settings: Settings) -> AwsStore {
-    let aws = Arc::new(Aws::new(address.clone(), settings));
+/// Opens the store at `address`. Nothing is asked of anybody yet: whether there is a region,
+/// and a way to log in, is found out by the first read or swap.
+///
+/// [`Misfit`] when the settings make no sense.
+pub fn open(address: Address, settings: Settings) -> Result<AwsStore, Misfit> {
+    let aws = Arc::new(Aws::new(address.clone(), settings)?);
     let claim = Place {
         address: address.of_claim(),
         aws: Arc::clone(&aws),
     };
-    AwsStore {
+    Ok(AwsStore {
         place: Place { address, aws },
         claims: AwsClaims::new(claim),
-    }
+    })
 }
 
 impl fmt::Display for AwsStore {

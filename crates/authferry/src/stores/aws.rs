@@ -44,7 +44,7 @@ pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
         no_proxy: env.no_proxy.clone(),
     };
     Ok(Opened {
-        store: Box::new(authferry_aws::open(address, settings)),
+        store: Box::new(authferry_aws::open(address, settings)?),
         credentials,
     })
 }

@@ -12,6 +12,10 @@ use authferry_core::{BoxError, ErrorKind, StoreError};
 
 /// For a store that cannot even be opened.
 pub(crate) fn for_opening(error: &BoxError) -> Option<String> {
+    #[cfg(feature = "aws")]
+    if let Some(hint) = aws::for_opening(&**error) {
+        return Some(hint);
+    }
     #[cfg(feature = "vault")]
     if let Some(hint) = vault::for_opening(&**error) {
         return Some(hint);

@@ -2,7 +2,18 @@
 
 use std::error::Error;
 
-use authferry_aws::{Failure, Obstacle};
+use authferry_aws::{Failure, Misfit, Obstacle};
+
+/// Why no store could be opened.
+pub(super) fn for_opening(error: &(dyn Error + 'static)) -> Option<String> {
+    let hint = match error.downcast_ref::<Misfit>()? {
+        Misfit::Unreadable { .. } | Misfit::NoCertificates(_) => {
+            "let AWS_CA_BUNDLE name a file of certificates, as PEM"
+        }
+        Misfit::Proxy => "see whether HTTPS_PROXY or ALL_PROXY holds an address",
+    };
+    Some(hint.to_owned())
+}
 
 /// Why a store did not do as asked.
 pub(super) fn for_store(error: &(dyn Error + 'static)) -> Option<String> {
@@ -24,6 +35,9 @@ pub(super) fn for_store(error: &(dyn Error + 'static)) -> Option<String> {
         }
         Obstacle::NotAToken => {
             "it is to hold the token itself, as what `id_tokens` declares on GitLab does"
+        }
+        Obstacle::Unreadable => {
+            "let AWS_WEB_IDENTITY_TOKEN_FILE name the file that the platform writes"
         }
         Obstacle::Trust => {
             "compare `sub` and `aud` in the role's trust policy with the job's: \
@@ -49,8 +63,6 @@ pub(super) fn for_store(error: &(dyn Error + 'static)) -> Option<String> {
         Obstacle::Untrusted => {
             "name a file with the certificates to trust in AWS_CA_BUNDLE, as PEM"
         }
-        Obstacle::Bundle => "let AWS_CA_BUNDLE name a file of certificates, as PEM",
-        Obstacle::Proxy => "see whether HTTPS_PROXY or ALL_PROXY holds an address",
         Obstacle::Plain => "let AWS_ENDPOINT_URL, and what is like it, begin with https://",
         Obstacle::Denied(action) => {
             return Some(format!(
