@@ -144,3 +144,30 @@ impl fmt::Debug for Record {
         write!(f, "Record({self})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_enough_only_while_nobody_can_have_seen_the_end() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let claim = |until| Claim {
+            owner: "job 1".to_owned(),
+            holder: 1,
+            fence: 1,
+            until,
+            version: Version::new("v"),
+        };
+        for (left, has) in [(41, true), (40, false), (0, false)] {
+            assert_eq!(
+                has_time(&claim(1_000_000 + left), now),
+                has,
+                "{left} s are left"
+            );
+        }
+        assert!(!has_time(&claim(1), now));
+        // No clock can tell that time; a version can be written for it.
+        assert!(!has_time(&claim(u64::MAX), now));
+    }
+}

@@ -260,6 +260,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     let text = lines
         .join("; ")
+        .replace(". Attempted:;", ":")
         .replace("the credential provider was not enabled: ", "");
     text.chars().take(LONGEST).collect()
 }
