@@ -127,6 +127,11 @@ fn a_plain_put_after_a_promotion_moves_the_label_on() {
     let by_hand = secret.with("AWSCURRENT").expect("one");
     assert!(by_hand != secret.a && by_hand != secret.b);
     assert_eq!(secret.with("AWSPREVIOUS").as_ref(), Some(&secret.b));
+    assert_eq!(
+        secret.with("WAITING").as_ref(),
+        Some(&secret.b),
+        "other labels stay"
+    );
     assert_eq!(secret.read(), "by hand");
     let stale = secret.promote(&secret.a, Some(&secret.b));
     assert_eq!(stale, no("InvalidParameterException"));
