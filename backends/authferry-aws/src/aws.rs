@@ -17,7 +17,6 @@ use crate::{
     address::Address,
     failure::{Failure, Obstacle, Why, chain},
     login::{Login, session_name},
-    net::{self, Guard, Misfit},
     settings::Settings,
 };
 
@@ -56,13 +55,13 @@ const ANSWER: Duration = Duration::from_secs(15);
 pub(crate) const WHOLE: Duration = Duration::from_secs(40);
 
 impl Aws {
-    pub(crate) fn new(address: Address, settings: Settings) -> Result<Self, Misfit> {
-        Ok(Self {
+    pub(crate) fn new(address: Address, settings: Settings, net: SharedHttpClient) -> Self {
+        Self {
             address,
-            net: net::client(&settings)?,
             settings,
+            net,
             client: OnceCell::new(),
-        })
+        }
     }
 
     /// Returns what is current in a secret; `None` if there is no secret, or nothing in it.
@@ -214,7 +213,7 @@ impl Aws {
         if found.region().is_none() {
             return Err(NoClient::Region);
         }
-        let mut config = config::Builder::from(&found).interceptor(Guard);
+        let mut config = config::Builder::from(&found);
         if let Some(login) = self.login(&found)? {
             config = config.credentials_provider(login);
         }
@@ -238,9 +237,8 @@ impl Aws {
         let Some(token) = job_token else {
             return Err(NoClient::NoToken(role.to_owned()));
         };
-        let sts = aws_sdk_sts::config::Builder::from(config).interceptor(Guard);
         Ok(Some(Login {
-            sts: aws_sdk_sts::Client::from_conf(sts.build()),
+            sts: aws_sdk_sts::Client::new(config),
             role: role.to_owned(),
             session: session_name(session),
             token: token.clone(),

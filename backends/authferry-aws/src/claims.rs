@@ -36,12 +36,13 @@ impl Claims for AwsClaims {
 
     /// A tag has no condition. It is set between two looks at the version, and only while
     /// nobody can have seen the claim end: who looks later sees the tag. What has ended, or
-    /// is about to, is renewed by a version.
+    /// is about to, is renewed by a version, and so is what leaves another note.
     async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
         let record = &self.0.0;
-        if has_time(claim, SystemTime::now()) && record.is_still(claim).await? {
+        // Asked after the look, which may take its time.
+        if record.shows(claim).await? && has_time(claim, SystemTime::now()) {
             record.extend(claim, until).await?;
-            if record.is_still(claim).await? {
+            if record.shows(claim).await? {
                 return Ok(Claim {
                     until,
                     ..claim.clone()
@@ -66,18 +67,24 @@ fn has_time(claim: &Claim, now: SystemTime) -> bool {
     left.is_some_and(|left| left > WHOLE)
 }
 
-/// The tag with a later end: a version, a space, and what its record says instead.
+/// The tag with a later end: a version, a space, and the first line of its record instead.
 const RENEWED: &str = "authferry:renewed";
 
 /// Stands between what a record says and who wrote it: a version has no room for the latter.
 const BY: &str = "\nby ";
 
 impl Record {
-    async fn is_still(&self, claim: &Claim) -> Result<bool, ClaimError> {
+    /// Returns whether the record is that of a claim still, and says the same but for the end.
+    async fn shows(&self, claim: &Claim) -> Result<bool, ClaimError> {
         let read = self.0.aws.read(self.0.name()).await;
         let held =
             read.map_err(|failure| ClaimError::Store(self.0.error("read the claim in", failure)))?;
-        Ok(held.is_some_and(|held| held.version == claim.version.as_str()))
+        let Some(held) = held.filter(|held| held.version == claim.version.as_str()) else {
+            return Ok(false);
+        };
+        let text = String::from_utf8_lossy(held.value.expose());
+        let note = parts(&text).and_then(|(_, note, _)| note);
+        Ok(note == claim.note.as_deref())
     }
 
     async fn extend(&self, claim: &Claim, until: u64) -> Result<(), ClaimError> {
@@ -86,15 +93,24 @@ impl Record {
         set.map_err(|failure| ClaimError::Store(self.0.error("renew the claim in", failure)))
     }
 
-    /// Returns what a record says since it was renewed.
+    /// Returns the first line of a record since it was renewed.
     async fn renewed(&self, version: &Version) -> Result<Option<String>, StoreError> {
         let tag = self.0.aws.tag(self.0.name(), RENEWED).await;
         let tag = tag.map_err(|failure| self.0.error("read the claim in", failure))?;
         Ok(tag.and_then(|tag| {
-            let (of, says) = tag.split_once(' ')?;
-            (of == version.as_str()).then(|| says.to_owned())
+            let (of, state) = tag.split_once(' ')?;
+            (of == version.as_str()).then(|| state.to_owned())
         }))
     }
+}
+
+/// Takes a record apart: its first line, what is left as a note, and who wrote it.
+fn parts(text: &str) -> Option<(&str, Option<&str>, &str)> {
+    let (says, writer) = text.rsplit_once(BY)?;
+    Some(match says.split_once('\n') {
+        Some((state, note)) => (state, Some(note), writer),
+        None => (says, None, writer),
+    })
 }
 
 #[async_trait]
@@ -108,15 +124,17 @@ impl SecretStore for Record {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(stored.secret.expose()).into_owned();
-        let Some((says, writer)) = text.split_once(BY) else {
+        let Some((state, note, writer)) = parts(&text) else {
             return Ok(Some(stored));
         };
         if let Some(stamp) = &mut stored.stamp {
             writer.clone_into(&mut stamp.writer);
         }
-        let says = match self.renewed(&stored.version).await? {
-            Some(renewed) => renewed,
-            None => says.to_owned(),
+        let renewed = self.renewed(&stored.version).await?;
+        let state = renewed.as_deref().unwrap_or(state);
+        let says = match note {
+            Some(note) => format!("{state}\n{note}"),
+            None => state.to_owned(),
         };
         stored.secret = Secret::new(says.into_bytes());
         Ok(Some(stored))
@@ -147,18 +165,97 @@ impl fmt::Debug for Record {
 
 #[cfg(test)]
 mod tests {
+    use crate::canned::{Canned, held, no, yes};
+
     use super::*;
 
-    #[test]
-    fn a_tag_is_enough_only_while_nobody_can_have_seen_the_end() {
-        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let claim = |until| Claim {
+    fn claim(until: u64, note: Option<&str>) -> Claim {
+        Claim {
             owner: "job 1".to_owned(),
             holder: 1,
             fence: 1,
             until,
-            version: Version::new("v"),
+            version: Version::new("00000000000000010000000000000002-r1"),
+            note: note.map(str::to_owned),
+        }
+    }
+
+    fn seconds() -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.expect("after 1970").as_secs()
+    }
+
+    /// What a job finds that renews its claim, which says nothing of a note.
+    fn of_ours() -> crate::canned::Answer {
+        held(
+            "00000000000000010000000000000002-r1",
+            "held until 5\nby job 1",
+        )
+    }
+
+    #[tokio::test]
+    async fn a_look_that_takes_too_long_leaves_no_time_for_a_tag() {
+        let late = of_ours().after(Duration::from_millis(2100));
+        for (look, then) in [(of_ours(), "TagResource"), (late, "PutSecretValue")] {
+            let service = Canned::new([look, no(400, "AccessDeniedException")]);
+            let store = service.store();
+            let claims = store.claims().expect("claims");
+            let now = seconds();
+            let claim = claim(now + WHOLE.as_secs() + 2, None);
+            drop(claims.renew(&claim, now + 600).await.expect_err("denied"));
+            assert_eq!(service.actions(), ["GetSecretValue", then]);
+        }
+    }
+
+    #[tokio::test]
+    async fn another_note_is_left_by_a_version() {
+        let store = Canned::new([of_ours(), no(400, "AccessDeniedException")]);
+        let now = seconds();
+        let claim = claim(now + 600, Some("a note"));
+        let claims = store.store();
+        let claims = claims.claims().expect("claims");
+        drop(claims.renew(&claim, now + 900).await.expect_err("denied"));
+        let [_, put] = store.asked().try_into().expect("two calls");
+        assert_eq!(put.action, "PutSecretValue");
+        assert!(put.body.contains("a note"), "{}", put.body);
+    }
+
+    #[tokio::test]
+    async fn what_a_tag_says_counts_for_the_end_alone() {
+        let version = "00000000000000010000000000000002-r7";
+        let until = seconds() + 600;
+        let tag = |says: &str| {
+            yes(&format!(
+                r#"{{"Tags":[{{"Key":"authferry:renewed","Value":"{says}"}}]}}"#
+            ))
         };
+        let record = "held until 5\na note\nby https://ci.example/by/1";
+        for (of, ends) in [(version, until), ("another", 5)] {
+            let service = Canned::new([
+                held(version, record),
+                tag(&format!("{of} held until {until}")),
+                no(400, "AccessDeniedException"),
+            ]);
+            let store = service.store();
+            let bid = Bid {
+                owner: "job 2".to_owned(),
+                holder: 2,
+                now: 0,
+                until: 9,
+            };
+            let claims = store.claims().expect("claims");
+            let answer = claims.acquire(&bid).await;
+            let Err(ClaimError::Held { owner, until }) = answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!((owner.as_str(), until), ("https://ci.example/by/1", ends));
+        }
+    }
+
+    #[test]
+    fn a_tag_is_enough_only_while_nobody_can_have_seen_the_end() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let claim = |until| claim(until, None);
         for (left, has) in [(41, true), (40, false), (0, false)] {
             assert_eq!(
                 has_time(&claim(1_000_000 + left), now),

@@ -71,6 +71,8 @@
 
 mod address;
 mod aws;
+#[cfg(test)]
+mod canned;
 mod claims;
 mod classify;
 mod failure;

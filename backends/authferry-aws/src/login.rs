@@ -54,7 +54,9 @@ impl NoLogin {
             Self::Token(NoJobToken::Unset(name)) => Some(Obstacle::Unset(name.clone())),
             Self::Token(NoJobToken::NotAToken(_)) => Some(Obstacle::NotAToken),
             Self::Token(NoJobToken::Unreadable { .. }) => Some(Obstacle::Unreadable),
-            Self::Role { source, .. } => meaning(source).map(|(obstacle, _)| obstacle),
+            Self::Role { source, .. } => meaning(source)
+                .map(|(obstacle, _)| obstacle)
+                .or_else(|| source.obstacle()),
             Self::Token(_) | Self::Nothing => None,
         }
     }

@@ -12,17 +12,14 @@ use aws_smithy_http_client::{
     proxy::ProxyConfig,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
-use aws_smithy_runtime_api::{
-    box_error::BoxError,
-    client::{
-        http::SharedHttpClient,
-        interceptors::{
-            Intercept, context::BeforeTransmitInterceptorContextRef, dyn_dispatch_hint,
-        },
-        runtime_components::RuntimeComponents,
+use aws_smithy_runtime_api::client::{
+    http::{
+        HttpClient, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector,
+        http_client_fn,
     },
+    orchestrator::HttpRequest,
+    result::ConnectorError,
 };
-use aws_smithy_types::config_bag::ConfigBag;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -58,20 +55,20 @@ pub(crate) fn client(settings: &Settings) -> Result<SharedHttpClient, Misfit> {
         .build()
         .map_err(|_| Misfit::NoCertificates(String::new()))?;
     let proxy = proxy(settings)?;
-    Ok(
-        Builder::new().build_with_connector_fn(move |connector, components| {
-            let mut builder =
-                aws_smithy_http_client::Connector::builder().proxy_config(proxy.clone());
-            builder.set_connector_settings(connector.cloned());
-            if let Some(components) = components {
-                builder.set_sleep_impl(components.sleep_impl());
-            }
-            builder
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .tls_context(context.clone())
-                .build()
-        }),
-    )
+    let client = Builder::new().build_with_connector_fn(move |connector, components| {
+        let mut builder = aws_smithy_http_client::Connector::builder().proxy_config(proxy.clone());
+        builder.set_connector_settings(connector.cloned());
+        if let Some(components) = components {
+            builder.set_sleep_impl(components.sleep_impl());
+        }
+        builder
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .tls_context(context.clone())
+            .build()
+    });
+    Ok(http_client_fn(move |settings, components| {
+        SharedHttpConnector::new(Guarded(client.http_connector(settings, components)))
+    }))
 }
 
 /// The SDK takes what it is given for certificates, and panics if it is something else.
@@ -112,30 +109,25 @@ fn proxy(settings: &Settings) -> Result<ProxyConfig, Misfit> {
     })
 }
 
-/// Lets nothing leave without TLS, unless it is for this host: an answer can be the login.
+/// Lets nothing leave without TLS, unless it is for this host: an answer can be the login, or
+/// what opens the store. Whatever of the SDK sends something goes through here, also where it
+/// looks for credentials by itself.
 #[derive(Debug)]
-pub(crate) struct Guard;
+struct Guarded(SharedHttpConnector);
+
+impl HttpConnector for Guarded {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        match guard(request.uri()) {
+            Ok(()) => self.0.call(request),
+            Err(plain) => HttpConnectorFuture::ready(Err(ConnectorError::user(plain.into()))),
+        }
+    }
+}
 
 /// A server that would have been spoken to without TLS.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is not spoken to without TLS: what is sent there is secret")]
 pub(crate) struct Plain(String);
-
-#[dyn_dispatch_hint]
-impl Intercept for Guard {
-    fn name(&self) -> &'static str {
-        "Guard"
-    }
-
-    fn read_before_signing(
-        &self,
-        context: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        guard(context.request().uri()).map_err(Into::into)
-    }
-}
 
 fn guard(uri: &str) -> Result<(), Plain> {
     let Some((scheme, rest)) = uri.split_once("://") else {
@@ -147,12 +139,21 @@ fn guard(uri: &str) -> Result<(), Plain> {
     let address = server.parse().map(|address: SocketAddr| address.ip());
     let host = server.trim_start_matches('[').trim_end_matches(']');
     let address = address.or_else(|_| host.parse::<IpAddr>());
-    let is_this_host = address.is_ok_and(|address| address.is_loopback())
+    let is_this_host = address
+        .is_ok_and(|address| address.is_loopback() || is_of_the_host(address))
         || server.split(':').next() == Some("localhost");
     if scheme == "https" || is_this_host {
         Ok(())
     } else {
         Err(Plain(format!("{scheme}://{server}")))
+    }
+}
+
+/// Where an instance or a container asks its host for credentials: no packet to there leaves it.
+fn is_of_the_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.segments()[..7] == [0xfd00, 0xec2, 0, 0, 0, 0, 0],
     }
 }
 
@@ -208,6 +209,8 @@ mod tests {
             "http://[::1]:4566/?x=y",
             "http://[::1]",
             "http://localhost:4566",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://[fd00:ec2::23]/v1/credentials",
         ] {
             guard(good).expect(good);
         }
@@ -215,6 +218,7 @@ mod tests {
             "http://secretsmanager.eu-west-1.amazonaws.com/",
             "http://localhost.example:4566/",
             "http://10.0.0.1:4566/",
+            "http://[fd00:ec3::23]/",
             "http://127.0.0.1@10.0.0.1/",
             "http://made-up@example.com/",
             "ftp://example.com/",

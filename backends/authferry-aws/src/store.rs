@@ -14,7 +14,7 @@ use crate::{
     claims::AwsClaims,
     classify::{self, Known},
     failure::Failure,
-    net::Misfit,
+    net::{self, Misfit},
     settings::Settings,
     token,
 };
@@ -30,15 +30,23 @@ pub struct AwsStore {
 ///
 /// [`Misfit`] when the settings make no sense.
 pub fn open(address: Address, settings: Settings) -> Result<AwsStore, Misfit> {
-    let aws = Arc::new(Aws::new(address.clone(), settings)?);
-    let claim = Place {
-        address: address.of_claim(),
-        aws: Arc::clone(&aws),
-    };
-    Ok(AwsStore {
-        place: Place { address, aws },
-        claims: AwsClaims::new(claim),
-    })
+    let net = net::client(&settings)?;
+    let aws = Aws::new(address.clone(), settings, net);
+    Ok(AwsStore::new(address, aws))
+}
+
+impl AwsStore {
+    pub(crate) fn new(address: Address, aws: Aws) -> Self {
+        let aws = Arc::new(aws);
+        let claim = Place {
+            address: address.of_claim(),
+            aws: Arc::clone(&aws),
+        };
+        Self {
+            place: Place { address, aws },
+            claims: AwsClaims::new(claim),
+        }
+    }
 }
 
 impl fmt::Display for AwsStore {
@@ -211,3 +219,6 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use rig::{Endpoint, Login, What, finish};
+use rig::{EXEC, Endpoint, Login, What, finish};
 
 use super::site::{
     Identity::{self, GitHub, GitLab},
@@ -65,7 +65,8 @@ fn restore_and_persist(version: &str, identity: Identity) {
     let site = Site::new(version, &stale).seeded(&stale);
     let runner = site.runner();
 
-    let restored = finish(&mut site.in_job(&runner, identity, &["-v", "restore"]));
+    let restored =
+        finish(&mut site.in_job(&runner, identity, &["-v", "restore", "--no-rotate-first"]));
     assert_code(&restored, 0);
     assert_eq!(fs::read(runner.auth_file()).expect("placed"), site.stored());
     assert_code(&finish(&mut runner.exec()), 0);
@@ -116,7 +117,12 @@ fn a_rotation_is_in_the_store_before_the_run_ends() {
     let site = Site::new(rig::V0_169, &stale).seeded(&stale);
     let model = site.stub.hold(Endpoint::Model);
     let runner = site.runner();
-    let mut run = start(&mut site.run(&runner, GitHub));
+    let mut run = site.in_job(
+        &runner,
+        GitHub,
+        &["run", "--no-rotate-first", "--", "codex"],
+    );
+    let mut run = start(run.args(EXEC));
     site.stub
         .wait_for(Duration::from_secs(15), What::is_rotation);
     site.wait_until_live();

@@ -77,8 +77,13 @@ impl Site {
                     "AssumeRolePolicyDocument": trust.to_string(),
                 }),
             );
-            site.let_do(identity, &site.policy("runner"));
+            site.let_do(identity, &site.policy("refresher"));
         }
+        // As the page of the policies has it: no job creates anything.
+        let claim = json!({"Name": format!("{}-claim", site.name())});
+        site.hand
+            .secrets("create_secret", &claim)
+            .expect("a new secret");
         site
     }
 
@@ -191,7 +196,7 @@ impl Site {
         };
     }
 
-    /// `authferry run -- codex exec …` in a job.
+    /// `authferry run -- codex exec …` in a job: what is due is rotated first, under the claim.
     pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
         let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
         command.args(EXEC);

@@ -29,7 +29,11 @@ fn a_login_that_a_person_puts_there_meanwhile_is_not_overwritten() {
     );
     let mut run = site.in_job(&runner, GitHub, &["--rescue-dir"]);
     let rescues = runner.work().join("rescues");
-    let mut run = start(run.arg(&rescues).args(["run", "--"]).arg(job));
+    let run = run
+        .arg(&rescues)
+        .args(["run", "--no-rotate-first", "--"])
+        .arg(job);
+    let mut run = start(run);
     wait_until("restored", || runner.work().join("restored").exists());
     let (name, value) = (site.name(), format!("file://{}", file.display()));
     assert_code(
