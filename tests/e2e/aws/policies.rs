@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, sync::Arc};
 
-use rig::{Aws, Keys, Login, finish};
+use rig::{Aws, Keys, Login, What, finish};
 use serde_json::{Value, json};
 
 use super::site::{
@@ -161,7 +161,7 @@ fn gitlab_jobs_are_let_in_by_project_and_branch() {
 /// What the page says is done, to the letter but for whose tokens are trusted.
 #[test]
 fn the_page_sets_an_account_up() {
-    let login = Login::fresh();
+    let login = Login::stale();
     let site = Site::on(
         Arc::new(Aws::moto().going_by_policies()),
         rig::V0_169,
@@ -172,7 +172,7 @@ fn the_page_sets_an_account_up() {
     for file in [
         "github-trust.json",
         "gitlab-trust.json",
-        "runner.json",
+        "refresher.json",
         "seeder.json",
     ] {
         let text = as_trusted_here(&site, &deployed(file));
@@ -205,12 +205,16 @@ fn the_page_sets_an_account_up() {
     fs::write(&file, login.auth_json()).expect("room");
     let mut seed = site.authferry(&scratch, people, &["seed"]);
     assert_code(&finish(seed.arg(file).envs(keys)), 0);
+    let stored = || site.hand.look("ci/codex").expect("a value").into_bytes();
     for (store, identity) in [(github, GitHub), (gitlab, GitLab)] {
         let runner = site.runner();
         let mut run = site.authferry(&runner, store, &["run", "--", "true"]);
         site.identify(&mut run, identity, Site::claims(identity));
         assert_code(&finish(&mut run), 0);
     }
+    // The first of them has claimed it and rotated it, and the second has found it fresh.
+    assert_eq!(site.stub.count(What::is_rotation), 1);
+    assert!(site.stub.is_live(&stored()), "the store is behind");
 }
 
 fn as_trusted_here(site: &Site, text: &str) -> String {
