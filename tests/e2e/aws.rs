@@ -4,3 +4,4 @@ mod policies;
 mod round_trip;
 mod site;
 mod trouble;
+mod ways;

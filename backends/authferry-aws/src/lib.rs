@@ -47,11 +47,13 @@
 //!
 //! # What it costs
 //!
-//! A restore is one call; a rotation is two and makes one version; a writer that loses makes
-//! one as well. A claim that is taken and given back makes two, in the secret `ci/codex-claim`;
-//! to renew it in time makes none. AWS keeps some hundred versions of a secret and removes none
-//! that is younger than a day: more than a write in a quarter of an hour, day and night, is
-//! refused as [`Full`](authferry_core::ErrorKind::Full) sooner or later.
+//! A restore is one call. A persist is two and makes one version; a writer that loses makes one
+//! as well. A rotation ahead of a job makes two of the login, which is written over itself
+//! first to see that it can be, and two of the claim, in the secret `ci/codex-claim`, which is
+//! taken and given back; to renew it in time makes none. AWS keeps some hundred versions of a
+//! secret and removes none that is younger than a day: more than fifty rotations in a day, day
+//! after day, are refused as [`Full`](authferry_core::ErrorKind::Full) sooner or later. A login
+//! that lives ten days is rotated once or twice a week.
 //!
 //! # What it does not
 //!

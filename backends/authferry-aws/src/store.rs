@@ -67,6 +67,21 @@ impl SecretStore for AwsStore {
         GUARANTEES
     }
 
+    fn notes(&self) -> Vec<String> {
+        vec![
+            "a rotation makes two versions of the secret, and two of the claim's secret beside it: \
+             AWS keeps some 100 of each, and none younger than a day makes room, so more than 50 \
+             rotations in a day are refused sooner or later"
+                .to_owned(),
+            "a read may come late: a swap on what it showed is then a conflict, and never \
+             overwrites"
+                .to_owned(),
+            "copies of the secret in other regions take no writes: the address names the region \
+             of the secret itself"
+                .to_owned(),
+        ]
+    }
+
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         self.place.read().await
     }

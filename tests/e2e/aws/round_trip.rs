@@ -53,11 +53,9 @@ fn runs_go_on(version: &str, identity: Identity) {
         1,
         "the token was spent once"
     );
-    assert_eq!(
-        site.versions(),
-        2,
-        "nothing was rotated, so nothing was written"
-    );
+    // The seed, the proof that it can be written, and what was rotated; the claim was taken and
+    // given back. The second job found nothing to do.
+    assert_eq!((site.versions(), site.versions_of_the_claim()), (3, 2));
 }
 
 fn restore_and_persist(version: &str, identity: Identity) {
@@ -133,6 +131,26 @@ fn a_rotation_is_in_the_store_before_the_run_ends() {
     drop(model);
     assert!(run.wait().expect("our child").success());
     assert_eq!(site.versions(), 2, "and it was written once");
+}
+
+/// What the store says of itself when it is asked what a user should know.
+#[test]
+fn a_rotation_makes_two_versions_of_each_secret() {
+    let stale = Login::stale();
+    let site = Site::new(rig::V0_169, &stale).seeded(&stale);
+    let counts = || (site.versions(), site.versions_of_the_claim());
+    assert_eq!(counts(), (1, 0));
+    let refresh = || {
+        let runner = site.runner();
+        assert_code(&finish(&mut site.in_job(&runner, GitHub, &["refresh"])), 0);
+    };
+    refresh();
+    assert!(site.is_live());
+    assert_eq!(counts(), (1 + 2, 2));
+    // What is fresh costs nothing.
+    refresh();
+    assert_eq!(counts(), (1 + 2, 2));
+    assert_eq!(site.stub.count(What::is_rotation), 1);
 }
 
 #[test]

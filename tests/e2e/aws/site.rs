@@ -232,9 +232,18 @@ impl Site {
         stored.expect("a value in the store").into_bytes()
     }
 
-    /// How many versions there are, with a label or without.
+    /// How many versions there are of the login, with a label or without.
     pub(crate) fn versions(&self) -> usize {
-        let given = json!({"SecretId": self.name(), "IncludeDeprecated": true});
+        self.versions_of(&self.name())
+    }
+
+    /// How many versions there are of the claim, with a label or without.
+    pub(crate) fn versions_of_the_claim(&self) -> usize {
+        self.versions_of(&format!("{}-claim", self.name()))
+    }
+
+    fn versions_of(&self, name: &str) -> usize {
+        let given = json!({"SecretId": name, "IncludeDeprecated": true});
         let all = self.hand.secrets("list_secret_version_ids", &given);
         all.expect("a secret")["Versions"]
             .as_array()
