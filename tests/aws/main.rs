@@ -101,7 +101,10 @@ fn run(server: Server) -> ExitCode {
             Ok(())
         }));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    // Some of them do nothing but wait.
+    arguments.test_threads.get_or_insert(6);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// A case of the suite; a departure passes if the case fails.
