@@ -81,6 +81,31 @@ fn a_runner_is_told_which_action_is_missing() {
     }
 }
 
+/// What keeps a login from being rotated first keeps no job from beginning.
+#[test]
+fn a_job_that_may_not_claim_begins_and_is_told_what_is_missing() {
+    let login = Login::ending_in(time::Duration::minutes(30));
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
+    let begins = |hint: &str| {
+        let runner = site.runner();
+        let run = finish(&mut site.in_job(&runner, GitHub, &["run", "--", "true"]));
+        assert_code(&run, 0);
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains(hint), "{said}");
+        assert_eq!(site.stub.count(What::is_refresh), 0);
+    };
+    site.let_do(GitHub, &site.policy("runner"));
+    begins("hint: its policy has to allow secretsmanager:GetSecretValue on this secret");
+
+    site.let_do(GitHub, &site.policy("refresher"));
+    let claim = format!("{}-claim", site.name());
+    let delete = json!({"SecretId": claim, "ForceDeleteWithoutRecovery": true});
+    site.hand
+        .secrets("delete_secret", &delete)
+        .expect("a secret");
+    begins("AWS says the same of a secret that is not there");
+}
+
 #[test]
 fn a_runner_sees_no_other_secret_and_creates_or_deletes_none() {
     let login = Login::fresh();
@@ -205,7 +230,7 @@ fn the_page_sets_an_account_up() {
     fs::write(&file, login.auth_json()).expect("room");
     let mut seed = site.authferry(&scratch, people, &["seed"]);
     assert_code(&finish(seed.arg(file).envs(keys)), 0);
-    let stored = || site.hand.look("ci/codex").expect("a value").into_bytes();
+    let held = || site.hand.look("ci/codex").expect("a value").into_bytes();
     for (store, identity) in [(github, GitHub), (gitlab, GitLab)] {
         let runner = site.runner();
         let mut run = site.authferry(&runner, store, &["run", "--", "true"]);
@@ -214,7 +239,7 @@ fn the_page_sets_an_account_up() {
     }
     // The first of them has claimed it and rotated it, and the second has found it fresh.
     assert_eq!(site.stub.count(What::is_rotation), 1);
-    assert!(site.stub.is_live(&stored()), "the store is behind");
+    assert!(site.stub.is_live(&held()), "the store is behind");
 }
 
 fn as_trusted_here(site: &Site, text: &str) -> String {

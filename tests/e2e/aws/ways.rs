@@ -186,7 +186,7 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let (heads, seen) = (Arc::clone(&heads), Arc::clone(&seen));
                 // Whoever hangs up is gone.
-                thread::spawn(move || serve(client, &heads, &seen).ok());
+                thread::spawn(move || serve(&client, &heads, &seen).ok());
             }
         });
         proxy
@@ -208,7 +208,7 @@ impl Proxy {
 }
 
 fn serve(
-    client: TcpStream,
+    client: &TcpStream,
     heads: &Mutex<Vec<String>>,
     seen: &Arc<Mutex<Vec<u8>>>,
 ) -> io::Result<()> {
@@ -225,7 +225,8 @@ fn serve(
         .unwrap_or_else(PoisonError::into_inner)
         .push(head);
     let server = TcpStream::connect(to)?;
-    (&client).write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let mut to_client = client;
+    to_client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
     let (back, answers) = (client.try_clone()?, server.try_clone()?);
     let also = Arc::clone(seen);
     let answering = thread::spawn(move || pass_on(answers, &back, &also));

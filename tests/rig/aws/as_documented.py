@@ -201,12 +201,13 @@ sm.FakeSecret.reset_default_version = make_current
 def resource(self):
     # IAM, actions for Secrets Manager: every action that is used here is about a secret,
     # "arn:${Partition}:secretsmanager:${Region}:${Account}:secret:${SecretId}", and the id ends
-    # in a hyphen and six characters. moto asks about "*".
+    # in a hyphen and six characters. moto asks about "*". What is not there has no such
+    # characters yet, and whoever is denied it is told its bare name.
     asked = self._get_param("SecretId") or self._get_param("Name") or "*"
     secret = self.backend.secrets.get(asked)
     if secret:
         return secret.arn
-    return f"arn:aws:secretsmanager:{self.region}:{self.current_account}:secret:{asked}-a1B2c3"
+    return f"arn:aws:secretsmanager:{self.region}:{self.current_account}:secret:{asked}"
 
 
 def remember_name(self, *given, **named):

@@ -64,9 +64,15 @@ pub(super) fn for_store(error: &(dyn Error + 'static)) -> Option<String> {
             "name a file with the certificates to trust in AWS_CA_BUNDLE, as PEM"
         }
         Obstacle::Plain => "let AWS_ENDPOINT_URL, and what is like it, begin with https://",
+        Obstacle::Denied("secretsmanager:CreateSecret") => {
+            "its policy has to allow secretsmanager:CreateSecret, as the seeder's in \
+             deploy/policies/aws does, or somebody else creates the secret, without a value: \
+             `aws secretsmanager create-secret --name NAME`"
+        }
         Obstacle::Denied(action) => {
             return Some(format!(
-                "its policy has to allow {action} on this secret: deploy/policies/aws has it"
+                "its policy has to allow {action} on this secret, as those in deploy/policies/aws \
+                 do; AWS says the same of a secret that is not there"
             ));
         }
         Obstacle::Key => {
