@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use authferry_core::{
     Beside, Bid, CasError, Claim, ClaimError, Claims, Guarantees, Secret, SecretStore, Stamp,
-    StoreError, Stored, Version,
+    Standing, StoreError, Stored, Version,
 };
 
 use crate::{
@@ -54,6 +54,10 @@ impl Claims for AwsClaims {
 
     async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
         self.0.release(claim).await
+    }
+
+    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
+        self.0.look().await
     }
 }
 
