@@ -81,6 +81,22 @@ fn a_runner_is_told_which_action_is_missing() {
     }
 }
 
+#[test]
+fn a_seeder_that_may_not_create_is_told_who_else_can() {
+    let login = Login::fresh();
+    let site = Site::new(rig::V0_169, &login);
+    let whole = site.policy("seeder");
+    let create = actions(&whole).pop().expect("actions");
+    let keys = site.user("seeder", &without(&whole, &create));
+    let output = site.seed(&login, keys, &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("hint: its policy has to allow secretsmanager:CreateSecret")
+            && said.contains("or somebody else creates the secret"),
+        "{said}"
+    );
+}
+
 /// What keeps a login from being rotated first keeps no job from beginning.
 #[test]
 fn a_job_that_may_not_claim_begins_and_is_told_what_is_missing() {

@@ -218,7 +218,7 @@ fn a_login_in_a_variable_fills_an_empty_secret() {
     assert_code(&refused, 125);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(
-        said.contains("hint: its policy has to allow secretsmanager:CreateSecret"),
+        said.contains("AWS says the same of a secret that is not there"),
         "{said}"
     );
     assert_eq!(site.hand.look(&site.name()), None);
