@@ -52,7 +52,7 @@ const CURRENT: &str = "AWSCURRENT";
 /// How long things may take: the connection, an answer, and all attempts together.
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
-pub(crate) const WHOLE: Duration = Duration::from_secs(40);
+const WHOLE: Duration = Duration::from_secs(40);
 
 impl Aws {
     pub(crate) fn new(address: Address, settings: Settings, net: SharedHttpClient) -> Self {

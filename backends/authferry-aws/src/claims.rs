@@ -14,10 +14,7 @@ use authferry_core::{
     Standing, StoreError, Stored, Version,
 };
 
-use crate::{
-    aws::WHOLE,
-    store::{GUARANTEES, Place},
-};
+use crate::store::{GUARANTEES, Place};
 
 /// The claims of one login.
 pub(crate) struct AwsClaims(Beside<Record>);
@@ -34,15 +31,14 @@ impl Claims for AwsClaims {
         self.0.acquire(bid).await
     }
 
-    /// A tag has no condition. It is set between two looks at the version, and only while
-    /// nobody can have seen the claim end: who looks later sees the tag. What has ended, or
-    /// is about to, is renewed by a version, and so is what leaves another note.
+    /// A tag has no condition. It counts if it is there before the claim ends by our clock:
+    /// whoever looked before that saw it held, and whoever looks later sees the tag. What has
+    /// ended is renewed by a version, and so is what leaves another note.
     async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
         let record = &self.0.0;
-        // Asked after the look, which may take its time.
-        if record.shows(claim).await? && has_time(claim, SystemTime::now()) {
+        if !has_ended(claim) && record.shows(claim).await? {
             record.extend(claim, until).await?;
-            if record.shows(claim).await? {
+            if !has_ended(claim) && record.shows(claim).await? {
                 return Ok(Claim {
                     until,
                     ..claim.clone()
@@ -64,11 +60,11 @@ impl Claims for AwsClaims {
 /// The secret beside the login's, as a store of its own.
 struct Record(Place);
 
-/// Returns whether a call that begins now is over before the claim ends by this clock.
-fn has_time(claim: &Claim, now: SystemTime) -> bool {
+/// Returns whether the claim has ended by this clock. One without an end that a clock can mean
+/// has, so that a version is written for it.
+fn has_ended(claim: &Claim) -> bool {
     let end = UNIX_EPOCH.checked_add(Duration::from_secs(claim.until));
-    let left = end.and_then(|end| end.duration_since(now).ok());
-    left.is_some_and(|left| left > WHOLE)
+    end.is_none_or(|end| end <= SystemTime::now())
 }
 
 /// The tag with a later end: a version, a space, and the first line of its record instead.
@@ -198,16 +194,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_that_takes_too_long_leaves_no_time_for_a_tag() {
-        let late = of_ours().after(Duration::from_millis(2100));
-        for (look, then) in [(of_ours(), "TagResource"), (late, "PutSecretValue")] {
-            let service = Canned::new([look, no(400, "AccessDeniedException")]);
+    async fn a_tag_counts_if_it_is_there_before_the_end() {
+        let late = yes("{}").after(Duration::from_millis(4100));
+        for (tag, has_landed) in [(yes("{}"), true), (late, false)] {
+            let denied = no(400, "AccessDeniedException");
+            let then = if has_landed { of_ours() } else { denied };
+            let service = Canned::new([of_ours(), tag, then]);
             let store = service.store();
             let claims = store.claims().expect("claims");
             let now = seconds();
-            let claim = claim(now + WHOLE.as_secs() + 2, None);
-            drop(claims.renew(&claim, now + 600).await.expect_err("denied"));
-            assert_eq!(service.actions(), ["GetSecretValue", then]);
+            let answer = claims.renew(&claim(now + 4, None), now + 600).await;
+            assert_eq!(answer.is_ok(), has_landed, "{answer:?}");
+            let last = if has_landed {
+                "GetSecretValue"
+            } else {
+                "PutSecretValue"
+            };
+            assert_eq!(service.actions(), ["GetSecretValue", "TagResource", last]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_renewed_by_a_version() {
+        // No clock can tell the last of these times; a version can be written for it.
+        for until in [1, seconds(), u64::MAX] {
+            let service = Canned::new([no(400, "AccessDeniedException")]);
+            let store = service.store();
+            let claims = store.claims().expect("claims");
+            drop(claims.renew(&claim(until, None), seconds() + 600).await);
+            assert_eq!(service.actions(), ["PutSecretValue"], "{until}");
         }
     }
 
@@ -254,21 +269,5 @@ mod tests {
             };
             assert_eq!((owner.as_str(), until), ("https://ci.example/by/1", ends));
         }
-    }
-
-    #[test]
-    fn a_tag_is_enough_only_while_nobody_can_have_seen_the_end() {
-        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let claim = |until| claim(until, None);
-        for (left, has) in [(41, true), (40, false), (0, false)] {
-            assert_eq!(
-                has_time(&claim(1_000_000 + left), now),
-                has,
-                "{left} s are left"
-            );
-        }
-        assert!(!has_time(&claim(1), now));
-        // No clock can tell that time; a version can be written for it.
-        assert!(!has_time(&claim(u64::MAX), now));
     }
 }

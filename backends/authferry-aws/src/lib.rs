@@ -66,8 +66,8 @@
 //!   current one once more.
 //! - A secret without any value takes the first version that is put, whoever expects what: so
 //!   if somebody deletes a secret during a job and creates it anew, empty, the job fills it.
-//! - A claim is renewed by a tag as long as there is time: see [`Claims`](authferry_core::Claims)
-//!   for what clocks may do to that.
+//! - A claim is renewed by a tag as long as it has not ended: see
+//!   [`Claims`](authferry_core::Claims) for what clocks may do to that.
 //! - Copies of a secret in other regions take no writes. A value is text; one that was put as
 //!   binary is read, and becomes text with the next rotation. Nothing is longer than 64 KiB.
 

@@ -153,6 +153,20 @@ fn a_rotation_makes_two_versions_of_each_secret() {
     assert_eq!(site.stub.count(What::is_rotation), 1);
 }
 
+/// However long a job holds the claim, that is: it renews it each 20 seconds.
+#[test]
+fn a_claim_that_is_held_to_the_jobs_end_makes_two_versions() {
+    let login = Login::fresh();
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
+    let runner = site.runner();
+    let mut run = site.in_job(&runner, GitHub, &["run", "--lease", "job", "--"]);
+    assert_code(&finish(run.args(["sleep", "25"])), 0);
+    assert_eq!(site.versions_of_the_claim(), 2);
+    let claim = format!("{}-claim", site.name());
+    let renewals = site.hand.rig("counts", &claim)["TagResource"].as_u64();
+    assert!(renewals >= Some(1), "it was not renewed");
+}
+
 #[test]
 fn no_credential_is_given_to_the_command_or_shown() {
     let login = Login::fresh();
