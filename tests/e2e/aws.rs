@@ -2,6 +2,6 @@
 
 mod policies;
 mod round_trip;
-mod site;
+pub(crate) mod site;
 mod trouble;
 mod ways;

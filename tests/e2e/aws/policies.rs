@@ -1,11 +1,12 @@
 //! What is in `deploy/policies/aws` is enough, and nothing in it is too much.
 
-use std::{fs, process::Command, sync::Arc};
+use std::{fs, process::Command};
 
-use rig::{Aws, Keys, Login, What, finish};
+use rig::{Aws, Codex, Keys, Login, What, finish};
 use serde_json::{Value, json};
 
 use super::site::{
+    Account,
     Identity::{self, GitHub, GitLab},
     Site, deployed,
 };
@@ -114,8 +115,7 @@ fn a_job_that_may_not_claim_begins_and_is_told_what_is_missing() {
     begins("hint: its policy has to allow secretsmanager:GetSecretValue on this secret");
 
     site.let_do(GitHub, &site.policy("refresher"));
-    let claim = format!("{}-claim", site.name());
-    let delete = json!({"SecretId": claim, "ForceDeleteWithoutRecovery": true});
+    let delete = json!({"SecretId": site.claim(), "ForceDeleteWithoutRecovery": true});
     site.hand
         .secrets("delete_secret", &delete)
         .expect("a secret");
@@ -203,11 +203,8 @@ fn gitlab_jobs_are_let_in_by_project_and_branch() {
 #[test]
 fn the_page_sets_an_account_up() {
     let login = Login::stale();
-    let site = Site::on(
-        Arc::new(Aws::moto().going_by_policies()),
-        rig::V0_169,
-        &login,
-    );
+    let codex = Codex::install(rig::V0_169).expect("Codex from npm");
+    let site = Site::on(&Account::on(Aws::moto()), codex, &login);
     let page = deployed("README.md");
     let scratch = site.runner();
     for file in [

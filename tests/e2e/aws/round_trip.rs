@@ -162,8 +162,7 @@ fn a_claim_that_is_held_to_the_jobs_end_makes_two_versions() {
     let mut run = site.in_job(&runner, GitHub, &["run", "--lease", "job", "--"]);
     assert_code(&finish(run.args(["sleep", "25"])), 0);
     assert_eq!(site.versions_of_the_claim(), 2);
-    let claim = format!("{}-claim", site.name());
-    let renewals = site.hand.rig("counts", &claim)["TagResource"].as_u64();
+    let renewals = site.hand.rig("counts", &site.claim())["TagResource"].as_u64();
     assert!(renewals >= Some(1), "it was not renewed");
 }
 

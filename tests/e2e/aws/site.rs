@@ -8,6 +8,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rig::{
@@ -16,6 +17,7 @@ use rig::{
 };
 use serde_json::{Value, json};
 
+use crate::any_store::AnyStore;
 use crate::ferry::{AUTHFERRY, assert_code, wait_until};
 
 /// The repository or project that the policies in `deploy` let in.
@@ -30,44 +32,52 @@ pub(crate) enum Identity {
     GitLab,
 }
 
+/// A server, and whoever works there by hand.
+pub(crate) struct Account {
+    server: Arc<Aws>,
+    hand: Arc<Hand>,
+}
+
+impl Account {
+    /// Nobody may do there what no policy allows, but for the hand.
+    pub(crate) fn on(server: Aws) -> Self {
+        let server = server.going_by_policies();
+        Self {
+            hand: Arc::new(server.hand()),
+            server: Arc::new(server),
+        }
+    }
+}
+
 /// A secret's name, and roles for it; the provider's stub, and a Codex to run.
 pub(crate) struct Site {
     pub(crate) stub: Stub,
     pub(crate) codex: Codex,
     pub(crate) issuer: Issuer,
     pub(crate) server: Arc<Aws>,
-    pub(crate) hand: Hand,
+    pub(crate) hand: Arc<Hand>,
+    /// What jobs have that take no role.
+    keys: Option<Keys>,
     /// Part of every name that is this test's alone.
     number: u32,
 }
 
 impl Site {
-    /// Sets up a place for `login` on the one server that all tests share, and signs the login
+    /// Sets up a place for `login` on the one server that most tests share, and signs the login
     /// in.
     pub(crate) fn new(version: &str, login: &Login) -> Self {
-        static SHARED: LazyLock<Arc<Aws>> =
-            LazyLock::new(|| Arc::new(Aws::moto_with_tls().going_by_policies()));
-        Self::on(Arc::clone(&SHARED), version, login)
+        let codex = Codex::install(version).expect("Codex from npm");
+        Self::on(&shared(), codex, login)
     }
 
-    /// Sets up a place on a server of the test's own.
-    pub(crate) fn on(server: Arc<Aws>, version: &str, login: &Login) -> Self {
-        static SITES: AtomicU32 = AtomicU32::new(0);
-        let site = Self {
-            stub: Stub::start(login),
-            codex: Codex::install(version).expect("Codex from npm"),
-            issuer: Issuer::start(),
-            hand: server.hand(),
-            server,
-            number: SITES.fetch_add(1, Ordering::Relaxed),
-        };
-        site.iam(
-            "create_open_id_connect_provider",
-            &json!({
-                "Url": site.issuer.url().replace("http:", "https:"),
-                "ClientIDList": ["sts.amazonaws.com"],
-            }),
-        );
+    /// Sets up a place on an account, which lets the jobs in that `deploy` does.
+    pub(crate) fn on(account: &Account, codex: Codex, login: &Login) -> Self {
+        let site = Self::bare(account, codex, login);
+        let provider = json!({
+            "Url": site.issuer.url().replace("http:", "https:"),
+            "ClientIDList": ["sts.amazonaws.com"],
+        });
+        site.iam("create_open_id_connect_provider", &provider);
         for identity in [Identity::GitHub, Identity::GitLab] {
             let trust = site.trust(identity);
             site.iam(
@@ -79,8 +89,22 @@ impl Site {
             );
             site.let_do(identity, &site.policy("refresher"));
         }
-        // As the page of the policies has it: no job creates anything.
-        let claim = json!({"Name": format!("{}-claim", site.name())});
+        site
+    }
+
+    /// A place where nobody may do anything, with the secret that the page has people create.
+    fn bare(account: &Account, codex: Codex, login: &Login) -> Self {
+        static SITES: AtomicU32 = AtomicU32::new(0);
+        let site = Self {
+            stub: Stub::start(login),
+            codex,
+            issuer: Issuer::start(),
+            server: Arc::clone(&account.server),
+            hand: Arc::clone(&account.hand),
+            keys: None,
+            number: SITES.fetch_add(1, Ordering::Relaxed),
+        };
+        let claim = json!({"Name": site.claim()});
         site.hand
             .secrets("create_secret", &claim)
             .expect("a new secret");
@@ -88,9 +112,12 @@ impl Site {
     }
 
     #[track_caller]
-    pub(crate) fn iam(&self, call: &str, given: &Value) -> Value {
-        let answer = self.hand.ask("iam", call, given);
-        answer.unwrap_or_else(|no| panic!("{call}: {no:?}"))
+    pub(crate) fn iam(&self, call: &str, given: &Value) {
+        match self.hand.ask("iam", call, given) {
+            // An issuer that is gone had the same port, and the same name with it.
+            Err(no) if no.code == "EntityAlreadyExists" && call.ends_with("_provider") => {}
+            answer => drop(answer.unwrap_or_else(|no| panic!("{call}: {no:?}"))),
+        }
     }
 
     /// The secret's name.
@@ -163,11 +190,16 @@ impl Site {
 
     /// `authferry` on a runner, which knows where the server is and nothing else.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = runner.command(AUTHFERRY);
+        let mut command = self.knowing(runner, store, AUTHFERRY);
+        command.args(arguments);
+        command
+    }
+
+    fn knowing(&self, runner: &Runner, store: &str, program: &str) -> Command {
+        let mut command = runner.command(program);
         command
             .env("AUTHFERRY_STORE", store)
-            .envs(self.server.place())
-            .args(arguments);
+            .envs(self.server.place());
         command
     }
 
@@ -237,9 +269,14 @@ impl Site {
         self.versions_of(&self.name())
     }
 
+    /// The name of the secret that holds the claim.
+    pub(crate) fn claim(&self) -> String {
+        format!("{}-claim", self.name())
+    }
+
     /// How many versions there are of the claim, with a label or without.
     pub(crate) fn versions_of_the_claim(&self) -> usize {
-        self.versions_of(&format!("{}-claim", self.name()))
+        self.versions_of(&self.claim())
     }
 
     fn versions_of(&self, name: &str) -> usize {
@@ -259,6 +296,63 @@ impl Site {
     #[track_caller]
     pub(crate) fn wait_until_live(&self) {
         wait_until("the live generation is in the store", || self.is_live());
+    }
+}
+
+fn shared() -> Arc<Account> {
+    static SHARED: LazyLock<Arc<Account>> =
+        LazyLock::new(|| Arc::new(Account::on(Aws::moto_with_tls())));
+    Arc::clone(&SHARED)
+}
+
+/// With keys, so that a crowd is spared some thousand calls: others are about roles.
+impl AnyStore for Site {
+    fn with(codex: Codex, login: &Login) -> Self {
+        let mut site = Self::bare(&shared(), codex, login);
+        site.hand.put(&site.name(), &login.auth_json());
+        site.keys = Some(site.user("job", &site.policy("refresher")));
+        site
+    }
+
+    fn stub(&self) -> &Stub {
+        &self.stub
+    }
+
+    fn codex(&self) -> &Codex {
+        &self.codex
+    }
+
+    fn command(&self, runner: &Runner, program: &str) -> Command {
+        let mut command = self.knowing(runner, &self.place(), program);
+        command.envs(self.keys.clone().expect("keys for jobs"));
+        command
+    }
+
+    fn stored(&self) -> Vec<u8> {
+        Site::stored(self)
+    }
+
+    /// A version is there before it is current, so its own time says nothing.
+    fn written(&self) -> SystemTime {
+        let done = self.hand.rig("done", &self.name());
+        let moved = done["UpdateSecretVersionStage"].as_f64();
+        let seconds = moved.expect("a login that was swapped");
+        UNIX_EPOCH + Duration::from_secs_f64(seconds)
+    }
+
+    fn traces(&self) -> String {
+        let described = |name: String| {
+            let described = self
+                .hand
+                .secrets("describe_secret", &json!({"SecretId": name}));
+            let mut described = described.expect("a secret");
+            // Even a look changes that.
+            described["LastAccessedDate"].take();
+            described["ResponseMetadata"].take();
+            described
+        };
+        let [login, claim] = [self.name(), self.claim()].map(described);
+        format!("{login} {claim}")
     }
 }
 

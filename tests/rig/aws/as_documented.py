@@ -10,6 +10,7 @@ A test can ask for more, each time by POST. NAME is a secret's, or a role's.
 
 /rig/counts    NAME                           how often each action was asked for about it, and
                                               over how many connections
+/rig/done      NAME                           when each action about it was last done
 /rig/enforce                                  from now on nobody may do what no policy allows
 /rig/session   [NAME, seconds]                how long its next sessions last
 /rig/fault     [action, NAME, fault, times]   what becomes of the next requests about it
@@ -405,6 +406,8 @@ LOCK = threading.Lock()
 # For each secret or role, how often each action was asked for, and from which ports.
 COUNTS = collections.defaultdict(collections.Counter)
 PORTS = collections.defaultdict(set)
+# For each of them, when each action was last done, well or not.
+DONE = collections.defaultdict(dict)
 # What becomes of the next requests: [action, secret, fault, how often].
 FAULTS = []
 HELD, LET_GO = collections.defaultdict(threading.Event), collections.defaultdict(threading.Event)
@@ -440,6 +443,7 @@ class Handler(BaseHTTPRequestHandler):
         )
         with LOCK:
             reply, status, headers = run_wsgi_app(APP, environ, buffered=True)
+            DONE[subject][action] = time.time()
         if fault == "lose reply":
             return self.cut()
         if fault == "fail after":
@@ -482,6 +486,8 @@ def side_door(path, said):
             return {"held": HELD[said].wait(timeout=15)}
         case "/rig/let-go":
             LET_GO[said].set()
+        case "/rig/done":
+            return DONE[said]
         case "/rig/counts":
             return {**COUNTS[said], "connections": len(PORTS[said])}
     return {}
