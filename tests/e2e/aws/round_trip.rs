@@ -133,27 +133,7 @@ fn a_rotation_is_in_the_store_before_the_run_ends() {
     assert_eq!(site.versions(), 2, "and it was written once");
 }
 
-/// What the store says of itself when it is asked what a user should know.
-#[test]
-fn a_rotation_makes_two_versions_of_each_secret() {
-    let stale = Login::stale();
-    let site = Site::new(rig::V0_169, &stale).seeded(&stale);
-    let counts = || (site.versions(), site.versions_of_the_claim());
-    assert_eq!(counts(), (1, 0));
-    let refresh = || {
-        let runner = site.runner();
-        assert_code(&finish(&mut site.in_job(&runner, GitHub, &["refresh"])), 0);
-    };
-    refresh();
-    assert!(site.is_live());
-    assert_eq!(counts(), (1 + 2, 2));
-    // What is fresh costs nothing.
-    refresh();
-    assert_eq!(counts(), (1 + 2, 2));
-    assert_eq!(site.stub.count(What::is_rotation), 1);
-}
-
-/// However long a job holds the claim, that is: it renews it each 20 seconds.
+/// However long a job holds the claim: it is renewed each 20 seconds.
 #[test]
 fn a_claim_that_is_held_to_the_jobs_end_makes_two_versions() {
     let login = Login::fresh();
