@@ -41,6 +41,10 @@ const DEPARTURES: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Which of these cases may pass all the same: how far a swap is that is given up after some
+/// milliseconds is chance.
+const BY_CHANCE: &[&str] = &["swap::a_swap_given_up_leaves_one_of_the_two"];
+
 /// Names the server to the process that is started for it.
 const SERVER: &str = "SERVER_OF_THE_TEST";
 
@@ -113,6 +117,7 @@ fn trial(runtime: &Arc<Runtime>, fixture: &Arc<Secrets>, case: Case, server: Ser
     let departure = DEPARTURES
         .iter()
         .find(|(_, cases)| server == Server::Ministack && cases.contains(&case.name()));
+    let by_chance = BY_CHANCE.contains(&case.name());
     let name = format!("{}::{}", server.name(), case.name());
     Trial::test(name, move || {
         let fixture: Arc<dyn Fixture> = fixture;
@@ -120,6 +125,7 @@ fn trial(runtime: &Arc<Runtime>, fixture: &Arc<Secrets>, case: Case, server: Ser
             runtime.block_on(async { tokio::spawn(async move { case.run(fixture).await }).await });
         match (departure, answer) {
             (None, Ok(Ok(()))) | (Some(_), Ok(Err(_)) | Err(_)) => Ok(()),
+            (Some(_), Ok(Ok(()))) if by_chance => Ok(()),
             (None, Ok(Err(failure))) => Err(Failed::from(failure)),
             (None, Err(panic)) => Err(Failed::from(panic)),
             (Some((what, _)), Ok(Ok(()))) => Err(format!("it does as AWS does now: {what}").into()),
