@@ -1,10 +1,12 @@
 //! What authferry costs in time, memory and size, each figure beside its goal.
 //!
 //! Measured is the release binary, as users get it, with a file store in the system's
-//! folder for temporary files, and with a real server on this host. `cargo bench -p authferry-tests` does so in earnest, and
-//! `cargo test -p authferry-tests --bench cost` in a few runs, to see that it still can be
-//! done. No figure fails: it is the machine's as much as authferry's.
+//! folder for temporary files, and with servers on this host. `cargo bench -p
+//! authferry-tests` does so in earnest, and `cargo test -p authferry-tests --bench cost` in
+//! a few runs, to see that it still can be done. No figure fails: it is the machine's as much as authferry's.
 
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure-kv")]
 mod azure;
 mod figures;
@@ -80,6 +82,8 @@ fn main() {
         figures.add("that job's peak memory, MB", memory, "< 15");
     }
     job.finish();
+    #[cfg(feature = "aws")]
+    aws::round_trips(&scene, &effort, &mut figures);
     #[cfg(feature = "vault")]
     vault::restores(&scene, &effort, &mut figures);
     #[cfg(feature = "azure-kv")]

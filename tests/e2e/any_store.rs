@@ -61,6 +61,8 @@ pub(crate) trait AnyStore: Sized + Sync {
 /// failure names both.
 macro_rules! in_each_store {
     ($($story:ident),+ $(,)?) => {
+        #[cfg(feature = "aws")]
+        in_each_store!(@ aws crate::aws::site::Site => $($story),+);
         in_each_store!(@ file crate::ferry::Ferry => $($story),+);
         #[cfg(feature = "vault")]
         in_each_store!(@ vault crate::vault::site::Site => $($story),+);

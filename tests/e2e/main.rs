@@ -3,6 +3,8 @@
 mod access_only;
 mod any_store;
 mod architecture;
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure-kv")]
 mod azure;
 mod codex_facts;

@@ -17,7 +17,7 @@
 //! Each request is an [`Event`], recorded before the reply goes out.
 //!
 //! A store on the network is a real server as well, alone on loopback ports and gone with
-//! the test: `OpenBao`. Of Azure there is none to be had but for blobs, `Azurite`, and so
+//! the test: `OpenBao`, `Aws`. Of Azure there is none to be had but for blobs, `Azurite`, and so
 //! `KeyVault` stands in, with Microsoft's own `PythonClient` as its witness. An `Issuer`
 //! vouches for a job as its CI system would. None is there without its feature, so that the
 //! demo has less to build.
@@ -38,13 +38,15 @@
 //! ```
 
 mod app_server;
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure-kv")]
 mod azurite;
 mod codex;
 mod gitlab;
 #[cfg(feature = "issuer")]
 mod issuer;
-#[cfg(any(feature = "vault", feature = "azure-kv"))]
+#[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
 mod kept;
 #[cfg(feature = "azure-kv")]
 mod keyvault;
@@ -52,7 +54,7 @@ mod login;
 mod node24;
 #[cfg(feature = "vault")]
 mod openbao;
-#[cfg(any(feature = "vault", feature = "azure-kv"))]
+#[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
 mod pki;
 #[cfg(feature = "azure-kv")]
 mod python;
@@ -62,6 +64,8 @@ mod stub;
 mod wire;
 
 pub use app_server::AppServer;
+#[cfg(feature = "aws")]
+pub use aws::{ACCOUNT, Aws, Hand, Keys, REGION};
 #[cfg(feature = "azure-kv")]
 pub use azurite::{AZURITE_VERSION, Azurite};
 pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};

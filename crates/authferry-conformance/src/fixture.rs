@@ -19,6 +19,12 @@ pub trait Fixture: Send + Sync {
     /// Returns whether the store must offer claims, written out here as well.
     fn claims(&self) -> bool;
 
+    /// Returns whether the writer's name comes back with a stamp. Where there is no room for
+    /// it, it must come back empty.
+    fn writers(&self) -> bool {
+        true
+    }
+
     /// Opens one more handle on `place`, sharing with the others only the place itself.
     async fn open(&self, place: &str) -> Box<dyn SecretStore>;
 

@@ -116,7 +116,7 @@ impl Place {
         let stamps = self.guarantees().stamps;
         let same_bytes = |stored: &Stored, login: &[u8]| stored.secret.expose() == login;
         let same_stamp = |stored: &Stored, stamp: Option<&Stamp>| {
-            stored.stamp.as_ref() == stamp.filter(|_| stamps)
+            stored.stamp == stamp.filter(|_| stamps).map(|stamp| self.as_kept(stamp))
         };
         let stored = self
             .look(|stored| {
@@ -142,6 +142,15 @@ impl Place {
             stored.stamp
         );
         Ok(stored.version)
+    }
+
+    /// Returns what a stamp comes back as.
+    fn as_kept(&self, stamp: &Stamp) -> Stamp {
+        let mut stamp = stamp.clone();
+        if !self.fixture.writers() {
+            stamp.writer.clear();
+        }
+        stamp
     }
 
     /// Looks through a handle of its own: there must be nothing.

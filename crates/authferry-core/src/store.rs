@@ -81,7 +81,8 @@ pub struct Stamp {
     pub count: u64,
     /// How the value came to be written.
     pub origin: Origin,
-    /// Who wrote it, for people: a CI job's address, or a host name. Not a secret.
+    /// Who wrote it, for people: a CI job's address, or a host name. Not a secret. Comes back
+    /// empty from a store that has no room for it.
     pub writer: String,
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use authferry_codex::{OVERRIDES, Override};
-#[cfg(any(feature = "azure-kv", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
 use secrecy::SecretString;
 
 /// The environment, as far as it matters.
@@ -28,11 +28,20 @@ pub(crate) struct Env {
     /// What CI systems tell of the job.
     pub(crate) job: BTreeMap<&'static str, String>,
     /// `ACTIONS_ID_TOKEN_REQUEST_URL`: where GitHub gives the job a token of its own.
-    #[cfg(any(feature = "azure-kv", feature = "vault"))]
+    #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
     pub(crate) id_token_url: Option<String>,
     /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`: what it wants to see for it.
-    #[cfg(any(feature = "azure-kv", feature = "vault"))]
+    #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
     pub(crate) id_token_token: Option<SecretString>,
+    /// What AWS's own tools read, and its SDK for Rust does not, or not soon enough.
+    #[cfg(feature = "aws")]
+    pub(crate) aws: Aws,
+    /// `HTTPS_PROXY` or `ALL_PROXY`, in capitals or not. May hold a password.
+    #[cfg(feature = "aws")]
+    pub(crate) proxy: Option<SecretString>,
+    /// `NO_PROXY`, in capitals or not.
+    #[cfg(feature = "aws")]
+    pub(crate) no_proxy: Option<String>,
     /// What the tools and libraries of Azure read.
     #[cfg(feature = "azure-kv")]
     pub(crate) azure: Azure,
@@ -57,6 +66,23 @@ impl GitHub {
             summary: given("GITHUB_STEP_SUMMARY").map(PathBuf::from),
         }
     }
+}
+
+/// What AWS's own tools read. The SDK finds by itself the region, the profile, the endpoint
+/// and whatever else leads to credentials.
+#[cfg(feature = "aws")]
+#[derive(Debug)]
+pub(crate) struct Aws {
+    /// `AWS_ROLE_ARN`
+    pub(crate) role_arn: Option<String>,
+    /// `AWS_ROLE_SESSION_NAME`
+    pub(crate) session_name: Option<String>,
+    /// `AWS_WEB_IDENTITY_TOKEN_FILE`
+    pub(crate) web_identity_token_file: Option<PathBuf>,
+    /// Whether `AWS_ACCESS_KEY_ID` is set.
+    pub(crate) has_keys: bool,
+    /// `AWS_CA_BUNDLE`
+    pub(crate) ca_bundle: Option<PathBuf>,
 }
 
 /// What the tools and libraries of Azure read.
@@ -142,10 +168,19 @@ impl Env {
                 .iter()
                 .filter_map(|&name| Some((name, text(name)?)))
                 .collect(),
-            #[cfg(any(feature = "azure-kv", feature = "vault"))]
+            #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
             id_token_url: text("ACTIONS_ID_TOKEN_REQUEST_URL"),
-            #[cfg(any(feature = "azure-kv", feature = "vault"))]
+            #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
             id_token_token: text("ACTIONS_ID_TOKEN_REQUEST_TOKEN").map(SecretString::from),
+            #[cfg(feature = "aws")]
+            aws: Aws::read(),
+            #[cfg(feature = "aws")]
+            proxy: ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+                .into_iter()
+                .find_map(text)
+                .map(SecretString::from),
+            #[cfg(feature = "aws")]
+            no_proxy: ["NO_PROXY", "no_proxy"].into_iter().find_map(text),
             #[cfg(feature = "azure-kv")]
             azure: Azure::read(),
             #[cfg(feature = "vault")]
@@ -179,6 +214,21 @@ impl Env {
             .cloned()
             .or_else(github)
             .unwrap_or_else(host)
+    }
+}
+
+#[cfg(feature = "aws")]
+impl Aws {
+    fn read() -> Self {
+        let text = |name| given(name).map(|value| value.to_string_lossy().into_owned());
+        let path = |name| given(name).map(PathBuf::from);
+        Self {
+            role_arn: text("AWS_ROLE_ARN"),
+            session_name: text("AWS_ROLE_SESSION_NAME"),
+            web_identity_token_file: path("AWS_WEB_IDENTITY_TOKEN_FILE"),
+            has_keys: given("AWS_ACCESS_KEY_ID").is_some(),
+            ca_bundle: path("AWS_CA_BUNDLE"),
+        }
     }
 }
 

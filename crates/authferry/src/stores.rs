@@ -1,5 +1,7 @@
 //! The stores that are compiled in: one entry each.
 
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure-kv")]
 mod azure;
 #[cfg(feature = "vault")]
@@ -16,6 +18,16 @@ struct Kind {
 }
 
 const KINDS: &[Kind] = &[
+    #[cfg(feature = "aws")]
+    Kind {
+        scheme: "aws-sm",
+        open: aws::open,
+    },
+    #[cfg(feature = "azure-kv")]
+    Kind {
+        scheme: "azure-kv",
+        open: azure::open,
+    },
     #[cfg(feature = "file")]
     Kind {
         scheme: "file",
@@ -25,11 +37,6 @@ const KINDS: &[Kind] = &[
     Kind {
         scheme: "vault",
         open: vault::open,
-    },
-    #[cfg(feature = "azure-kv")]
-    Kind {
-        scheme: "azure-kv",
-        open: azure::open,
     },
 ];
 

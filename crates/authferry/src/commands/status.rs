@@ -148,7 +148,12 @@ fn told(
         .fact("version", stored.version.to_string())
         .fact("generation", stamp.map(|stamp| stamp.count))
         .fact("origin", stamp.map(|stamp| stamp.origin.to_string()))
-        .fact("writer", stamp.map(|stamp| stamp.writer.clone()))
+        .fact(
+            "writer",
+            stamp
+                .map(|stamp| stamp.writer.clone())
+                .filter(|writer| !writer.is_empty()),
+        )
         .fact("access_token_ends", ends.map(text))
         .fact("last_refresh", refreshed.map(text))
         .fact("rotation_due", due.map(text))
@@ -158,8 +163,11 @@ fn told(
 
 /// How a value came into the store, and by whom.
 pub(crate) fn written(stamp: Option<&Stamp>) -> String {
-    match stamp.map(|stamp| (stamp.origin, &stamp.writer)) {
+    match stamp.map(|stamp| (stamp.origin, stamp.writer.as_str())) {
         None => "by hand".to_owned(),
+        // Not every store has room for a name.
+        Some((Origin::Seed, "")) => "seeded".to_owned(),
+        Some((Origin::Rotation, "")) => "persisted".to_owned(),
         Some((Origin::Seed, writer)) => format!("seeded by {writer}"),
         Some((Origin::Rotation, writer)) => format!("persisted by {writer}"),
     }

@@ -1,5 +1,7 @@
 //! The next step that works, for each way in which a home or a store can be refused.
 
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure-kv")]
 mod azure;
 #[cfg(feature = "vault")]
@@ -12,6 +14,10 @@ use authferry_core::{BoxError, ErrorKind, StoreError};
 
 /// For a store that cannot even be opened.
 pub(crate) fn for_opening(error: &BoxError) -> Option<String> {
+    #[cfg(feature = "aws")]
+    if let Some(hint) = aws::for_opening(&**error) {
+        return Some(hint);
+    }
     #[cfg(feature = "azure-kv")]
     if let Some(hint) = azure::for_opening(&**error) {
         return Some(hint);
@@ -90,6 +96,14 @@ pub(super) fn for_claim(error: &StoreError) -> Option<String> {
 }
 
 pub(super) fn for_store(error: &StoreError) -> Option<String> {
+    #[cfg(feature = "aws")]
+    if let Some(hint) = error
+        .source
+        .as_deref()
+        .and_then(|below| aws::for_store(below))
+    {
+        return Some(hint);
+    }
     #[cfg(feature = "azure-kv")]
     if let Some(hint) = error
         .source

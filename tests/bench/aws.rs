@@ -1,0 +1,186 @@
+//! A restore and a persist on a server that speaks as AWS does, beside what others do there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rig::{ACCESS_LIFETIME, Aws, Login, REGION};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+
+use crate::{Effort, figures::Figures, in_turns, scene::Scene};
+
+const NAME: &str = "ci/codex";
+
+/// What a person writes who does without a tool.
+const SCRIPT: &str = r#"
+import boto3
+print(boto3.client("secretsmanager").get_secret_value(SecretId="ci/codex")["SecretString"])
+"#;
+
+/// Times whole commands, each of which makes its own connection by TLS, and trusts one
+/// authority in a file. The server is a Python program, and takes its time as well.
+pub(crate) fn round_trips(scene: &Scene, effort: &Effort, figures: &mut Figures) {
+    let place = Place::set(scene);
+    place.restores(effort, figures);
+    place.persists(effort, figures);
+}
+
+struct Place<'a> {
+    scene: &'a Scene,
+    server: Aws,
+    folder: TempDir,
+    login: Login,
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Curl,
+    Aws,
+    Boto,
+    Authferry,
+}
+
+impl<'a> Place<'a> {
+    fn set(scene: &'a Scene) -> Self {
+        let server = Aws::moto_with_tls();
+        let now = OffsetDateTime::now_utc();
+        let login = Login::new("account-1", 1, now, ACCESS_LIFETIME);
+        server.hand().put(NAME, &login.auth_json());
+        Self {
+            scene,
+            server,
+            folder: TempDir::with_prefix("bench-").expect("a temporary folder"),
+            login,
+        }
+    }
+
+    fn restores(&self, effort: &Effort, figures: &mut Figures) {
+        let ways = [Way::Curl, Way::Aws, Way::Boto, Way::Authferry];
+        let mut runs = 0;
+        let [curl, aws, boto, restore] = in_turns(effort.commands, ways, |way| {
+            runs += 1;
+            // Each restore is the first one of its machine.
+            let home = self.home(runs);
+            let command = match way {
+                Way::Curl => self.curl(),
+                Way::Aws => self.cli("get-secret-value", &[]),
+                Way::Boto => {
+                    let mut python = self.server.python();
+                    python.args(["-c", SCRIPT]);
+                    python
+                }
+                Way::Authferry => self.authferry("restore", &home),
+            };
+            let took = timed(command);
+            if matches!(way, Way::Authferry) {
+                let placed = fs::read_to_string(home.join(".codex/auth.json"));
+                assert_eq!(placed.expect("placed"), self.login.auth_json());
+            }
+            took
+        });
+        let curl = figures.add("curl of a login in moto, ms", curl, "");
+        let name = "authferry restore from there, ms";
+        figures.add_beside(curl, name, restore.clone(), "< 0.4");
+        let aws = figures.add("aws get-secret-value of that login, ms", aws, "");
+        figures.add_beside(
+            aws,
+            "authferry restore, beside that, ms",
+            restore.clone(),
+            "< 0.02",
+        );
+        let boto = figures.add("a script with boto3, ms", boto, "");
+        figures.add_beside(boto, "authferry restore, beside that, ms", restore, "");
+    }
+
+    fn persists(&self, effort: &Effort, figures: &mut Figures) {
+        let mut runs = effort.commands * 10;
+        let mut serial = 1;
+        let ways = [Way::Aws, Way::Authferry];
+        let [put, persist] = in_turns(effort.commands, ways, |way| {
+            runs += 1;
+            serial += 1;
+            let next = Login {
+                serial,
+                issued: self.login.issued + time::Duration::seconds(serial.into()),
+                ..self.login.clone()
+            };
+            let home = self.home(runs);
+            timed(self.authferry("restore", &home));
+            let file = home.join(".codex/auth.json");
+            fs::write(&file, next.auth_json()).expect("room");
+            match way {
+                Way::Authferry => {
+                    let took = timed(self.authferry("persist", &home));
+                    assert_eq!(self.server.hand().look(NAME), Some(next.auth_json()));
+                    took
+                }
+                Way::Aws | Way::Curl | Way::Boto => {
+                    let value = format!("file://{}", file.display());
+                    timed(self.cli("put-secret-value", &["--secret-string", &value]))
+                }
+            }
+        });
+        let put = figures.add("aws put-secret-value of a login, ms", put, "");
+        figures.add_beside(put, "authferry persist there, ms", persist, "");
+    }
+
+    fn home(&self, number: u32) -> PathBuf {
+        let home = self.folder.path().join(number.to_string());
+        fs::create_dir(&home).expect("room");
+        home
+    }
+
+    fn curl(&self) -> Command {
+        // Others can read a command line.
+        let config = self.folder.path().join("curl");
+        if !config.exists() {
+            let [(_, id), (_, secret)] = self.server.keys();
+            fs::write(&config, format!("user = \"{id}:{secret}\"\n")).expect("room");
+        }
+        let mut command = Command::new("curl");
+        command
+            .args(["--silent", "--fail", "--cacert"])
+            .arg(self.server.authority().expect("TLS"))
+            .arg("--config")
+            .arg(config)
+            .arg("--aws-sigv4")
+            .arg(format!("aws:amz:{REGION}:secretsmanager"))
+            .args(["--header", "Content-Type: application/x-amz-json-1.1"])
+            .args(["--header", "X-Amz-Target: secretsmanager.GetSecretValue"])
+            .arg("--data")
+            .arg(format!(
+                r#"{{"SecretId":"{NAME}","VersionStage":"AWSCURRENT"}}"#
+            ))
+            .arg(self.server.url());
+        command
+    }
+
+    fn cli(&self, call: &str, more: &[&str]) -> Command {
+        let mut arguments = vec!["secretsmanager", call, "--secret-id", NAME];
+        arguments.extend(more);
+        self.server.cli(&arguments)
+    }
+
+    fn authferry(&self, subcommand: &str, home: &Path) -> Command {
+        let mut command = self.scene.authferry(&["-q", subcommand]);
+        command
+            .env("HOME", home)
+            .env("AUTHFERRY_STORE", format!("aws-sm://{REGION}/{NAME}"))
+            .envs(self.server.place())
+            .envs(self.server.keys());
+        command
+    }
+}
+
+fn timed(mut command: Command) -> Duration {
+    command.stdout(Stdio::null());
+    let began = Instant::now();
+    let status = command.status().expect("a program");
+    let took = began.elapsed();
+    assert!(status.success(), "{command:?} failed");
+    took
+}

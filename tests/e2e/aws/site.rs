@@ -1,0 +1,363 @@
+//! An account that lets jobs in, and jobs that come and go.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rig::{
+    ACCOUNT, Aws, Codex, EXEC, Hand, Issuer, Keys, Login, REGION, Runner, Stub, finish,
+    github_claims, gitlab_claims,
+};
+use serde_json::{Value, json};
+
+use crate::any_store::AnyStore;
+use crate::ferry::{AUTHFERRY, assert_code, wait_until};
+
+/// The repository or project that the policies in `deploy` let in.
+pub(crate) const PROJECT: &str = "acme/app";
+
+/// How a job shows who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// By a token that it fetches from the platform.
+    GitHub,
+    /// By a token that the platform has put into a variable.
+    GitLab,
+}
+
+/// A server, and whoever works there by hand.
+pub(crate) struct Account {
+    server: Arc<Aws>,
+    hand: Arc<Hand>,
+}
+
+impl Account {
+    /// Nobody may do there what no policy allows, but for the hand.
+    pub(crate) fn on(server: Aws) -> Self {
+        let server = server.going_by_policies();
+        Self {
+            hand: Arc::new(server.hand()),
+            server: Arc::new(server),
+        }
+    }
+}
+
+/// A secret's name, and roles for it; the provider's stub, and a Codex to run.
+pub(crate) struct Site {
+    pub(crate) stub: Stub,
+    pub(crate) codex: Codex,
+    pub(crate) issuer: Issuer,
+    pub(crate) server: Arc<Aws>,
+    pub(crate) hand: Arc<Hand>,
+    /// What jobs have that take no role.
+    keys: Option<Keys>,
+    /// Part of every name that is this test's alone.
+    number: u32,
+}
+
+impl Site {
+    /// Sets up a place for `login` on the one server that most tests share, and signs the login
+    /// in.
+    pub(crate) fn new(version: &str, login: &Login) -> Self {
+        let codex = Codex::install(version).expect("Codex from npm");
+        Self::on(&shared(), codex, login)
+    }
+
+    /// Sets up a place on an account, which lets the jobs in that `deploy` does.
+    pub(crate) fn on(account: &Account, codex: Codex, login: &Login) -> Self {
+        let site = Self::bare(account, codex, login);
+        let provider = json!({
+            "Url": site.issuer.url().replace("http:", "https:"),
+            "ClientIDList": ["sts.amazonaws.com"],
+        });
+        site.iam("create_open_id_connect_provider", &provider);
+        for identity in [Identity::GitHub, Identity::GitLab] {
+            let trust = site.trust(identity);
+            site.iam(
+                "create_role",
+                &json!({
+                    "RoleName": site.role(identity),
+                    "AssumeRolePolicyDocument": trust.to_string(),
+                }),
+            );
+            site.let_do(identity, &site.policy("refresher"));
+        }
+        site
+    }
+
+    /// A place where nobody may do anything, with the secret that the page has people create.
+    fn bare(account: &Account, codex: Codex, login: &Login) -> Self {
+        static SITES: AtomicU32 = AtomicU32::new(0);
+        let site = Self {
+            stub: Stub::start(login),
+            codex,
+            issuer: Issuer::start(),
+            server: Arc::clone(&account.server),
+            hand: Arc::clone(&account.hand),
+            keys: None,
+            number: SITES.fetch_add(1, Ordering::Relaxed),
+        };
+        let claim = json!({"Name": site.claim()});
+        site.hand
+            .secrets("create_secret", &claim)
+            .expect("a new secret");
+        site
+    }
+
+    #[track_caller]
+    pub(crate) fn iam(&self, call: &str, given: &Value) {
+        match self.hand.ask("iam", call, given) {
+            // An issuer that is gone had the same port, and the same name with it.
+            Err(no) if no.code == "EntityAlreadyExists" && call.ends_with("_provider") => {}
+            answer => drop(answer.unwrap_or_else(|no| panic!("{call}: {no:?}"))),
+        }
+    }
+
+    /// The secret's name.
+    pub(crate) fn name(&self) -> String {
+        format!("ci-{}/codex", self.number)
+    }
+
+    /// A policy of `deploy`, for this test's secret.
+    pub(crate) fn policy(&self, role: &str) -> Value {
+        let policy = deployed(&format!("{role}.json")).replace("ci/codex", &self.name());
+        serde_json::from_str(&policy).expect("JSON")
+    }
+
+    /// Which jobs may take a role, by `deploy` but for whose tokens are trusted.
+    pub(crate) fn trust(&self, identity: Identity) -> Value {
+        let host = self.issuer.url().replace("http://", "");
+        let (file, platform) = match identity {
+            Identity::GitHub => ("github-trust.json", "token.actions.githubusercontent.com"),
+            Identity::GitLab => ("gitlab-trust.json", "gitlab.com"),
+        };
+        serde_json::from_str(&deployed(file).replace(platform, &host)).expect("JSON")
+    }
+
+    /// Lets jobs with this identity do what a policy says, and nothing else.
+    pub(crate) fn let_do(&self, identity: Identity, policy: &Value) {
+        self.iam(
+            "put_role_policy",
+            &json!({
+                "RoleName": self.role(identity),
+                "PolicyName": "codex",
+                "PolicyDocument": policy.to_string(),
+            }),
+        );
+    }
+
+    pub(crate) fn role(&self, identity: Identity) -> String {
+        format!("codex-{identity:?}-{}", self.number)
+    }
+
+    pub(crate) fn role_arn(&self, identity: Identity) -> String {
+        format!("arn:aws:iam::{ACCOUNT}:role/{}", self.role(identity))
+    }
+
+    /// The login's address, as a job with this identity has it.
+    pub(crate) fn address(&self, identity: Identity) -> String {
+        let login = format!("{}?role={}", self.place(), self.role_arn(identity));
+        match identity {
+            Identity::GitHub => login,
+            Identity::GitLab => format!("{login}&id_token=AWS_ID_TOKEN"),
+        }
+    }
+
+    /// The login's address, without a word on how to log in.
+    pub(crate) fn place(&self) -> String {
+        format!("aws-sm://{REGION}/{}", self.name())
+    }
+
+    /// The claims of a job that is let in.
+    pub(crate) fn claims(identity: Identity) -> Value {
+        match identity {
+            Identity::GitHub => github_claims(PROJECT),
+            Identity::GitLab => gitlab_claims(PROJECT),
+        }
+    }
+
+    /// A fresh machine without a login.
+    pub(crate) fn runner(&self) -> Runner {
+        Runner::new(&self.stub, &self.codex).expect("room for a runner")
+    }
+
+    /// `authferry` on a runner, which knows where the server is and nothing else.
+    pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
+        let mut command = self.knowing(runner, store, AUTHFERRY);
+        command.args(arguments);
+        command
+    }
+
+    fn knowing(&self, runner: &Runner, store: &str, program: &str) -> Command {
+        let mut command = runner.command(program);
+        command
+            .env("AUTHFERRY_STORE", store)
+            .envs(self.server.place());
+        command
+    }
+
+    /// `authferry` in a job, with the job's identity for a login and nothing else.
+    pub(crate) fn in_job(
+        &self,
+        runner: &Runner,
+        identity: Identity,
+        arguments: &[&str],
+    ) -> Command {
+        let mut command = self.authferry(runner, &self.address(identity), arguments);
+        self.identify(&mut command, identity, Self::claims(identity));
+        command
+    }
+
+    /// Gives a job the identity that its platform has for it.
+    pub(crate) fn identify(&self, command: &mut Command, identity: Identity, mut claims: Value) {
+        match identity {
+            Identity::GitHub => command.envs(self.issuer.let_fetch(claims)),
+            Identity::GitLab => {
+                if claims["aud"].is_null() {
+                    claims["aud"] = json!("sts.amazonaws.com");
+                }
+                command.env("AWS_ID_TOKEN", self.issuer.sign(claims))
+            }
+        };
+    }
+
+    /// `authferry run -- codex exec …` in a job: what is due is rotated first, under the claim.
+    pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
+        let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
+        command.args(EXEC);
+        command
+    }
+
+    /// Seeds a login, as a person with the seeder's rights.
+    pub(crate) fn seed(&self, login: &Login, keys: Keys, more: &[&str]) -> Output {
+        let runner = self.runner();
+        let file = runner.work().join("to-be-seeded.json");
+        fs::write(&file, login.auth_json()).expect("room");
+        let mut seed = self.authferry(&runner, &self.place(), &["seed"]);
+        seed.arg(&file).args(more).envs(keys);
+        finish(&mut seed)
+    }
+
+    /// Seeds a login where there is none.
+    #[track_caller]
+    pub(crate) fn seeded(self, login: &Login) -> Self {
+        let seeder = self.user("seeder", &self.policy("seeder"));
+        assert_code(&self.seed(login, seeder, &[]), 0);
+        self
+    }
+
+    /// Makes a user who may do what a policy says.
+    pub(crate) fn user(&self, name: &str, policy: &Value) -> Keys {
+        self.hand.user(&format!("{name}-{}", self.number), policy)
+    }
+
+    /// What `aws secretsmanager get-secret-value` gives.
+    pub(crate) fn stored(&self) -> Vec<u8> {
+        let stored = self.hand.look(&self.name());
+        stored.expect("a value in the store").into_bytes()
+    }
+
+    /// How many versions there are of the login, with a label or without.
+    pub(crate) fn versions(&self) -> usize {
+        self.versions_of(&self.name())
+    }
+
+    /// The name of the secret that holds the claim.
+    pub(crate) fn claim(&self) -> String {
+        format!("{}-claim", self.name())
+    }
+
+    /// How many versions there are of the claim, with a label or without.
+    pub(crate) fn versions_of_the_claim(&self) -> usize {
+        self.versions_of(&self.claim())
+    }
+
+    fn versions_of(&self, name: &str) -> usize {
+        let given = json!({"SecretId": name, "IncludeDeprecated": true});
+        let all = self.hand.secrets("list_secret_version_ids", &given);
+        all.expect("a secret")["Versions"]
+            .as_array()
+            .map_or(0, Vec::len)
+    }
+
+    /// Whether the store holds the one generation with which the login goes on.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stub.is_live(&self.stored())
+    }
+
+    /// Waits until the store holds the live generation.
+    #[track_caller]
+    pub(crate) fn wait_until_live(&self) {
+        wait_until("the live generation is in the store", || self.is_live());
+    }
+}
+
+fn shared() -> Arc<Account> {
+    static SHARED: LazyLock<Arc<Account>> =
+        LazyLock::new(|| Arc::new(Account::on(Aws::moto_with_tls())));
+    Arc::clone(&SHARED)
+}
+
+/// With keys, so that a crowd is spared some thousand calls: others are about roles.
+impl AnyStore for Site {
+    fn with(codex: Codex, login: &Login) -> Self {
+        let mut site = Self::bare(&shared(), codex, login);
+        site.hand.put(&site.name(), &login.auth_json());
+        site.keys = Some(site.user("job", &site.policy("refresher")));
+        site
+    }
+
+    fn stub(&self) -> &Stub {
+        &self.stub
+    }
+
+    fn codex(&self) -> &Codex {
+        &self.codex
+    }
+
+    fn command(&self, runner: &Runner, program: &str) -> Command {
+        let mut command = self.knowing(runner, &self.place(), program);
+        command.envs(self.keys.clone().expect("keys for jobs"));
+        command
+    }
+
+    fn stored(&self) -> Vec<u8> {
+        Site::stored(self)
+    }
+
+    /// A version is there before it is current, so its own time says nothing.
+    fn written(&self) -> SystemTime {
+        let done = self.hand.rig("done", &self.name());
+        let moved = done["UpdateSecretVersionStage"].as_f64();
+        let seconds = moved.expect("a login that was swapped");
+        UNIX_EPOCH + Duration::from_secs_f64(seconds)
+    }
+
+    fn traces(&self) -> String {
+        let described = |name: String| {
+            let described = self
+                .hand
+                .secrets("describe_secret", &json!({"SecretId": name}));
+            let mut described = described.expect("a secret");
+            // Even a look changes that.
+            described["LastAccessedDate"].take();
+            described["ResponseMetadata"].take();
+            described
+        };
+        let [login, claim] = [self.name(), self.claim()].map(described);
+        format!("{login} {claim}")
+    }
+}
+
+/// A file of `deploy`, as it is shipped.
+pub(crate) fn deployed(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/aws");
+    fs::read_to_string(folder.join(name)).expect("a file that is shipped")
+}
