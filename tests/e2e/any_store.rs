@@ -66,6 +66,11 @@ macro_rules! in_each_store {
         in_each_store!(@ file crate::ferry::Ferry => $($story),+);
         #[cfg(feature = "vault")]
         in_each_store!(@ vault crate::vault::site::Site => $($story),+);
+        // The slowest one, and so with one version alone.
+        #[cfg(feature = "azure-kv")]
+        mod azure {
+            crate::any_store::in_each_store!(@@ V0_169 crate::azure::site::Site => $($story),+);
+        }
     };
     (@ $store:ident $scene:ty => $($story:ident),+) => {
         mod $store {

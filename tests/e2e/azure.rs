@@ -5,5 +5,5 @@ mod kills;
 mod logins;
 mod policies;
 mod round_trip;
-mod site;
+pub(crate) mod site;
 mod trouble;

@@ -5,15 +5,19 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Arc, LazyLock},
+    time::SystemTime,
 };
 
 use rig::{
-    Account, Azurite, Codex, EXEC, Issuer, Job, KeyVault, Login, PythonClient, Right, Runner, Stub,
-    TENANT, finish, github_claims, gitlab_claims,
+    Account, Azurite, Call, Codex, EXEC, Issuer, Job, KeyVault, Login, Op, PythonClient, Right,
+    Runner, Stub, TENANT, finish, github_claims, gitlab_claims,
 };
 use serde_json::{Value, json};
 
-use crate::ferry::{AUTHFERRY, assert_code};
+use crate::{
+    any_store::AnyStore,
+    ferry::{AUTHFERRY, assert_code},
+};
 
 /// The repository or project whose jobs are let in by the files in `deploy`.
 pub(crate) const PROJECT: &str = "acme/app";
@@ -113,6 +117,14 @@ impl Role {
 impl Site {
     /// Sets up a place for `login`, and signs the login in.
     pub(crate) fn new(mode: Mode, version: &str, login: &Login) -> Self {
+        Self::with_codex(
+            mode,
+            Codex::install(version).expect("Codex from npm"),
+            login,
+        )
+    }
+
+    fn with_codex(mode: Mode, codex: Codex, login: &Login) -> Self {
         static AZURITE: LazyLock<Arc<Azurite>> = LazyLock::new(|| Arc::new(Azurite::start()));
         let (vault, container) = match mode {
             Mode::Coordinated => (KeyVault::beside(&AZURITE), AZURITE.container()),
@@ -121,7 +133,7 @@ impl Site {
         };
         let site = Self {
             stub: Stub::start(login),
-            codex: Codex::install(version).expect("Codex from npm"),
+            codex,
             issuer: Issuer::start(),
             vault,
             mode,
@@ -210,13 +222,18 @@ impl Site {
 
     /// `authferry` on a runner, which knows who gives out tokens, and nothing else.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = runner.command(AUTHFERRY);
+        let mut command = self.knowing(runner, store, AUTHFERRY);
+        command.args(arguments);
+        command
+    }
+
+    fn knowing(&self, runner: &Runner, store: &str, program: &str) -> Command {
+        let mut command = runner.command(program);
         command
             .env("AUTHFERRY_STORE", store)
             .env("AZURE_TENANT_ID", TENANT)
             .env("AZURE_AUTHORITY_HOST", self.vault.url())
-            .env("SSL_CERT_FILE", self.vault.authority())
-            .args(arguments);
+            .env("SSL_CERT_FILE", self.vault.authority());
         command
     }
 
@@ -310,6 +327,55 @@ impl Site {
             0,
         );
         fs::read(runner.auth_file()).expect("placed")
+    }
+}
+
+impl AnyStore for Site {
+    fn with(codex: Codex, login: &Login) -> Self {
+        Self::with_codex(Mode::Coordinated, codex, login).seeded(login)
+    }
+
+    fn stub(&self) -> &Stub {
+        &self.stub
+    }
+
+    fn codex(&self) -> &Codex {
+        &self.codex
+    }
+
+    fn command(&self, runner: &Runner, program: &str) -> Command {
+        let mut command = self.knowing(runner, &self.address(), program);
+        let claims = Self::claims(Identity::GitHub);
+        self.identify(&mut command, Identity::GitHub, claims);
+        command
+    }
+
+    fn stored(&self) -> Vec<u8> {
+        self.newest().into_bytes()
+    }
+
+    fn written(&self) -> SystemTime {
+        self.vault
+            .versions(NAME)
+            .last()
+            .expect("a value in the vault")
+            .written
+    }
+
+    fn traces(&self) -> String {
+        let secrets = self.vault.names().into_iter();
+        let secrets: Vec<_> = secrets.map(|name| self.vault.versions(&name)).collect();
+        let writes = |(call, _): &(Call, u16)| {
+            let is_write = matches!(call.op, Op::SetSecret | Op::UpdateSecret | Op::WriteBlob);
+            is_write && call.caller.is_some()
+        };
+        let writes = self
+            .vault
+            .calls()
+            .into_iter()
+            .filter(|call| writes(call))
+            .count();
+        format!("{secrets:?} {writes}")
     }
 }
 
