@@ -115,3 +115,6 @@ fn of_answer(answer: Answer) -> Trouble {
         text: answer.text,
     }
 }
+
+#[cfg(test)]
+mod tests;
