@@ -9,7 +9,7 @@ use crate::crowds::{crowd, kind_run};
 use crate::ferry::assert_code;
 use crate::refresh_facts::{UNCONFINED, let_ten_minutes_pass, printed};
 
-in_each_store![
+in_each_store![slow:
     fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token,
     a_job_whose_bearer_is_refused_fails_and_spends_nothing,
 ];

@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use crate::any_store::{AnyStore, in_each_store};
 use crate::ferry::{Ferry, start, wait_until};
 
-in_each_store![
+in_each_store![slow:
     told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store,
     killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone,
 ];
