@@ -17,7 +17,7 @@ const NAME: &str = "codex-login";
 const RESOURCE: &str = "https://vault.azure.net";
 
 /// Times whole commands, each of which makes its own connections by TLS, and trusts one
-/// authority in a file. All but curl sign in first.
+/// authority in a file. All but curl sign in first: it has a token at hand.
 pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let azurite = Arc::new(Azurite::start());
     let vault = KeyVault::beside(&azurite);
@@ -86,19 +86,14 @@ pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
         }
         took
     });
-    let curl = figures.add("curl of a login in Key Vault, token at hand, ms", curl, "");
+    let curl = figures.add("curl of a login in Key Vault, ms", curl, "");
     figures.add_beside(
         curl,
-        "authferry restore from there, token to be had, ms",
+        "authferry restore from there, ms",
         alone.clone(),
         "< 1",
     );
-    figures.add_beside(
-        curl,
-        "the same with a coordinator, ms",
-        coordinated.clone(),
-        "< 2",
-    );
+    figures.add_beside(curl, "with a coordinator, ms", coordinated.clone(), "< 2");
     let python = figures.add("Microsoft's Python client, ms", python, "");
     figures.add_beside(
         python,
@@ -108,7 +103,7 @@ pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     );
     figures.add_beside(
         python,
-        "the same with a coordinator, beside that, ms",
+        "with a coordinator, beside that, ms",
         coordinated,
         "< 0.1",
     );
