@@ -134,15 +134,15 @@ impl SecretStore for AzureStore {
                 "the blob says which version counts, and not the vault: what `az keyvault secret \
                  show` gives is another one for as long as a write is under way, and after one \
                  that came too late",
-                "a rotation makes one version of the secret, and none for the claim, which is a \
-                 blob beside the first one",
+                "a rotation makes two versions of the secret, which is written over itself first to \
+                 see that it can be, and none for the claim, which is a blob beside the first one",
             ),
             Way::Alone { .. } => (
                 "without a coordinator all is best effort: the claim keeps two jobs apart only as \
                  long as the vault lists a bid within the five seconds that each one waits, and \
                  two that write at once fork the login, of which nothing is lost",
-                "a rotation makes one version of the secret, and one or more of the claim's secret \
-                 beside it",
+                "a rotation makes two versions of the secret, which is written over itself first to \
+                 see that it can be, and one of the claim's secret beside it",
             ),
         };
         vec![
