@@ -90,7 +90,8 @@ fn three_jobs_go_on_with_one_rotation_by_vault_and_their_own_identity() {
     let scene = Scene::new();
     let store = VaultStore::new(&scene.desk(), &scene.login);
     three_jobs(&scene, &store);
-    assert_eq!(store.versions(), 2, "it was written once");
+    let written = "the seed, the proof that it can be written, and the rotation";
+    assert_eq!(store.versions(), 3, "{written}");
     assert_eq!(store.tokens(), 0, "a job's token outlived it");
 }
 
