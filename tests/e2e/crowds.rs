@@ -2,7 +2,7 @@
 
 use std::{
     process::{Command, Output},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -95,15 +95,20 @@ fn is_reused(what: &What) -> bool {
     )
 }
 
+/// Waits until no crowd is at work, and keeps others from beginning: one is enough for a
+/// machine, and beside one no clock tells what came first.
+pub(crate) fn undisturbed() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Starts a job on each of many runners at once, and returns what they said.
 pub(crate) fn crowd(
     size: usize,
     scene: &impl AnyStore,
     job: impl Fn(&Runner) -> Command,
 ) -> Vec<Output> {
-    /// One crowd is enough for a machine.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = undisturbed();
     let runners: Vec<Runner> = (0..size).map(|_| scene.runner()).collect();
     thread::scope(|scope| {
         let jobs: Vec<_> = runners

@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use time::OffsetDateTime;
 
 use crate::any_store::{AnyStore, in_each_store};
+use crate::crowds::undisturbed;
 use crate::ferry::{Ferry, start, wait_until};
 
 in_each_store![slow:
@@ -39,6 +40,7 @@ const AFTERMATH: Duration = Duration::from_millis(60);
 fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store<S: AnyStore>(
     version: &str,
 ) {
+    let _undisturbed = undisturbed();
     let mut tally = Tally::default();
     let mut ended = Vec::new();
     let codex = Codex::install(version).expect("Codex from npm");
@@ -73,6 +75,7 @@ fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap
 >(
     version: &str,
 ) {
+    let _undisturbed = undisturbed();
     let mut tally = Tally::default();
     let mut lost = 0;
     let mut needlessly = Vec::new();
