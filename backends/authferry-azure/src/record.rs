@@ -37,6 +37,8 @@ struct Content {
     id: String,
     count: u64,
     origin: String,
+    family: String,
+    volatile_hints: bool,
     writer: String,
 }
 
@@ -97,6 +99,8 @@ impl SecretStore for Record {
             id: stamp.id.to_string(),
             count: stamp.count,
             origin: stamp.origin.to_string(),
+            family: stamp.family.to_string(),
+            volatile_hints: stamp.volatile_hints,
             writer: stamp.writer.clone(),
         };
         let bytes = serde_json::to_vec(&content).expect("texts and numbers alone");
@@ -136,6 +140,8 @@ fn stored(etag: &str, bytes: &[u8]) -> Result<Stored, Trouble> {
         id: content.id.parse().map_err(|_| Trouble::BadBlob)?,
         count: content.count,
         origin: content.origin.parse().map_err(|_| Trouble::BadBlob)?,
+        family: content.family.parse().map_err(|_| Trouble::BadBlob)?,
+        volatile_hints: content.volatile_hints,
         writer: content.writer,
     };
     Ok(Stored {

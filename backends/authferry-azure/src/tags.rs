@@ -11,6 +11,8 @@ const OURS: &str = "authferry-";
 const ID: &str = "authferry-id";
 const COUNT: &str = "authferry-count";
 const ORIGIN: &str = "authferry-origin";
+const FAMILY: &str = "authferry-family";
+const VOLATILE_HINTS: &str = "authferry-volatile-hints";
 const WRITER: &str = "authferry-writer";
 const SHA256: &str = "authferry-sha256";
 const PARENT: &str = "authferry-parent";
@@ -34,9 +36,13 @@ pub(crate) fn of_write(
         (ID.to_owned(), stamp.id.to_string()),
         (COUNT.to_owned(), stamp.count.to_string()),
         (ORIGIN.to_owned(), stamp.origin.to_string()),
+        (FAMILY.to_owned(), stamp.family.to_string()),
         (WRITER.to_owned(), cut(&stamp.writer)),
         (SHA256.to_owned(), digest(new)),
     ]);
+    if stamp.volatile_hints {
+        tags.insert(VOLATILE_HINTS.to_owned(), true.to_string());
+    }
     if let Some(parent) = parent {
         tags.insert(PARENT.to_owned(), parent.to_owned());
     }
@@ -105,6 +111,8 @@ fn stamp(tags: &Tags) -> Option<Stamp> {
         id: tags.get(ID)?.parse().ok()?,
         count: tags.get(COUNT)?.parse().ok()?,
         origin: tags.get(ORIGIN)?.parse().ok()?,
+        family: tags.get(FAMILY)?.parse().ok()?,
+        volatile_hints: tags.contains_key(VOLATILE_HINTS),
         writer: tags.get(WRITER)?.clone(),
     })
 }
@@ -120,7 +128,7 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use authferry_core::{Origin, WriteId};
+    use authferry_core::{Family, Fingerprint, Origin, WriteId};
 
     use super::*;
 
@@ -130,6 +138,8 @@ mod tests {
             id: WriteId { trip: 1, number: 2 },
             count: 3,
             origin: Origin::Rotation,
+            family: Family(Fingerprint::new([5; 8])),
+            volatile_hints: true,
             writer: "https://ci.example/1".into(),
         };
         let tags = of_write(&secret, &stamp, Some("v1"), Some("blob://a/b/c"), beside);

@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{facts::Facts, trouble::Trouble};
 
-/// The only format so far.
-const FORMAT: u64 = 1;
+/// The format that is written and read. Format 1 had no family.
+const FORMAT: u64 = 2;
 
 /// The most that the file may take: far more than two entries do.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
@@ -154,6 +154,8 @@ struct EntryText {
     id: String,
     count: u64,
     origin: String,
+    family: String,
+    volatile_hints: bool,
     writer: String,
 }
 
@@ -167,6 +169,8 @@ impl From<Entry> for EntryText {
             id: entry.stamp.id.to_string(),
             count: entry.stamp.count,
             origin: entry.stamp.origin.to_string(),
+            family: entry.stamp.family.to_string(),
+            volatile_hints: entry.stamp.volatile_hints,
             writer: entry.stamp.writer,
         }
     }
@@ -182,6 +186,8 @@ impl TryFrom<EntryText> for Entry {
                 id: text.id.parse()?,
                 count: text.count,
                 origin: text.origin.parse()?,
+                family: text.family.parse().map_err(|_| UnknownText)?,
+                volatile_hints: text.volatile_hints,
                 writer: text.writer,
             },
             sha256: text.sha256,
@@ -193,7 +199,7 @@ impl TryFrom<EntryText> for Entry {
 
 #[cfg(test)]
 mod tests {
-    use authferry_core::{ErrorKind, Origin, WriteId};
+    use authferry_core::{ErrorKind, Family, Fingerprint, Origin, WriteId};
 
     use super::*;
 
@@ -216,6 +222,8 @@ mod tests {
             },
             count: u64::MAX,
             origin: Origin::Rotation,
+            family: Family(Fingerprint::new([0xfe; 8])),
+            volatile_hints: true,
             writer: writer.into(),
         }
     }

@@ -79,9 +79,12 @@ impl Held {
     ) -> Result<Map<String, Value>, Trouble> {
         let text = str::from_utf8(new.expose()).map_err(|_| Trouble::NotUtf8)?;
         let meta = Meta {
+            format: FORMAT,
             id: stamp.id.to_string(),
             count: stamp.count,
             origin: stamp.origin.to_string(),
+            family: stamp.family.to_string(),
+            volatile_hints: stamp.volatile_hints,
             writer: stamp.writer.clone(),
             parent: self.version().map(ToString::to_string),
             version: self.number() + 1,
@@ -110,12 +113,19 @@ pub(crate) fn point(version: &Version) -> Option<Point> {
     })
 }
 
+/// The format of what stands beside a login.
+const FORMAT: u64 = 1;
+
 /// What stands beside a login.
 #[derive(Serialize, Deserialize)]
 struct Meta {
+    /// The only format so far is 1.
+    format: u64,
     id: String,
     count: u64,
     origin: String,
+    family: String,
+    volatile_hints: bool,
     writer: String,
     /// For people, who may want to see it.
     parent: Option<String>,
@@ -129,7 +139,7 @@ struct Meta {
 /// or mangled is none.
 fn stamp(meta: Value, secret: &Secret, number: u64) -> Option<Stamp> {
     let meta: Meta = serde_json::from_value(meta).ok()?;
-    if meta.version != number || meta.sha256 != digest(secret) {
+    if meta.format != FORMAT || meta.version != number || meta.sha256 != digest(secret) {
         return None;
     }
     meta.try_into().ok()
@@ -143,6 +153,8 @@ impl TryFrom<Meta> for Stamp {
             id: meta.id.parse()?,
             count: meta.count,
             origin: meta.origin.parse()?,
+            family: meta.family.parse().map_err(|_| UnknownText)?,
+            volatile_hints: meta.volatile_hints,
             writer: meta.writer,
         })
     }

@@ -1,6 +1,6 @@
 //! What an auth file says of itself.
 
-use authferry_core::{Account, Fingerprint, Generation, Issued, Secret};
+use authferry_core::{Fingerprint, Generation, Identity, Issued, Label, Secret, SessionHints};
 use serde::Deserialize;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
@@ -51,7 +51,8 @@ pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
             "authferry: fingerprint",
             &[id_token, access_token, refresh_token, account_id].map(str::as_bytes),
         )),
-        account: account(account_id),
+        identity: identity(account_id, id_token),
+        hints: hints(access_token),
         issued: Issued {
             iat,
             exp,
@@ -191,9 +192,30 @@ pub(crate) const OTHER_MODES: [&str; 5] = [
     "bedrockAccessKeys",
 ];
 
-fn account(id: &str) -> Account {
-    let hash: [u8; 6] = digest("authferry: account", &[id.as_bytes()]);
-    Account::new(&hash.map(|byte| format!("{byte:02x}")).concat())
+/// The workspace from the file, the person from the ID token. An `account_id` is shared by all
+/// members of a Business workspace.
+fn identity(account_id: &str, id_token: &str) -> Identity {
+    let person = jwt::person(id_token);
+    let of_person = |claim: Option<String>| claim.map(|claim| label("authferry: person", &claim));
+    Identity {
+        account: Some(label("authferry: account", account_id)),
+        chatgpt_user: of_person(person.chatgpt_user),
+        user: of_person(person.user),
+        subject: of_person(person.subject),
+    }
+}
+
+fn hints(access_token: &str) -> SessionHints {
+    let session = jwt::session(access_token);
+    SessionHints {
+        session: session.id.map(|id| label("authferry: session", &id)),
+        password_time: session.password_time,
+    }
+}
+
+fn label(purpose: &str, claim: &str) -> Label {
+    let hash: [u8; 6] = digest(purpose, &[claim.as_bytes()]);
+    Label::new(&hash.map(|byte| format!("{byte:02x}")).concat())
 }
 
 /// Returns the first bytes of a SHA-256 over the parts. The label keeps it apart from
@@ -277,7 +299,7 @@ mod tests {
             let other = read(with_value(name, &format!("\"{other}\""))).expect("a good file");
             assert_ne!(other.fingerprint, good.fingerprint, "{name}");
             assert_eq!(
-                other.account == good.account,
+                !other.identity.contradicts(&good.identity),
                 name != "account_id",
                 "{name}"
             );
@@ -299,6 +321,46 @@ mod tests {
         );
         let generation = read(file).expect("a good file");
         assert_eq!(generation.fingerprint.to_string(), "360423e9cf1187c9");
-        assert_eq!(generation.account.to_string(), "6e66db54f415");
+        assert_eq!(generation.identity.to_string(), "6e66db54f415");
+    }
+
+    #[test]
+    fn another_person_of_one_workspace_is_another_identity() {
+        let id_token = |claims: &str| {
+            let file = with_value("id_token", &format!("\"{}\"", jwt(claims)));
+            read(file).expect("a good file").identity
+        };
+        let owner = r#"{"sub":"s1","urn:auth":{"chatgpt_user_id":"c1","user_id":"u1"}}"#;
+        let ours = id_token(owner);
+        assert_eq!(id_token(owner), ours);
+        for other in [
+            owner.replace("s1", "s2"),
+            owner.replace("c1", "c2"),
+            owner.replace("u1", "u2"),
+        ] {
+            assert!(id_token(&other).contradicts(&ours), "{other}");
+        }
+        for less in ["{}", r#"{"sub":"s1"}"#, r#"{"sub":7,"urn:auth":[]}"#] {
+            assert!(!id_token(less).contradicts(&ours), "{less}");
+        }
+    }
+
+    #[test]
+    fn session_hints_come_from_the_access_token() {
+        let hints = |token: &str| {
+            let file = with_value("access_token", &format!("\"{token}\""));
+            read(file).expect("a good file").hints
+        };
+        let token = r#"{"session_id":"authsess_1","pwd_auth_time":1700000000000}"#;
+        let ours = hints(&jwt(token));
+        assert_eq!(ours.password_time, Some(1_700_000_000_000));
+        assert_eq!(hints(&jwt(token)), ours);
+        assert!(hints(&jwt(&token.replace("ss_1", "ss_2"))).contradict(&ours));
+        assert!(hints(&jwt(&token.replace("17", "18"))).contradict(&ours));
+        assert_eq!(hints("opaque"), SessionHints::default());
+        assert_eq!(
+            hints(&jwt(r#"{"session_id":7,"pwd_auth_time":"now"}"#)),
+            SessionHints::default()
+        );
     }
 }

@@ -57,6 +57,82 @@ pub(crate) fn plan(text: &str) -> Option<String> {
     plan.filter(|plan| (1..=LONGEST_PLAN).contains(&plan.len()) && plan.chars().all(of_word))
 }
 
+/// The claims of an ID token that name a person; `None` for one that is missing or no text.
+#[derive(Default)]
+pub(crate) struct Person {
+    pub(crate) chatgpt_user: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) subject: Option<String>,
+}
+
+/// Returns the person that an ID token names. `chatgpt_user_id` and `user_id` count in
+/// whichever of the token's claims they stand.
+pub(crate) fn person(text: &str) -> Person {
+    #[derive(Deserialize)]
+    struct Subject<'a> {
+        #[serde(borrow, default)]
+        sub: Value<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Claims<'a> {
+        #[serde(borrow, default)]
+        chatgpt_user_id: Value<'a>,
+        #[serde(borrow, default)]
+        user_id: Value<'a>,
+    }
+
+    let Some(json) = payload(text) else {
+        return Person::default();
+    };
+    let mut person = Person {
+        subject: serde_json::from_slice::<Subject>(&json)
+            .ok()
+            .and_then(|it| it.sub.into_text()),
+        ..Person::default()
+    };
+    let claims: BTreeMap<String, Value<Claims>> =
+        serde_json::from_slice(&json).unwrap_or_default();
+    for claim in claims.into_values() {
+        if let Value::Object(claims) = claim {
+            person.chatgpt_user = person.chatgpt_user.or(claims.chatgpt_user_id.into_text());
+            person.user = person.user.or(claims.user_id.into_text());
+        }
+    }
+    person
+}
+
+/// What an access token says of the session it came from; `None` for what is missing or of
+/// another type.
+#[derive(Default)]
+pub(crate) struct Session {
+    pub(crate) id: Option<String>,
+    pub(crate) password_time: Option<i64>,
+}
+
+/// Returns the session of an access token; nothing for an opaque one.
+pub(crate) fn session(text: &str) -> Session {
+    #[derive(Deserialize)]
+    struct Id<'a> {
+        #[serde(borrow, default)]
+        session_id: Value<'a>,
+    }
+    #[derive(Deserialize)]
+    struct PasswordTime {
+        pwd_auth_time: Option<i64>,
+    }
+
+    let Some(json) = payload(text) else {
+        return Session::default();
+    };
+    // One at a time, so that an odd one does not hide the other.
+    let id = serde_json::from_slice::<Id>(&json).ok();
+    let time = serde_json::from_slice::<PasswordTime>(&json).ok();
+    Session {
+        id: id.and_then(|it| it.session_id.into_text()),
+        password_time: time.and_then(|it| it.pwd_auth_time),
+    }
+}
+
 /// As long as the name of a plan can be, in bytes.
 const LONGEST_PLAN: usize = 40;
 

@@ -68,6 +68,14 @@ impl<M> Value<'_, M> {
         }
     }
 
+    /// Returns the text, if it is one.
+    pub(crate) fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text.to_string()),
+            Self::Missing | Self::Null | Self::Object(_) | Self::Other => None,
+        }
+    }
+
     /// Returns the members of a member that has to be an object.
     pub(crate) fn object(&self, member: Member) -> Result<&M, Unusable> {
         match self {

@@ -10,7 +10,8 @@ use alloc::{
 use async_trait::async_trait;
 
 use crate::{
-    CasError, ErrorKind, Origin, Secret, SecretStore, Stamp, StoreError, Stored, Version, WriteId,
+    CasError, ErrorKind, Family, Fingerprint, Origin, Secret, SecretStore, Stamp, StoreError,
+    Stored, Version, WriteId,
 };
 
 /// How far apart the clocks of two runners may be, in seconds.
@@ -398,6 +399,8 @@ impl Record {
             },
             count: self.fence,
             origin: Origin::Rotation,
+            family: Family(Fingerprint::new([0; 8])),
+            volatile_hints: false,
             writer: self.owner.clone(),
         }
     }

@@ -1,7 +1,8 @@
 //! What may be known of a generation by those who never see its bytes.
 
-use alloc::boxed::Box;
 use core::{cmp::Ordering, fmt, str::FromStr};
+
+use crate::{Identity, SessionHints};
 
 /// One state of a login, without its secrets.
 ///
@@ -12,7 +13,9 @@ pub struct Generation {
     /// Tells this generation's token set from every other one.
     pub fingerprint: Fingerprint,
     /// Whose login it is.
-    pub account: Account,
+    pub identity: Identity,
+    /// What its access token says of the session it came from.
+    pub hints: SessionHints,
     /// When its tokens were issued.
     pub issued: Issued,
 }
@@ -58,21 +61,22 @@ impl FromStr for Fingerprint {
 #[error("not a fingerprint of 16 hex digits")]
 pub struct NotAFingerprint;
 
-/// The account a login is bound to, as a short hash of the account id. Safe to print.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Account(Box<str>);
+/// All generations that descend from one login which a person put into the store: OAuth's
+/// *refresh token family*. Named by the fingerprint of the generation that it begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Family(pub Fingerprint);
 
-impl Account {
-    /// Wraps a label that is equal for equal accounts and tells nothing else.
-    #[must_use]
-    pub fn new(label: &str) -> Self {
-        Self(label.into())
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
-impl fmt::Display for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+impl FromStr for Family {
+    type Err = NotAFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
     }
 }
 
@@ -102,21 +106,6 @@ impl Issued {
         .into_iter()
         .flatten()
         .find(|order| order.is_ne())
-    }
-}
-
-/// How far the clocks of those who issue tokens may be apart, in seconds.
-const SKEW: i64 = 300;
-
-impl Issued {
-    /// Returns whether this was issued before `other` beyond doubt: by the provider's clocks,
-    /// which may differ by five minutes, and not by `last_refresh`, which is the runner's.
-    #[must_use]
-    pub fn is_surely_before(&self, other: &Self) -> bool {
-        let apart = |ours: Option<i64>, theirs: Option<i64>| Some(theirs?.saturating_sub(ours?));
-        apart(self.iat, other.iat)
-            .or_else(|| apart(self.exp, other.exp))
-            .is_some_and(|seconds| seconds > SKEW)
     }
 }
 
@@ -209,16 +198,6 @@ mod tests {
             None
         );
         assert_eq!(order(Issued::default(), Issued::default()), None);
-    }
-
-    #[test]
-    fn only_the_providers_clocks_make_a_login_surely_older() {
-        let at = |iat, exp, last_refresh| issued(iat, exp, last_refresh);
-        assert!(at(Some(0), None, None).is_surely_before(&at(Some(301), None, None)));
-        assert!(!at(Some(0), None, None).is_surely_before(&at(Some(300), None, None)));
-        assert!(at(None, Some(0), None).is_surely_before(&at(Some(9), Some(301), None)));
-        assert!(!at(None, None, Some(0)).is_surely_before(&at(None, None, Some(1 << 70))));
-        assert!(!at(Some(301), None, None).is_surely_before(&at(Some(0), None, None)));
     }
 
     #[test]

@@ -11,7 +11,10 @@ extern crate std;
 
 mod backoff;
 mod claims;
+pub mod copies;
 mod generation;
+mod identity;
+pub mod order;
 mod policy;
 pub mod rotation;
 mod secret;
@@ -21,7 +24,8 @@ mod verdict;
 
 pub use backoff::pause;
 pub use claims::{Beside, Bid, CLOCK_SKEW, Claim, ClaimError, Claims, Standing};
-pub use generation::{Account, Fingerprint, Generation, Issued, NotAFingerprint};
+pub use generation::{Family, Fingerprint, Generation, Issued, NotAFingerprint};
+pub use identity::{Identity, Label, SessionHints};
 pub use policy::{Policy, Winner};
 pub use secret::Secret;
 pub use store::{

@@ -1,13 +1,11 @@
-//! Whose generation stays current when two of one account meet.
+//! Whose generation stays current when two of one family meet.
 
-use core::cmp::Ordering;
+use crate::order::Order;
 
-use crate::Generation;
-
-/// What to do when the store moved to another generation of the same account.
+/// What to do when the store holds another generation of the same family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
-    /// The later-issued one becomes current; a reseed always stays.
+    /// The later one becomes current.
     #[default]
     Newest,
     /// What is in the store stays current.
@@ -24,16 +22,14 @@ pub enum Winner {
 }
 
 impl Policy {
-    /// Returns whose generation is to be current.
+    /// Returns whose generation is to be current; `order` is how ours stands to theirs.
     ///
-    /// `reseed`: a person put theirs there. When nothing tells which was issued later,
-    /// theirs stays: it is the one that other jobs already see.
+    /// When nothing tells which is later, theirs stays: other jobs see it already.
     #[must_use]
-    pub fn judge(self, ours: &Generation, theirs: &Generation, reseed: bool) -> Winner {
-        let newer = ours.issued.compare(&theirs.issued) == Some(Ordering::Greater);
-        match self {
-            Self::Newest if newer && !reseed => Winner::Ours,
-            Self::Newest | Self::Theirs => Winner::Theirs,
+    pub fn judge(self, order: Order) -> Winner {
+        match (self, order) {
+            (Self::Newest, Order::Later) => Winner::Ours,
+            (Self::Newest, Order::Earlier | Order::Unclear) | (Self::Theirs, _) => Winner::Theirs,
         }
     }
 }
@@ -41,26 +37,16 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Account, Fingerprint, Issued};
-
-    fn issued_at(iat: Option<i64>) -> Generation {
-        Generation {
-            fingerprint: Fingerprint::new([0; 8]),
-            account: Account::new("a"),
-            issued: Issued {
-                iat,
-                ..Issued::default()
-            },
-        }
-    }
 
     #[test]
-    fn newest_looks_at_the_time_of_issue_and_spares_a_reseed() {
-        let (old, new, unknown) = (issued_at(Some(1)), issued_at(Some(2)), issued_at(None));
-        assert_eq!(Policy::Newest.judge(&new, &old, false), Winner::Ours);
-        assert_eq!(Policy::Newest.judge(&old, &new, false), Winner::Theirs);
-        assert_eq!(Policy::Newest.judge(&new, &unknown, false), Winner::Theirs);
-        assert_eq!(Policy::Newest.judge(&new, &old, true), Winner::Theirs);
-        assert_eq!(Policy::Theirs.judge(&new, &old, false), Winner::Theirs);
+    fn only_what_is_surely_later_replaces_what_is_in_the_store() {
+        for (order, newest) in [
+            (Order::Later, Winner::Ours),
+            (Order::Unclear, Winner::Theirs),
+            (Order::Earlier, Winner::Theirs),
+        ] {
+            assert_eq!(Policy::Newest.judge(order), newest);
+            assert_eq!(Policy::Theirs.judge(order), Winner::Theirs);
+        }
     }
 }

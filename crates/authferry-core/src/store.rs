@@ -7,7 +7,7 @@ use core::{fmt, str::FromStr};
 
 use async_trait::async_trait;
 
-use crate::{Claims, Secret};
+use crate::{Claims, Family, Secret};
 
 /// A place that holds one generation at a time, under an address.
 ///
@@ -77,10 +77,15 @@ pub struct Stored {
 pub struct Stamp {
     /// Names the intended write.
     pub id: WriteId,
-    /// How many generations this login has had, the first seed being number 1.
+    /// How many generations this family has had, the first seed being number 1.
     pub count: u64,
     /// How the value came to be written.
     pub origin: Origin,
+    /// The family that the login belongs to.
+    pub family: Family,
+    /// Whether the session hints of this login were seen to change in a rotation of our own:
+    /// then they say nothing.
+    pub volatile_hints: bool,
     /// Who wrote it, for people: a CI job's address, or a host name. Not a secret. Comes back
     /// empty from a store that has no room for it.
     pub writer: String,

@@ -12,9 +12,11 @@
 use alloc::{vec, vec::Vec};
 
 use crate::backoff;
+use crate::copies::{self, Action, Copy, Origins, Place, Rules};
+use crate::order::{self, Order};
 use crate::policy::Winner;
-use crate::verdict::{self, Held, Refusal, Seen, Start};
-use crate::{Fingerprint, Generation, Version, WriteId};
+use crate::verdict::{Held, Refusal, Seen};
+use crate::{Family, Fingerprint, Generation, Version, WriteId};
 
 mod messages;
 #[cfg(test)]
@@ -32,10 +34,10 @@ pub struct Trip {
     terms: Terms,
     child: Child,
     sync: Sync,
-    /// What was on disk before the trip; what a restore is judged by.
-    before: Seen,
-    /// The version that the file on disk is known to descend from, if it is.
-    descent: Option<Version>,
+    /// What was found on this machine before the trip; what a restore is judged by.
+    copies: Vec<Copy>,
+    /// The copy that is being adopted.
+    adopting: Option<usize>,
     /// `None` only until the first read.
     base: Option<Base>,
     /// The newest generation seen on disk that may be persisted.
@@ -49,6 +51,10 @@ pub struct Trip {
     sent: Vec<Write>,
     /// The base is known not to be current any more: look before the next swap.
     moved: bool,
+    /// The version of the base that was read, so that its bytes are at hand.
+    read: Option<Version>,
+    /// The version of the base that was kept elsewhere, so that it may be replaced.
+    kept: Option<Version>,
     /// A generation that is not tried again until it changes or the command ends.
     parked: Option<Fingerprint>,
     /// Something of ours has landed.
@@ -70,13 +76,16 @@ enum Sync {
     Idle,
     Reading,
     Placing,
-    /// What is on disk is kept first; then theirs is placed over it.
-    Yielding,
+    /// Copies are kept elsewhere first; then comes what was decided.
+    SettingAside(Action),
     Swapping(Write),
     /// After the pause: read (`true`), or go on with what is due.
     Pausing(bool),
     /// Theirs is kept first; then ours is swapped over it.
     Burying(Base),
+    /// The base is kept first, for nothing tells that ours is later; then ours is swapped over
+    /// it.
+    KeepingBase,
     Rescuing(Outcome),
     Done,
 }
@@ -84,13 +93,12 @@ enum Sync {
 type Step = (Trip, Vec<Effect>);
 
 impl Trip {
-    /// Begins a trip that restores; `seen` is the file before anything was touched, and
-    /// `descent` the version that it is known to descend from, if it is.
+    /// Begins a trip that restores. `copies` are what was found on this machine before
+    /// anything was touched: the auth file first, then records, newest first.
     #[must_use]
-    pub fn start(terms: Terms, seen: Seen, descent: Option<Version>) -> Step {
+    pub fn start(terms: Terms, copies: Vec<Copy>) -> Step {
         let mut trip = Self::new(terms, Child::NotYet);
-        trip.before = seen;
-        trip.descent = descent;
+        trip.copies = copies;
         trip.look()
     }
 
@@ -141,8 +149,17 @@ impl Trip {
                 Placing::Overtaken => self.refuse(Refusal::Overtaken),
                 Placing::Failed => self.refuse(Refusal::NotPlaced),
             },
-            (Sync::Yielding, Event::Rescued(true)) => self.place(),
-            (Sync::Yielding, Event::Rescued(false)) => self.refuse(Refusal::NotKept),
+            (Sync::SettingAside(action), Event::Rescued(true)) => self.act(&action),
+            (Sync::SettingAside(_), Event::Rescued(false)) => self.refuse(Refusal::NotKept),
+            (Sync::KeepingBase, Event::Rescued(true)) => {
+                self.kept = self.base.as_ref().map(|base| base.version.clone());
+                self.advance()
+            }
+            (Sync::KeepingBase, Event::Rescued(false)) if self.child == Child::Running => {
+                self.parked = self.due().map(|ours| ours.fingerprint);
+                self.advance()
+            }
+            (Sync::KeepingBase, Event::Rescued(false)) => self.strand(Cause::NotKept),
             (Sync::Swapping(write), Event::Swapped(reply)) => self.swapped(write, reply),
             (Sync::Pausing(true), Event::Woke) => self.look(),
             (Sync::Pausing(false), Event::Woke) => self.advance(),
@@ -170,9 +187,10 @@ impl Trip {
                     Sync::Pausing(true) => self.look(),
                     Sync::Reading
                     | Sync::Placing
-                    | Sync::Yielding
+                    | Sync::SettingAside(_)
                     | Sync::Swapping(_)
                     | Sync::Burying(_)
+                    | Sync::KeepingBase
                     | Sync::Rescuing(_)
                     | Sync::Done => (self, vec![]),
                 }
@@ -214,14 +232,16 @@ impl Trip {
             terms,
             child,
             sync: Sync::Idle,
-            before: Seen::Missing,
-            descent: None,
+            copies: Vec::new(),
+            adopting: None,
             base: None,
             newest: None,
             past: Vec::new(),
             left: None,
             sent: Vec::new(),
             moved: false,
+            read: None,
+            kept: None,
             parked: None,
             written: false,
             buried: Vec::new(),
@@ -230,50 +250,77 @@ impl Trip {
         }
     }
 
-    /// The store was read before the command: the table *What restore does*.
+    /// The store was read before the command: the copies are settled.
     fn begin(mut self, held: Option<Held>) -> Step {
-        let derived = held
-            .as_ref()
-            .is_some_and(|held| self.descent.as_ref() == Some(&held.version));
-        let start = verdict::start(&self.before, held.as_ref(), derived, self.terms.replace);
-        if let Some(Held {
-            version,
-            generation: Some(generation),
-            count,
-            ..
-        }) = held
-        {
-            self.base = Some(Base {
-                version,
-                generation,
-                count,
-            });
+        let rules = Rules {
+            replace: self.terms.replace,
+            refused: self.terms.refused.clone(),
+        };
+        let settlement = copies::settle(held.as_ref(), &self.copies, &rules);
+        self.base = held.as_ref().and_then(|held| self.base_of(held));
+        self.newest = None;
+        self.adopting = None;
+        self.read = held.map(|held| held.version);
+        if settlement.set_aside.is_empty() {
+            return self.act(&settlement.action);
         }
-        match start {
-            Start::Keep => self.ready(),
-            Start::Place => self.place(),
-            Start::Yield => {
-                self.sync = Sync::Yielding;
-                (self, vec![Effect::Rescue(Keep::Ours)])
-            }
-            Start::Adopt(ours) => {
-                self.newest = Some(ours.clone());
-                match &self.base {
-                    Some(theirs) if !derived && !self.terms.history => {
+        self.sync = Sync::SettingAside(settlement.action);
+        (
+            self,
+            vec![Effect::Rescue(Keep::Copies(settlement.set_aside))],
+        )
+    }
+
+    /// What the store holds, with what the receipt knows of it, or the first record that does.
+    fn base_of(&self, held: &Held) -> Option<Base> {
+        let theirs = held.generation.as_ref()?;
+        let origins = self.copies.iter().filter_map(|copy| copy.origins.as_ref());
+        let known = origins
+            .map(|origins| &origins.base)
+            .find(|base| copies::is_family_of(held, theirs, base));
+        Some(Base::of_head(held, theirs, known))
+    }
+
+    /// Does what was decided, once nothing is lost by it.
+    fn act(mut self, action: &Action) -> Step {
+        match action {
+            Action::Keep => self.ready(),
+            Action::Place => self.place(),
+            Action::Refuse(why) => self.refuse(*why),
+            Action::Adopt { copy, keep_head } => {
+                self.adopting = Some(*copy);
+                self.newest = self.copies[*copy].generation().cloned();
+                match (&self.base, self.newest.clone()) {
+                    (Some(theirs), Some(_)) if *keep_head && !self.terms.history => {
                         self.sync = Sync::Burying(theirs.clone());
                         (self, vec![Effect::Rescue(Keep::Theirs)])
                     }
-                    _ => self.swap(ours),
+                    (_, Some(ours)) => self.swap(ours),
+                    (_, None) => self.place(),
                 }
             }
-            Start::Refuse(why) => self.refuse(why),
         }
     }
 
+    /// Writes the base to the auth file.
     fn place(mut self) -> Step {
         self.newest = None;
+        let Some(base) = self
+            .base
+            .as_ref()
+            .filter(|_| self.terms.goal != Goal::Settle)
+        else {
+            return self.ready();
+        };
+        let login = base.generation.fingerprint;
         self.sync = Sync::Placing;
-        (self, vec![Effect::Place])
+        (self, vec![Effect::Place(login)])
+    }
+
+    /// Whether the auth file does not carry what was adopted.
+    fn is_to_be_placed(&self) -> bool {
+        let adopted = self.adopting.map(|index| self.copies[index].place);
+        adopted.is_some_and(|place| place != Place::AuthFile)
     }
 
     /// File and store agree, and nothing is under way.
@@ -281,7 +328,7 @@ impl Trip {
         self.sent.clear();
         self.attempt = 0;
         match self.terms.goal {
-            Goal::Restore => self.finish(Outcome::Restored),
+            Goal::Settle | Goal::Restore => self.finish(Outcome::Restored),
             Goal::Run => {
                 self.child = Child::Running;
                 self.sync = Sync::Idle;
@@ -300,11 +347,11 @@ impl Trip {
         if generation.fingerprint == known || self.past.contains(&generation.fingerprint) {
             return None;
         }
-        if generation.account != latest.account {
+        if generation.identity.contradicts(&latest.identity) {
             if !self.terms.allow_account_change {
                 return Some(Cause::OtherAccount);
             }
-        } else if generation.issued.is_surely_before(&latest.issued) {
+        } else if order::by_times(&generation.issued, &latest.issued) == Order::Earlier {
             return Some(Cause::Older);
         }
         self.past.push(known);
@@ -314,19 +361,29 @@ impl Trip {
 
     /// Whether the newest generation descends from this one.
     fn is_past(&self, fingerprint: Fingerprint) -> bool {
-        let base = self.base.as_ref().map(|base| base.generation.fingerprint);
-        base == Some(fingerprint) || self.past.contains(&fingerprint)
+        self.past.contains(&fingerprint)
+            || self.base.as_ref().is_some_and(|base| {
+                base.generation.fingerprint == fingerprint || base.ancestors.contains(&fingerprint)
+            })
     }
 
     /// Nothing is under way: does what is due, or rests, or ends.
     fn advance(mut self) -> Step {
         if self.child == Child::NotYet {
-            return self.ready();
+            return if self.is_to_be_placed() {
+                self.place()
+            } else {
+                self.ready()
+            };
         }
         match self.due().cloned() {
             Some(ours) if self.parked != Some(ours.fingerprint) => {
-                if self.moved {
+                let keep_base = self.must_keep_base(&ours);
+                if self.moved || (keep_base && !self.has_read_base()) {
                     self.look()
+                } else if keep_base {
+                    self.sync = Sync::KeepingBase;
+                    (self, vec![Effect::Rescue(Keep::Theirs)])
                 } else {
                     self.swap(ours)
                 }
@@ -351,6 +408,21 @@ impl Trip {
         }
     }
 
+    /// Whether the base has to be kept elsewhere before this generation replaces it: the store
+    /// has no history, and nothing tells that ours is later.
+    fn must_keep_base(&self, ours: &Generation) -> bool {
+        let is_unsure = |base: &&Base| {
+            self.kept.as_ref() != Some(&base.version)
+                && order::by_times(&ours.issued, &base.generation.issued) != Order::Later
+        };
+        !self.terms.history && self.base.as_ref().filter(is_unsure).is_some()
+    }
+
+    fn has_read_base(&self) -> bool {
+        let base = self.base.as_ref().map(|base| &base.version);
+        base.is_some() && self.read.as_ref() == base
+    }
+
     /// Sends a generation on top of the base, under the write id it had before if this is
     /// another attempt at the same write.
     fn swap(mut self, generation: Generation) -> Step {
@@ -364,20 +436,44 @@ impl Trip {
             write.clone()
         } else {
             self.writes += 1;
+            let (family, count) = self.family_of_next(base, &generation);
+            let changed = generation.hints.contradict(&base.generation.hints);
             let write = Write {
                 id: WriteId {
                     trip: self.terms.trip,
                     number: self.writes,
                 },
                 expected: base.version.clone(),
+                volatile_hints: base.volatile_hints || (changed && family == base.family),
                 generation,
-                count: base.count + 1,
+                count,
+                family,
             };
             self.sent.push(write.clone());
             write
         };
         self.sync = Sync::Swapping(write.clone());
         (self, vec![Effect::Swap(write)])
+    }
+
+    /// The family that the next write belongs to, and how many generations that has had then.
+    /// A copy of another family, adopted since the provider refuses the head, brings its own.
+    fn family_of_next(&self, base: &Base, generation: &Generation) -> (Family, u64) {
+        let copy = self.adopting.map(|index| &self.copies[index]);
+        let copy = copy.filter(|copy| copy.generation() == Some(generation));
+        let own = copy.and_then(|copy| copy.origins.as_ref());
+        match own.filter(|own| own.base.family != base.family) {
+            Some(Origins {
+                base: own, seen, ..
+            }) if self.terms.refused.contains(&base.generation.fingerprint) => (
+                own.family,
+                own.count
+                    .max(base.count)
+                    .saturating_add(*seen)
+                    .saturating_add(1),
+            ),
+            _ => (base.family, base.count.saturating_add(1)),
+        }
     }
 
     fn swapped(mut self, write: Write, reply: Reply) -> Step {
@@ -396,11 +492,10 @@ impl Trip {
     /// A write of ours is what the store holds. None sent before it can land any more: each
     /// expects a version that is gone for good.
     fn landed(&mut self, write: Write, version: Version) {
-        self.base = Some(Base {
-            version,
-            generation: write.generation,
-            count: write.count,
-        });
+        self.base = self
+            .base
+            .take()
+            .map(|base| base.followed_by(&write, version));
         self.sent.clear();
         self.moved = false;
         self.written = true;
@@ -420,6 +515,7 @@ impl Trip {
                 rescued: false,
             });
         };
+        self.read = Some(held.version.clone());
         if let Some(write) = self.ours(&held) {
             self.landed(write, held.version);
             return self.advance();
@@ -430,50 +526,73 @@ impl Trip {
             .is_some_and(|base| base.version == held.version)
         {
             self.moved = false;
-            return self.pause(false);
+            // The look was for the bytes, so that they can be kept.
+            let keeping = self.due().is_some_and(|ours| self.must_keep_base(ours));
+            return if keeping && self.sent.is_empty() {
+                self.advance()
+            } else {
+                self.pause(false)
+            };
         }
-        let (Some(ours), Some(theirs)) = (self.due().cloned(), held.generation) else {
-            return self.yield_to(Outcome::Stranded {
-                cause: Cause::Stranger,
-                rescued: false,
-            });
+        let stranger = Outcome::Stranded {
+            cause: Cause::Stranger,
+            rescued: false,
         };
-        if theirs.account != ours.account {
-            return self.yield_to(Outcome::Stranded {
-                cause: Cause::Stranger,
-                rescued: false,
-            });
+        let (Some(ours), Some(base), Some(theirs)) = (
+            self.due().cloned(),
+            self.base.clone(),
+            held.generation.clone(),
+        ) else {
+            return self.yield_to(stranger);
+        };
+        if theirs.identity.contradicts(&ours.identity) {
+            return self.yield_to(stranger);
         }
+        let seen = self.generations_seen();
+        let known = Base {
+            ancestors: [base.ancestors.clone(), self.past.clone()].concat(),
+            ..base.clone()
+        };
+        let superseded = Outcome::Superseded {
+            by: theirs.fingerprint,
+            rescued: false,
+        };
+        // Another family counts, whatever the times say: a person put it there.
+        if !copies::is_family_of(&held, &theirs, &known) {
+            return self.yield_to(superseded);
+        }
+        let theirs = Base::of_head(&held, &theirs, Some(&known));
         // What ours descends from was put back, or only touched: no news, and spent.
-        if self.is_past(theirs.fingerprint) {
-            let (version, count) = (held.version, held.count);
-            self.base = Some(Base {
-                version,
-                generation: theirs,
-                count,
-            });
+        if self.is_past(theirs.generation.fingerprint) {
+            self.base = Some(theirs);
             self.moved = false;
             return self.pause(false);
         }
-        match self.terms.policy.judge(&ours, &theirs, held.reseed) {
-            Winner::Theirs => self.yield_to(Outcome::Superseded {
-                by: theirs.fingerprint,
-                rescued: false,
-            }),
+        let order = if held.family.is_some() && held.count > base.count.saturating_add(seen) {
+            Order::Earlier
+        } else {
+            order::by_times(&ours.issued, &theirs.generation.issued)
+        };
+        match self.terms.policy.judge(order) {
+            Winner::Theirs => self.yield_to(superseded),
+            Winner::Ours if self.terms.history => self.bury(theirs, true),
             Winner::Ours => {
-                let (version, count) = (held.version, held.count);
-                let theirs = Base {
-                    version,
-                    generation: theirs,
-                    count,
-                };
-                if self.terms.history {
-                    return self.bury(theirs, true);
-                }
                 self.sync = Sync::Burying(theirs);
                 (self, vec![Effect::Rescue(Keep::Theirs)])
             }
         }
+    }
+
+    /// How many generations were seen on disk since the base.
+    fn generations_seen(&self) -> u64 {
+        let base = self.base.as_ref();
+        let is_new = |it: &&Fingerprint| {
+            base.is_none_or(|base| {
+                base.generation.fingerprint != **it && !base.ancestors.contains(it)
+            })
+        };
+        let seen = self.past.iter().filter(is_new).count() + usize::from(self.due().is_some());
+        u64::try_from(seen).unwrap_or(u64::MAX)
     }
 
     /// The write of ours that the store shows, by its id or by its tokens.
@@ -497,6 +616,11 @@ impl Trip {
             expected: held.version.clone(),
             generation: due.clone(),
             count: held.count,
+            family: self
+                .base
+                .as_ref()
+                .map_or(Family(due.fingerprint), |base| base.family),
+            volatile_hints: held.volatile_hints,
         })
     }
 

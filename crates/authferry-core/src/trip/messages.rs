@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::policy::Policy;
 use crate::verdict::{Held, Refusal, Seen};
-use crate::{Fingerprint, Generation, Version, WriteId};
+use crate::{Family, Fingerprint, Generation, Version, WriteId, copies};
 
 /// What a trip is to do, fixed before it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,8 +18,11 @@ pub struct Terms {
     pub trip: u64,
     /// Whether the store itself keeps what is replaced; otherwise it is rescued first.
     pub history: bool,
-    /// Whether restore may replace a file that is unusable, foreign or undecided.
+    /// Whether restore may replace a file that is unusable, of another identity or of an
+    /// unknown family: it is set aside.
     pub replace: bool,
+    /// Generations that the provider refused.
+    pub refused: Vec<Fingerprint>,
     /// Whether persist may write a login of another account than was restored.
     pub allow_account_change: bool,
 }
@@ -27,6 +30,8 @@ pub struct Terms {
 /// How far a trip goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Goal {
+    /// Adopt a copy that counts, and place nothing.
+    Settle,
     /// Place the login, then stop: a later trip persists.
     Restore,
     /// Place the login, run the command, persist.
@@ -40,8 +45,80 @@ pub struct Base {
     pub version: Version,
     /// What the store holds at that version.
     pub generation: Generation,
-    /// How many generations the login has had.
+    /// How many generations the family has had.
     pub count: u64,
+    /// The family that it belongs to.
+    pub family: Family,
+    /// Earlier generations of the family, oldest first: the last [`Base::ANCESTORS`].
+    pub ancestors: Vec<Fingerprint>,
+    /// Whether session hints were seen to change in a rotation of this family.
+    pub volatile_hints: bool,
+}
+
+impl Base {
+    /// How many known ancestors are kept.
+    pub const ANCESTORS: usize = 32;
+
+    /// Returns what a store holds as a base, with what a receipt or record knows of it.
+    ///
+    /// Without a stamp the head is of the family that knows its version or its fingerprint;
+    /// of none that is known, a person put it there, and a new family begins with it.
+    #[must_use]
+    pub fn of_head(held: &Held, generation: &Generation, known: Option<&Base>) -> Self {
+        let known = known.filter(|known| copies::is_family_of(held, generation, known));
+        let own = || Family(generation.fingerprint);
+        let family = held.family.or(known.map(|known| known.family));
+        let mut ancestors = known.map_or_else(Vec::new, |known| known.ancestors.clone());
+        if let Some(known) = known {
+            let is_ancestor = |it: &Fingerprint| *it == generation.fingerprint;
+            if let Some(place) = ancestors.iter().position(is_ancestor) {
+                ancestors.truncate(place);
+            } else if known.generation.fingerprint != generation.fingerprint {
+                push(&mut ancestors, known.generation.fingerprint);
+            }
+        }
+        let unstamped = known.filter(|_| held.family.is_none());
+        let behind = unstamped.map(|known| known.ancestors.len().saturating_sub(ancestors.len()));
+        let count = unstamped.zip(behind).map(|(known, behind)| {
+            let behind = u64::try_from(behind).unwrap_or(u64::MAX);
+            known.count.saturating_sub(behind).max(1)
+        });
+        Self {
+            version: held.version.clone(),
+            generation: generation.clone(),
+            // A value that lost its stamp still is what it was.
+            count: count.unwrap_or(held.count),
+            family: family.unwrap_or_else(own),
+            ancestors,
+            volatile_hints: held.volatile_hints || known.is_some_and(|known| known.volatile_hints),
+        }
+    }
+
+    /// Returns what follows when a write on top of this base has landed.
+    #[must_use]
+    pub(crate) fn followed_by(&self, write: &Write, version: Version) -> Self {
+        let mut ancestors = self.ancestors.clone();
+        if write.family != self.family {
+            ancestors.clear();
+        } else if write.generation.fingerprint != self.generation.fingerprint {
+            push(&mut ancestors, self.generation.fingerprint);
+        }
+        Self {
+            version,
+            generation: write.generation.clone(),
+            count: write.count,
+            family: write.family,
+            ancestors,
+            volatile_hints: write.volatile_hints,
+        }
+    }
+}
+
+fn push(ancestors: &mut Vec<Fingerprint>, latest: Fingerprint) {
+    if ancestors.len() >= Base::ANCESTORS {
+        ancestors.remove(0);
+    }
+    ancestors.push(latest);
 }
 
 /// What the machine asks for. Each but `Run` and `Finish` is answered by one event.
@@ -49,8 +126,9 @@ pub struct Base {
 pub enum Effect {
     /// Read the store; answered by [`Event::Read`].
     Read,
-    /// Write what was read last to the auth file; answered by [`Event::Placed`].
-    Place,
+    /// Write this generation, read from the store or found in a copy, to the auth file;
+    /// answered by [`Event::Placed`].
+    Place(Fingerprint),
     /// Start the command and report on the file: [`Event::Changed`], then [`Event::Exited`].
     Run,
     /// Swap a generation in; answered by [`Event::Swapped`].
@@ -72,13 +150,19 @@ pub struct Write {
     pub expected: Version,
     /// The generation to be written.
     pub generation: Generation,
-    /// How many generations the login will have had.
+    /// How many generations the family will have had.
     pub count: u64,
+    /// The family that it belongs to.
+    pub family: Family,
+    /// Whether session hints were seen to change in a rotation of this family.
+    pub volatile_hints: bool,
 }
 
 /// What a rescue is to keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Keep {
+    /// The copies with these numbers, in the order in which they were given.
+    Copies(Vec<usize>),
     /// Everything of ours that the store lacks: the newest generation seen on disk, and
     /// what the last look at the file found, if that is something else.
     Ours,
@@ -185,6 +269,8 @@ pub enum Cause {
     OtherAccount,
     /// The file carries a generation that was issued before the one in the store.
     Older,
+    /// What the store holds could not be kept first, and nothing tells that ours is later.
+    NotKept,
     /// The file carries no login any more.
     Unusable,
     /// The file is gone.

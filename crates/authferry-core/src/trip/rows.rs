@@ -4,7 +4,8 @@
 use alloc::{vec, vec::Vec};
 
 use super::*;
-use crate::{Account, Issued, Policy};
+use crate::copies::Content;
+use crate::{Identity, Issued, Label, Policy, SessionHints};
 
 #[test]
 fn the_same_tokens_cost_no_request() {
@@ -118,11 +119,7 @@ fn a_store_that_moved_by_our_own_hand_is_no_conflict() {
 fn newest_becomes_current_and_what_it_replaces_is_kept_first() {
     let (trip, first) = swapping(3);
     let (trip, _) = trip.step(Event::Swapped(Reply::Conflict));
-    let theirs = Held {
-        reseed: false,
-        ..held("v2", 2, None)
-    };
-    let (trip, effects) = trip.step(Event::Read(Ok(Some(theirs))));
+    let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v2", 2, None)))));
     assert_eq!(effects, [Effect::Rescue(Keep::Theirs)]);
     let (trip, effects) = trip.step(Event::Rescued(true));
     let [Effect::Swap(second)] = &effects[..] else {
@@ -139,7 +136,11 @@ fn newest_becomes_current_and_what_it_replaces_is_kept_first() {
 fn a_reseed_stays_current_even_if_it_was_issued_earlier() {
     let (trip, _) = swapping(3);
     let (trip, _) = trip.step(Event::Swapped(Reply::Conflict));
-    let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v2", 2, None)))));
+    let reseed = Held {
+        family: Some(family(2)),
+        ..held("v2", 2, None)
+    };
+    let (trip, effects) = trip.step(Event::Read(Ok(Some(reseed))));
     assert_eq!(effects, [Effect::Rescue(Keep::Ours)]);
     let by = generation(2, "a").fingerprint;
     let end = Effect::Finish(Outcome::Superseded { by, rescued: true });
@@ -233,11 +234,7 @@ fn a_refusal_while_the_command_runs_is_tried_once_more_at_its_end() {
 
 #[test]
 fn a_newer_file_goes_to_the_store_before_the_command_starts() {
-    let (trip, _) = Trip::start(
-        terms(),
-        Seen::Usable(generation(2, "a")),
-        Some(Version::new("v1")),
-    );
+    let (trip, _) = Trip::start(terms(), vec![auth_file(generation(2, "a"), Some(base(1)))]);
     let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
     assert!(matches!(&effects[..], [Effect::Swap(w)] if w.generation == generation(2, "a")));
     let (_, effects) = trip.step(Event::Swapped(Reply::Landed(Version::new("v2"))));
@@ -258,12 +255,17 @@ fn a_parent_that_was_put_back_is_no_reseed() {
 }
 
 #[test]
-fn a_clock_that_steps_back_a_little_makes_no_rotation_older() {
+fn a_clock_that_steps_back_a_little_makes_no_rotation_older_and_the_base_is_kept_first() {
     let (trip, _) = running_swap(3);
     let (trip, _) = trip.step(Event::Swapped(Reply::Landed(Version::new("v2"))));
     let mut next = generation(4, "a");
-    next.issued.iat = generation(3, "a").issued.iat.map(|iat| iat - 200);
-    let (_, effects) = trip.step(Event::Changed(next));
+    next.issued.iat = None;
+    let (trip, effects) = trip.step(Event::Changed(next));
+    assert_eq!(effects, [Effect::Read], "for the bytes of the base");
+    let base = held("v2", 3, Some(1));
+    let (trip, effects) = trip.step(Event::Read(Ok(Some(base))));
+    assert_eq!(effects, [Effect::Rescue(Keep::Theirs)]);
+    let (_, effects) = trip.step(Event::Rescued(true));
     assert!(matches!(effects[..], [Effect::Swap(_)]), "{effects:?}");
 }
 
@@ -282,13 +284,17 @@ fn a_file_that_changed_after_the_last_look_is_persisted_too() {
 
 #[test]
 fn what_an_adopted_file_replaces_is_kept_first_unless_the_file_descends_from_it() {
-    let adopt = |descent: Option<&str>| {
-        let seen = Seen::Usable(generation(2, "a"));
-        let (trip, _) = Trip::start(terms(), seen, descent.map(Version::new));
-        trip.step(Event::Read(Ok(Some(held("v1", 1, None)))))
+    let adopt = |known: Base| {
+        let copy = auth_file(generation(3, "a"), Some(known));
+        let (trip, _) = Trip::start(terms(), vec![copy]);
+        trip.step(Event::Read(Ok(Some(held("v2", 2, None)))))
     };
-    assert!(matches!(adopt(Some("v1")).1[..], [Effect::Swap(_)]));
-    let (trip, effects) = adopt(None);
+    let of_the_head = Base {
+        version: Version::new("v2"),
+        ..base(2)
+    };
+    assert!(matches!(adopt(of_the_head).1[..], [Effect::Swap(_)]));
+    let (trip, effects) = adopt(base(1));
     assert_eq!(effects, [Effect::Rescue(Keep::Theirs)]);
     let (_, effects) = trip.clone().step(Event::Rescued(false));
     assert_eq!(
@@ -307,19 +313,16 @@ fn a_foreign_file_that_is_let_go_of_is_kept_first() {
         replace: true,
         ..terms()
     };
-    let (trip, _) = Trip::start(terms, Seen::Usable(generation(2, "b")), None);
+    let (trip, _) = Trip::start(terms, vec![auth_file(generation(2, "b"), None)]);
     let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
-    assert_eq!(effects, [Effect::Rescue(Keep::Ours)]);
-    assert_eq!(trip.step(Event::Rescued(true)).1, [Effect::Place]);
+    assert_eq!(effects, [Effect::Rescue(Keep::Copies(vec![0]))]);
+    let head = generation(1, "a").fingerprint;
+    assert_eq!(trip.step(Event::Rescued(true)).1, [Effect::Place(head)]);
 }
 
 #[test]
 fn a_newer_file_that_the_store_refuses_starts_nothing() {
-    let (trip, _) = Trip::start(
-        terms(),
-        Seen::Usable(generation(2, "a")),
-        Some(Version::new("v1")),
-    );
+    let (trip, _) = Trip::start(terms(), vec![auth_file(generation(2, "a"), Some(base(1)))]);
     let (trip, _) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
     let (_, effects) = trip.step(Event::Swapped(Reply::Refused(Trouble::Permanent)));
     assert_eq!(
@@ -336,7 +339,7 @@ fn swapping(number: u8) -> (Trip, Write) {
 
 /// The same while the command runs.
 fn running_swap(number: u8) -> (Trip, Write) {
-    let (trip, _) = Trip::start(terms(), Seen::Missing, None);
+    let (trip, _) = Trip::start(terms(), vec![]);
     let (trip, _) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
     let (trip, effects) = trip.step(Event::Placed(Placing::Done));
     assert_eq!(effects, [Effect::Run]);
@@ -358,6 +361,7 @@ fn terms() -> Terms {
         trip: 7,
         history: false,
         replace: false,
+        refused: vec![],
         allow_account_change: false,
     }
 }
@@ -367,6 +371,26 @@ fn base(number: u8) -> Base {
         version: Version::new("v1"),
         generation: generation(number, "a"),
         count: 1,
+        family: family(1),
+        ancestors: vec![],
+        volatile_hints: false,
+    }
+}
+
+fn family(number: u8) -> Family {
+    Family(Fingerprint::new([number; 8]))
+}
+
+fn auth_file(generation: Generation, known: Option<Base>) -> Copy {
+    Copy {
+        place: Place::AuthFile,
+        content: Content::Usable(generation),
+        origins: known.map(|base| Origins {
+            base,
+            seen: 0,
+            by_name: false,
+            hints_count: true,
+        }),
     }
 }
 
@@ -376,14 +400,19 @@ fn held(version: &str, number: u8, write: Option<u64>) -> Held {
         generation: Some(generation(number, "a")),
         id: write.map(|number| WriteId { trip: 7, number }),
         count: 1,
-        reseed: write.is_none(),
+        family: Some(family(1)),
+        volatile_hints: false,
     }
 }
 
 fn generation(number: u8, account: &str) -> Generation {
     Generation {
         fingerprint: Fingerprint::new([number; 8]),
-        account: Account::new(account),
+        identity: Identity {
+            account: Some(Label::new(account)),
+            ..Identity::default()
+        },
+        hints: SessionHints::default(),
         issued: Issued {
             iat: Some(1000 * i64::from(number)),
             ..Issued::default()

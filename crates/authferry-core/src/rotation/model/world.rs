@@ -8,7 +8,8 @@ use crate::trip::{
     Effect as Ask, Event as Tell, Goal, Outcome as End, Placing, Reply, Terms as TripTerms, Write,
 };
 use crate::{
-    Account, Cause, Fingerprint, Generation, Held, Issued, Policy, Seen, Trip, Version, WriteId,
+    Cause, Family, Fingerprint, Generation, Held, Identity, Issued, Label, Policy, Seen,
+    SessionHints, Trip, Version, WriteId,
 };
 
 /// Only the first generation is due.
@@ -266,7 +267,7 @@ impl World {
                     next.push(self.answer(i, Tell::Read(Err(trouble))));
                 }
             }
-            Some(Ask::Place) => {
+            Some(Ask::Place(_)) => {
                 let mut world = self.clone();
                 let read = world.history[world.runners[i].saw - 1].0;
                 world.turn(i).disk = Some(read);
@@ -359,9 +360,10 @@ impl World {
             trip: i as u64 + 1,
             history: false,
             replace: false,
+            refused: vec![],
             allow_account_change: false,
         };
-        let (trip, effects) = Trip::start(terms, Seen::Missing, None);
+        let (trip, effects) = Trip::start(terms, vec![]);
         self.runners[i].turn = Some(Turn {
             trip,
             asked: None,
@@ -398,7 +400,9 @@ impl World {
                     return self.event(i, Event::Turned);
                 }
                 Ask::Wait(_) => turn.asked = Some(Ask::Wait(Duration::ZERO)),
-                Ask::Read | Ask::Place | Ask::Swap(_) | Ask::Rescue(_) => turn.asked = Some(effect),
+                Ask::Read | Ask::Place(_) | Ask::Swap(_) | Ask::Rescue(_) => {
+                    turn.asked = Some(effect)
+                }
             }
         }
         self
@@ -420,7 +424,8 @@ impl World {
             generation: Some(generation(current)),
             id: by,
             count: 1,
-            reseed: current == DUE,
+            family: Some(Family(generation(DUE).fingerprint)),
+            volatile_hints: false,
         }
     }
 
@@ -458,7 +463,11 @@ impl World {
 fn generation(number: u8) -> Generation {
     Generation {
         fingerprint: Fingerprint::new([number; 8]),
-        account: Account::new("a"),
+        identity: Identity {
+            account: Some(Label::new("a")),
+            ..Identity::default()
+        },
+        hints: SessionHints::default(),
         issued: Issued {
             iat: Some(1000 * i64::from(number)),
             ..Issued::default()

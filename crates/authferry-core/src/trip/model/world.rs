@@ -4,7 +4,8 @@
 use alloc::{collections::BTreeSet, format, vec, vec::Vec};
 
 use super::*;
-use crate::{Account, Issued};
+use crate::copies::Content;
+use crate::{Identity, Issued, Label, SessionHints};
 
 /// What the store ever held; the last entry is current.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,11 +76,21 @@ impl World {
                 trip: u64::from(number) + 1,
                 history: plan.history,
                 replace: false,
+                refused: vec![],
                 allow_account_change: false,
             };
             let disk = plan.leftover.then_some(1);
-            let seen = disk.map_or(Seen::Missing, |disk| Seen::Usable(generation(disk)));
-            let (trip, effects) = Trip::start(terms, seen, None);
+            let copy = disk.map(|disk| Copy {
+                place: Place::AuthFile,
+                content: Content::Usable(generation(disk)),
+                origins: Some(Origins {
+                    base: world.first(),
+                    seen: 0,
+                    by_name: false,
+                    hints_count: true,
+                }),
+            });
+            let (trip, effects) = Trip::start(terms, copy.into_iter().collect());
             world.runners.push(Runner {
                 trip,
                 asked: None,
@@ -215,7 +226,7 @@ impl World {
                     next.push(answer(self, Event::Read(Err(trouble))));
                 }
             }
-            Some(Effect::Place) => {
+            Some(Effect::Place(_)) => {
                 let mut world = self.clone();
                 let read = world.runners[i].read.expect("a place comes after a read");
                 let placed = Some(world.history[read].generation);
@@ -253,7 +264,7 @@ impl World {
                 let mut kept = self.clone();
                 let runner = &mut kept.runners[i];
                 match keep {
-                    Keep::Ours => runner.kept.extend(runner.disk),
+                    Keep::Ours | Keep::Copies(_) => runner.kept.extend(runner.disk),
                     Keep::Theirs => {
                         let read = runner.read.expect("theirs was read");
                         runner.kept.insert(self.history[read].generation);
@@ -268,6 +279,12 @@ impl World {
         }
     }
 
+    /// What the store held at first.
+    fn first(&self) -> Base {
+        let held = self.held(0);
+        Base::of_head(&held, &generation(self.history[0].generation), None)
+    }
+
     fn current(&self) -> &Entry {
         self.history.last().expect("never empty")
     }
@@ -279,7 +296,8 @@ impl World {
             generation: Some(generation(entry.generation)),
             id: entry.by,
             count: 1,
-            reseed: entry.by.is_none(),
+            family: entry.by.map(|_| Family(generation(0).fingerprint)),
+            volatile_hints: false,
         }
     }
 
@@ -310,7 +328,8 @@ impl World {
         );
         // A file that was there before the command is judged by its time of issue alone.
         let adopting = writer.runs == 0;
-        let parent = given || writer.had.contains(&replaced.generation);
+        // What a file descends from by its receipt was spent for it.
+        let parent = given || writer.had.contains(&replaced.generation) || adopting;
         assert!(
             adopting || parent || replaced.by.is_some(),
             "a reseed was buried: {self:#?}"
@@ -366,7 +385,8 @@ impl World {
                             .insert((number(&write.expected), disk(&write), trip, n));
                     }
                 }
-                effect @ (Effect::Read | Effect::Place | Effect::Swap(_) | Effect::Rescue(_)) => {
+                effect
+                @ (Effect::Read | Effect::Place(_) | Effect::Swap(_) | Effect::Rescue(_)) => {
                     assert_eq!(runner.asked, None, "two requests at once");
                     runner.asked = Some(effect);
                 }
@@ -449,7 +469,11 @@ impl World {
 fn generation(number: u8) -> Generation {
     Generation {
         fingerprint: Fingerprint::new([number; 8]),
-        account: Account::new("a"),
+        identity: Identity {
+            account: Some(Label::new("a")),
+            ..Identity::default()
+        },
+        hints: SessionHints::default(),
         issued: Issued {
             iat: Some(1000 * i64::from(number)),
             ..Issued::default()

@@ -1,0 +1,429 @@
+//! Which copy of a login counts, and what has to be done before anything may be spent.
+//!
+//! Time of issue orders generations *within one family* and says nothing between two. So each
+//! copy that can be seen is judged against what the store holds (the *head*) with what its
+//! receipt or record says of it: [`judge`] gives one [`Verdict`] a copy, [`settle`] makes one
+//! [`Settlement`] of all of them.
+
+use alloc::vec::Vec;
+
+use crate::order::{self, Order};
+use crate::verdict::Held;
+use crate::{Base, Fingerprint, Generation, Refusal};
+
+/// Where a copy was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The auth file of the home.
+    AuthFile,
+    /// The rescue folder.
+    Rescue,
+    /// The private home of a rotation that did not come to its end.
+    Rotation,
+}
+
+/// What a copy is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// There is no file, or an empty one.
+    Missing,
+    /// A file that carries no login. `keepable`: its bytes can be set aside.
+    Unusable {
+        /// Whether the bytes could be read, and can be set aside.
+        keepable: bool,
+    },
+    /// A login without a refresh token: nothing in it could be lost.
+    AccessOnly,
+    /// A login.
+    Usable(Generation),
+}
+
+/// What a receipt or a record says of a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origins {
+    /// The head that the copy descends from.
+    pub base: Base,
+    /// How many generations were seen since that head, up to this copy.
+    pub seen: u64,
+    /// Whether a record names this very fingerprint: that beats a receipt, which speaks of
+    /// whatever file is there.
+    pub by_name: bool,
+    /// Whether session hints count. They do for the auth file of a home that stays.
+    pub hints_count: bool,
+}
+
+/// A place where a generation may be, other than the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Copy {
+    /// Where it was found.
+    pub place: Place,
+    /// What it is.
+    pub content: Content,
+    /// What is known of it: `None` without a receipt or record.
+    pub origins: Option<Origins>,
+}
+
+impl Copy {
+    /// Returns the login, if it is one.
+    #[must_use]
+    pub fn generation(&self) -> Option<&Generation> {
+        match &self.content {
+            Content::Usable(generation) => Some(generation),
+            Content::Missing | Content::Unusable { .. } | Content::AccessOnly => None,
+        }
+    }
+}
+
+/// What a copy is worth beside the head. The number is the row of the design's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// 1: The store holds no login, and this one could be put there by a person.
+    OnlyCopy,
+    /// 2 and 4: There is nothing that could be lost.
+    Missing,
+    /// 3: No login. With a receipt it is set aside, as the head is placed.
+    UnusableKnown,
+    /// 3: No login, and nothing tells how it came there: refused.
+    Unusable,
+    /// 5: It is the head.
+    IsHead,
+    /// 6: Exactly what its receipt says the store had, and the head came after it.
+    Ancestor,
+    /// 7: Of another family than the head: the head counts, whatever the times say.
+    OtherFamily,
+    /// 8: Another workspace or person: refused.
+    OtherIdentity,
+    /// 9: The provider refused it before: the head counts.
+    RefusedBefore,
+    /// 10: Later than the head: an earlier persist was lost.
+    Later,
+    /// 11: Earlier than the head.
+    Earlier,
+    /// 12: Unclear, but its receipt says that it was written after the head was placed.
+    WrittenAfterHead,
+    /// 13: Of the head's family, and nothing tells which is later.
+    Unclear,
+    /// 14: Of an unknown family, and surely earlier.
+    UnknownEarlier,
+    /// 15: Of an unknown family, and perhaps later: it may be a person's own login. Refused.
+    UnknownFamily,
+    /// Not the auth file, and of no family or person that counts here: listed, nothing else.
+    Listed,
+}
+
+/// What is to be done before anything may be spent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The auth file is the head already.
+    Keep,
+    /// The head is to be placed.
+    Place,
+    /// The copy of this index is swapped into the store.
+    Adopt {
+        /// Which one.
+        copy: usize,
+        /// Whether the head has to be kept first.
+        keep_head: bool,
+    },
+    /// Nothing may be spent, placed or swapped.
+    Refuse(Refusal),
+}
+
+/// What follows from the head and all copies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settlement {
+    /// One for each copy, in their order.
+    pub verdicts: Vec<Verdict>,
+    /// What is to be done.
+    pub action: Action,
+    /// The copies that have to be kept elsewhere before they are replaced or removed.
+    pub set_aside: Vec<usize>,
+    /// The copies that are tried, in this order, if the provider refuses what counts.
+    pub next: Vec<usize>,
+}
+
+/// What a person allowed, and what is known of refusals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rules {
+    /// Whether an auth file that is unusable, of another identity or of an unknown family may
+    /// be replaced: it is set aside.
+    pub replace: bool,
+    /// Generations that the provider refused.
+    pub refused: Vec<Fingerprint>,
+}
+
+/// Judges the head and all copies. Records come newest first.
+///
+/// There is exactly one answer for each combination: the first row that fits.
+#[must_use]
+pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement {
+    let verdicts: Vec<Verdict> = copies.iter().map(|copy| judge(head, copy, rules)).collect();
+    let Some((held, theirs)) = head.and_then(|held| Some((held, held.generation.as_ref()?))) else {
+        return without_head(head, verdicts);
+    };
+    let all = |wanted: fn(Verdict) -> bool| {
+        let numbered = verdicts.iter().enumerate();
+        numbered
+            .filter(move |(_, verdict)| wanted(**verdict))
+            .map(|(index, _)| index)
+    };
+    let refusal = all(|verdict| refusal(verdict).is_some()).next();
+    if let Some(why) = refusal.and_then(|index| refusal_of(verdicts[index], rules)) {
+        return Settlement {
+            verdicts,
+            action: Action::Refuse(why),
+            set_aside: Vec::new(),
+            next: Vec::new(),
+        };
+    }
+    let next: Vec<usize> = all(is_next)
+        .filter(|&index| is_worth_a_try(&copies[index], theirs, rules))
+        .collect();
+    let head_is_refused = rules.refused.contains(&theirs.fingerprint);
+    let adopted = latest(copies, all(is_adopted))
+        .or_else(|| next.first().copied().filter(|_| head_is_refused));
+    let action = match adopted {
+        Some(copy) => Action::Adopt {
+            copy,
+            keep_head: verdicts[copy] != Verdict::Later || !descends(&copies[copy], held),
+        },
+        None if all(|verdict| verdict == Verdict::IsHead).any(|it| is_auth_file(&copies[it])) => {
+            Action::Keep
+        }
+        None => Action::Place,
+    };
+    let set_aside = all(is_worth_keeping)
+        .filter(|&index| Some(index) != adopted && copies[index].place != Place::Rescue)
+        .collect();
+    let next = next
+        .into_iter()
+        .filter(|&index| Some(index) != adopted)
+        .collect();
+    Settlement {
+        verdicts,
+        action,
+        set_aside,
+        next,
+    }
+}
+
+/// Judges one copy against the head.
+#[must_use]
+pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
+    let ours = match &copy.content {
+        Content::Usable(ours) => ours,
+        _ if copy.place != Place::AuthFile => return Verdict::Listed,
+        Content::Missing | Content::AccessOnly => return Verdict::Missing,
+        Content::Unusable { keepable: true } if copy.origins.is_some() => {
+            return Verdict::UnusableKnown;
+        }
+        Content::Unusable { .. } => return Verdict::Unusable,
+    };
+    let Some((held, theirs)) = head.and_then(|held| Some((held, held.generation.as_ref()?))) else {
+        return Verdict::OnlyCopy;
+    };
+    if ours.fingerprint == theirs.fingerprint {
+        return Verdict::IsHead;
+    }
+    let origins = copy
+        .origins
+        .as_ref()
+        .filter(|origins| speaks_of(origins, ours));
+    match origins {
+        Some(origins) if is_family_of(held, theirs, &origins.base) => {
+            let order = order_of(ours, origins, held, theirs);
+            match order {
+                _ if is_base(ours, origins) && is_ahead(held, theirs, ours, origins) => {
+                    Verdict::Ancestor
+                }
+                _ if ours.identity.contradicts(&theirs.identity) => other_identity(copy),
+                _ if rules.refused.contains(&ours.fingerprint) => Verdict::RefusedBefore,
+                Order::Later => Verdict::Later,
+                Order::Earlier => Verdict::Earlier,
+                Order::Unclear if is_head_the_base(theirs, held, &origins.base) => {
+                    Verdict::WrittenAfterHead
+                }
+                Order::Unclear => Verdict::Unclear,
+            }
+        }
+        Some(origins) if is_base(ours, origins) && held.family.is_some() => Verdict::Ancestor,
+        Some(origins) if !ours.identity.contradicts(&origins.base.generation.identity) => {
+            Verdict::OtherFamily
+        }
+        Some(_) | None if ours.identity.contradicts(&theirs.identity) => other_identity(copy),
+        Some(_) | None if copy.place != Place::AuthFile => Verdict::Listed,
+        Some(_) | None if rules.refused.contains(&ours.fingerprint) => Verdict::RefusedBefore,
+        Some(_) | None => match order::by_times(&ours.issued, &theirs.issued) {
+            Order::Earlier => Verdict::UnknownEarlier,
+            Order::Later | Order::Unclear => Verdict::UnknownFamily,
+        },
+    }
+}
+
+/// Returns whether a head is of the family of a base: by its stamp, or because it is that very
+/// base or, without a stamp, one of its known ancestors. A stamp goes when somebody touches
+/// another field, a tag or the file.
+#[must_use]
+pub fn is_family_of(held: &Held, theirs: &Generation, base: &Base) -> bool {
+    is_head_the_base(theirs, held, base)
+        || match held.family {
+            Some(family) => family == base.family,
+            None => base.ancestors.contains(&theirs.fingerprint),
+        }
+}
+
+fn without_head(head: Option<&Held>, verdicts: Vec<Verdict>) -> Settlement {
+    let why = if verdicts.contains(&Verdict::OnlyCopy) {
+        Refusal::OnlyCopies
+    } else if head.is_none() {
+        Refusal::NothingStored
+    } else {
+        Refusal::UnusableStored
+    };
+    Settlement {
+        verdicts,
+        action: Action::Refuse(why),
+        set_aside: Vec::new(),
+        next: Vec::new(),
+    }
+}
+
+fn refusal(verdict: Verdict) -> Option<Refusal> {
+    match verdict {
+        Verdict::Unusable => Some(Refusal::UnusableFile),
+        Verdict::OtherIdentity => Some(Refusal::OtherAccount),
+        Verdict::UnknownFamily => Some(Refusal::UnknownFamily),
+        Verdict::OnlyCopy
+        | Verdict::Missing
+        | Verdict::UnusableKnown
+        | Verdict::IsHead
+        | Verdict::Ancestor
+        | Verdict::OtherFamily
+        | Verdict::RefusedBefore
+        | Verdict::Later
+        | Verdict::Earlier
+        | Verdict::WrittenAfterHead
+        | Verdict::Unclear
+        | Verdict::UnknownEarlier
+        | Verdict::Listed => None,
+    }
+}
+
+/// A person's `--replace` lifts every refusal of the auth file.
+fn refusal_of(verdict: Verdict, rules: &Rules) -> Option<Refusal> {
+    refusal(verdict).filter(|_| !rules.replace)
+}
+
+fn is_adopted(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Later | Verdict::WrittenAfterHead)
+}
+
+fn is_next(verdict: Verdict) -> bool {
+    is_adopted(verdict) || matches!(verdict, Verdict::OtherFamily | Verdict::Unclear)
+}
+
+/// Whether the login would be missed if it were replaced: all but those that are in the store
+/// already, or never held anything.
+fn is_worth_keeping(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Missing | Verdict::IsHead | Verdict::Ancestor => false,
+        Verdict::OnlyCopy
+        | Verdict::UnusableKnown
+        | Verdict::Unusable
+        | Verdict::OtherFamily
+        | Verdict::OtherIdentity
+        | Verdict::RefusedBefore
+        | Verdict::Later
+        | Verdict::Earlier
+        | Verdict::WrittenAfterHead
+        | Verdict::Unclear
+        | Verdict::UnknownEarlier
+        | Verdict::UnknownFamily
+        | Verdict::Listed => true,
+    }
+}
+
+fn other_identity(copy: &Copy) -> Verdict {
+    match copy.place {
+        Place::AuthFile => Verdict::OtherIdentity,
+        Place::Rescue | Place::Rotation => Verdict::Listed,
+    }
+}
+
+/// Whether a receipt or record speaks of this login. Session hints that contradict a receipt
+/// mean that a person logged in afresh; hints that changed in a rotation of ours say nothing.
+fn speaks_of(origins: &Origins, ours: &Generation) -> bool {
+    let base = &origins.base;
+    let known = base.generation.fingerprint == ours.fingerprint
+        || base.ancestors.contains(&ours.fingerprint);
+    let afresh = origins.hints_count
+        && !base.volatile_hints
+        && ours.hints.contradict(&base.generation.hints);
+    origins.by_name || known || !afresh
+}
+
+/// Where a copy stands to the head, within one family.
+fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generation) -> Order {
+    let base = &origins.base;
+    let rank = |fingerprint| {
+        let ancestor = base.ancestors.iter().position(|it| *it == fingerprint);
+        ancestor.or((base.generation.fingerprint == fingerprint).then_some(base.ancestors.len()))
+    };
+    if let (Some(ours), Some(theirs)) = (rank(ours.fingerprint), rank(theirs.fingerprint)) {
+        return order::by_rank(ours, theirs);
+    }
+    if held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family) {
+        return Order::Earlier;
+    }
+    order::by_times(&ours.issued, &theirs.issued)
+}
+
+fn is_base(ours: &Generation, origins: &Origins) -> bool {
+    origins.base.generation.fingerprint == ours.fingerprint
+}
+
+fn is_head_the_base(theirs: &Generation, held: &Held, base: &Base) -> bool {
+    base.generation.fingerprint == theirs.fingerprint || base.version == held.version
+}
+
+/// Whether the head came after what its receipt says the store had: by a higher count, and not
+/// by an earlier time of issue. A store that was set back has neither.
+fn is_ahead(held: &Held, theirs: &Generation, ours: &Generation, origins: &Origins) -> bool {
+    held.count > origins.base.count
+        && order::by_times(&theirs.issued, &ours.issued) != Order::Earlier
+}
+
+fn descends(copy: &Copy, held: &Held) -> bool {
+    let base = copy.origins.as_ref().map(|origins| &origins.base);
+    base.zip(held.generation.as_ref())
+        .is_some_and(|(base, theirs)| is_head_the_base(theirs, held, base))
+}
+
+/// Whether a copy is tried if the provider refuses the head: one of the same identity that is
+/// not surely earlier and was not refused itself.
+fn is_worth_a_try(copy: &Copy, theirs: &Generation, rules: &Rules) -> bool {
+    copy.generation().is_some_and(|ours| {
+        !ours.identity.contradicts(&theirs.identity)
+            && !rules.refused.contains(&ours.fingerprint)
+            && order::by_times(&ours.issued, &theirs.issued) != Order::Earlier
+    })
+}
+
+fn is_auth_file(copy: &Copy) -> bool {
+    copy.place == Place::AuthFile
+}
+
+/// The latest of several that would be adopted. Where the times are unclear the auth file
+/// counts, then the newest record: the order in which they are given.
+fn latest(copies: &[Copy], candidates: impl Iterator<Item = usize>) -> Option<usize> {
+    let issued = |index: usize| copies[index].generation().map(|it| &it.issued);
+    candidates.reduce(|best, other| {
+        let is_later = issued(other)
+            .zip(issued(best))
+            .is_some_and(|(other, best)| order::by_times(other, best) == Order::Later);
+        if is_later { other } else { best }
+    })
+}
+
+#[cfg(test)]
+mod tests;

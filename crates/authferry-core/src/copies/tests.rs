@@ -1,0 +1,628 @@
+//! The table, row by row, and an enumeration of all its conditions.
+
+use alloc::{vec, vec::Vec};
+
+use super::*;
+use crate::{Family, Identity, Issued, Label, SessionHints, Version};
+
+/// A day: no clock is that far off.
+const DAY: i64 = 86_400;
+
+#[test]
+fn row_1_a_store_without_a_login_and_a_usable_copy_spend_nothing() {
+    for place in [Place::AuthFile, Place::Rescue, Place::Rotation] {
+        let only = [copy(place, login(5)).known(base(4))];
+        for head in [None, Some(unusable_head())] {
+            let settled = settle(head.as_ref(), &only, &Rules::default());
+            assert_eq!(settled.verdicts, [Verdict::OnlyCopy]);
+            assert_eq!(settled.action, Action::Refuse(Refusal::OnlyCopies));
+        }
+    }
+    let none = settle(None, &[], &Rules::default());
+    assert_eq!(none.action, Action::Refuse(Refusal::NothingStored));
+    let damaged = settle(Some(&unusable_head()), &[], &Rules::default());
+    assert_eq!(damaged.action, Action::Refuse(Refusal::UnusableStored));
+}
+
+#[test]
+fn row_2_a_missing_file_gets_the_head() {
+    let file = auth_file(Content::Missing).known(base(5));
+    is(&head(5), &file, Verdict::Missing, &Action::Place);
+    assert_eq!(set_aside(&head(5), &file), [] as [usize; 0]);
+}
+
+#[test]
+fn row_3_an_unusable_file_with_a_receipt_is_set_aside() {
+    let torn = auth_file(Content::Unusable { keepable: true });
+    let known = torn.clone().known(base(5));
+    is(&head(5), &known, Verdict::UnusableKnown, &Action::Place);
+    assert_eq!(set_aside(&head(5), &known), [0]);
+    let refused = Action::Refuse(Refusal::UnusableFile);
+    is(&head(5), &torn, Verdict::Unusable, &refused);
+    let unreadable = auth_file(Content::Unusable { keepable: false }).known(base(5));
+    is(&head(5), &unreadable, Verdict::Unusable, &refused);
+    let replaced = settle(Some(&head(5)), &[torn], &replacing());
+    assert_eq!(
+        (replaced.action, &*replaced.set_aside),
+        (Action::Place, &[0][..])
+    );
+}
+
+#[test]
+fn row_4_a_file_without_a_refresh_token_is_missing() {
+    let file = auth_file(Content::AccessOnly);
+    is(&head(5), &file, Verdict::Missing, &Action::Place);
+}
+
+#[test]
+fn row_5_the_head_is_kept() {
+    for file in [auth(login(5)), auth(login(5)).known(base(3))] {
+        is(&head(5), &file, Verdict::IsHead, &Action::Keep);
+    }
+}
+
+#[test]
+fn row_6_exactly_what_the_receipt_says_makes_way_and_is_kept_nowhere() {
+    let file = auth(login(5)).known(base(5));
+    for later in [head(6), of_family(head(6), 9), of_family(head(3), 9)] {
+        is(&later, &file, Verdict::Ancestor, &Action::Place);
+        assert_eq!(set_aside(&later, &file), [] as [usize; 0]);
+    }
+}
+
+#[test]
+fn row_6_a_store_that_was_set_back_has_no_ancestor_in_the_receipt() {
+    let file = auth(login(5)).known(base(5));
+    is(&head(3), &file, Verdict::Later, &adopt_keeping_the_head());
+}
+
+#[test]
+fn row_7_another_family_counts_whatever_the_times_say() {
+    let file = auth(login(8)).known(base(5));
+    for reseed in [
+        of_family(head(100), 100),
+        of_family(head(2), 100),
+        by_hand(head(2), 100),
+    ] {
+        is(&reseed, &file, Verdict::OtherFamily, &Action::Place);
+        assert_eq!(set_aside(&reseed, &file), [0]);
+    }
+    let reseed = of_family(head(2), 100);
+    assert_eq!(
+        next(&reseed, &file),
+        [0],
+        "tried if the provider refuses the head"
+    );
+    let later = of_family(head(100), 100);
+    assert_eq!(next(&later, &file), [] as [usize; 0], "surely earlier");
+}
+
+#[test]
+fn row_8_another_person_is_refused() {
+    let refused = Action::Refuse(Refusal::OtherAccount);
+    for known in [None, Some(base(5))] {
+        let mut file = auth(person(login(6), "hers"));
+        file.origins = known.map(origins);
+        is(&head(5), &file, Verdict::OtherIdentity, &refused);
+    }
+    let rescued = copy(Place::Rescue, person(login(6), "hers")).known(base(5));
+    is(&head(5), &rescued, Verdict::Listed, &Action::Place);
+}
+
+#[test]
+fn row_9_what_the_provider_refused_is_never_adopted() {
+    let file = auth(login(6)).known(base(5));
+    let rules = Rules {
+        refused: vec![login(6).fingerprint],
+        ..Rules::default()
+    };
+    let settled = settle(Some(&head(5)), &[file], &rules);
+    assert_eq!(settled.verdicts, [Verdict::RefusedBefore]);
+    assert_eq!((settled.action, settled.next), (Action::Place, vec![]));
+}
+
+#[test]
+fn row_10_a_later_one_of_the_family_is_adopted() {
+    let action = Action::Adopt {
+        copy: 0,
+        keep_head: false,
+    };
+    is(
+        &head(5),
+        &auth(login(6)).known(base(5)),
+        Verdict::Later,
+        &action,
+    );
+    let rescued = copy(Place::Rescue, login(6)).named(base(5));
+    is(&head(5), &rescued, Verdict::Later, &action);
+}
+
+#[test]
+fn row_11_an_earlier_one_of_the_family_is_set_aside() {
+    let file = auth(login(4)).known(base(5));
+    is(&head(5), &file, Verdict::Earlier, &Action::Place);
+    assert_eq!(set_aside(&head(5), &file), [0]);
+    // By the count, where the times say nothing.
+    let opaque = auth(without_times(login(6))).known(base(5));
+    let later = without_head_times(head(9));
+    is(&later, &opaque, Verdict::Earlier, &Action::Place);
+}
+
+#[test]
+fn row_12_unclear_and_written_after_the_head_was_placed_is_adopted() {
+    let file = auth(without_times(login(6))).known(base(5));
+    is(
+        &head(5),
+        &file,
+        Verdict::WrittenAfterHead,
+        &adopt_keeping_the_head(),
+    );
+}
+
+#[test]
+fn row_13_unclear_and_not_after_the_head_is_set_aside_and_next() {
+    let file = auth(without_times(login(6))).known(base(4));
+    let same_count = Held {
+        count: 4,
+        ..head(5)
+    };
+    is(&same_count, &file, Verdict::Unclear, &Action::Place);
+    assert_eq!(set_aside(&same_count, &file), [0]);
+    assert_eq!(next(&same_count, &file), [0]);
+}
+
+#[test]
+fn row_14_an_earlier_one_of_an_unknown_family_is_set_aside() {
+    let file = auth(login(4));
+    is(&head(5), &file, Verdict::UnknownEarlier, &Action::Place);
+    assert_eq!(set_aside(&head(5), &file), [0]);
+}
+
+#[test]
+fn row_15_one_of_an_unknown_family_may_be_a_persons_own() {
+    let refused = Action::Refuse(Refusal::UnknownFamily);
+    let afresh = with_session(login(6), "another");
+    for file in [
+        auth(login(6)),
+        auth(without_times(login(4))),
+        auth(afresh.clone()).known(with_session_of_base(base(5), "one")),
+    ] {
+        is(&head(5), &file, Verdict::UnknownFamily, &refused);
+    }
+    let replaced = settle(Some(&head(5)), &[auth(login(6))], &replacing());
+    assert_eq!(
+        (replaced.action, &*replaced.set_aside),
+        (Action::Place, &[0][..])
+    );
+}
+
+#[test]
+fn hints_that_changed_in_a_rotation_of_ours_are_hints_no_more() {
+    let afresh = with_session(login(6), "another");
+    let seen_to_change = Base {
+        volatile_hints: true,
+        ..with_session_of_base(base(5), "one")
+    };
+    let verdict = |copy: Copy| judge(Some(&head(5)), &copy, &Rules::default());
+    assert_eq!(
+        verdict(auth(afresh.clone()).known(seen_to_change)),
+        Verdict::Later
+    );
+    // A record that names this very login beats them, too.
+    let named = auth(afresh).named(with_session_of_base(base(5), "one"));
+    assert_eq!(verdict(named), Verdict::Later);
+}
+
+#[test]
+fn the_family_of_a_head_that_lost_its_stamp_is_known_by_its_fingerprint() {
+    let touched = Held {
+        family: None,
+        count: 1,
+        ..head(5)
+    };
+    let verdict = |copy: &Copy| judge(Some(&touched), copy, &Rules::default());
+    assert_eq!(verdict(&auth(login(6)).known(base(5))), Verdict::Later);
+    // A rollback by hand to an ancestor that is known.
+    assert_eq!(verdict(&auth(login(7)).known(base(6))), Verdict::Later);
+    // The version alone tells it as well.
+    let respelled = Base {
+        generation: login(77),
+        ..base(5)
+    };
+    assert_eq!(verdict(&auth(login(6)).known(respelled)), Verdict::Later);
+}
+
+#[test]
+fn a_known_line_beats_every_clock() {
+    let mut line = base(5);
+    line.generation = without_times(line.generation);
+    let rolled_back = Held {
+        generation: Some(without_times(login(3))),
+        ..head(3)
+    };
+    let file = auth(without_times(login(4))).known(line);
+    assert_eq!(
+        judge(Some(&rolled_back), &file, &Rules::default()),
+        Verdict::Later
+    );
+}
+
+#[test]
+fn of_several_copies_a_refusal_of_the_auth_file_wins() {
+    let copies = [auth(login(9)), copy(Place::Rescue, login(6)).named(base(5))];
+    let settled = settle(Some(&head(5)), &copies, &Rules::default());
+    assert_eq!(settled.action, Action::Refuse(Refusal::UnknownFamily));
+}
+
+#[test]
+fn of_several_copies_the_latest_is_adopted_and_the_others_are_kept() {
+    let copies = [
+        auth(login(6)).known(base(5)),
+        copy(Place::Rescue, login(8)).named(base(5)),
+        copy(Place::Rotation, login(7)).known(base(5)),
+    ];
+    let settled = settle(Some(&head(5)), &copies, &Rules::default());
+    let Action::Adopt { copy: 1, .. } = settled.action else {
+        panic!("{settled:?}");
+    };
+    assert_eq!(settled.set_aside, [0, 2]);
+}
+
+#[test]
+fn of_several_unclear_copies_the_auth_file_counts() {
+    let unclear = |number| without_times(login(number));
+    let copies = [
+        auth(unclear(6)).known(base(5)),
+        copy(Place::Rescue, unclear(7)).named(base(5)),
+    ];
+    let settled = settle(Some(&head(5)), &copies, &Rules::default());
+    assert_eq!(settled.action, adopt_keeping_the_head());
+}
+
+#[test]
+fn a_refused_head_makes_way_for_the_next_of_the_same_person() {
+    let file = auth(login(8)).known(base(5));
+    let reseed = of_family(head(2), 100);
+    let refused = |more: &[Generation]| Rules {
+        refused: more.iter().map(|it| it.fingerprint).collect(),
+        ..Rules::default()
+    };
+    let one = [file.clone()];
+    let settled = settle(Some(&reseed), &one, &refused(&[login(2)]));
+    assert_eq!(settled.action, adopt_keeping_the_head());
+    let both = settle(Some(&reseed), &one, &refused(&[login(2), login(8)]));
+    assert_eq!(both.action, Action::Place);
+    let hers = [auth(person(login(8), "hers")).known(of_person(base(5), "hers"))];
+    let other = settle(Some(&reseed), &hers, &refused(&[login(2)]));
+    assert_eq!(other.action, Action::Place, "another person's is no next");
+}
+
+/// Every combination of the table's conditions has one answer, and in none of them a login is
+/// lost or a person's word undone.
+#[test]
+fn every_combination_has_one_answer_that_loses_nothing() {
+    let mut combinations = 0;
+    for head in heads() {
+        for copy in copies() {
+            for replace in [false, true] {
+                for refused in [
+                    vec![],
+                    vec![login(5).fingerprint],
+                    vec![login(6).fingerprint],
+                ] {
+                    let rules = Rules { replace, refused };
+                    let settled = settle(head.as_ref(), core::slice::from_ref(&copy), &rules);
+                    holds(head.as_ref(), &copy, &rules, &settled);
+                    combinations += 1;
+                }
+            }
+        }
+    }
+    assert!(combinations > 30_000, "{combinations}");
+}
+
+fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) {
+    let about = (head, copy, rules, settled);
+    let [verdict] = settled.verdicts[..] else {
+        panic!("{about:#?}");
+    };
+    let theirs = head.and_then(|held| held.generation.as_ref());
+    let (Some(held), Some(theirs)) = (head, theirs) else {
+        assert!(matches!(settled.action, Action::Refuse(_)), "{about:#?}");
+        return;
+    };
+    match &settled.action {
+        Action::Adopt { keep_head, .. } => {
+            let ours = copy.generation().expect("only a login is adopted");
+            let origins = copy.origins.as_ref().expect("only a known one is adopted");
+            assert!(!ours.identity.contradicts(&theirs.identity), "{about:#?}");
+            assert!(!rules.refused.contains(&ours.fingerprint), "{about:#?}");
+            let refused = rules.refused.contains(&theirs.fingerprint);
+            let same = is_family_of(held, theirs, &origins.base);
+            assert!(
+                same || refused,
+                "another family is only left if it is refused: {about:#?}"
+            );
+            let earlier = order::by_times(&ours.issued, &theirs.issued) == Order::Earlier;
+            let in_line = origins.base.ancestors.contains(&theirs.fingerprint);
+            assert!(
+                !earlier || in_line,
+                "an older one over a newer one: {about:#?}"
+            );
+            assert!(
+                *keep_head || is_head_the_base(theirs, held, &origins.base),
+                "the head is kept first unless it is the base: {about:#?}"
+            );
+        }
+        Action::Keep => assert_eq!(verdict, Verdict::IsHead, "{about:#?}"),
+        Action::Place => {
+            let is_lost = match (&copy.content, copy.place) {
+                (Content::Missing | Content::AccessOnly, _) | (_, Place::Rescue) => false,
+                (Content::Unusable { .. }, Place::Rotation) => false,
+                (Content::Unusable { .. }, _) => true,
+                (Content::Usable(ours), _) => {
+                    let known = copy
+                        .origins
+                        .as_ref()
+                        .map(|it| it.base.generation.fingerprint);
+                    ours.fingerprint != theirs.fingerprint && known != Some(ours.fingerprint)
+                }
+            };
+            assert!(!is_lost || settled.set_aside == [0], "lost: {about:#?}");
+        }
+        Action::Refuse(_) => {
+            assert_eq!(
+                copy.place,
+                Place::AuthFile,
+                "only the auth file is refused: {about:#?}"
+            );
+            assert!(!rules.replace, "a person's word: {about:#?}");
+        }
+    }
+}
+
+fn heads() -> Vec<Option<Held>> {
+    let mut heads = vec![None, Some(unusable_head())];
+    for number in [3, 5, 6, 9] {
+        for count in [1, 5, 9] {
+            for family in [None, Some(1), Some(100)] {
+                for who in ["his", "hers"] {
+                    heads.push(Some(Held {
+                        generation: Some(person(login(number), who)),
+                        count,
+                        family: family.map(family_id),
+                        ..head(number)
+                    }));
+                }
+            }
+        }
+    }
+    heads
+}
+
+fn copies() -> Vec<Copy> {
+    let mut contents = vec![
+        Content::Missing,
+        Content::AccessOnly,
+        Content::Unusable { keepable: true },
+        Content::Unusable { keepable: false },
+    ];
+    for number in [4, 5, 6] {
+        for who in ["his", "hers"] {
+            let login = with_session(person(login(number), who), "another");
+            contents.push(Content::Usable(login.clone()));
+            contents.push(Content::Usable(without_times(login)));
+        }
+    }
+    let mut copies = vec![];
+    for content in contents {
+        for place in [Place::AuthFile, Place::Rescue, Place::Rotation] {
+            for known in [
+                None,
+                Some(base(5)),
+                Some(with_session_of_base(base(5), "one")),
+            ] {
+                for by_name in [false, true] {
+                    copies.push(Copy {
+                        place,
+                        content: content.clone(),
+                        origins: known.clone().map(|base| Origins {
+                            by_name,
+                            ..origins(base)
+                        }),
+                    });
+                }
+            }
+        }
+    }
+    copies
+}
+
+fn is(head: &Held, copy: &Copy, verdict: Verdict, action: &Action) {
+    let settled = settle(Some(head), core::slice::from_ref(copy), &Rules::default());
+    assert_eq!(settled.verdicts, [verdict], "{head:?} {copy:?}");
+    assert_eq!(&settled.action, action, "{head:?} {copy:?}");
+}
+
+fn set_aside(head: &Held, copy: &Copy) -> Vec<usize> {
+    settle(Some(head), core::slice::from_ref(copy), &Rules::default()).set_aside
+}
+
+fn next(head: &Held, copy: &Copy) -> Vec<usize> {
+    settle(Some(head), core::slice::from_ref(copy), &Rules::default()).next
+}
+
+fn adopt_keeping_the_head() -> Action {
+    Action::Adopt {
+        copy: 0,
+        keep_head: true,
+    }
+}
+
+fn replacing() -> Rules {
+    Rules {
+        replace: true,
+        ..Rules::default()
+    }
+}
+
+/// The n-th generation, issued on the n-th day.
+fn login(number: u8) -> Generation {
+    let day = i64::from(number) * DAY;
+    Generation {
+        fingerprint: Fingerprint::new([number; 8]),
+        identity: Identity {
+            account: Some(Label::new("workspace")),
+            subject: Some(Label::new("his")),
+            ..Identity::default()
+        },
+        hints: SessionHints::default(),
+        issued: Issued {
+            iat: Some(day),
+            exp: Some(day + 10 * DAY),
+            last_refresh: Some(i128::from(day) * 1_000_000_000),
+        },
+    }
+}
+
+fn person(mut login: Generation, subject: &str) -> Generation {
+    login.identity.subject = Some(Label::new(subject));
+    login
+}
+
+fn with_session(mut login: Generation, session: &str) -> Generation {
+    login.hints.session = Some(Label::new(session));
+    login
+}
+
+/// An opaque access token, and no word on the last refresh.
+fn without_times(mut login: Generation) -> Generation {
+    login.issued = Issued::default();
+    login
+}
+
+fn without_head_times(head: Held) -> Held {
+    Held {
+        generation: head.generation.map(without_times),
+        ..head
+    }
+}
+
+fn family_id(number: u8) -> Family {
+    Family(login(number).fingerprint)
+}
+
+/// A receipt for the n-th generation, whose family began with the first.
+fn base(number: u8) -> Base {
+    Base {
+        version: Version::new(&alloc::format!("v{number}")),
+        generation: login(number),
+        count: u64::from(number),
+        family: family_id(1),
+        ancestors: (1..number).map(|it| login(it).fingerprint).collect(),
+        volatile_hints: false,
+    }
+}
+
+fn with_session_of_base(base: Base, session: &str) -> Base {
+    Base {
+        generation: with_session(base.generation, session),
+        ..base
+    }
+}
+
+fn of_person(base: Base, subject: &str) -> Base {
+    Base {
+        generation: person(base.generation, subject),
+        ..base
+    }
+}
+
+fn head(number: u8) -> Held {
+    Held {
+        version: Version::new(&alloc::format!("v{number}")),
+        generation: Some(login(number)),
+        id: None,
+        count: u64::from(number),
+        family: Some(family_id(1)),
+        volatile_hints: false,
+    }
+}
+
+fn of_family(head: Held, number: u8) -> Held {
+    Held {
+        family: Some(family_id(number)),
+        count: 1,
+        version: Version::new("reseeded"),
+        ..head
+    }
+}
+
+/// A login that nobody knows, put there without a stamp.
+fn by_hand(head: Held, number: u8) -> Held {
+    let mut generation = head.generation.expect("a login");
+    generation.fingerprint = Fingerprint::new([number; 8]);
+    Held {
+        family: None,
+        count: 1,
+        version: Version::new("by hand"),
+        generation: Some(generation),
+        ..head
+    }
+}
+
+fn unusable_head() -> Held {
+    Held {
+        generation: None,
+        family: None,
+        ..head(5)
+    }
+}
+
+fn origins(base: Base) -> Origins {
+    Origins {
+        base,
+        seen: 0,
+        by_name: false,
+        hints_count: true,
+    }
+}
+
+fn auth_file(content: Content) -> Copy {
+    Copy {
+        place: Place::AuthFile,
+        content,
+        origins: None,
+    }
+}
+
+fn auth(login: Generation) -> Copy {
+    auth_file(Content::Usable(login))
+}
+
+fn copy(place: Place, login: Generation) -> Copy {
+    Copy {
+        place,
+        ..auth(login)
+    }
+}
+
+impl Copy {
+    fn known(self, base: Base) -> Self {
+        Self {
+            origins: Some(origins(base)),
+            ..self
+        }
+    }
+
+    fn named(self, base: Base) -> Self {
+        Self {
+            origins: Some(Origins {
+                by_name: true,
+                seen: 1,
+                ..origins(base)
+            }),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Which of two generations of one family is later.
+
+use core::cmp::Ordering;
+
+use crate::Issued;
+
+/// How far the clocks of those who issue tokens may be apart, in seconds.
+const SKEW: i64 = 300;
+
+/// How one generation stands to another one of its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Surely earlier.
+    Earlier,
+    /// Surely later.
+    Later,
+    /// The clocks contradict each other, or only those of runners speak.
+    Unclear,
+}
+
+/// Compares two generations by what their auth files say of their issue.
+///
+/// The provider's clock decides beyond five minutes: `iat`, or `exp` where one side has no
+/// `iat`. Within five minutes `last_refresh`, which is a runner's clock, must not contradict
+/// it. A runner's clock alone decides nothing.
+#[must_use]
+pub fn by_times(ours: &Issued, theirs: &Issued) -> Order {
+    let apart = |ours: Option<i64>, theirs: Option<i64>| Some(ours?.saturating_sub(theirs?));
+    let provider = apart(ours.iat, theirs.iat).or_else(|| apart(ours.exp, theirs.exp));
+    let Some(seconds) = provider else {
+        return Order::Unclear;
+    };
+    let order = seconds.cmp(&0);
+    let runner = ours.last_refresh.zip(theirs.last_refresh);
+    let runner = runner.map(|(ours, theirs)| ours.cmp(&theirs));
+    match (order, runner) {
+        (Ordering::Equal, _) => Order::Unclear,
+        (_, Some(runner)) if seconds.saturating_abs() <= SKEW && runner == order.reverse() => {
+            Order::Unclear
+        }
+        (Ordering::Less, _) => Order::Earlier,
+        (Ordering::Greater, _) => Order::Later,
+    }
+}
+
+/// Compares two places in one line of known generations.
+pub(crate) fn by_rank(ours: usize, theirs: usize) -> Order {
+    match ours.cmp(&theirs) {
+        Ordering::Less => Order::Earlier,
+        Ordering::Greater => Order::Later,
+        Ordering::Equal => Order::Unclear,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued(iat: Option<i64>, exp: Option<i64>, last_refresh: Option<i128>) -> Issued {
+        Issued {
+            iat,
+            exp,
+            last_refresh,
+        }
+    }
+
+    #[test]
+    fn the_providers_clock_decides_beyond_five_minutes() {
+        let base = issued(Some(0), Some(1000), Some(0));
+        for (other, order) in [
+            (issued(Some(301), Some(0), Some(-9)), Order::Later),
+            (issued(Some(-301), Some(9999), Some(9)), Order::Earlier),
+            (issued(None, Some(1301), Some(-9)), Order::Later),
+            (issued(None, Some(699), Some(9)), Order::Earlier),
+        ] {
+            assert_eq!(by_times(&other, &base), order, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn within_five_minutes_the_clocks_must_not_contradict_each_other() {
+        let base = issued(Some(0), None, Some(0));
+        for (other, order) in [
+            (issued(Some(300), None, Some(1)), Order::Later),
+            (issued(Some(300), None, Some(0)), Order::Later),
+            (issued(Some(300), None, None), Order::Later),
+            (issued(Some(300), None, Some(-1)), Order::Unclear),
+            (issued(Some(-300), None, Some(-1)), Order::Earlier),
+            (issued(Some(-300), None, Some(1)), Order::Unclear),
+            (issued(Some(0), None, Some(1)), Order::Unclear),
+            (issued(None, None, Some(1 << 70)), Order::Unclear),
+            (issued(None, None, None), Order::Unclear),
+        ] {
+            assert_eq!(by_times(&other, &base), order, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_is_the_same_from_both_sides() {
+        let times = [None, Some(0), Some(299), Some(301)];
+        let refreshed = [None, Some(0), Some(1)];
+        let all: std::vec::Vec<Issued> = times
+            .iter()
+            .flat_map(|iat| refreshed.iter().map(|it| issued(*iat, Some(7), *it)))
+            .collect();
+        for ours in &all {
+            for theirs in &all {
+                let mirrored = match by_times(theirs, ours) {
+                    Order::Earlier => Order::Later,
+                    Order::Later => Order::Earlier,
+                    Order::Unclear => Order::Unclear,
+                };
+                assert_eq!(by_times(ours, theirs), mirrored, "{ours:?} {theirs:?}");
+            }
+        }
+    }
+}
