@@ -329,6 +329,8 @@ pub(crate) fn stamp(number: u64) -> Stamp {
         id: WriteId { trip: 8, number },
         count: number,
         origin: Origin::Rotation,
+        family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
+        volatile_hints: false,
         writer: String::new(),
     }
 }

@@ -90,8 +90,7 @@ pub(crate) fn person(text: &str) -> Person {
             .and_then(|it| it.sub.into_text()),
         ..Person::default()
     };
-    let claims: BTreeMap<String, Value<Claims>> =
-        serde_json::from_slice(&json).unwrap_or_default();
+    let claims: BTreeMap<String, Value<Claims>> = serde_json::from_slice(&json).unwrap_or_default();
     for claim in claims.into_values() {
         if let Value::Object(claims) = claim {
             person.chatgpt_user = person.chatgpt_user.or(claims.chatgpt_user_id.into_text());

@@ -191,6 +191,8 @@ mod tests {
             id: WriteId { trip: 1, number: 1 },
             count: 1,
             origin: Origin::Seed,
+            family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
+            volatile_hints: false,
             writer: "a test".into(),
         };
         let swap = || faulty.compare_and_swap(None, &login, &stamp);

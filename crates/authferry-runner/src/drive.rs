@@ -24,7 +24,7 @@ use crate::refresher::Refresher;
 use crate::sign::Sign;
 use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::watch::Watch;
-use crate::{CommandEnd, Job, Receipt, Report, Signals, seen};
+use crate::{CommandEnd, FoundCopy, Job, Receipt, Report, Signals, seen};
 
 pub(crate) mod ask;
 mod keep;
@@ -65,6 +65,8 @@ pub(crate) struct Driver<'a, 'l> {
     lent: bool,
     /// There was no auth file before: none is left behind either.
     placed: bool,
+    /// Nothing is placed: a copy that counts is put into the store, and that is all.
+    settling: bool,
     /// The file descends from the trip's base: from here on there is a receipt.
     ready: bool,
     /// The version of which the receipt tells.
@@ -73,6 +75,8 @@ pub(crate) struct Driver<'a, 'l> {
     sent: Option<Fingerprint>,
     /// The bytes of the generations seen on disk that the store may still have to take.
     generations: HashMap<Fingerprint, Arc<Secret>>,
+    /// What was found on this machine before the trip, in the machine's order.
+    copies: Vec<FoundCopy>,
     /// What was read from the store just before the trip.
     known: Option<Stored>,
     /// What was read from the store last.
@@ -140,10 +144,12 @@ impl<'a, 'l> Driver<'a, 'l> {
             lease: None,
             lent: job.access_only,
             placed,
+            settling: false,
             ready: false,
             version: None,
             sent: None,
             generations: HashMap::new(),
+            copies: Vec::new(),
             known: None,
             stored: None,
             look: Look::Missing,
@@ -163,6 +169,18 @@ impl<'a, 'l> Driver<'a, 'l> {
     /// Begins with what was just read, which saves a request.
     pub(crate) fn knowing(mut self, known: Option<Stored>) -> Self {
         self.known = known;
+        self
+    }
+
+    /// Places nothing.
+    pub(crate) fn settling(mut self) -> Self {
+        self.settling = true;
+        self
+    }
+
+    /// Begins with what was found on this machine.
+    pub(crate) fn with_copies(mut self, copies: Vec<FoundCopy>) -> Self {
+        self.copies = copies;
         self
     }
 
@@ -216,9 +234,9 @@ impl<'a, 'l> Driver<'a, 'l> {
                     Effect::Wait(time) => {
                         self.request = Some(Request::Pause(Instant::now() + time));
                     }
-                    Effect::Place => event = Some(Event::Placed(self.place())),
+                    Effect::Place(login) => event = Some(Event::Placed(self.place(login))),
                     Effect::Run => event = self.run(&trip),
-                    Effect::Rescue(keep) => event = Some(Event::Rescued(self.rescue(&trip, keep))),
+                    Effect::Rescue(keep) => event = Some(Event::Rescued(self.rescue(&trip, &keep))),
                 }
             }
             if !effects.is_empty() {

@@ -7,7 +7,9 @@
 //!
 //! One process makes one trip at a time: it collects every child that the process has.
 
+mod base_text;
 mod child;
+mod copies;
 mod drive;
 mod lease;
 mod mark;
@@ -15,7 +17,7 @@ mod receipt;
 mod refresher;
 mod rehearse;
 mod report;
-mod rescue;
+pub mod rescue;
 mod rotate;
 mod seed;
 mod sign;
@@ -32,8 +34,11 @@ use std::{
 };
 
 use authferry_codex::{Home, Look, Unfit};
-use authferry_core::{Effect, Goal, Policy, Secret, SecretStore, Seen, Stored, Terms, Trip};
+use authferry_core::{
+    Effect, Fingerprint, Goal, Policy, Secret, SecretStore, Seen, Stored, Terms, Trip,
+};
 
+pub use copies::{FoundCopy, find};
 pub use lease::Lease;
 pub use mark::{Mark, NotAMark};
 pub use receipt::Receipt;
@@ -57,6 +62,8 @@ pub struct Job<'a> {
     pub home: &'a Home,
     /// The folder for generations that the store will not hold.
     pub rescue: &'a Path,
+    /// The folder in which rotations have their private homes, if there is one that stays.
+    pub rotations: Option<&'a Path>,
     /// Whose generation stays current after a conflict.
     pub policy: Policy,
     /// Whether restore may replace a file that is unusable, foreign or undecided.
@@ -197,27 +204,75 @@ async fn begin<'a, 'l: 'a>(
 ) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
     let alone = alone(job.home, Hung::IsBusy).await?;
     let look = job.home.settled_look()?;
-    let (placed, step) = start(job, goal, &look)?;
-    let driver = drive::Driver::new(job, alone, look, command, placed).knowing(known);
-    Ok((driver, step))
+    let refused = refused(job, &look).await;
+    let start = start(job, goal, &look, &refused)?;
+    let driver = drive::Driver::new(job, alone, look, command, start.placed)
+        .knowing(known)
+        .with_copies(start.copies);
+    Ok((driver, start.step))
 }
 
-/// The first step of a trip that finds `look` in the home, and whether what is placed there
-/// is to be taken away again.
-fn start(job: &Job<'_>, goal: Goal, look: &Look) -> Result<(bool, (Trip, Vec<Effect>)), NotBegun> {
+/// The first step of a trip that finds `look` in the home, with the copies that it begins with,
+/// and whether what is placed there is to be taken away again.
+fn start(
+    job: &Job<'_>,
+    goal: Goal,
+    look: &Look,
+    refused: &[Fingerprint],
+) -> Result<Start, NotBegun> {
     let receipt = receipt(job);
     let before = before(job, look, receipt.as_ref())?;
     let placed = before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
-    // What came in the place of a file that was lent descends from nothing that is known.
-    let descent = receipt.filter(|receipt| !receipt.access_only);
-    let descent = descent.map(|receipt| receipt.base.version);
-    Ok((placed, Trip::start(terms(job, goal)?, before, descent)))
+    let mut copies = vec![copies::auth_file(job, look, receipt.as_ref())];
+    copies.extend(copies::find(
+        &job.store.to_string(),
+        job.rescue,
+        job.rotations,
+    ));
+    let terms = Terms {
+        refused: refused.to_vec(),
+        ..terms(job, goal)?
+    };
+    let step = Trip::start(
+        terms,
+        copies.iter().map(|found| found.copy.clone()).collect(),
+    );
+    Ok(Start {
+        placed,
+        copies,
+        step,
+    })
+}
+
+/// How a trip starts.
+struct Start {
+    placed: bool,
+    copies: Vec<FoundCopy>,
+    step: (Trip, Vec<Effect>),
 }
 
 /// The receipt of an earlier trip. One that makes no sense tells nothing, and is written anew.
 fn receipt(job: &Job<'_>) -> Option<Receipt> {
     let receipt = Receipt::read(job.home).ok().flatten();
     receipt.filter(|receipt| receipt.store == job.store.to_string())
+}
+
+/// What the provider refused, as far as it was noted beside the lease. Looked at only if there
+/// is a copy that is not what its receipt says the store had.
+async fn refused(job: &Job<'_>, look: &Look) -> Vec<Fingerprint> {
+    let receipt = receipt(job);
+    let settled = receipt.map(|receipt| receipt.base.generation.fingerprint);
+    let in_home = match look {
+        Look::Usable { generation, .. } => Some(generation.fingerprint),
+        Look::Missing | Look::Unusable { .. } => None,
+    };
+    let differs = in_home.is_some_and(|it| Some(it) != settled)
+        || !copies::find(&job.store.to_string(), job.rescue, job.rotations).is_empty();
+    if differs {
+        Mark::refused(job.store).await
+    } else {
+        Vec::new()
+    }
 }
 
 /// What is in the home before anything is done. An access-only file that a trip left there
@@ -306,6 +361,7 @@ fn terms(job: &Job<'_>, goal: Goal) -> io::Result<Terms> {
         goal,
         policy: job.policy,
         trip: random()?,
+        refused: Vec::new(),
         history: job.store.guarantees().history,
         replace: job.replace,
         allow_account_change: job.allow_account_change,

@@ -28,10 +28,78 @@ impl Mark {
     /// nothing was, or the store does not tell.
     pub async fn of(generation: Fingerprint, store: &dyn SecretStore) -> Option<Self> {
         let standing = store.claims()?.look().await.ok()??;
-        let mark: Self = standing.note?.parse().ok()?;
-        (mark.fingerprint == generation).then_some(mark)
+        let dead = Notes::read(standing.note.as_deref()).dead;
+        dead.filter(|mark| mark.fingerprint == generation)
+    }
+
+    /// Returns the generations that the provider refused, as far as that was noted beside the
+    /// lease of a store; none if the store does not tell.
+    pub(crate) async fn refused(store: &dyn SecretStore) -> Vec<Fingerprint> {
+        let Some(claims) = store.claims() else {
+            return Vec::new();
+        };
+        let note = claims.look().await.ok().flatten().and_then(|it| it.note);
+        Notes::read(note.as_deref()).all_refused()
     }
 }
+
+/// What is left beside the lease for the next holder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notes {
+    /// Generations that the provider refused, and that another copy has replaced since: none of
+    /// them is adopted again. The last [`Notes::REFUSED`].
+    pub(crate) refused: Vec<Fingerprint>,
+    /// The generation that the store holds, if the provider rejects it for good.
+    pub(crate) dead: Option<Mark>,
+}
+
+impl Notes {
+    /// How many refused generations are remembered.
+    const REFUSED: usize = 8;
+
+    /// Reads a note. One that makes no sense tells nothing: a later version may leave others.
+    pub(crate) fn read(note: Option<&str>) -> Self {
+        let note = note.unwrap_or_default();
+        let (refused, dead) = match note.strip_prefix(REFUSED_NOTE) {
+            Some(rest) => rest.split_once("; ").unwrap_or((rest, "")),
+            None => ("", note),
+        };
+        Self {
+            refused: refused
+                .split(',')
+                .filter_map(|it| it.parse().ok())
+                .collect(),
+            dead: dead.parse().ok(),
+        }
+    }
+
+    /// Returns the text, or `None` if there is nothing to be noted.
+    pub(crate) fn text(&self) -> Option<String> {
+        let refused: Vec<_> = self.refused.iter().map(ToString::to_string).collect();
+        let refused = (!refused.is_empty()).then(|| format!("{REFUSED_NOTE}{}", refused.join(",")));
+        match (refused, &self.dead) {
+            (Some(refused), Some(dead)) => Some(format!("{refused}; {dead}")),
+            (Some(refused), None) => Some(refused),
+            (None, dead) => dead.as_ref().map(ToString::to_string),
+        }
+    }
+
+    /// Remembers a refused generation.
+    pub(crate) fn refuse(&mut self, login: Fingerprint) {
+        self.refused.retain(|it| *it != login);
+        self.refused.push(login);
+        let surplus = self.refused.len().saturating_sub(Self::REFUSED);
+        self.refused.drain(..surplus);
+    }
+
+    /// Returns all generations that the provider refused.
+    pub(crate) fn all_refused(&self) -> Vec<Fingerprint> {
+        let dead = self.dead.as_ref().map(|dead| dead.fingerprint);
+        self.refused.iter().copied().chain(dead).collect()
+    }
+}
+
+const REFUSED_NOTE: &str = "refused ";
 
 const DEATHS: [(Death, &str); 3] = [
     (Death::Reused, "reused"),
@@ -79,6 +147,43 @@ pub struct NotAMark;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notes_survive_their_own_text() {
+        let login = |number: u8| Fingerprint::new([number; 8]);
+        let dead = Mark {
+            fingerprint: login(7),
+            since: 1_760_000_000,
+            death: Death::Reused,
+            by: "a job; refused by name".into(),
+        };
+        for refused in [vec![], vec![login(1)], vec![login(1), login(2)]] {
+            for dead in [None, Some(dead.clone())] {
+                let notes = Notes {
+                    refused: refused.clone(),
+                    dead,
+                };
+                let text = notes.text();
+                assert_eq!(text.is_none(), notes == Notes::default());
+                assert_eq!(Notes::read(text.as_deref()), notes);
+            }
+        }
+        assert_eq!(
+            Notes::read(Some("a note of a later version")),
+            Notes::default()
+        );
+    }
+
+    #[test]
+    fn the_last_refused_generations_are_remembered() {
+        let mut notes = Notes::default();
+        for number in 0..20 {
+            notes.refuse(Fingerprint::new([number; 8]));
+        }
+        notes.refuse(Fingerprint::new([15; 8]));
+        let numbers = [12, 13, 14, 16, 17, 18, 19, 15];
+        assert_eq!(notes.refused, numbers.map(|it| Fingerprint::new([it; 8])));
+    }
 
     #[test]
     fn a_mark_survives_its_own_text() {

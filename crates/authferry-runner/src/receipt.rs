@@ -1,15 +1,12 @@
 //! What restore leaves for persist.
 
-use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use authferry_codex::Home;
-use authferry_core::{Account, Base, Fingerprint, Generation, Issued, NotAFingerprint, Version};
+use authferry_core::{Base, Fingerprint};
 use serde::{Deserialize, Serialize};
+
+use crate::{base_text::BaseText, lease};
 
 const NAME: &str = "authferry-receipt.json";
 /// More than any receipt takes, in bytes.
@@ -17,8 +14,8 @@ const MAX_LEN: u64 = 64 * 1024;
 
 /// Which generation the auth file descends from. No secret: fingerprints and versions.
 ///
-/// It lies in the home, beside the file it speaks of, from the moment the file is placed
-/// until its login is known to be safe, and follows every write that lands. Whoever can
+/// It lies in the home, beside the file it speaks of, from the moment the file is placed and
+/// for as long as the file stays, and follows every write that lands. Whoever can
 /// change it can change the auth file as well; what it says is checked by the store's swap.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Lines")]
@@ -45,16 +42,13 @@ impl Receipt {
         placed: bool,
         access_only: bool,
     ) -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         Self {
             store,
             base,
             began: Some(began),
             placed,
             access_only,
-            time: now.as_secs(),
+            time: lease::now(),
         }
     }
 
@@ -94,41 +88,24 @@ impl Receipt {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Lines {
+    format: u64,
     store: String,
-    version: String,
-    fingerprint: String,
-    account: String,
-    /// The access token's, in Unix seconds.
-    iat: Option<i64>,
-    /// The access token's, in Unix seconds.
-    exp: Option<i64>,
-    /// In Unix nanoseconds.
-    last_refresh: Option<i128>,
-    count: u64,
-    #[serde(default)]
+    base: BaseText,
     began: Option<String>,
     placed: bool,
-    #[serde(default)]
     access_only: bool,
     time: u64,
 }
 
+/// The format that is written and read. Format 1 had no family.
+const FORMAT: u64 = 2;
+
 impl From<&Receipt> for Lines {
     fn from(receipt: &Receipt) -> Self {
-        let Base {
-            version,
-            generation,
-            count,
-        } = &receipt.base;
         Self {
+            format: FORMAT,
             store: receipt.store.clone(),
-            version: version.to_string(),
-            fingerprint: generation.fingerprint.to_string(),
-            account: generation.account.to_string(),
-            iat: generation.issued.iat,
-            exp: generation.issued.exp,
-            last_refresh: generation.issued.last_refresh,
-            count: *count,
+            base: (&receipt.base).into(),
             began: receipt.began.map(|began| began.to_string()),
             placed: receipt.placed,
             access_only: receipt.access_only,
@@ -138,40 +115,28 @@ impl From<&Receipt> for Lines {
 }
 
 impl TryFrom<Lines> for Receipt {
-    type Error = NotAFingerprint;
+    type Error = NotAReceipt;
 
     fn try_from(lines: Lines) -> Result<Self, Self::Error> {
-        let Lines {
-            iat,
-            exp,
-            last_refresh,
-            ..
-        } = lines;
-        let generation = Generation {
-            fingerprint: lines.fingerprint.parse()?,
-            account: Account::new(&lines.account),
-            issued: Issued {
-                iat,
-                exp,
-                last_refresh,
-            },
-        };
-        let version = Version::new(&lines.version);
-        let base = Base {
-            version,
-            generation,
-            count: lines.count,
-        };
+        if lines.format != FORMAT {
+            return Err(NotAReceipt);
+        }
+        let began = lines.began.map(|began| began.parse()).transpose();
         Ok(Self {
             store: lines.store,
-            base,
-            began: lines.began.map(|began| began.parse()).transpose()?,
+            base: lines.base.try_into().map_err(|_| NotAReceipt)?,
+            began: began.map_err(|_| NotAReceipt)?,
             placed: lines.placed,
             access_only: lines.access_only,
             time: lines.time,
         })
     }
 }
+
+/// The text is no receipt of this format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a receipt of format {FORMAT}")]
+struct NotAReceipt;
 
 fn path(home: &Home) -> PathBuf {
     home.dir().join(NAME)

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::drive::ask::held;
 use crate::rotate::turn::private;
-use crate::{Codex, Job, NotBegun, Placement, Report, lease, lock, random, sign, start};
+use crate::{Codex, Job, NotBegun, Placement, Report, Start, lease, lock, random, sign, start};
 
 /// Tells how a trip would begin with what the store holds, and touches nothing.
 ///
@@ -30,13 +30,15 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
         lock => drop(lock?),
     }
     let look = job.home.settled_look()?;
-    let (_, (trip, _)) = start(job, Goal::Restore, &look)?;
-    let (held, stored_unusable) = held(job.store, stored);
+    let Start {
+        step: (trip, _), ..
+    } = start(job, Goal::Restore, &look, &[])?;
+    let (held, stored_unusable) = held(stored);
     let (_, effects) = trip.step(Event::Read(Ok(Some(held))));
     let (outcome, placement) = match effects.into_iter().next() {
         Some(Effect::Finish(Outcome::Restored)) => (Outcome::Restored, Some(Placement::Kept)),
         Some(Effect::Finish(outcome)) => (outcome, None),
-        Some(Effect::Place) => (Outcome::Restored, Some(Placement::Placed)),
+        Some(Effect::Place(_)) => (Outcome::Restored, Some(Placement::Placed)),
         // Theirs may have to be kept first.
         Some(Effect::Swap(_) | Effect::Rescue(_)) => (Outcome::Restored, Some(Placement::Adopted)),
         Some(Effect::Read | Effect::Run | Effect::Wait(_)) | None => {

@@ -30,6 +30,10 @@ pub struct Report {
     pub writes: Vec<Written>,
     /// The files in which something was kept that the store does not hold as current.
     pub rescued: Vec<PathBuf>,
+    /// The usable copies of a login on this machine, where the store holds none.
+    pub copies: Vec<PathBuf>,
+    /// The copy that was put into the store before the command, if it was not the auth file.
+    pub adopted_from: Option<PathBuf>,
     /// Why something could not be kept.
     pub rescue_error: Option<io::Error>,
     /// The last thing that the store complained of.
@@ -109,6 +113,8 @@ impl Report {
             left_due: None,
             writes: Vec::new(),
             rescued: Vec::new(),
+            copies: Vec::new(),
+            adopted_from: None,
             rescue_error: None,
             store_error: None,
             stored_unusable: None,

@@ -3,22 +3,24 @@
 use std::{future::Future, io, path::Path, pin::Pin, time::Duration};
 
 use authferry_codex::Home;
+use authferry_core::copies::Rules;
 use authferry_core::rotation::{Effect, Event, Grant, Outcome, Proof, Rotation, Sight, Terms};
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore,
-    StoreError, Stored, Trouble, Version, WriteId,
+    Bid, CasError, Claim, ClaimError, Generation, Issued, Policy, SecretStore, StoreError, Stored,
+    Trouble, Version, WriteId,
 };
-use tempfile::TempDir;
 use tokio::time::{Instant, sleep_until};
 
 use crate::lease::{self, Lease};
 use crate::signals::Told;
 use crate::{
-    Codex, Hung, Job, Mark, NotBegun, Report, Seen, Signals, alone, before, drive, random, receipt,
+    Codex, Hung, Job, Mark, NotBegun, Report, Signals, alone, before, drive, random, receipt,
     restore,
 };
+use turn::Private;
 
 mod proof;
+mod settle;
 pub(crate) mod turn;
 
 /// How long a bid may stay under way when nobody waits for the claim any more.
@@ -31,8 +33,9 @@ pub struct Rotating<'a> {
     pub store: &'a dyn SecretStore,
     /// Who rotates it.
     pub codex: &'a Codex,
-    /// The folder in which the home is made that only this step sees.
-    pub temp: &'a Path,
+    /// The folder in which the home is made that only this step sees. One that is left there
+    /// by a rotation which was killed is found by the next job.
+    pub rotations: &'a Path,
     /// The folder for generations that the store will not hold.
     pub rescue: &'a Path,
     /// Whose generation stays current after a conflict.
@@ -105,27 +108,42 @@ pub async fn rotate_first(
     job: &Job<'_>,
     signals: &mut Signals,
 ) -> Result<Result<Rotated, Report>, NotBegun> {
-    let beside = || before(job, &job.home.settled_look()?, receipt(job).as_ref());
+    // A file that an access-only one would replace keeps the job out.
+    before(job, &job.home.settled_look()?, receipt(job).as_ref())?;
     let mut rotated = {
         // Whoever is at work there keeps the job out: nothing is to be rotated for it.
         let _alone = alone(job.home, Hung::IsBusy).await?;
-        begin(rotating, beside()?, signals).await?
+        begin(rotating, Some(job), signals).await?
     };
     if rotated.unsettled {
         let report = restore(job, rotated.known.take(), signals).await?;
         if report.outcome != authferry_core::Outcome::Restored {
             return Ok(Err(report));
         }
-        rotated = begin(rotating, beside()?, signals).await?;
+        rotated = begin(rotating, Some(job), signals).await?;
     }
     Ok(Ok(rotated))
 }
 
-/// Looks whether the login is due, and if so rotates it: under the claim, and persisted.
+/// Looks whether the login is due, and if so rotates it: under the lease, and persisted.
 ///
-/// Nothing was touched after an error.
-pub async fn rotate(rotating: &Rotating<'_>, signals: &mut Signals) -> Result<Rotated, NotBegun> {
-    begin(rotating, Seen::Missing, signals).await
+/// A copy on this machine that counts more than what the store holds is put there first. `Err`
+/// in the end tells that this did not succeed. Nothing was touched after an error.
+pub async fn rotate(
+    rotating: &Rotating<'_>,
+    signals: &mut Signals,
+) -> Result<Result<Rotated, Report>, NotBegun> {
+    let mut rotated = begin(rotating, None, signals).await?;
+    if rotated.unsettled {
+        let refused = Mark::refused(rotating.store).await;
+        let known = rotated.known.take();
+        let report = settle::settle(rotating, None, known, &refused, signals).await?;
+        if report.outcome != authferry_core::Outcome::Restored {
+            return Ok(Err(report));
+        }
+        rotated = begin(rotating, None, signals).await?;
+    }
+    Ok(Ok(rotated))
 }
 
 /// Takes the claim for as long as a job needs it, whatever the login is like. The error in
@@ -134,33 +152,37 @@ pub async fn claim<'a>(
     rotating: &'a Rotating<'a>,
     signals: &mut Signals,
 ) -> Result<Result<Lease<'a>, Rotated>, NotBegun> {
-    let (driver, rotation, effects) = Driver::new(rotating, None)?;
+    let (driver, rotation, effects) = Driver::new(rotating, None, true)?;
     let (rotated, lease) = driver.drive(rotation, effects, signals).await?;
     Ok(lease.ok_or(rotated))
 }
 
-/// `beside`: what is in the home of the job that is to follow.
+/// `job`: the job that is to follow, whose home may hold a copy.
 async fn begin(
     rotating: &Rotating<'_>,
-    beside: Seen,
+    job: Option<&Job<'_>>,
     signals: &mut Signals,
 ) -> Result<Rotated, NotBegun> {
-    let (driver, rotation, effects) = Driver::new(rotating, Some(beside))?;
+    let (mut driver, rotation, effects) = Driver::new(rotating, job, false)?;
+    driver.rules = settle::rules(rotating, job).await;
     let (rotated, _) = driver.drive(rotation, effects, signals).await?;
     Ok(rotated)
 }
 
 struct Driver<'a> {
     rotating: &'a Rotating<'a>,
-    /// What is in the home of the job that is to follow; `None` if nothing is to be rotated,
-    /// and the claim is all that is wanted.
-    beside: Option<Seen>,
+    /// The job that is to follow.
+    job: Option<&'a Job<'a>>,
+    /// Nothing is to be rotated: the claim is all that is wanted.
+    claim_only: bool,
+    /// What a person allowed, and what the provider refused before.
+    rules: Rules,
     holder: u64,
     /// When it began, or won the claim.
     began: Instant,
     lease: Option<Lease<'a>>,
     /// Where the next trip has its home.
-    folder: Option<TempDir>,
+    folder: Option<Private>,
     request: Option<Request<'a>>,
     /// The write that was to prove that the login can be written, and the version that it
     /// expected.
@@ -183,7 +205,8 @@ enum Answer {
 impl<'a> Driver<'a> {
     fn new(
         rotating: &'a Rotating<'a>,
-        beside: Option<Seen>,
+        job: Option<&'a Job<'a>>,
+        claim_only: bool,
     ) -> io::Result<(Self, Rotation, Vec<Effect>)> {
         let holder = random()?;
         let claims = rotating.store.claims().is_some();
@@ -193,7 +216,9 @@ impl<'a> Driver<'a> {
         });
         let driver = Self {
             rotating,
-            beside,
+            job,
+            claim_only,
+            rules: Rules::default(),
             holder,
             began: Instant::now(),
             lease: None,
@@ -232,12 +257,12 @@ impl<'a> Driver<'a> {
             for effect in std::mem::take(&mut effects) {
                 match effect {
                     // Whatever it holds.
-                    Effect::Look if self.beside.is_none() => {
+                    Effect::Look if self.claim_only => {
                         event = Some(Event::Looked(Sight::Due));
                     }
                     Effect::Look => self.look(),
                     Effect::Claim => self.claim(),
-                    Effect::Prove if self.beside.is_none() => {
+                    Effect::Prove if self.claim_only => {
                         event = Some(Event::Proven(Proof::Landed));
                     }
                     Effect::Prove if self.is_in_vain(signals).await => {
@@ -251,7 +276,7 @@ impl<'a> Driver<'a> {
                             Answer::Woke
                         }));
                     }
-                    Effect::Turn if self.beside.is_none() => {
+                    Effect::Turn if self.claim_only => {
                         self.rotated.outcome = Outcome::Turned;
                         return Ok((self.rotated, self.lease));
                     }
@@ -341,15 +366,17 @@ impl<'a> Driver<'a> {
                 let generation = stored
                     .as_ref()
                     .and_then(|stored| authferry_codex::parse(&stored.secret).ok());
+                let is_settled =
+                    || settle::is_settled(self.rotating, self.job, stored.as_ref(), &self.rules);
                 let sight = match &generation {
-                    None => Sight::Nothing,
-                    Some(it) if !self.rotating.wants(&it.issued) => Sight::Fresh,
                     Some(it) if self.is_from_the_holder(it) => Sight::Fresh,
-                    Some(it) if self.is_settled(it.fingerprint) => Sight::Due,
-                    Some(_) => {
+                    Some(it) if !self.rotating.wants(&it.issued) => Sight::Fresh,
+                    _ if !is_settled() => {
                         self.rotated.unsettled = true;
                         Sight::Nothing
                     }
+                    Some(_) => Sight::Due,
+                    None => Sight::Nothing,
                 };
                 self.rotated.known = stored;
                 self.rotated.generation = generation;
@@ -384,14 +411,6 @@ impl<'a> Driver<'a> {
         self.rotated.held.is_some()
             && before.is_some_and(|before| before.fingerprint != now.fingerprint)
             && !now.issued.is_due(unix_now())
-    }
-
-    fn is_settled(&self, held: Fingerprint) -> bool {
-        match &self.beside {
-            None | Some(Seen::Missing) => true,
-            Some(Seen::Unusable) => false,
-            Some(Seen::Usable(beside)) => beside.fingerprint == held,
-        }
     }
 
     fn trouble(&mut self, error: StoreError) -> Trouble {

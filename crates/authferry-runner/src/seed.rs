@@ -1,20 +1,21 @@
 //! Puts a login into a store that has none, or over one that is dead.
 
 use std::{
-    cmp::Ordering,
     io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use authferry_codex::Unusable;
+use authferry_core::order::{self, Order};
 use authferry_core::{
-    CasError, Fingerprint, Generation, Origin, Secret, SecretStore, Stamp, StoreError, Stored,
-    Version, WriteId,
+    Base, CasError, Family, Fingerprint, Generation, Origin, Secret, SecretStore, Stamp,
+    StoreError, Stored, Version, WriteId,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{random, rescue};
+use crate::random;
+use crate::rescue::{self, Reason, Record};
 
 /// What a seed did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,7 @@ pub async fn seed(
         secret,
         replace,
         rescue_dir,
+        writer,
         replaced: None,
         rescued: None,
         doubtful: false,
@@ -131,6 +133,7 @@ struct Seeding<'a> {
     secret: &'a Secret,
     replace: Replace,
     rescue_dir: &'a Path,
+    writer: &'a str,
     replaced: Option<Fingerprint>,
     rescued: Option<PathBuf>,
     doubtful: bool,
@@ -151,6 +154,8 @@ impl Seeding<'_> {
             },
             count: 1,
             origin: Origin::Seed,
+            family: Family(ours.fingerprint),
+            volatile_hints: false,
             writer: writer.to_owned(),
         };
         let mut expected: Option<Option<Version>> = None;
@@ -202,8 +207,8 @@ impl Seeding<'_> {
     fn make_way(&mut self, held: &Stored, ours: &Generation) -> Result<(), SeedError> {
         let theirs = authferry_codex::parse(&held.secret).ok();
         let newer = theirs.as_ref().filter(|theirs| {
-            theirs.account == ours.account
-                && ours.issued.compare(&theirs.issued) == Some(Ordering::Less)
+            !theirs.identity.contradicts(&ours.identity)
+                && order::by_times(&ours.issued, &theirs.issued) == Order::Earlier
         });
         match (self.replace, newer) {
             (Replace::Nothing, _) => return Err(SeedError::Filled),
@@ -212,7 +217,12 @@ impl Seeding<'_> {
         }
         self.replaced = theirs.map(|theirs| theirs.fingerprint);
         if !self.store.guarantees().history && self.rescued.is_none() {
-            let kept = rescue::keep(self.rescue_dir, &held.secret);
+            let (there, _) = crate::drive::ask::held(held);
+            let theirs = there.generation.as_ref();
+            let base = theirs.map(|theirs| Base::of_head(&there, theirs, None));
+            let store = self.store.to_string();
+            let record = Record::new(store, Reason::Replaced, base, self.writer);
+            let kept = rescue::keep(self.rescue_dir, &held.secret, &record);
             self.rescued = Some(kept.map_err(SeedError::NotKept)?);
         }
         Ok(())

@@ -106,7 +106,7 @@ async fn rotated(store: &Odd, scene: &Path, due_by: i64) -> Rotated {
     let rotating = Rotating {
         store,
         codex: &codex,
-        temp: &temp,
+        rotations: &temp,
         rescue: &scene.join("rescue"),
         policy: Policy::Newest,
         writer: "a job",
@@ -117,7 +117,8 @@ async fn rotated(store: &Odd, scene: &Path, due_by: i64) -> Rotated {
         shield: PATIENCE,
     };
     let mut signals = Signals::install().expect("signals");
-    rotate(&rotating, &mut signals).await.expect("a rotation")
+    let rotated = rotate(&rotating, &mut signals).await.expect("a rotation");
+    rotated.expect("nothing to be settled")
 }
 
 /// Everything that the store ever held.

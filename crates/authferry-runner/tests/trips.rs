@@ -11,7 +11,7 @@ use std::{
 use authferry_codex::Home;
 use authferry_conformance::{Fault, Faulty, MemoryStore};
 use authferry_core::{
-    Cause, ErrorKind, Origin, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, WriteId,
+    Cause, ErrorKind, Family, Origin, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, WriteId,
 };
 use authferry_runner::{CommandEnd, Job, Placement, Receipt, Replace, Report, SeedError, Signals};
 use tempfile::TempDir;
@@ -118,6 +118,8 @@ impl Scene {
             },
             count: 2,
             origin: Origin::Rotation,
+            family: family(),
+            volatile_hints: false,
             writer: "another job".into(),
         };
         let login = Secret::new(login(number).into_bytes());
@@ -220,7 +222,10 @@ async fn a_store_that_says_no_is_asked_while_the_command_runs_and_once_after_it(
             rescued: true
         }
     );
-    let report = scene.run(vec![no], scene.rotates_to(3, "")).await;
+    // The first call reads what was noted beside the lease.
+    let report = scene
+        .run(vec![Fault::Pass, no], scene.rotates_to(3, ""))
+        .await;
     assert_eq!(
         report.outcome,
         Outcome::Refused(Refusal::Unwritable),
@@ -473,6 +478,7 @@ fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<
         store,
         home,
         rescue,
+        rotations: None,
         policy: Policy::Newest,
         replace: false,
         allow_account_change: false,
@@ -482,6 +488,12 @@ fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<
         patience: PATIENCE,
         linger: PATIENCE,
     }
+}
+
+/// The family that begins with login 1.
+fn family() -> Family {
+    let first = authferry_codex::parse(&Secret::new(login(1).into_bytes()));
+    Family(first.expect("a login").fingerprint)
 }
 
 /// An auth file whose tokens are made up; a higher number was issued later.

@@ -116,6 +116,7 @@ fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<
         store,
         home,
         rescue,
+        rotations: None,
         policy: Policy::Newest,
         replace: false,
         allow_account_change: false,

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     /// The environment variables that open the store.
     pub(crate) credentials: Vec<String>,
     pub(crate) writer: String,
+    /// The folder in which rotations have their private homes.
+    pub(crate) rotations: PathBuf,
 }
 
 impl Plan {
@@ -40,11 +42,13 @@ impl Plan {
         };
         let opened = stores::open(&address, &env).map_err(|error| no_store(&address, &error))?;
         let writer = env.writer();
+        let rotations = rotations(&env);
         Ok(Self {
             env,
             store: opened.store,
             credentials: opened.credentials,
             writer,
+            rotations,
         })
     }
 
@@ -124,7 +128,7 @@ impl Plan {
         authferry_runner::Rotating {
             store: &*self.store,
             codex,
-            temp: &self.env.temp,
+            rotations: &self.rotations,
             rescue,
             policy: terms.policy,
             writer: &self.writer,
@@ -166,6 +170,7 @@ impl Plan {
             store: &*self.store,
             home,
             rescue,
+            rotations: Some(&self.rotations),
             policy: terms.policy,
             replace: terms.replace,
             allow_account_change: terms.allow_account_change,
@@ -236,6 +241,23 @@ fn state_folder(env: &Env, instead: &str) -> Result<PathBuf> {
         return Err(ending.hint(format!("add `{instead}`")).into());
     };
     Ok(state.join("authferry"))
+}
+
+/// The folder in which rotations have their private homes: one that stays with the machine, so
+/// that the next job finds what a killed one left there. Where there is none, the folder for
+/// temporary files.
+fn rotations(env: &Env) -> PathBuf {
+    let folder = state_folder(env, "")
+        .ok()
+        .map(|state| state.join("rotations"));
+    let usable = folder.filter(|folder| {
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder);
+        made.is_ok() && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+    });
+    usable.unwrap_or_else(|| env.temp.clone())
 }
 
 /// The embedded default needs its folder: no other store's place is made here.

@@ -25,7 +25,7 @@ mod watching;
 
 pub(crate) use hints::for_opening;
 pub(crate) use rotation::{
-    OTHER_CODEX, all_the_same, dead, dead_since, may_begin, of_mark, rotation, unclaimed,
+    OTHER_CODEX, all_the_same, dead, dead_since, may_begin, of_mark, rotation, unclaimed, unsettled,
 };
 pub(crate) use watching::{watched, watching};
 
@@ -177,13 +177,25 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
             Ending::refused(exit::REFUSED, what)
                 .hint("let go of it with `--replace`, or name another home with `--codex-home DIR`")
         }
-        Refusal::Undecided => {
+        Refusal::UnknownFamily => {
             let what = format!(
-                "{file} differs from the login in {}, and neither tells which is newer",
+                "{file} holds a login that did not come from {}: it may be a person's own, and newer",
                 job.store
             );
             Ending::refused(exit::REFUSED, what)
-                .hint("let go of the file with `--replace`, or move it away")
+                .hint(format!("if that login is to be used: `authferry seed --replace {file}`"))
+                .hint("if the login in the store is to be used: repeat the command with `--replace`, which sets the file aside")
+        }
+        Refusal::OnlyCopies => {
+            let copies = paths(&report.copies).join(" and ");
+            let what = format!(
+                "{} holds no login, but a copy is on this machine: {copies}",
+                job.store
+            );
+            let ending = Ending::refused(exit::FAILED, what);
+            let put = |path: &PathBuf| format!("`authferry rescue put {}`", path.display());
+            let put: Vec<_> = report.copies.iter().map(put).collect();
+            ending.hint(format!("put it into the store: {}", put.join(", or ")))
         }
         Refusal::Unreadable => store_error.map_or_else(
             || Ending::refused(exit::FAILED, format!("{} cannot be read", job.store)),
@@ -252,13 +264,19 @@ fn restored(job: &Job<'_>, report: &Report) -> Ending {
             )
         }
         Some(Placement::Kept) => format!("{login} was in {file} already"),
-        Some(Placement::Placed) | None => {
-            format!(
+        Some(Placement::Placed) | None => match &report.adopted_from {
+            Some(copy) => format!(
+                "{login} was newer in {}, and is now in {}, version {}",
+                copy.display(),
+                job.store,
+                version(report)
+            ),
+            None => format!(
                 "{login} is in {file}, from {}, version {}",
                 job.store,
                 version(report)
-            )
-        }
+            ),
+        },
     };
     let lent = job.access_only.then(|| {
         "it has no refresh token there: no Codex can rotate it, and nothing has to be persisted"
@@ -365,7 +383,7 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
     };
     ending
         .fact("store", job.store.to_string())
-        .fact("account", base.map(|b| b.generation.account.to_string()))
+        .fact("account", base.map(|b| b.generation.identity.to_string()))
         .fact(
             "fingerprint",
             base.map(|b| b.generation.fingerprint.to_string()),

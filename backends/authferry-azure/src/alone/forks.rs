@@ -95,6 +95,8 @@ fn tags_of(number: u64, before: &Kept) -> Tags {
         },
         count: 2,
         origin: Origin::Rotation,
+        family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
+        volatile_hints: false,
         writer: "https://ci.example/1".to_owned(),
     };
     tags::of_write(&new, &stamp, Some(&before.version), None, &before.tags)

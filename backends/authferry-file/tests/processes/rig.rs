@@ -104,6 +104,8 @@ impl Login {
             },
             count: number,
             origin: Origin::Rotation,
+            family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
+            volatile_hints: false,
             writer: writer.to_string(),
         };
         let new = Secret::new(login(number, len));

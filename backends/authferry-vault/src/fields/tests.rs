@@ -18,6 +18,8 @@ fn ours() -> Stamp {
         },
         count: u64::MAX,
         origin: Origin::Rotation,
+        family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
+        volatile_hints: false,
         writer: "https://ci.example/job/1".into(),
     }
 }

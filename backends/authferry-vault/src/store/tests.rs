@@ -22,6 +22,8 @@ fn stamp() -> Stamp {
         id: WriteId { trip: 1, number: 2 },
         count: 3,
         origin: Origin::Rotation,
+        family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
+        volatile_hints: false,
         writer: "a job".into(),
     }
 }

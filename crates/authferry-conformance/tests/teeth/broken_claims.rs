@@ -107,6 +107,8 @@ impl BrokenClaims {
             id: WriteId { trip: 7, number: 7 },
             count: 7,
             origin: Origin::Rotation,
+            family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
+            volatile_hints: false,
             writer: "a claim".into(),
         };
         // Where others do the same, or may not write, one scribble less is there.

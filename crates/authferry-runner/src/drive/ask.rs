@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use authferry_codex::Unusable;
 use authferry_core::{
-    CasError, Event, Held, Origin, Placing, Reply, SecretStore, Stamp, StoreError, Stored, Trouble,
-    Write,
+    CasError, Event, Fingerprint, Held, Origin, Placing, Reply, Secret, Stamp, StoreError, Stored,
+    Trouble, Write,
 };
 
 use super::{Answer, Driver, Request};
@@ -29,16 +29,17 @@ impl Driver<'_, '_> {
 
     pub(super) fn swap(&mut self, write: &Write) {
         let fingerprint = write.generation.fingerprint;
-        let Some(secret) = self.generations.get(&fingerprint) else {
+        let Some(secret) = self.bytes_on_disk(fingerprint) else {
             unreachable!("the machine only writes what was seen on disk");
         };
-        let (store, secret, expected) =
-            (self.job.store, Arc::clone(secret), write.expected.clone());
+        let (store, expected) = (self.job.store, write.expected.clone());
         self.sent = Some(fingerprint);
         let stamp = Stamp {
             id: write.id,
             count: write.count,
             origin: Origin::Rotation,
+            family: write.family,
+            volatile_hints: write.volatile_hints,
             writer: self.job.writer.to_owned(),
         };
         let answer = Box::pin(async move {
@@ -56,7 +57,7 @@ impl Driver<'_, '_> {
             Answer::Woke => Event::Woke,
             Answer::Read(Ok(stored)) => {
                 let held = stored.as_ref().map(|stored| {
-                    let (held, unusable) = held(self.job.store, stored);
+                    let (held, unusable) = held(stored);
                     self.report.stored_unusable = unusable;
                     held
                 });
@@ -87,8 +88,29 @@ impl Driver<'_, '_> {
         }
     }
 
-    pub(super) fn place(&mut self) -> Placing {
-        let Some(stored) = &self.stored else {
+    /// The bytes of a generation that was seen on this machine.
+    fn bytes_on_disk(&self, login: Fingerprint) -> Option<Arc<Secret>> {
+        let in_home = self.generations.get(&login);
+        let copies = self.copies.iter();
+        let mut copies = copies.filter(|copy| copy.fingerprint() == Some(login));
+        in_home
+            .or_else(|| copies.find_map(|copy| copy.secret.as_ref()))
+            .map(Arc::clone)
+    }
+
+    /// The bytes of a generation that was read from the store, or found on this machine.
+    fn bytes_of(&self, login: Fingerprint) -> Option<Arc<Secret>> {
+        let stored = self.stored.as_ref().filter(|stored| {
+            authferry_codex::parse(&stored.secret).is_ok_and(|it| it.fingerprint == login)
+        });
+        match stored {
+            Some(stored) => Some(Arc::new(stored.secret.duplicate())),
+            None => self.bytes_on_disk(login),
+        }
+    }
+
+    pub(super) fn place(&mut self, login: Fingerprint) -> Placing {
+        let Some(secret) = self.bytes_of(login) else {
             return Placing::Failed;
         };
         // Reading the store took its time. What was judged must still be what is there.
@@ -100,10 +122,7 @@ impl Driver<'_, '_> {
                 return Placing::Failed;
             }
         }
-        let lent = match self
-            .lent
-            .then(|| authferry_codex::access_only(&stored.secret))
-        {
+        let lent = match self.lent.then(|| authferry_codex::access_only(&secret)) {
             None => None,
             Some(Ok(lent)) => Some(lent),
             Some(Err(why)) => {
@@ -111,7 +130,7 @@ impl Driver<'_, '_> {
                 return Placing::Failed;
             }
         };
-        let login = lent.as_ref().unwrap_or(&stored.secret);
+        let login = lent.as_ref().unwrap_or(&*secret);
         if let Some(witness) = self.job.witness {
             witness.sees(login);
         }
@@ -129,10 +148,10 @@ impl Driver<'_, '_> {
 }
 
 /// What the machine may know of what a store holds, and what is wrong with it.
-pub(crate) fn held(store: &dyn SecretStore, stored: &Stored) -> (Held, Option<Unusable>) {
+pub(crate) fn held(stored: &Stored) -> (Held, Option<Unusable>) {
     let generation = authferry_codex::parse(&stored.secret);
     let unusable = generation.as_ref().err().copied();
     let (version, stamp) = (stored.version.clone(), stored.stamp.as_ref());
-    let held = Held::new(version, generation.ok(), stamp, store.guarantees());
+    let held = Held::new(version, generation.ok(), stamp);
     (held, unusable)
 }

@@ -3,23 +3,31 @@
 use std::time::SystemTime;
 
 use authferry_codex::{Look, Unusable};
-use authferry_core::{Fingerprint, Keep, Outcome, Secret, Seen, Trip};
+use authferry_core::copies::Place;
+use authferry_core::{Base, Fingerprint, Keep, Outcome, Refusal, Secret, Seen, Trip};
 
-use super::{Driver, Request};
+use super::{Driver, Request, ask};
+use crate::copies;
+use crate::rescue::{self, Reason, Record};
 use crate::sign::Sign;
-use crate::{Placement, Receipt, Report, Written, rescue, seen};
+use crate::{Placement, Receipt, Report, Written, seen};
 
 impl Driver<'_, '_> {
-    pub(super) fn rescue(&mut self, trip: &Trip, keep: Keep) -> bool {
+    pub(super) fn rescue(&mut self, trip: &Trip, keep: &Keep) -> bool {
         // A request whose answer nobody awaits any more ends here.
         self.request = None;
         let wanted = match keep {
-            Keep::Ours => self.ours(trip),
-            Keep::Theirs => self.theirs(),
+            Keep::Ours => {
+                let record = self.record(Reason::NotPersisted, trip.base().cloned());
+                let ours = self.ours(trip).into_iter();
+                ours.map(|secret| (secret, record.clone())).collect()
+            }
+            Keep::Theirs => self.theirs(trip),
+            Keep::Copies(numbers) => self.set_aside(numbers),
         };
         let mut kept = !wanted.is_empty();
-        for secret in wanted {
-            match rescue::keep(self.job.rescue, &secret) {
+        for (secret, record) in wanted {
+            match rescue::keep(self.job.rescue, &secret, &record) {
                 Ok(path) => self.report.rescued.push(path),
                 Err(error) => {
                     self.report.rescue_error = Some(error);
@@ -57,10 +65,34 @@ impl Driver<'_, '_> {
             .collect()
     }
 
-    fn theirs(&self) -> Vec<Secret> {
-        self.stored
-            .iter()
-            .map(|stored| stored.secret.duplicate())
+    fn record(&self, reason: Reason, base: Option<Base>) -> Record {
+        let store = self.job.store.to_string();
+        Record::new(store, reason, base, self.job.writer)
+    }
+
+    /// The head that was read last, with what is known of it.
+    fn theirs(&self, trip: &Trip) -> Vec<(Secret, Record)> {
+        let stored = self.stored.iter();
+        stored
+            .map(|stored| {
+                let (held, _) = ask::held(stored);
+                let theirs = held.generation.as_ref();
+                let base = theirs.map(|theirs| Base::of_head(&held, theirs, trip.base()));
+                let record = self.record(Reason::Replaced, base);
+                (stored.secret.duplicate(), record)
+            })
+            .collect()
+    }
+
+    fn set_aside(&self, numbers: &[usize]) -> Vec<(Secret, Record)> {
+        let copies = numbers.iter().map(|number| &self.copies[*number]);
+        copies
+            .filter_map(|copy| {
+                let origins = copy.copy.origins.as_ref();
+                let mut record = self.record(Reason::SetAside, origins.map(|it| it.base.clone()));
+                record.seen = origins.map_or(record.seen, |it| it.seen.max(1));
+                Some((copy.secret.as_ref()?.duplicate(), record))
+            })
             .collect()
     }
 
@@ -73,11 +105,34 @@ impl Driver<'_, '_> {
         };
         self.report.placement.get_or_insert(found);
         self.ready = true;
+        self.note_adopted(trip);
+        self.sweep();
         if self.alone.is_none() {
             // The home was just made: whoever else comes finds it in use.
             self.alone = crate::lock(self.job.home).ok().flatten();
         }
         self.write_receipt(trip);
+    }
+
+    /// Notes which copy was put into the store before the command.
+    fn note_adopted(&mut self, trip: &Trip) {
+        let held = trip.base().map(|base| base.generation.fingerprint);
+        let adopted = self.copies.iter().find(|copy| {
+            copy.fingerprint().is_some()
+                && copy.fingerprint() == held
+                && copy.copy.place != Place::AuthFile
+        });
+        if !self.report.writes.is_empty() && seen(&self.look) == Seen::Missing {
+            self.report.adopted_from = adopted.map(|copy| copy.path.clone());
+        }
+    }
+
+    /// Removes the unfinished rotations that were found: what they held is in the store or kept
+    /// by now.
+    fn sweep(&mut self) {
+        for copy in self.copies.drain(..) {
+            copy.sweep();
+        }
     }
 
     /// Keeps up with a step of the machine, before which `due` was due.
@@ -119,7 +174,14 @@ impl Driver<'_, '_> {
     }
 
     pub(super) fn finish(mut self, trip: &Trip, outcome: Outcome) -> Report {
+        if outcome == Outcome::Refused(Refusal::OnlyCopies) {
+            self.report.copies = copies::paths_of_logins(&self.copies);
+        }
         match &outcome {
+            Outcome::Restored if self.settling => {
+                self.note_adopted(trip);
+                self.sweep();
+            }
             Outcome::Restored => self.get_ready(trip),
             Outcome::Unchanged
             | Outcome::Persisted { .. }
@@ -152,7 +214,7 @@ impl Driver<'_, '_> {
         })
     }
 
-    /// Takes the receipt away, and the auth file if it is still what was seen last.
+    /// Takes the auth file away if it is still what was seen last, and then its receipt.
     fn clean_up(&mut self, auth_file: bool) {
         let still = self.job.home.look().is_ok_and(|look| {
             let same = seen(&look) == seen(&self.look);
@@ -165,9 +227,15 @@ impl Driver<'_, '_> {
             self.report.busy = auth_file;
             return;
         }
-        Receipt::remove(self.job.home).ok();
-        if auth_file && let Err(unfit) = self.job.home.remove() {
-            self.report.unfit = Some(unfit);
+        // As long as the file stays, its receipt tells the next job what it descends from.
+        if !auth_file {
+            return;
+        }
+        match self.job.home.remove() {
+            Ok(()) => {
+                Receipt::remove(self.job.home).ok();
+            }
+            Err(unfit) => self.report.unfit = Some(unfit),
         }
     }
 }

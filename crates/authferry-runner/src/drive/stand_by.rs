@@ -39,8 +39,8 @@ impl Driver<'_, '_> {
                     Effect::Wait(time) => {
                         self.request = Some(Request::Pause(Instant::now() + time));
                     }
-                    Effect::Rescue(keep) => event = Some(Event::Rescued(self.rescue(&trip, keep))),
-                    Effect::Place | Effect::Run | Effect::Finish(_) => {
+                    Effect::Rescue(keep) => event = Some(Event::Rescued(self.rescue(&trip, &keep))),
+                    Effect::Place(_) | Effect::Run | Effect::Finish(_) => {
                         unreachable!("a trip that was joined never says so before its command ends")
                     }
                 }

@@ -4,10 +4,11 @@
 use std::pin::pin;
 
 use authferry_core::rotation::Proof;
-use authferry_core::{CasError, Fingerprint, Origin, Stamp, Stored, Trouble, WriteId};
+use authferry_core::{CasError, Family, Fingerprint, Origin, Stamp, Stored, Trouble, WriteId};
 use tokio::time::timeout;
 
 use super::{Answer, Driver};
+use crate::mark::Notes;
 use crate::signals::Told;
 use crate::{Mark, Signals};
 
@@ -19,10 +20,13 @@ impl Driver<'_> {
         };
         let (store, expected) = (self.rotating.store, known.version.clone());
         let id = self.write_id(known);
+        let own = self.rotated.generation.as_ref().map(|it| it.fingerprint);
         let by_hand = || Stamp {
             id,
             count: 1,
             origin: Origin::Seed,
+            family: Family(own.unwrap_or(Fingerprint::new([0; 8]))),
+            volatile_hints: false,
             writer: self.rotating.writer.to_owned(),
         };
         let stamp = Stamp {
@@ -74,7 +78,7 @@ impl Driver<'_> {
     /// be dead, or there is no place for the home in which it would be rotated.
     pub(super) async fn is_in_vain(&mut self, signals: &mut Signals) -> bool {
         self.rotated.dead = self.known_dead(signals).await;
-        match super::turn::private(self.rotating.temp) {
+        match super::turn::private(self.rotating.rotations) {
             Ok(folder) => self.folder = Some(folder),
             Err(error) => self.rotated.not_begun = Some(error),
         }
@@ -84,7 +88,7 @@ impl Driver<'_> {
     /// What an earlier rotation that found the login dead has left beside the claim.
     async fn known_dead(&mut self, signals: &mut Signals) -> Option<Mark> {
         let before = self.rotated.generation.as_ref()?.fingerprint;
-        let mark: Mark = self.lease.as_ref()?.note()?.parse().ok()?;
+        let mark = Notes::read(self.lease.as_ref()?.note()).dead?;
         (mark.fingerprint == before && self.still_holds(before, signals).await).then_some(mark)
     }
 

@@ -1,7 +1,7 @@
 //! The trip that rotates, and what is to be known after it.
 
 use std::{
-    fs::Permissions,
+    fs::{File, Permissions},
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -9,12 +9,14 @@ use std::{
 };
 
 use authferry_codex::{Failure, Home};
-use authferry_core::{Goal, Seen, Trip};
+use authferry_core::{Fingerprint, Goal, Outcome, Trip};
 use tempfile::TempDir;
 
-use super::Driver;
+use super::{Driver, Rotating, settle};
+use crate::copies::HOME;
+use crate::mark::Notes;
 use crate::refresher::{How, Refreshed, Refresher};
-use crate::{CommandEnd, Job, Look, Mark, NotBegun, Report, Signals, drive, lease, terms};
+use crate::{CommandEnd, Job, Lease, Look, Mark, NotBegun, Report, Signals, drive, lease, terms};
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
 const LINGER: Duration = Duration::from_secs(5);
@@ -24,37 +26,58 @@ const LINGER: Duration = Duration::from_secs(5);
 const ROOM: usize = 4 << 20;
 
 impl Driver<'_> {
-    /// Makes the trip, and leaves word beside the claim if the login is found dead.
+    /// Makes the trip, and leaves word beside the lease if the login is found dead.
+    ///
+    /// If the provider refuses the login, the next copy that was kept is put into the store and
+    /// rotated, before anybody is asked to reseed.
     pub(super) async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
-        self.trips(signals).await?;
-        let Some(report) = &self.rotated.trip else {
-            return Ok(());
-        };
-        let failure = report.refreshed.as_ref().and_then(|it| it.failure);
-        let spent = report.base.as_ref().map(|it| it.generation.fingerprint);
-        let note = match (failure, spent) {
-            (Some(Failure::Dead(death)), Some(fingerprint)) if report.writes.is_empty() => {
-                if !self.still_holds(fingerprint, signals).await {
-                    self.rotated.moved = true;
-                    return Ok(());
+        let mut notes = Notes::read(self.lease.as_ref().and_then(Lease::note));
+        loop {
+            self.trips(signals).await?;
+            let Some(report) = &self.rotated.trip else {
+                return Ok(());
+            };
+            let failure = report.refreshed.as_ref().and_then(|it| it.failure);
+            let spent = report.base.as_ref().map(|it| it.generation.fingerprint);
+            let written = !report.writes.is_empty();
+            match (failure, spent) {
+                (Some(Failure::Dead(death)), Some(fingerprint)) if !written => {
+                    if !self.still_holds(fingerprint, signals).await {
+                        self.rotated.moved = true;
+                        return Ok(());
+                    }
+                    notes.refuse(fingerprint);
+                    if self.adopts_next(&notes.refused, signals).await? {
+                        continue;
+                    }
+                    let mark = Mark {
+                        fingerprint,
+                        since: lease::now(),
+                        death,
+                        by: self.rotating.writer.to_owned(),
+                    };
+                    notes.dead = Some(mark.clone());
+                    self.rotated.dead = Some(mark);
                 }
-                let mark = Mark {
-                    fingerprint,
-                    since: lease::now(),
-                    death,
-                    by: self.rotating.writer.to_owned(),
-                };
-                let note = mark.to_string();
-                self.rotated.dead = Some(mark);
-                Some(note)
+                _ if !written => return Ok(()),
+                _ => notes.dead = None,
             }
-            _ if report.writes.is_empty() => return Ok(()),
-            _ => None,
-        };
-        if let Some(lease) = &mut self.lease {
-            lease.leave(note);
+            if let Some(lease) = &mut self.lease {
+                lease.leave(notes.text());
+            }
+            return Ok(());
         }
-        Ok(())
+    }
+
+    /// Puts the next copy into the store that may be live, if there is one.
+    async fn adopts_next(
+        &mut self,
+        refused: &[Fingerprint],
+        signals: &mut Signals,
+    ) -> Result<bool, NotBegun> {
+        let report = settle::settle(self.rotating, self.job, None, refused, signals).await?;
+        self.rotated.known = None;
+        Ok(report.outcome == Outcome::Restored && !report.writes.is_empty())
     }
 
     /// Makes the trip, and another one by a plain run where Codex has no app server.
@@ -83,23 +106,11 @@ impl Driver<'_> {
         let rotating = self.rotating;
         let folder = match self.folder.take() {
             Some(folder) => folder,
-            None => private(rotating.temp)?,
+            None => private(rotating.rotations)?,
         };
-        let home = Home::new(&folder.path().join("home"))?;
-        let job = Job {
-            store: rotating.store,
-            home: &home,
-            rescue: rotating.rescue,
-            policy: rotating.policy,
-            replace: false,
-            allow_account_change: false,
-            access_only: false,
-            writer: rotating.writer,
-            witness: None,
-            patience: rotating.patience,
-            linger: LINGER,
-        };
-        let step = Trip::start(terms(&job, Goal::Run)?, Seen::Missing, None);
+        let home = Home::new(&folder.path().join(HOME))?;
+        let job = job_in(rotating, &home);
+        let step = Trip::start(terms(&job, Goal::Run)?, Vec::new());
         let refresher = Refresher::new(rotating, how);
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
             .knowing(self.rotated.known.take())
@@ -107,23 +118,65 @@ impl Driver<'_> {
             .holding(self.lease.as_mut());
         let report = driver.drive(step, signals).await;
         if report.is_only_copy() {
-            drop(folder.keep());
+            folder.keep();
         }
         self.rotated.home = Some(home);
         Ok(report)
     }
 }
 
-/// A folder that nobody else looks into, gone when dropped.
-pub(crate) fn private(temp: &Path) -> Result<TempDir, NotBegun> {
-    let no_place = |error| NotBegun::NoPlace(temp.to_owned(), error);
+/// The job of a trip in a private home.
+pub(super) fn job_in<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
+    Job {
+        store: rotating.store,
+        home,
+        rescue: rotating.rescue,
+        rotations: Some(rotating.rotations),
+        policy: rotating.policy,
+        replace: false,
+        allow_account_change: false,
+        access_only: false,
+        writer: rotating.writer,
+        witness: None,
+        patience: rotating.patience,
+        linger: LINGER,
+    }
+}
+
+/// A folder that only its owner works in, gone when dropped. Its lock tells that from one which
+/// a killed rotation left behind.
+pub(crate) struct Private {
+    folder: TempDir,
+    _lock: File,
+}
+
+impl Private {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Leaves the folder there.
+    fn keep(self) {
+        drop(self.folder.keep());
+    }
+}
+
+/// Makes a private folder.
+pub(crate) fn private(rotations: &Path) -> Result<Private, NotBegun> {
+    let no_place = |error| NotBegun::NoPlace(rotations.to_owned(), error);
     let folder = tempfile::Builder::new()
         .prefix("authferry-")
         .permissions(Permissions::from_mode(0o700))
-        .tempdir_in(temp)
+        .tempdir_in(rotations)
         .map_err(no_place)?;
+    let lock = File::open(folder.path()).map_err(no_place)?;
+    // A file system that has no locks for folders is no reason to do without the rotation.
+    lock.try_lock().ok();
     has_room(folder.path()).map_err(no_place)?;
-    Ok(folder)
+    Ok(Private {
+        folder,
+        _lock: lock,
+    })
 }
 
 /// Sees that Codex will not run out of room: it spends the token first, and what it got is

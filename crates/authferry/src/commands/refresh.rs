@@ -22,5 +22,8 @@ pub(crate) fn refresh(args: &Refresh, global: &Global) -> Result<Ending> {
         let mut signals = trips::install()?;
         trips::begun(rotate(&rotating, &mut signals).await)
     })??;
-    Ok(telling::rotation(&rotating, &rotated))
+    Ok(match rotated {
+        Ok(rotated) => telling::rotation(&rotating, &rotated),
+        Err(report) => telling::unsettled(&rotating, &report),
+    })
 }

@@ -136,7 +136,7 @@ fn told(plan: &Plan, seeded: &Seeded) -> Ending {
     }
     ending
         .fact("store", plan.store.to_string())
-        .fact("account", seeded.generation.account.to_string())
+        .fact("account", seeded.generation.identity.to_string())
         .fact("fingerprint", fingerprint.to_string())
         .fact("version", seeded.version.to_string())
         .fact("replaced", seeded.replaced.map(|f| f.to_string()))

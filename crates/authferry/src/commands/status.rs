@@ -1,7 +1,6 @@
 //! `status`: what the store holds.
 
 use std::{
-    cmp::Ordering,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -9,7 +8,7 @@ use std::{
 };
 
 use authferry_codex::MAX_LEN;
-use authferry_core::{Generation, Origin, Secret, Stamp, Stored};
+use authferry_core::{Generation, Origin, Secret, Stamp, Stored, order};
 use authferry_runner::Mark;
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -88,7 +87,7 @@ fn told(
     };
     row("store", &plan.store);
     row("login", &generation.fingerprint);
-    row("account", &generation.account);
+    row("account", &generation.identity);
     row("version", &stored.version);
     if let Some(stamp) = stamp {
         row("generation", &stamp.count);
@@ -144,7 +143,7 @@ fn told(
     ending
         .fact("store", plan.store.to_string())
         .fact("fingerprint", generation.fingerprint.to_string())
-        .fact("account", generation.account.to_string())
+        .fact("account", generation.identity.to_string())
         .fact("version", stored.version.to_string())
         .fact("generation", stamp.map(|stamp| stamp.count))
         .fact("origin", stamp.map(|stamp| stamp.origin.to_string()))
@@ -192,9 +191,9 @@ fn rescued(folder: &Path, held: &Generation) -> Vec<Rescued> {
         .filter_map(|entry| {
             let bytes = Secret::new(fs::read(entry.path()).ok()?);
             let generation = authferry_codex::parse(&bytes).ok()?;
-            let other =
-                generation.account == held.account && generation.fingerprint != held.fingerprint;
-            let later = generation.issued.compare(&held.issued) == Some(Ordering::Greater);
+            let other = !generation.identity.contradicts(&held.identity)
+                && generation.fingerprint != held.fingerprint;
+            let later = order::by_times(&generation.issued, &held.issued) == order::Order::Later;
             other.then(|| Rescued {
                 file: entry.path(),
                 later,

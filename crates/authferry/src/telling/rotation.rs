@@ -31,7 +31,7 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let ending = match (rotated.trip.as_ref(), rotated.generation.as_ref()) {
         (None, Some(generation)) => ending
             .fact("store", rotating.store.to_string())
-            .fact("account", generation.account.to_string())
+            .fact("account", generation.identity.to_string())
             .fact("fingerprint", generation.fingerprint.to_string())
             .fact("expires_at", super::expiry(generation))
             .fact("rotated", false),
@@ -173,11 +173,21 @@ fn nothing(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     super::unusable_stored(rotating.store, authferry_codex::parse(&stored.secret).err())
 }
 
-fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Report) -> Ending {
-    let job = Job {
+/// Tells that a copy on this machine could not be settled before a rotation.
+pub(crate) fn unsettled(rotating: &Rotating<'_>, report: &Report) -> Ending {
+    match Home::new(rotating.rotations) {
+        Ok(home) => super::trip(&job(rotating, &home), report, None),
+        Err(error) => Ending::refused(exit::FAILED, error),
+    }
+}
+
+/// A rotation as a job, in a home of its own.
+fn job<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
+    Job {
         store: rotating.store,
         home,
         rescue: rotating.rescue,
+        rotations: Some(rotating.rotations),
         policy: rotating.policy,
         replace: false,
         allow_account_change: false,
@@ -186,7 +196,11 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
         witness: None,
         patience: rotating.patience,
         linger: Duration::ZERO,
-    };
+    }
+}
+
+fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Report) -> Ending {
+    let job = job(rotating, home);
     let mut told = super::trip(&job, report, None);
     // How Codex ended says nothing of how the rotation did.
     told.facts.remove("command_exit_code");

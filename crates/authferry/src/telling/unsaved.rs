@@ -51,6 +51,8 @@ pub(super) fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bo
         Cause::Older => ending.hint("let nothing but Codex write the auth file, no cache and no copy"),
         Cause::Unusable | Cause::Missing => ending
             .hint("if the next job finds the login dead, log in afresh and `authferry seed --replace FILE`"),
+        Cause::NotKept => ending
+            .hint("name a folder that can be written with `--rescue-dir DIR`"),
         Cause::Store | Cause::Stranger | Cause::Emptied | Cause::OtherAccount => ending,
     }
 }
@@ -59,14 +61,18 @@ pub(super) fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bo
 fn whereabouts(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> (u8, String) {
     let (store, login) = (job.store, login(report));
     match cause {
-        Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing if rescued => (
-            exit::RESCUED,
-            format!(
-                "{store} still holds {login}, and the file is kept in {}",
-                files(report)
-            ),
-        ),
-        Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing => (
+        Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing | Cause::NotKept
+            if rescued =>
+        {
+            (
+                exit::RESCUED,
+                format!(
+                    "{store} still holds {login}, and the file is kept in {}",
+                    files(report)
+                ),
+            )
+        }
+        Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing | Cause::NotKept => (
             exit::LOST,
             format!("{store} still holds {login}, which may be spent"),
         ),
@@ -98,6 +104,10 @@ fn problem(job: &Job<'_>, report: &Report, cause: Cause) -> String {
         },
         Cause::OtherAccount => {
             "the auth file belongs to another account than was restored".to_owned()
+        }
+        Cause::NotKept => {
+            "nothing tells that the auth file's login is later, and the store's cannot be kept first"
+                .to_owned()
         }
         Cause::Older => "the auth file carries a login that was issued earlier".to_owned(),
         Cause::Unusable => match &report.unfit {

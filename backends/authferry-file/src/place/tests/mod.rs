@@ -101,6 +101,8 @@ fn stamp(number: u64) -> Stamp {
         id: WriteId { trip: 1, number },
         count: number,
         origin: Origin::Rotation,
+        family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
+        volatile_hints: false,
         writer: "a test".into(),
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
     if let Some(stored) = stored {
         let login = found.look("login", login(plan, stored, &claim), |(stored, it)| {
             let by = written(stored.stamp.as_ref());
-            let (fingerprint, account) = (it.fingerprint, &it.account);
+            let (fingerprint, account) = (it.fingerprint, &it.identity);
             format!(
                 "{fingerprint} of account {account}, version {}, {by}",
                 stored.version
@@ -152,7 +152,7 @@ fn facts(stored: &Stored, generation: &Generation) -> Map<String, Value> {
             "fingerprint".to_owned(),
             json!(generation.fingerprint.to_string()),
         ),
-        ("account".to_owned(), json!(generation.account.to_string())),
+        ("account".to_owned(), json!(generation.identity.to_string())),
         ("version".to_owned(), json!(stored.version.as_str())),
         (
             "access_token_ends".to_owned(),
@@ -205,7 +205,7 @@ fn codex(plan: &Plan, global: &Global) -> Vec<Check> {
         Ok(codex) => codex,
         Err(ending) => return vec![Check::failed("codex", *ending)],
     };
-    let temp = &plan.env.temp;
+    let temp = &plan.rotations;
     let said = match codex.introduction(temp, INTRODUCTION) {
         Ok(said) => said,
         Err(error) => {

@@ -1,0 +1,117 @@
+//! A base as receipts and records write it down. No secret: fingerprints and versions.
+
+use authferry_core::{
+    Base, Family, Fingerprint, Generation, Identity, Issued, Label, NotAFingerprint, SessionHints,
+    Version,
+};
+use serde::{Deserialize, Serialize};
+
+/// The head that a receipt or a record descends from.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BaseText {
+    version: String,
+    #[serde(flatten)]
+    generation: GenerationText,
+    count: u64,
+    family: String,
+    ancestors: Vec<String>,
+    volatile_hints: bool,
+}
+
+/// What is known of a generation.
+#[derive(Serialize, Deserialize)]
+struct GenerationText {
+    fingerprint: String,
+    account: Option<String>,
+    chatgpt_user: Option<String>,
+    user: Option<String>,
+    subject: Option<String>,
+    session: Option<String>,
+    password_time: Option<i64>,
+    /// The access token's, in Unix seconds.
+    iat: Option<i64>,
+    /// The access token's, in Unix seconds.
+    exp: Option<i64>,
+    /// In Unix nanoseconds.
+    last_refresh: Option<i128>,
+}
+
+impl From<&Base> for BaseText {
+    fn from(base: &Base) -> Self {
+        Self {
+            version: base.version.to_string(),
+            generation: (&base.generation).into(),
+            count: base.count,
+            family: base.family.to_string(),
+            ancestors: base.ancestors.iter().map(ToString::to_string).collect(),
+            volatile_hints: base.volatile_hints,
+        }
+    }
+}
+
+impl TryFrom<BaseText> for Base {
+    type Error = NotAFingerprint;
+
+    fn try_from(text: BaseText) -> Result<Self, Self::Error> {
+        let ancestors = text.ancestors.iter().map(|it| it.parse::<Fingerprint>());
+        Ok(Self {
+            version: Version::new(&text.version),
+            generation: text.generation.try_into()?,
+            count: text.count,
+            family: text.family.parse::<Family>()?,
+            ancestors: ancestors.collect::<Result<_, _>>()?,
+            volatile_hints: text.volatile_hints,
+        })
+    }
+}
+
+impl From<&Generation> for GenerationText {
+    fn from(generation: &Generation) -> Self {
+        let text = |label: &Option<Label>| label.as_ref().map(ToString::to_string);
+        let Generation {
+            fingerprint,
+            identity,
+            hints,
+            issued,
+        } = generation;
+        Self {
+            fingerprint: fingerprint.to_string(),
+            account: text(&identity.account),
+            chatgpt_user: text(&identity.chatgpt_user),
+            user: text(&identity.user),
+            subject: text(&identity.subject),
+            session: text(&hints.session),
+            password_time: hints.password_time,
+            iat: issued.iat,
+            exp: issued.exp,
+            last_refresh: issued.last_refresh,
+        }
+    }
+}
+
+impl TryFrom<GenerationText> for Generation {
+    type Error = NotAFingerprint;
+
+    fn try_from(text: GenerationText) -> Result<Self, Self::Error> {
+        let label = |text: Option<String>| text.map(|text| Label::new(&text));
+        Ok(Self {
+            fingerprint: text.fingerprint.parse()?,
+            identity: Identity {
+                account: label(text.account),
+                chatgpt_user: label(text.chatgpt_user),
+                user: label(text.user),
+                subject: label(text.subject),
+            },
+            hints: SessionHints {
+                session: label(text.session),
+                password_time: text.password_time,
+            },
+            issued: Issued {
+                iat: text.iat,
+                exp: text.exp,
+                last_refresh: text.last_refresh,
+            },
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! What has to be settled before a rotation may spend a token: the copies on this machine.
+
+use authferry_codex::{Home, Look};
+use authferry_core::copies::{self, Action, Rules};
+use authferry_core::{Fingerprint, Goal, Stored, Terms, Trip};
+
+use super::Rotating;
+use super::turn::{job_in, private};
+use crate::copies::{FoundCopy, HOME, auth_file, find};
+use crate::drive::{self, ask::held};
+use crate::{Job, Mark, NotBegun, Report, Signals, receipt, terms};
+
+/// Returns the copies that this machine can see: the auth file of the job that is to follow,
+/// if there is one, then those of the rescue folder and of unfinished rotations.
+fn all_copies(rotating: &Rotating<'_>, job: Option<&Job<'_>>) -> Vec<FoundCopy> {
+    let in_home = job.and_then(|job| {
+        // A file that may not be opened keeps the job out by itself.
+        let look = job.home.settled_look().ok()?;
+        Some(auth_file(job, &look, receipt(job).as_ref()))
+    });
+    let store = rotating.store.to_string();
+    let others = find(&store, rotating.rescue, Some(rotating.rotations));
+    in_home.into_iter().chain(others).collect()
+}
+
+/// What a person allowed, and what the provider refused before: that is looked up only if
+/// there is a copy.
+pub(super) async fn rules(rotating: &Rotating<'_>, job: Option<&Job<'_>>) -> Rules {
+    let is_login = |found: &FoundCopy| found.fingerprint().is_some();
+    let refused = if all_copies(rotating, job).iter().any(is_login) {
+        Mark::refused(rotating.store).await
+    } else {
+        Vec::new()
+    };
+    Rules {
+        replace: job.is_some_and(|job| job.replace),
+        refused,
+    }
+}
+
+/// Whether what the store holds counts more than every copy.
+pub(super) fn is_settled(
+    rotating: &Rotating<'_>,
+    job: Option<&Job<'_>>,
+    stored: Option<&Stored>,
+    rules: &Rules,
+) -> bool {
+    let head = stored.map(|stored| held(stored).0);
+    let all: Vec<_> = all_copies(rotating, job)
+        .into_iter()
+        .map(|found| found.copy)
+        .collect();
+    match copies::settle(head.as_ref(), &all, rules).action {
+        Action::Keep | Action::Place => true,
+        Action::Refuse(why) => why != authferry_core::Refusal::OnlyCopies && all.is_empty(),
+        Action::Adopt { .. } => false,
+    }
+}
+
+/// Puts the copy that counts into the store, and places nothing.
+pub(super) async fn settle(
+    rotating: &Rotating<'_>,
+    job: Option<&Job<'_>>,
+    known: Option<Stored>,
+    refused: &[Fingerprint],
+    signals: &mut Signals,
+) -> Result<Report, NotBegun> {
+    let folder = private(rotating.rotations)?;
+    let home = Home::new(&folder.path().join(HOME))?;
+    let copies = all_copies(rotating, job);
+    let settling = job_in(rotating, &home);
+    let terms = Terms {
+        refused: refused.to_vec(),
+        ..terms(&settling, Goal::Settle)?
+    };
+    let step = Trip::start(terms, copies.iter().map(|it| it.copy.clone()).collect());
+    let driver = drive::Driver::new(&settling, None, Look::Missing, None, true)
+        .knowing(known)
+        .with_copies(copies)
+        .settling();
+    Ok(driver.drive(step, signals).await)
+}
