@@ -46,7 +46,7 @@ pub use refresher::{Codex, Refreshed};
 pub use rehearse::{Introduction, foresee, try_claim};
 pub use report::{CommandEnd, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
-pub use seed::{NotSeeded, Replace, SeedError, Seeded, seed};
+pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
 pub use signals::Signals;
 
 use sign::Sign;

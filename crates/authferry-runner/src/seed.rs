@@ -7,13 +7,15 @@ use std::{
 };
 
 use authferry_codex::Unusable;
+use authferry_core::copies::{self, Content, Copy, Origins, Place, Rules, Verdict};
 use authferry_core::order::{self, Order};
 use authferry_core::{
-    Base, CasError, Family, Fingerprint, Generation, Origin, Secret, SecretStore, Stamp,
+    Base, CasError, Family, Fingerprint, Generation, Held, Origin, Secret, SecretStore, Stamp,
     StoreError, Stored, Version, WriteId,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::drive::ask;
 use crate::random;
 use crate::rescue::{self, Reason, Record};
 
@@ -55,9 +57,9 @@ pub enum SeedError {
     /// The store holds a login of the same account that was issued later.
     #[error("the store holds login {0}, which was issued later")]
     Older(Fingerprint),
-    /// Somebody else wrote to the store meanwhile.
-    #[error("the store was written to by somebody else at the same moment")]
-    Moved,
+    /// The login is a known ancestor of what the store holds: its refresh token is spent.
+    #[error("the login was spent for login {0}, which the store holds")]
+    Spent(Fingerprint),
     /// What would be replaced could not be kept first.
     #[error("what would be replaced cannot be kept first")]
     NotKept(#[source] io::Error),
@@ -84,28 +86,41 @@ pub enum Replace {
     Anything,
 }
 
-/// Puts `secret` into the store if that is empty, or over what `replace` allows.
+/// What a person puts into a store.
+#[derive(Debug)]
+pub struct Seed<'a> {
+    /// Where to.
+    pub store: &'a dyn SecretStore,
+    /// The login.
+    pub secret: &'a Secret,
+    /// What its record says, if it comes from the rescue folder: then it stays in its family.
+    pub origins: Option<Origins>,
+    /// What may be replaced.
+    pub replace: Replace,
+    /// Generations that the provider refused.
+    pub refused: Vec<Fingerprint>,
+    /// Who puts it there, for people.
+    pub writer: &'a str,
+    /// The folder that keeps what is replaced.
+    pub rescue: &'a Path,
+    /// How long the store may take.
+    pub patience: Duration,
+}
+
+/// Puts a login into the store if that is empty, or over what may be replaced.
 ///
-/// What is replaced is kept in `rescue_dir` first where the store has no history.
-pub async fn seed(
-    store: &dyn SecretStore,
-    secret: &Secret,
-    replace: Replace,
-    writer: &str,
-    rescue_dir: &Path,
-    patience: Duration,
-) -> Result<Seeded, NotSeeded> {
+/// A login from the rescue folder that is later than what the store holds, in one family,
+/// needs nobody's permission. Any other one begins a new family. What is replaced is kept in
+/// the rescue folder first where the store has no history. If another writer is faster, the
+/// store is looked at and judged again until the time is over.
+pub async fn seed(seed: &Seed<'_>) -> Result<Seeded, NotSeeded> {
     let mut seeding = Seeding {
-        store,
-        secret,
-        replace,
-        rescue_dir,
-        writer,
+        seed,
         replaced: None,
         rescued: None,
         doubtful: false,
     };
-    let seeded = seeding.run(writer, Instant::now() + patience).await;
+    let seeded = seeding.run(Instant::now() + seed.patience).await;
     let Seeding {
         replaced,
         rescued,
@@ -129,11 +144,7 @@ pub async fn seed(
 }
 
 struct Seeding<'a> {
-    store: &'a dyn SecretStore,
-    secret: &'a Secret,
-    replace: Replace,
-    rescue_dir: &'a Path,
-    writer: &'a str,
+    seed: &'a Seed<'a>,
     replaced: Option<Fingerprint>,
     rescued: Option<PathBuf>,
     doubtful: bool,
@@ -141,45 +152,31 @@ struct Seeding<'a> {
 
 impl Seeding<'_> {
     /// Returns the login, its version, and whether it was there before.
-    async fn run(
-        &mut self,
-        writer: &str,
-        deadline: Instant,
-    ) -> Result<(Generation, Version, bool), SeedError> {
-        let ours = authferry_codex::parse(self.secret).map_err(SeedError::Unusable)?;
-        let stamp = Stamp {
-            id: WriteId {
-                trip: random().map_err(SeedError::System)?,
-                number: 1,
-            },
-            count: 1,
-            origin: Origin::Seed,
-            family: Family(ours.fingerprint),
-            volatile_hints: false,
-            writer: writer.to_owned(),
-        };
-        let mut expected: Option<Option<Version>> = None;
+    async fn run(&mut self, deadline: Instant) -> Result<(Generation, Version, bool), SeedError> {
+        let Seed { store, secret, .. } = self.seed;
+        let ours = authferry_codex::parse(secret).map_err(SeedError::Unusable)?;
+        let trip = random().map_err(SeedError::System)?;
+        // One intent for each version that it is to replace.
+        let mut intents: Vec<Option<Version>> = Vec::new();
         for attempt in 1.. {
-            let read = timeout_at(deadline, self.store.read()).await;
+            let read = timeout_at(deadline, store.read()).await;
             let error = match read.map_err(|_| SeedError::OutOfTime)? {
                 Ok(held) => {
                     if let Some(held) = &held
-                        && is_there(held, &stamp, ours.fingerprint)
+                        && let Some(unchanged) = self.is_there(held, trip, &ours)
                     {
-                        let unchanged = held.stamp.as_ref().is_none_or(|s| s.id != stamp.id);
                         return Ok((ours, held.version.clone(), unchanged));
                     }
                     let version = held.as_ref().map(|held| held.version.clone());
-                    if *expected.get_or_insert_with(|| version.clone()) != version {
-                        return Err(SeedError::Moved);
+                    if intents.last() != Some(&version) {
+                        intents.push(version.clone());
                     }
-                    if let Some(held) = &held {
-                        self.make_way(held, &ours)?;
-                    }
+                    let number = u64::try_from(intents.len()).unwrap_or(u64::MAX);
+                    let id = WriteId { trip, number };
+                    let stamp = self.stamp(id, held.as_ref(), &ours)?;
                     // Never cut short: whether it landed would then be unknown.
-                    match self
-                        .store
-                        .compare_and_swap(version.as_ref(), self.secret, &stamp)
+                    match store
+                        .compare_and_swap(version.as_ref(), secret, &stamp)
                         .await
                     {
                         Ok(version) => return Ok((ours, version, false)),
@@ -198,39 +195,106 @@ impl Seeding<'_> {
             if Instant::now() >= deadline {
                 return Err(error.map_or(SeedError::OutOfTime, SeedError::Store));
             }
-            sleep(authferry_core::pause(attempt, stamp.id.trip)).await;
+            sleep(authferry_core::pause(attempt, trip)).await;
         }
         Err(SeedError::OutOfTime)
     }
 
-    /// Sees that what is there may be replaced, and is kept if the store does not keep it.
-    fn make_way(&mut self, held: &Stored, ours: &Generation) -> Result<(), SeedError> {
-        let theirs = authferry_codex::parse(&held.secret).ok();
-        let newer = theirs.as_ref().filter(|theirs| {
-            !theirs.identity.contradicts(&ours.identity)
-                && order::by_times(&ours.issued, &theirs.issued) == Order::Earlier
-        });
-        match (self.replace, newer) {
-            (Replace::Nothing, _) => return Err(SeedError::Filled),
-            (Replace::NotNewer, Some(theirs)) => return Err(SeedError::Older(theirs.fingerprint)),
-            (Replace::NotNewer, None) | (Replace::Anything, _) => {}
+    /// Returns whether the login was there before us, if it is there: also if a job has rotated
+    /// it since a write of ours landed.
+    fn is_there(&self, held: &Stored, trip: u64, ours: &Generation) -> Option<bool> {
+        let stamp = held.stamp.as_ref();
+        let by_us = stamp.is_some_and(|stamp| stamp.id.trip == trip);
+        let rotated_since = self.doubtful
+            && stamp.is_some_and(|it| it.family == Family(ours.fingerprint) && it.count > 1);
+        let there = authferry_codex::parse(&held.secret)
+            .is_ok_and(|theirs| theirs.fingerprint == ours.fingerprint);
+        (by_us || there || rotated_since).then_some(!by_us && !rotated_since)
+    }
+
+    /// Returns the stamp of the write, once nothing is lost by it.
+    fn stamp(
+        &mut self,
+        id: WriteId,
+        stored: Option<&Stored>,
+        ours: &Generation,
+    ) -> Result<Stamp, SeedError> {
+        let seed = self.seed;
+        let origins = seed.origins.as_ref();
+        let stamp = |family: Family, count: u64, volatile_hints: bool| Stamp {
+            id,
+            count,
+            origin: Origin::Seed,
+            family,
+            volatile_hints,
+            writer: seed.writer.to_owned(),
+        };
+        let Some(stored) = stored else {
+            return Ok(origins.map_or_else(
+                || stamp(Family(ours.fingerprint), 1, false),
+                |it| {
+                    let count = it.base.count.saturating_add(it.seen);
+                    stamp(it.base.family, count, it.base.volatile_hints)
+                },
+            ));
+        };
+        let (held, _) = ask::held(stored);
+        let copy = Copy {
+            place: Place::Rescue,
+            content: Content::Usable(ours.clone()),
+            origins: origins.cloned(),
+        };
+        let rules = Rules {
+            refused: Vec::new(),
+            replace: false,
+        };
+        let theirs = held.generation.as_ref();
+        let is_refused = theirs.is_some_and(|it| seed.refused.contains(&it.fingerprint));
+        let verdict = copies::judge(Some(&held), &copy, &rules);
+        if verdict == Verdict::Later {
+            self.keep(stored, &held)?;
+            let family = origins.map_or(Family(ours.fingerprint), |it| it.base.family);
+            return Ok(stamp(
+                family,
+                held.count.saturating_add(1),
+                held.volatile_hints,
+            ));
         }
+        let is_spent = matches!(verdict, Verdict::Ancestor | Verdict::Earlier);
+        match (seed.replace, theirs) {
+            (Replace::Nothing, _) if !(is_refused && origins.is_some()) => {
+                return Err(SeedError::Filled);
+            }
+            (Replace::NotNewer, Some(theirs)) if is_spent && !is_refused => {
+                return Err(SeedError::Spent(theirs.fingerprint));
+            }
+            (Replace::NotNewer, Some(theirs)) if !is_refused && is_before(ours, theirs) => {
+                return Err(SeedError::Older(theirs.fingerprint));
+            }
+            (Replace::Nothing | Replace::NotNewer | Replace::Anything, _) => {}
+        }
+        self.keep(stored, &held)?;
+        Ok(stamp(Family(ours.fingerprint), 1, held.volatile_hints))
+    }
+
+    /// Keeps what is there if the store does not keep it.
+    fn keep(&mut self, stored: &Stored, held: &Held) -> Result<(), SeedError> {
+        let seed = self.seed;
+        let theirs = held.generation.as_ref();
         self.replaced = theirs.map(|theirs| theirs.fingerprint);
-        if !self.store.guarantees().history && self.rescued.is_none() {
-            let (there, _) = crate::drive::ask::held(held);
-            let theirs = there.generation.as_ref();
-            let base = theirs.map(|theirs| Base::of_head(&there, theirs, None));
-            let store = self.store.to_string();
-            let record = Record::new(store, Reason::Replaced, base, self.writer);
-            let kept = rescue::keep(self.rescue_dir, &held.secret, &record);
+        if !seed.store.guarantees().history {
+            let known = seed.origins.as_ref().map(|origins| &origins.base);
+            let base = theirs.map(|theirs| Base::of_head(held, theirs, known));
+            let record = Record::new(seed.store.to_string(), Reason::Replaced, base, seed.writer);
+            let kept = rescue::keep(seed.rescue, &stored.secret, &record);
             self.rescued = Some(kept.map_err(SeedError::NotKept)?);
         }
         Ok(())
     }
 }
 
-fn is_there(held: &Stored, stamp: &Stamp, fingerprint: Fingerprint) -> bool {
-    held.stamp.as_ref().is_some_and(|s| s.id == stamp.id)
-        || authferry_codex::parse(&held.secret)
-            .is_ok_and(|theirs| theirs.fingerprint == fingerprint)
+/// Whether a login of the same person was issued before another one, by what the two say.
+fn is_before(ours: &Generation, theirs: &Generation) -> bool {
+    !theirs.identity.contradicts(&ours.identity)
+        && order::by_times(&ours.issued, &theirs.issued) == Order::Earlier
 }

@@ -13,7 +13,9 @@ use authferry_conformance::{Fault, Faulty, MemoryStore};
 use authferry_core::{
     Cause, ErrorKind, Family, Origin, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, WriteId,
 };
-use authferry_runner::{CommandEnd, Job, Placement, Receipt, Replace, Report, SeedError, Signals};
+use authferry_runner::{
+    CommandEnd, Job, Placement, Receipt, Replace, Report, Seed, SeedError, Signals,
+};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -53,9 +55,18 @@ impl Scene {
     async fn seed(&self, number: u32, replace: Replace) -> Result<(), SeedError> {
         let login = Secret::new(login(number).into_bytes());
         let rescue = self.rescue();
-        let seed =
-            authferry_runner::seed(&self.store, &login, replace, "a person", &rescue, PATIENCE);
-        seed.await.map(drop).map_err(|not| not.why)
+        let seed = Seed {
+            store: &self.store,
+            secret: &login,
+            origins: None,
+            replace,
+            refused: Vec::new(),
+            writer: "a person",
+            rescue: &rescue,
+            patience: PATIENCE,
+        };
+        let seeded = authferry_runner::seed(&seed).await;
+        seeded.map(drop).map_err(|not| not.why)
     }
 
     fn rescue(&self) -> PathBuf {

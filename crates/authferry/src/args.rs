@@ -49,7 +49,8 @@ pub(crate) struct Global {
     /// The Codex that rotates the login [default: `codex`, from PATH]
     #[arg(long, global = true, value_name = "PROGRAM")]
     pub(crate) codex: Option<PathBuf>,
-    /// Where to keep a login that the store will not hold [default: a folder in the state folder]
+    /// Where to keep a login that the store does not accept [default: $AUTHFERRY_RESCUE_DIR, or a
+    /// folder in the state folder]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) rescue_dir: Option<PathBuf>,
     /// Print the outcome as JSON on standard output
@@ -83,6 +84,8 @@ pub(crate) enum Command {
     Refresh(Refresh),
     /// Put a fresh login into the store
     Seed(Seed),
+    /// Show, put back or remove logins that this machine keeps and the store does not hold
+    Rescue(Rescue),
     /// Show what the store holds
     Status(Status),
     /// Look whether a job would begin here, and what the store is worth
@@ -171,6 +174,47 @@ pub(crate) struct Seed {
     pub(crate) allow_older: bool,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Rescue {
+    #[command(subcommand)]
+    pub(crate) command: Option<RescueCommand>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RescueCommand {
+    /// Show whose each login is, why and when it was kept, and what it is worth now
+    List(Common),
+    /// Put a login back into the store, and remove it from the rescue folder
+    Put(RescuePut),
+    /// Remove a login from the rescue folder
+    Drop(RescueDrop),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RescuePut {
+    /// The login's fingerprint, or a file [default: the only one of this store]
+    #[arg(value_name = "FINGERPRINT|FILE")]
+    pub(crate) login: Option<String>,
+    /// Put it over a login that it does not descend from: it begins a new family
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Put it over a later login, or over one that was made from it
+    #[arg(long, requires = "replace")]
+    pub(crate) allow_older: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RescueDrop {
+    /// The login's fingerprint, or its file
+    #[arg(value_name = "FINGERPRINT|FILE")]
+    pub(crate) login: String,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@ mod ahead;
 mod apart;
 mod doctor;
 mod refresh;
+mod rescue;
 mod seed;
 mod status;
 mod trips;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
         Command::Refresh(args) => refresh::refresh(&args, global),
         Command::Seed(args) => seed::seed(&args, global),
         Command::Apart(args) => apart::apart(&args),
+        Command::Rescue(args) => rescue::rescue(&args, global),
         Command::Status(args) => status::status(&args, global),
         Command::Doctor(args) => doctor::doctor(&args, global),
     }

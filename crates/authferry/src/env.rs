@@ -11,6 +11,8 @@ use secrecy::SecretString;
 pub(crate) struct Env {
     /// `AUTHFERRY_STORE`: the store's address.
     pub(crate) store: Option<String>,
+    /// `AUTHFERRY_RESCUE_DIR`: the rescue folder.
+    pub(crate) rescue_dir: Option<PathBuf>,
     /// `CODEX_HOME`, as Codex reads it.
     pub(crate) codex_home: Option<PathBuf>,
     /// `HOME`: the default Codex home and the default state folder lie in it.
@@ -151,6 +153,7 @@ impl Env {
         let path = |name| given(name).map(PathBuf::from);
         Self {
             store: text("AUTHFERRY_STORE"),
+            rescue_dir: path("AUTHFERRY_RESCUE_DIR"),
             codex_home: path("CODEX_HOME"),
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),

@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod copies;
 mod ending;
 mod env;
 pub mod exit;

@@ -54,7 +54,7 @@ impl Plan {
 
     /// Finds out where a login goes that the store will not hold.
     pub(crate) fn rescue_dir(&self, global: &Global) -> Result<PathBuf> {
-        match &global.rescue_dir {
+        match global.rescue_dir.as_ref().or(self.env.rescue_dir.as_ref()) {
             Some(directory) => absolute(directory),
             None => Ok(state_folder(&self.env, "--rescue-dir DIR")?.join("rescue")),
         }

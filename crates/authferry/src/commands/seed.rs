@@ -28,9 +28,17 @@ pub(crate) fn seed(args: &Seed, global: &Global) -> Result<Ending> {
     let patience = args.common.patience;
     let seeding = async {
         let store = &*plan.store;
-        let writer = &plan.writer;
-        let seeding = authferry_runner::seed(store, &secret, replace, writer, &rescue, patience);
-        let seeded = seeding.await?;
+        let seeded = authferry_runner::seed(&authferry_runner::Seed {
+            store,
+            secret: &secret,
+            origins: None,
+            replace,
+            refused: Vec::new(),
+            writer: &plan.writer,
+            rescue: &rescue,
+            patience,
+        })
+        .await?;
         // What is new in the store nobody can have found dead.
         let mark = if seeded.unchanged {
             let mark = Mark::of(seeded.generation.fingerprint, store);
@@ -59,15 +67,17 @@ pub(crate) async fn from_env(
     value: OsString,
 ) -> Result<String> {
     let secret = Secret::new(value.into_vec());
-    let seeding = authferry_runner::seed(
-        job.store,
-        &secret,
-        Replace::Nothing,
-        job.writer,
-        job.rescue,
-        job.patience,
-    );
-    let not = match seeding.await {
+    let seed = authferry_runner::Seed {
+        store: job.store,
+        secret: &secret,
+        origins: None,
+        replace: Replace::Nothing,
+        refused: Vec::new(),
+        writer: job.writer,
+        rescue: job.rescue,
+        patience: job.patience,
+    };
+    let not = match authferry_runner::seed(&seed).await {
         Ok(seeded) => {
             let fingerprint = seeded.generation.fingerprint;
             return Ok(format!(
@@ -79,7 +89,7 @@ pub(crate) async fn from_env(
     };
     match not.why {
         // What they put there is what the trip begins with.
-        SeedError::Filled | SeedError::Moved => Ok(format!(
+        SeedError::Filled => Ok(format!(
             "{} was filled by somebody else at the same moment",
             plan.store
         )),
@@ -88,6 +98,7 @@ pub(crate) async fn from_env(
             Err(Ending::refused(exit::FAILED, what).hint(FRESH).into())
         }
         SeedError::Older(_)
+        | SeedError::Spent(_)
         | SeedError::NotKept(_)
         | SeedError::System(_)
         | SeedError::OutOfTime
@@ -99,7 +110,7 @@ const FRESH: &str = "log in afresh to a home of its own: \
     `export CODEX_HOME=$(mktemp -d)`, `codex login`, `authferry seed $CODEX_HOME/auth.json`";
 
 /// Reads no further than a login can be long: one byte more shows that it is too long.
-fn read(file: &Path) -> io::Result<Secret> {
+pub(crate) fn read(file: &Path) -> io::Result<Secret> {
     let limit = MAX_LEN as u64 + 1;
     let mut bytes = Vec::new();
     if file == Path::new("-") {
@@ -110,7 +121,7 @@ fn read(file: &Path) -> io::Result<Secret> {
     Ok(Secret::new(bytes))
 }
 
-fn told(plan: &Plan, seeded: &Seeded) -> Ending {
+pub(crate) fn told(plan: &Plan, seeded: &Seeded) -> Ending {
     let fingerprint = seeded.generation.fingerprint;
     let mut ending = if seeded.unchanged {
         Ending::good(
@@ -143,7 +154,7 @@ fn told(plan: &Plan, seeded: &Seeded) -> Ending {
         .fact("rescued", telling::paths(&seeded.rescued))
 }
 
-fn failed(plan: &Plan, rescue: &Path, not: &NotSeeded) -> Ending {
+pub(crate) fn failed(plan: &Plan, rescue: &Path, not: &NotSeeded) -> Ending {
     let store = &plan.store;
     let mut ending = match &not.why {
         SeedError::Store(error) => telling::store(error),
@@ -158,10 +169,11 @@ fn failed(plan: &Plan, rescue: &Path, not: &NotSeeded) -> Ending {
                 "if you know that the later one is dead and this one is not, add `--allow-older`",
             )
         }
-        SeedError::Moved => {
-            let what = format!("somebody else wrote to {store} at the same moment");
-            Ending::refused(exit::FAILED, what)
-                .hint("look at what it holds now with `authferry status`")
+        SeedError::Spent(theirs) => {
+            let what = format!("the login was spent for login {theirs}, which is in {store}");
+            Ending::refused(exit::FAILED, what).hint(
+                "if you know that the later one is dead and this one is not, add `--allow-older`",
+            )
         }
         SeedError::OutOfTime => telling::out_of_time(store),
         SeedError::NotKept(error) => {

@@ -1,20 +1,15 @@
 //! `status`: what the store holds.
 
-use std::{
-    fmt::Write,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt::Write, time::Duration};
 
-use authferry_codex::MAX_LEN;
-use authferry_core::{Generation, Origin, Secret, Stamp, Stored, order};
+use authferry_core::{Generation, Origin, Stamp, Stored};
 use authferry_runner::Mark;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use crate::args::{Global, Status};
 use crate::commands::block_on;
+use crate::copies::{self, Judged};
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
 use crate::telling::time::text;
@@ -36,14 +31,14 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     })?;
     // Where there is no place for a rescue, there is none.
     let folder = plan.rescue_dir(global).ok();
-    let rescued = folder.map_or_else(Vec::new, |folder| rescued(&folder, &generation));
+    let copies = folder.map_or_else(Vec::new, |it| copies::judged(&plan, &it, Some(&stored)));
     Ok(told(
         &plan,
         args,
         &stored,
         &generation,
         mark.as_ref(),
-        &rescued,
+        &copies,
         OffsetDateTime::now_utc(),
     ))
 }
@@ -68,7 +63,7 @@ fn told(
     stored: &Stored,
     generation: &Generation,
     mark: Option<&Mark>,
-    rescued: &[Rescued],
+    copies: &[Judged],
     now: OffsetDateTime,
 ) -> Ending {
     let ends = generation
@@ -107,17 +102,17 @@ fn told(
     if let Some(mark) = mark {
         row("refresh token", &telling::of_mark(mark));
     }
-    for rescued in rescued {
-        ending
-            .lines
-            .push(format!("{:<13} {}", "rescued", rescued.file.display()));
+    for copy in copies {
+        let (login, worth, file) = (copy.fingerprint, copy.worth(), copy.path.display());
+        let line = format!("{:<13} {login}, {worth}: {file}", "copy");
+        ending.lines.push(line);
     }
-    let attention = if let Some(later) = rescued.iter().find(|rescued| rescued.later) {
+    let attention = if let Some(copy) = copies.iter().find(|copy| copy.is_adopted()) {
         let hint = format!(
-            "`authferry seed --replace {}`, then delete the file",
-            later.file.display()
+            "let a job adopt it, or `authferry rescue put {}`",
+            copy.fingerprint
         );
-        Some(("a later-issued one was rescued", hint))
+        Some(("a later one is kept on this machine", hint))
     } else if mark.is_some() {
         Some(("its refresh token is dead", telling::RESEED.to_owned()))
     } else if ends.is_some_and(|ends| ends <= now) {
@@ -136,10 +131,7 @@ fn told(
         );
         ending = ending.hint(hint);
     }
-    let files: Vec<_> = rescued
-        .iter()
-        .map(|rescued| rescued.file.display().to_string())
-        .collect();
+    let copies: Vec<_> = copies.iter().map(Judged::for_programs).collect();
     ending
         .fact("store", plan.store.to_string())
         .fact("fingerprint", generation.fingerprint.to_string())
@@ -157,7 +149,7 @@ fn told(
         .fact("last_refresh", refreshed.map(text))
         .fact("rotation_due", due.map(text))
         .fact("dead_since", mark.map(telling::dead_since))
-        .fact("rescued", files)
+        .fact("copies", copies)
 }
 
 /// How a value came into the store, and by whom.
@@ -170,38 +162,6 @@ pub(crate) fn written(stamp: Option<&Stamp>) -> String {
         Some((Origin::Seed, writer)) => format!("seeded by {writer}"),
         Some((Origin::Rotation, writer)) => format!("persisted by {writer}"),
     }
-}
-
-/// A login of the same account that a trip could not persist.
-struct Rescued {
-    file: PathBuf,
-    /// Whether it was issued after the one in the store.
-    later: bool,
-}
-
-/// Looks for what was rescued and is not what the store holds.
-fn rescued(folder: &Path, held: &Generation) -> Vec<Rescued> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries
-        .filter(|entry| {
-            entry
-                .metadata()
-                .is_ok_and(|it| it.is_file() && it.len() <= MAX_LEN as u64)
-        })
-        .filter_map(|entry| {
-            let bytes = Secret::new(fs::read(entry.path()).ok()?);
-            let generation = authferry_codex::parse(&bytes).ok()?;
-            let other = !generation.identity.contradicts(&held.identity)
-                && generation.fingerprint != held.fingerprint;
-            let later = order::by_times(&generation.issued, &held.issued) == order::Order::Later;
-            other.then(|| Rescued {
-                file: entry.path(),
-                later,
-            })
-        })
-        .collect();
-    found.sort_by(|a, b| a.file.cmp(&b.file));
-    found
 }
 
 pub(crate) fn due_at(due: Option<OffsetDateTime>, now: OffsetDateTime) -> String {

@@ -8,7 +8,7 @@ use authferry_core::{Fingerprint, Outcome as End, Refusal, SecretStore};
 use authferry_runner::{CommandEnd, Job, Mark, Refreshed, Report, Rotated, Rotating};
 use time::OffsetDateTime;
 
-use super::time::text;
+use super::time::{at, text};
 use crate::ending::Ending;
 use crate::{commands, exit};
 
@@ -162,8 +162,7 @@ pub(crate) fn of_mark(mark: &Mark) -> String {
 }
 
 pub(crate) fn dead_since(mark: &Mark) -> String {
-    let since = i64::try_from(mark.since).unwrap_or(i64::MAX);
-    OffsetDateTime::from_unix_timestamp(since).map_or_else(|_| "some time".to_owned(), text)
+    at(mark.since)
 }
 
 fn nothing(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {

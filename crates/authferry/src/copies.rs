@@ -1,0 +1,103 @@
+//! What the copies on this machine are worth beside what the store holds, for people.
+
+use std::path::{Path, PathBuf};
+
+use authferry_core::copies::{Rules, Verdict, judge};
+use authferry_core::{Fingerprint, Held, Stored};
+use authferry_runner::rescue::Record;
+use serde_json::{Value, json};
+
+use crate::plan::Plan;
+use crate::telling::time::at;
+
+/// A copy of a login of this store, and what it is worth now.
+pub(crate) struct Judged {
+    pub(crate) path: PathBuf,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) verdict: Verdict,
+    pub(crate) record: Option<Record>,
+}
+
+/// Judges the copies that this machine has beside the auth file of a home.
+pub(crate) fn judged(plan: &Plan, rescue: &Path, stored: Option<&Stored>) -> Vec<Judged> {
+    let head = stored.map(|stored| {
+        let generation = authferry_codex::parse(&stored.secret).ok();
+        Held::new(stored.version.clone(), generation, stored.stamp.as_ref())
+    });
+    let store = plan.store.to_string();
+    let found = authferry_runner::find(&store, rescue, Some(&plan.rotations));
+    found
+        .into_iter()
+        .filter_map(|found| {
+            Some(Judged {
+                fingerprint: found.fingerprint()?,
+                verdict: judge(head.as_ref(), &found.copy, &Rules::default()),
+                path: found.path,
+                record: found.record,
+            })
+        })
+        .collect()
+}
+
+impl Judged {
+    /// Whether the next job puts it into the store.
+    pub(crate) fn is_adopted(&self) -> bool {
+        matches!(self.verdict, Verdict::Later | Verdict::WrittenAfterHead)
+    }
+
+    /// Says what it is worth.
+    pub(crate) fn worth(&self) -> &'static str {
+        worth(self.verdict)
+    }
+
+    pub(crate) fn for_programs(&self) -> Value {
+        json!({
+            "file": self.path.display().to_string(),
+            "fingerprint": self.fingerprint.to_string(),
+            "verdict": name(self.verdict),
+            "reason": self.record.as_ref().map(|record| record.reason),
+            "kept_at": self.record.as_ref().map(|record| at(record.time)),
+            "job": self.record.as_ref().map(|record| record.job.clone()),
+        })
+    }
+}
+
+/// Says in a sentence what a copy is worth beside the store's login.
+pub(crate) fn worth(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::OnlyCopy => "the store holds no login, and this one is not put there by itself",
+        Verdict::IsHead => "the store holds it",
+        Verdict::Ancestor => "spent: the store's login descends from it",
+        Verdict::OtherFamily => "of another family: tried if the provider refuses the store's",
+        Verdict::RefusedBefore => "refused by the provider",
+        Verdict::Later => "later than the store's: the next job puts it there",
+        Verdict::WrittenAfterHead => "perhaps later than the store's: the next job puts it there",
+        Verdict::Earlier => "earlier than the store's",
+        Verdict::Unclear => "perhaps later: tried if the provider refuses the store's",
+        Verdict::Missing
+        | Verdict::UnusableKnown
+        | Verdict::Unusable
+        | Verdict::OtherIdentity
+        | Verdict::UnknownEarlier
+        | Verdict::UnknownFamily
+        | Verdict::Listed => "not known to belong to the store's login: it is not used by itself",
+    }
+}
+
+/// The verdict, for programs.
+fn name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::OnlyCopy => "only-copy",
+        Verdict::Missing => "missing",
+        Verdict::UnusableKnown | Verdict::Unusable => "unusable",
+        Verdict::IsHead => "is-stored",
+        Verdict::Ancestor => "spent",
+        Verdict::OtherFamily => "other-family",
+        Verdict::OtherIdentity => "other-identity",
+        Verdict::RefusedBefore => "refused",
+        Verdict::Later => "later",
+        Verdict::Earlier | Verdict::UnknownEarlier => "earlier",
+        Verdict::WrittenAfterHead | Verdict::Unclear => "unclear",
+        Verdict::UnknownFamily | Verdict::Listed => "unknown",
+    }
+}
