@@ -21,7 +21,6 @@ pub(crate) fn claimer(login: &Login) {
     for holder in HEIR + 1.. {
         rig::say("sends");
         let claim = login.acquire(holder, NOW).expect("the only claimer");
-        rig::say(&format!("has {}", claim.fence));
         let claim = login.renew(&claim, NOW + 90).expect("our own claim");
         login.release(&claim).expect("our own claim");
     }
@@ -33,19 +32,14 @@ pub(crate) fn a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends() {
     let login = Login::at(&path);
     let version = login.swap(None, 1, 1, 2000).expect("an empty place");
     let mut random = 7_u64;
-    let (mut fence, mut held, mut left) = (0, 0, 0);
+    let (mut held, mut left) = (0, 0);
 
     for kill in 0..KILLS {
         // Knuth's multiplier; the upper bits are the random ones.
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let said = run_and_kill("claimer", &path, Duration::from_micros(random >> 50));
-        let granted = said.lines().filter_map(|line| line.strip_prefix("has "));
-        for granted in granted.map(|fence| fence.parse::<u64>().expect("a number")) {
-            assert!(granted > fence, "kill {kill}: {granted} after {fence}");
-            fence = granted;
-        }
+        run_and_kill("claimer", &path, Duration::from_micros(random >> 50));
         left += u32::from(!rig::leftovers(folder.path()).is_empty());
 
         // The claim is whole: it is free, or it is held until its end and then free.
@@ -61,8 +55,6 @@ pub(crate) fn a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends() {
             answer => answer,
         };
         let heir = heir.unwrap_or_else(|error| panic!("kill {kill}: {error:?}"));
-        assert!(heir.fence > fence, "kill {kill}: {heir:?} after {fence}");
-        fence = heir.fence;
         login.release(&heir).expect("our own claim");
         assert!(rig::leftovers(folder.path()).is_empty(), "kill {kill}");
         let there = login.look().expect("a place");
