@@ -2,15 +2,16 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use authferry_aws::Settings;
 use authferry_core::{
     Bid, CLOCK_SKEW, CasError, ClaimError, ErrorKind, Origin, Secret, SecretStore, Stamp, WriteId,
 };
+use rig::Issuer;
 use serde_json::json;
-use tokio::{sync::Barrier, time::sleep};
+use tokio::sync::Barrier;
 
 use crate::fixture::{Run, Secrets, handle, has};
 
@@ -50,7 +51,7 @@ const RACERS: u64 = 8;
 
 /// The label of a version that never became current goes on to the next one.
 async fn losers_leave_no_label_behind(secrets: Arc<Secrets>) {
-    let name = "losers";
+    let name = &rig::unique("losers");
     let first = handle(name, Settings::default());
     let mut base = first
         .compare_and_swap(None, &login(0), &stamp(0))
@@ -89,7 +90,7 @@ async fn losers_leave_no_label_behind(secrets: Arc<Secrets>) {
 }
 
 async fn a_swap_is_two_calls_on_one_connection_and_one_version(secrets: Arc<Secrets>) {
-    let name = "two-calls";
+    let name = &rig::unique("two-calls");
     secrets.hand.put(name, &text(1));
     let store = handle(name, Settings::default());
     let base = store
@@ -119,8 +120,8 @@ async fn a_swap_is_two_calls_on_one_connection_and_one_version(secrets: Arc<Secr
 
 /// As infrastructure as code leaves a secret whose value is not its business.
 async fn an_empty_secret_is_filled_once(secrets: Arc<Secrets>) {
-    for round in 0..10 {
-        let name = format!("empty-{round}");
+    for _ in 0..10 {
+        let name = rig::unique("empty");
         secrets
             .hand
             .secrets("create_secret", &json!({"Name": name}))
@@ -162,7 +163,7 @@ async fn an_empty_secret_is_filled_once(secrets: Arc<Secrets>) {
 }
 
 async fn a_binary_value_is_a_value(secrets: Arc<Secrets>) {
-    let name = "binary";
+    let name = &rig::unique("binary");
     let given = json!({"Name": name, "SecretBinary": text(1)});
     secrets
         .hand
@@ -180,27 +181,30 @@ async fn a_binary_value_is_a_value(secrets: Arc<Secrets>) {
 }
 
 async fn what_is_no_text_is_refused(secrets: Arc<Secrets>) {
-    let store = handle("no-text", Settings::default());
+    let name = &rig::unique("no-text");
+    let store = handle(name, Settings::default());
     let bytes = Secret::new(vec![0xff]);
     let answer = store.compare_and_swap(None, &bytes, &stamp(1)).await;
     assert!(
         matches!(&answer, Err(CasError::Refused(error)) if error.kind == ErrorKind::Malformed),
         "{answer:?}"
     );
-    assert_eq!(secrets.hand.look("no-text"), None);
+    assert_eq!(secrets.hand.look(name), None);
 }
 
 async fn a_claim_in_time_is_renewed_without_a_version(secrets: Arc<Secrets>) {
-    let [first, second] = [(); 2].map(|()| handle("renewed", Settings::default()));
+    let name = &rig::unique("renewed");
+    let claim_name = &format!("{name}-claim");
+    let [first, second] = [(); 2].map(|()| handle(name, Settings::default()));
     let [first, second] = [&first, &second].map(|store| store.claims().expect("claims"));
     let now = now();
     let mut claim = first.acquire(&bid(1, now)).await.expect("free");
-    let versions = secrets.hand.versions("renewed-claim");
+    let versions = secrets.hand.versions(claim_name);
     for more in 2..=4 {
         claim = first.renew(&claim, now + more * TERM).await.expect("ours");
         assert_eq!(claim.until, now + more * TERM);
     }
-    assert_eq!(secrets.hand.versions("renewed-claim"), versions);
+    assert_eq!(secrets.hand.versions(claim_name), versions);
     let held = second.acquire(&bid(2, claim.until + CLOCK_SKEW - 1)).await;
     assert!(
         matches!(&held, Err(ClaimError::Held { owner, until }) if owner == "job 1" && *until == claim.until),
@@ -212,14 +216,15 @@ async fn a_claim_in_time_is_renewed_without_a_version(secrets: Arc<Secrets>) {
 
 /// The tag of a claim that was renewed says nothing of the next one.
 async fn a_renewal_counts_for_its_own_claim_alone(secrets: Arc<Secrets>) {
-    let store = handle("next", Settings::default());
+    let name = &rig::unique("next");
+    let store = handle(name, Settings::default());
     let claims = store.claims().expect("claims");
     let now = now();
     let claim = claims.acquire(&bid(1, now)).await.expect("free");
     let claim = claims.renew(&claim, now + 100 * TERM).await.expect("ours");
     claims.release(&claim).await.expect("ours");
     let next = claims.acquire(&bid(2, now)).await.expect("free");
-    let given = json!({"SecretId": "next-claim"});
+    let given = json!({"SecretId": format!("{name}-claim")});
     let described = secrets.hand.secrets("describe_secret", &given);
     let tag = described.expect("a secret")["Tags"][0]["Value"].take();
     let of_the_first = format!("{} held until {}", claim.version, claim.until);
@@ -231,39 +236,40 @@ async fn a_renewal_counts_for_its_own_claim_alone(secrets: Arc<Secrets>) {
 }
 
 async fn a_role_is_taken_anew_when_its_session_ends(secrets: Arc<Secrets>) {
-    let name = "long-job";
-    secrets.hand.put(name, &text(1));
-    let role = secrets.role("of-a-long-job", "acme/app");
-    // The SDK asks for the next session five to ten seconds before the old one ends.
+    let [name, role_name] = ["long-job", "of-a-long-job"].map(rig::unique);
+    secrets.hand.put(&name, &text(1));
+    let role = secrets.role(&role_name, "acme/app");
     let lasts = |seconds: u32| {
-        let given = json!(["of-a-long-job", seconds]).to_string();
+        let given = json!([role_name, seconds]).to_string();
         secrets.hand.rig("session", &given);
     };
-    lasts(13);
-    let store = handle(name, secrets.job(&role));
     let taken = || {
-        let counts = secrets.hand.rig("counts", "of-a-long-job");
+        let counts = secrets.hand.rig("counts", &role_name);
         counts["AssumeRoleWithWebIdentity"].clone()
     };
-    let base = store
-        .read()
-        .await
-        .expect("a reader")
-        .expect("a value")
-        .version;
+    lasts(3600);
+    let store = handle(&name, secrets.job(&role));
+    store.read().await.expect("a reader");
     store.read().await.expect("the same session");
     assert_eq!(taken(), 1, "a session was not kept");
-    sleep(Duration::from_secs(9)).await;
+
+    // The SDK takes the next session 5 to 10 seconds before the current one expires, so that
+    // this one is due for replacement from the start.
+    lasts(4);
+    let store = handle(&name, secrets.job(&role));
+    let read = store.read().await.expect("a reader");
+    let base = read.expect("a value").version;
+    assert_eq!(taken(), 2);
     lasts(3600);
     store
         .compare_and_swap(Some(&base), &login(2), &stamp(2))
         .await
         .expect("another session");
-    assert_eq!(taken(), 2);
+    assert_eq!(taken(), 3);
 }
 
 async fn each_way_to_no_role_says_what_is_wrong(secrets: Arc<Secrets>) {
-    let theirs = secrets.role("of-yet-another", "acme/another");
+    let theirs = secrets.role(&rig::unique("of-another-job"), "acme/another");
     let store = handle("any", secrets.job(&theirs));
     let error = store.read().await.expect_err("not our role");
     assert_eq!(error.kind, ErrorKind::Unauthenticated);
@@ -277,12 +283,13 @@ async fn each_way_to_no_role_says_what_is_wrong(secrets: Arc<Secrets>) {
         "{why}"
     );
 
-    secrets.issuer.fail(Some(503));
-    let error = handle("any", secrets.job(&theirs))
+    // The other tests fetch their tokens from the shared issuer meanwhile.
+    let failing = Issuer::start();
+    failing.fail(Some(503));
+    let error = handle("any", Secrets::job_of(&failing, &theirs))
         .read()
         .await
         .expect_err("no token");
-    secrets.issuer.fail(None);
     assert_eq!(error.kind, ErrorKind::Unavailable, "{}", chain(&error));
 
     let nobody = Settings {

@@ -37,6 +37,9 @@ pub(crate) struct Secrets {
     server: Server,
 }
 
+/// The prefix of secrets that wait to be deleted: a person cannot read them.
+const MARKED: &str = "refused-for-it-waits-to-be-deleted";
+
 /// Any repository will do: what a role allows is another test's.
 const REPOSITORY: &str = "acme/app";
 
@@ -85,7 +88,12 @@ impl Secrets {
 
     /// What a job of GitHub Actions knows of itself.
     pub(crate) fn job(&self, role: &str) -> Settings {
-        let [(_, url), (_, token)] = self.issuer.let_fetch(github_claims(REPOSITORY));
+        Self::job_of(&self.issuer, role)
+    }
+
+    /// The same for a job whose tokens come from this issuer.
+    pub(crate) fn job_of(issuer: &Issuer, role: &str) -> Settings {
+        let [(_, url), (_, token)] = issuer.let_fetch(github_claims(REPOSITORY));
         Settings {
             role: Some(role.to_owned()),
             job_token: Some(JobToken::GitHub {
@@ -104,7 +112,7 @@ impl Secrets {
         settings: Settings,
         login: &str,
     ) -> Refusal {
-        let place = format!("refused-for-{}", name.replace([' ', '\''], "-"));
+        let place = rig::unique(&format!("refused-for-{}", name.replace([' ', '\''], "-")));
         self.hand.put(&place, login);
         Refusal {
             name,
@@ -117,10 +125,7 @@ impl Secrets {
 
     /// A secret that waits to be deleted.
     fn marked(&self, login: &str) -> Refusal {
-        let place = "refused-for-it-waits-to-be-deleted".to_owned();
-        let restore = json!({"SecretId": place});
-        // The suite asks more than once.
-        drop(self.hand.secrets("restore_secret", &restore));
+        let place = rig::unique(MARKED);
         self.hand.put(&place, login);
         let delete = json!({"SecretId": place, "RecoveryWindowInDays": 7});
         self.hand
@@ -137,17 +142,15 @@ impl Secrets {
 
     /// A copy of a secret in another region, which takes no writes.
     fn replica(&self, login: &str) -> Refusal {
-        let place = "refused-for-it-is-a-copy".to_owned();
-        if self.hand.look(&place).is_none() {
-            let given = json!({
-                "Name": place,
-                "SecretString": login,
-                "AddReplicaRegions": [{"Region": "eu-central-1"}],
-            });
-            self.hand
-                .secrets("create_secret", &given)
-                .expect("a new secret");
-        }
+        let place = rig::unique("refused-for-it-is-a-copy");
+        let given = json!({
+            "Name": place,
+            "SecretString": login,
+            "AddReplicaRegions": [{"Region": "eu-central-1"}],
+        });
+        self.hand
+            .secrets("create_secret", &given)
+            .expect("a new secret");
         Refusal {
             name: "a copy in another region",
             store: Box::new(
@@ -190,7 +193,7 @@ impl Fixture for Secrets {
     }
 
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {
-        if place.contains("waits-to-be-deleted") {
+        if place.starts_with(MARKED) {
             return None;
         }
         self.hand.look(place).map(String::into_bytes)
@@ -230,15 +233,7 @@ impl Fixture for Secrets {
             ),
         ];
         if self.server == Server::Moto {
-            let name = "of-somebody-else";
-            let role = format!("arn:aws:iam::{ACCOUNT}:role/{name}");
-            if self
-                .hand
-                .ask("iam", "get_role", &json!({"RoleName": name}))
-                .is_err()
-            {
-                self.role(name, "acme/another");
-            }
+            let role = self.role(&rig::unique("of-another-job"), "acme/another");
             refusals.push(self.replica(login));
             refusals.push(self.refusal(
                 "another job's role",

@@ -127,8 +127,8 @@ async fn a_promotion_is_sent_once_and_settled_by_looking(secrets: Arc<Secrets>) 
 }
 
 async fn a_creation_is_settled_by_looking(secrets: Arc<Secrets>) {
-    for (number, (fault, done)) in (1..).zip(FAULTS) {
-        let name = format!("creation-{number}");
+    for (fault, done) in FAULTS {
+        let name = rig::unique("creation");
         let store = handle(&name, Settings::default());
         secrets.hand.fault("CreateSecret", &name, fault, ALWAYS);
         let answer = store.compare_and_swap(None, &login(1), &stamp(1)).await;
@@ -198,11 +198,12 @@ struct Scene {
 
 impl Scene {
     async fn set(secrets: &Arc<Secrets>, name: &str) -> Self {
-        let store = handle(name, Settings::default());
+        let name = rig::unique(name);
+        let store = handle(&name, Settings::default());
         let base = store.compare_and_swap(None, &login(1), &stamp(1)).await;
         Self {
             secrets: Arc::clone(secrets),
-            name: name.to_owned(),
+            name,
             store,
             base: base.expect("a new secret"),
         }

@@ -1,4 +1,4 @@
-//! With a blob that says which version counts.
+//! One request after the other.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use crate::scene::{
 
 #[tokio::test]
 async fn a_look_takes_two_requests_and_a_swap_six() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     let first = swap(&store, None, 1).await.expect("an empty place");
     scene.vault.forget_calls();
@@ -40,7 +40,7 @@ async fn a_look_takes_two_requests_and_a_swap_six() {
 
 #[tokio::test]
 async fn a_put_that_was_done_and_told_as_a_failure_makes_one_version() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     let first = swap(&store, None, 1).await.expect("an empty place");
     let failed = Fault::AppliedThen(Failure::server_error());
@@ -55,7 +55,7 @@ async fn a_put_that_was_done_and_told_as_a_failure_makes_one_version() {
 #[tokio::test]
 async fn a_put_that_was_lost_is_made_when_it_is_asked_for_again() {
     for fault in [Fault::RequestLost, Fault::Refused(Failure::overlap(NAME))] {
-        let scene = Scene::coordinated();
+        let scene = Scene::new();
         let store = scene.store();
         let first = swap(&store, None, 1).await.expect("an empty place");
         scene.fails(Op::SetSecret, fault);
@@ -74,7 +74,7 @@ async fn whatever_becomes_of_a_write_to_the_pointer_one_version_is_made() {
         Fault::Refused(Failure::server_error()),
         Fault::AppliedThen(Failure::server_error()),
     ] {
-        let scene = Scene::coordinated();
+        let scene = Scene::new();
         let store = scene.store();
         let first = swap(&store, None, 1).await.expect("an empty place");
 
@@ -98,7 +98,7 @@ async fn whatever_becomes_of_a_write_to_the_pointer_one_version_is_made() {
 
 #[tokio::test]
 async fn a_writer_that_died_after_its_put_has_written() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     let first = swap(&store, None, 1).await.expect("an empty place");
     let hold = scene.vault.hold(Moment::After, put_of("dying"));
@@ -119,7 +119,7 @@ async fn a_writer_that_died_after_its_put_has_written() {
 /// It takes its ten seconds until a writer is taken for dead.
 #[tokio::test]
 async fn a_writer_that_slept_for_too_long_puts_what_counts_for_nothing() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     let first = swap(&store, None, 1).await.expect("an empty place");
     scene.vault.rules(|rules| rules.overlap_conflicts = false);
@@ -146,7 +146,7 @@ async fn a_writer_that_slept_for_too_long_puts_what_counts_for_nothing() {
 #[tokio::test]
 async fn what_a_person_puts_in_the_middle_of_a_swap_counts() {
     for moment in [Moment::Before, Moment::After] {
-        let scene = Scene::coordinated();
+        let scene = Scene::new();
         let store = Arc::new(scene.store());
         let first = swap(&store, None, 1).await.expect("an empty place");
         let mut person = scene.person();
@@ -168,7 +168,7 @@ async fn what_a_person_puts_in_the_middle_of_a_swap_counts() {
 
 #[tokio::test]
 async fn a_list_that_lags_behind_buries_nothing() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     scene
         .vault
@@ -187,7 +187,7 @@ async fn a_list_that_lags_behind_buries_nothing() {
 
 #[tokio::test]
 async fn a_secret_with_more_versions_than_a_page_has_rows_is_like_any_other() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     let mut person = scene.person();
     for number in 0..60 {
@@ -207,7 +207,7 @@ async fn a_secret_with_more_versions_than_a_page_has_rows_is_like_any_other() {
 
 #[tokio::test]
 async fn tags_that_a_person_copied_do_not_hide_a_reseed() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     let first = swap(&store, None, 1).await.expect("an empty place");
     let tags = scene.vault.versions(NAME)[0].tags.clone();
@@ -219,7 +219,7 @@ async fn tags_that_a_person_copied_do_not_hide_a_reseed() {
 
 #[tokio::test]
 async fn who_is_asked_to_wait_waits_and_comes_back() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     let first = swap(&store, None, 1).await.expect("an empty place");
     for op in [Op::GetSecret, Op::ReadBlob] {
@@ -235,7 +235,7 @@ async fn who_is_asked_to_wait_waits_and_comes_back() {
 
 #[tokio::test]
 async fn a_token_that_is_not_known_yet_is_no_obstacle() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let store = scene.store();
     swap(&store, None, 1).await.expect("an empty place");
     // The library shows it once more by itself, and we do after a pause.
@@ -251,7 +251,7 @@ async fn a_token_that_is_not_known_yet_is_no_obstacle() {
 
 #[tokio::test]
 async fn who_may_not_write_to_the_pointer_sees_what_counts() {
-    let scene = Scene::coordinated();
+    let scene = Scene::new();
     let first = swap(&scene.store(), None, 1).await.expect("an empty place");
     let looks = [
         "Microsoft.KeyVault/*",

@@ -2,6 +2,5 @@
 //! the vault, with Microsoft's own Azurite for the blobs and Microsoft's own client for what
 //! people do.
 
-mod alone;
 mod coordinated;
 mod scene;

@@ -26,7 +26,6 @@ pub(crate) const SOON: Duration = Duration::from_mins(1);
 pub(crate) struct Scene {
     pub(crate) vault: KeyVault,
     container: String,
-    coordinated: bool,
 }
 
 /// What a swap was answered.
@@ -39,20 +38,11 @@ static AZURITE: LazyLock<Arc<Azurite>> = LazyLock::new(|| {
 });
 
 impl Scene {
-    pub(crate) fn coordinated() -> Self {
-        Self::new(true)
-    }
-
-    pub(crate) fn alone() -> Self {
-        Self::new(false)
-    }
-
-    fn new(coordinated: bool) -> Self {
+    pub(crate) fn new() -> Self {
         let container = thread::spawn(|| AZURITE.container());
         Self {
             vault: KeyVault::beside(&AZURITE),
             container: container.join().expect("a container"),
-            coordinated,
         }
     }
 
@@ -69,12 +59,8 @@ impl Scene {
     pub(crate) fn store_of_rights(&self, client: &str, rights: &[&str]) -> AzureStore {
         self.has_account(client, rights);
         let host = self.vault.host();
-        let coordinator = if self.coordinated {
-            format!("blob://{host}/devstoreaccount1/{}/codex", self.container)
-        } else {
-            "none".to_owned()
-        };
-        let address = format!("azure-kv://{host}/{NAME}?coordinator={coordinator}");
+        let blob = format!("blob://{host}/devstoreaccount1/{}/codex", self.container);
+        let address = format!("azure-kv://{host}/{NAME}?coordinator={blob}");
         let settings = Settings {
             net: Net {
                 roots: Roots {
@@ -91,7 +77,6 @@ impl Scene {
                 },
                 secret: Some(ADMIN.1.into()),
             },
-            commit_wait: Duration::from_millis(300),
         };
         authferry_azure::open(address.parse().expect("an address"), settings).expect("settings")
     }

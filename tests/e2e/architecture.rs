@@ -97,7 +97,6 @@ fn no_secret_is_exposed_but_where_bytes_are_moved() {
     let movers = [
         "backends/authferry-aws/src/claims.rs",
         "backends/authferry-aws/src/store.rs",
-        "backends/authferry-azure/src/alone.rs",
         "backends/authferry-azure/src/coordinated.rs",
         "backends/authferry-azure/src/record.rs",
         "backends/authferry-azure/src/store.rs",

@@ -1,5 +1,4 @@
-//! The main job with Azure Key Vault as the store: with a blob that says which version counts,
-//! and alone.
+//! The main job with Azure Key Vault as the store, and a blob that says which version counts.
 
 mod kills;
 mod logins;

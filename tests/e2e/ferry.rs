@@ -129,10 +129,10 @@ pub(crate) fn start(command: &mut Command) -> Child {
         .expect("a program to start")
 }
 
-/// Waits for something, for a quarter of a minute at most.
+/// Waits for a condition, for a minute at most.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !happened() {
         assert!(Instant::now() < deadline, "it never came to be that {what}");
         thread::sleep(Duration::from_millis(5));

@@ -83,17 +83,21 @@ fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap
     for (round, moment) in moments::<S>(&codex, 2).enumerate() {
         let mut refresh = Refresh::<S>::start(&codex, How::of(round));
         refresh.reach(moment);
+        // From here on Codex gets no reply, so that it does not end by itself.
+        refresh.hold_replies();
         refresh.process.kill().expect("our child");
         let status = refresh.process.wait().expect("our child");
         let killed = OffsetDateTime::now_utc();
-        refresh.hold = None;
-        // Codex may outlive it, and do what it was about to do.
         wait_until("Codex is gone", || refresh.is_over());
+        refresh.hold = None;
         let stage = refresh.stage(killed);
         tally.count(stage);
         let is_behind = !refresh.scene.is_live();
         lost += u32::from(is_behind);
-        if is_behind && stage != Stage::Spent {
+        // Codex outlives authferry for as long as the system takes to run what kills it. A
+        // request that it sends meanwhile is no error: its time depends on the machine's load.
+        let spent = refresh.scene.stub().count(What::is_rotation);
+        if is_behind && (stage == Stage::Swapped || spent != 1) {
             needlessly.push(format!("round {round}, {moment:?}, {stage:?}, {status}"));
         }
     }
@@ -205,6 +209,13 @@ impl<S: AnyStore> Refresh<S> {
         }
     }
 
+    /// Holds the provider's replies back.
+    fn hold_replies(&mut self) {
+        if self.hold.is_none() {
+            self.hold = Some(self.scene.stub().hold(Endpoint::Token));
+        }
+    }
+
     /// Sends a signal as a platform does that cancels a job: to everybody in its group.
     fn tell(&self, signal: Signal) {
         let group = i32::try_from(self.process.id()).ok();
@@ -213,7 +224,7 @@ impl<S: AnyStore> Refresh<S> {
     }
 
     fn wait_for_the_spend(&self) {
-        let limit = Duration::from_secs(15);
+        let limit = Duration::from_mins(1);
         self.scene.stub().wait_for(limit, What::is_rotation);
     }
 
@@ -221,7 +232,7 @@ impl<S: AnyStore> Refresh<S> {
     fn stage(&self, at: OffsetDateTime) -> Stage {
         let events = self.scene.stub().events();
         let spend = events.iter().find(|event| event.what.is_rotation());
-        if spend.is_none_or(|spend| spend.at - LATENCY > at) {
+        if spend.is_none_or(|spend| spend.arrived > at) {
             return Stage::Unspent;
         }
         if self.scene.is_live() && at >= self.scene.written() {

@@ -72,7 +72,7 @@ fn a_provider_that_takes_its_time_is_asked_once() {
     let runner = ferry.runner();
     let token = ferry.stub.hold(Endpoint::Token);
     let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
-    let asked = std::time::Duration::from_secs(15);
+    let asked = std::time::Duration::from_mins(1);
     ferry.stub.wait_for(asked, What::is_rotation);
     std::thread::sleep(std::time::Duration::from_secs(1));
     drop(token);
@@ -295,7 +295,7 @@ fn a_job_that_is_cancelled_while_its_login_is_rotated_is_not_begun() {
     let mut run = start(&mut ferry.authferry(&runner, &["run", "--", "touch", "begun"]));
     ferry
         .stub
-        .wait_for(std::time::Duration::from_secs(15), What::is_rotation);
+        .wait_for(std::time::Duration::from_mins(1), What::is_rotation);
     let pid = Pid::from_child(&run);
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         kill_process(pid, signal).expect("our child");
@@ -319,7 +319,7 @@ fn whoever_rotates_dies_with_the_authferry_that_started_it() {
     runner.link("codex", ferry.codex.launcher()).expect("room");
     let token = ferry.stub.hold(Endpoint::Token);
     let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
-    let asked = std::time::Duration::from_secs(15);
+    let asked = std::time::Duration::from_mins(1);
     ferry.stub.wait_for(asked, What::is_rotation);
     let temp = runner.work().with_file_name("tmp");
     let native = temp.display().to_string();

@@ -31,7 +31,7 @@ fn a_signal_during_the_model_call_keeps_the_rotation(version: &str) {
         let mut run = start(&mut ferry.run(&runner));
         ferry
             .stub
-            .wait_for(Duration::from_secs(15), What::is_model_call);
+            .wait_for(Duration::from_mins(1), What::is_model_call);
         tell(&run, signal);
         let status = run.wait().expect("our child");
         let code = status
@@ -75,7 +75,7 @@ fn an_orphaned_codex_is_waited_for() {
     let mut run = start(command.arg(job));
     ferry
         .stub
-        .wait_for(Duration::from_secs(15), What::is_rotation);
+        .wait_for(Duration::from_mins(1), What::is_rotation);
     fs::write(runner.work().join("spent"), "").expect("room");
     // Long enough for the job to end while its Codex still waits for the tokens.
     std::thread::sleep(Duration::from_millis(300));
@@ -120,6 +120,12 @@ fn a_descendant_is_waited_for_in_whatever_group_it_is() {
 #[test]
 fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
+    // A busy machine makes it slower, and nothing makes it faster: one time in the limit proves it.
+    let mut times = (0..5).map(|_| time_from_the_second_signal_to_the_end(&ferry));
+    assert!(times.any(|time| time < Duration::from_millis(2500)));
+}
+
+fn time_from_the_second_signal_to_the_end(ferry: &Ferry) -> Duration {
     let runner = ferry.runner();
     let job = script(
         &runner,
@@ -133,12 +139,9 @@ fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
     let began = Instant::now();
     tell(&run, Signal::TERM);
     assert_eq!(run.wait().expect("our child").code(), Some(137));
-    assert!(
-        began.elapsed() < Duration::from_millis(2500),
-        "{:?}",
-        began.elapsed()
-    );
+    let time = began.elapsed();
     assert!(!runner.auth_file().exists());
+    time
 }
 
 /// The store hangs while a rotation is written through, and the job is cancelled: the login
@@ -257,14 +260,12 @@ fn a_kill_at_any_moment_loses_nothing() {
         std::thread::sleep(Duration::from_millis(round * 7919 % 30));
         run.kill().expect("our child");
         let killed = run.wait().expect("our child").signal() == Some(9);
-        // An orphan that was just started gets the time to say so.
-        std::thread::sleep(Duration::from_millis(30));
+        wait_until("the orphan is done", || {
+            runner.processes().expect("Linux").is_empty()
+        });
         let has = |sign: &str| runner.work().join(sign).exists();
-        if has("started") {
-            wait_until("the orphan is done", || has("done"));
-        } else {
-            assert!(killed, "it was over without having begun");
-        }
+        assert_eq!(has("started"), has("done"), "the orphan was ended as well");
+        assert!(killed || has("started"), "it was over without having begun");
         let next = finish(&mut ferry.authferry(&runner, &["run", "--", "true"]));
         assert_code(&next, 0);
         if has("started") {

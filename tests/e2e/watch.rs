@@ -21,7 +21,7 @@ fn a_rotation_is_in_the_store_while_nobody_but_the_watch_is_there(version: &str)
     let mut codex = start(&mut runner.exec());
     ferry
         .stub
-        .wait_for(Duration::from_secs(15), What::is_rotation);
+        .wait_for(Duration::from_mins(1), What::is_rotation);
     ferry.wait_until_live();
     drop(model);
     assert_eq!(codex.wait().expect("our child").code(), Some(0));
@@ -65,7 +65,7 @@ fn the_watch_holds_none_of_the_streams_and_has_a_session_of_its_own() {
     let (tell, told) = channel();
     // Unlike `finish` it goes on until nobody holds the streams any more.
     thread::spawn(move || tell.send(watch.output().expect("a program")));
-    let output = told.recv_timeout(Duration::from_secs(15));
+    let output = told.recv_timeout(Duration::from_mins(1));
     assert_code(&output.expect("nobody holds the streams"), 0);
     let [process] = runner.processes().expect("/proc")[..] else {
         panic!("one process is left");

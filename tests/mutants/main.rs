@@ -1,142 +1,235 @@
-//! Plants a known fault into a copy of the source, and sees the named test catch it.
+//! Mutation tests: each fault is compiled into a copy of the source, and the test that the
+//! fault names must fail.
 //!
-//! A test that cannot fail proves nothing. Each file here is one fault; see README.md.
+//! A test that cannot fail proves nothing. Each `.toml` file here is one fault; see README.md.
+
+mod build;
+mod tree;
 
 use std::{
-    fs, io,
-    os::unix::fs::symlink,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
 
-/// One fault, and who has to notice it.
-#[derive(Deserialize)]
+use crate::{
+    build::{Cargo, Executable},
+    tree::Tree,
+};
+
+/// One fault and the test that detects it.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Mutant {
+struct Fault {
     /// What goes wrong, for readers.
     #[serde(rename = "about")]
     _about: String,
-    /// The package whose tests notice.
+    /// The package that the test belongs to.
     package: String,
-    /// Which of its test programs, if it is not its unit tests.
+    /// The test target; the unit tests of the package without it.
     program: Option<String>,
-    /// The file that is changed, from the workspace's root.
+    /// The file that is changed, relative to the workspace root.
     file: PathBuf,
-    /// What stands there, exactly once.
+    /// The text to replace, which occurs exactly once.
     find: String,
-    /// What stands there instead.
+    /// The replacement.
     replace: String,
     /// The test that must fail.
     caught_by: String,
 }
 
+/// The test targets that reach the product through its binary alone, so that a fault costs no
+/// build of the target itself.
+const DRIVES_THE_BINARY: [&str; 4] = ["cmd", "e2e", "github", "gitlab"];
+
+/// The time limit of one test run: a fault may cause an infinite loop.
+const RUN_TIMEOUT: Duration = Duration::from_mins(5);
+
 fn main() {
     let mut arguments = Arguments::from_args();
-    // There is one copy of the source, and cargo would not build two at once anyway.
+    // All faults share one copy of the source.
     arguments.test_threads = Some(1);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("mutants");
-    let mut trials: Vec<_> = fs::read_dir(folder)
-        .expect("the folder of the mutants")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
-        .map(|path| {
-            let name = path
-                .file_stem()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned();
-            Trial::test(name, move || is_caught(&path))
+    let faults = faults();
+    let mut trials: Vec<_> = faults
+        .iter()
+        .map(|(name, fault)| {
+            let target = fault.program.as_deref().unwrap_or("unit");
+            // Sorted by name, the faults of one test target follow each other, which saves builds.
+            let name = format!("{}::{target}::{name}", fault.package);
+            let (fault, faults) = (fault.clone(), faults.clone());
+            Trial::test(name, move || is_caught(&fault, &faults))
         })
         .collect();
     trials.sort_by(|a, b| a.name().cmp(b.name()));
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn is_caught(path: &Path) -> Result<(), Failed> {
-    let mutant: Mutant = toml::from_str(&fs::read_to_string(path)?)?;
-    let tree = copy_of_the_source()?;
-    let file = tree.join(&mutant.file);
+/// Reads every fault with its name.
+fn faults() -> Vec<(String, Fault)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("mutants");
+    let entries = fs::read_dir(folder).expect("the folder of the faults");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut faults: Vec<_> = paths
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .map(|path| {
+            let name = path.file_stem().expect("a name").to_string_lossy();
+            let text = fs::read_to_string(&path).expect("a readable file");
+            let fault = toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            (name.into_owned(), fault)
+        })
+        .collect();
+    faults.sort_by(|(a, _), (b, _)| a.cmp(b));
+    faults
+}
+
+/// Compiles the fault in and runs its test, which must fail; without the fault it must pass.
+fn is_caught(fault: &Fault, all: &[(String, Fault)]) -> Result<(), Failed> {
+    let cargo = Cargo::of_this_run();
+    fs::create_dir_all(cargo.folder())?;
+    // A test runner may start each fault in a process of its own.
+    let lock = File::create(cargo.folder().join("lock"))?;
+    lock.lock()?;
+    let units = unit_packages(all);
+    let tree = Tree::sync(cargo.root(), &cargo.folder().join("tree"), &units)?;
+    let file = tree.root().join(&fault.file);
     let source = fs::read_to_string(&file)?;
-    let places = source.matches(&mutant.find).count();
+    let places = source.matches(&fault.find).count();
     if places != 1 {
-        return Err(format!("{} has {places} places for it", mutant.file.display()).into());
+        return Err(format!("{} has {places} places for it", fault.file.display()).into());
     }
-    let before = test(&tree, &mutant)?;
-    if !before.contains("test result: ok. 1 passed") {
-        return Err(format!(
-            "{} does not pass without the fault:\n{before}",
-            mutant.caught_by
-        )
-        .into());
-    }
-    fs::write(&file, source.replace(&mutant.find, &mutant.replace))?;
-    let after = test(&tree, &mutant)?;
-    if after.contains(&format!("test {} ... FAILED", mutant.caught_by)) {
-        Ok(())
-    } else {
-        Err(format!("{} does not notice:\n{after}", mutant.caught_by).into())
-    }
-}
 
-/// Lays the source out as it is, under `target`. Files that did not change are left alone,
-/// so that only what a fault touches is built again.
-fn copy_of_the_source() -> io::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a workspace");
-    let tree = root.join("target/mutants/tree");
-    for part in ["crates", "backends", "tests", "Cargo.toml", "Cargo.lock"] {
-        copy(&root.join(part), &tree.join(part))?;
+    let before = before(&cargo, &tree, fault, all)?;
+    if verdict(&before, &fault.caught_by) != Some("ok") {
+        let name = &fault.caught_by;
+        return Err(format!("{name} does not pass without the fault:\n{before}").into());
     }
-    // The end-to-end tests look for Codex there, and shall not fetch it again.
-    let [ours, theirs] = [root, &tree].map(|root| root.join("target/codex"));
-    fs::create_dir_all(&ours)?;
-    fs::create_dir_all(tree.join("target"))?;
-    if !theirs.exists() {
-        symlink(&ours, &theirs)?;
-    }
-    Ok(tree)
-}
-
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    if from.is_dir() {
-        for entry in fs::read_dir(from)? {
-            let name = entry?.file_name();
-            copy(&from.join(&name), &to.join(&name))?;
+    let drives_the_binary = fault.program.as_deref();
+    let drives_the_binary = drives_the_binary.filter(|name| DRIVES_THE_BINARY.contains(name));
+    let program = match drives_the_binary {
+        Some(name) => Some(without_the_fault(&cargo, &tree, &fault.package, name)?),
+        None => None,
+    };
+    fs::write(&file, source.replace(&fault.find, &fault.replace))?;
+    let program = match program {
+        Some(program) => {
+            cargo.build_binary(&tree)?;
+            program
         }
+        None => cargo.build_test(&tree, &fault.package, fault.program.as_deref())?,
+    };
+    let after = run(&program, &[&fault.caught_by]);
+    if verdict(&after, &fault.caught_by) == Some("FAILED") {
         Ok(())
     } else {
-        write(to, &fs::read(from)?)
+        Err(format!("{} does not notice:\n{after}", fault.caught_by).into())
     }
 }
 
-fn write(to: &Path, bytes: &[u8]) -> io::Result<()> {
-    if fs::read(to).is_ok_and(|there| there == bytes) {
-        return Ok(());
-    }
-    fs::create_dir_all(to.parent().expect("a folder"))?;
-    fs::write(to, bytes)
+/// Returns the packages whose unit tests detect faults.
+fn unit_packages(all: &[(String, Fault)]) -> Vec<&str> {
+    let of_units = all.iter().filter(|(_, fault)| fault.program.is_none());
+    let mut packages: Vec<_> = of_units.map(|(_, fault)| fault.package.as_str()).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
 }
 
-/// Runs the one test, and returns what cargo said.
-fn test(tree: &Path, mutant: &Mutant) -> io::Result<String> {
-    let mut program = vec!["--lib"];
-    if let Some(name) = &mutant.program {
-        program = vec!["--test", name];
+/// Runs all named tests of the fault's test target in the source as it is, once for each
+/// state of the source, and returns the output.
+fn before(
+    cargo: &Cargo,
+    tree: &Tree,
+    fault: &Fault,
+    all: &[(String, Fault)],
+) -> Result<String, Failed> {
+    let target = fault.program.as_deref();
+    let name = format!("before-{}-{}", fault.package, target.unwrap_or("unit"));
+    let cache = cargo.folder().join(name);
+    if let Some(output) = cached(&cache, tree)? {
+        return Ok(output);
     }
-    let output = Command::new(env!("CARGO"))
-        .args(["test", "--color", "never", "--package", &mutant.package])
-        .args(program)
-        .args(["--", "--exact", &mutant.caught_by])
-        .current_dir(tree)
-        .env("CARGO_TARGET_DIR", tree.with_file_name("target"))
-        .output()?;
-    let said = [output.stdout, output.stderr].concat();
-    Ok(String::from_utf8_lossy(&said).into_owned())
+    let mut tests: Vec<_> = all
+        .iter()
+        .map(|(_, other)| other)
+        .filter(|other| other.package == fault.package && other.program == fault.program)
+        .map(|other| other.caught_by.as_str())
+        .collect();
+    tests.sort_unstable();
+    tests.dedup();
+    let output = run(&cargo.find(&fault.package, target)?, &tests);
+    let all_pass = tests
+        .iter()
+        .all(|test| verdict(&output, test) == Some("ok"));
+    if all_pass {
+        cache_as(&cache, tree, &output)?;
+    }
+    Ok(output)
+}
+
+/// Builds a test target without any fault, once for each state of the source.
+fn without_the_fault(
+    cargo: &Cargo,
+    tree: &Tree,
+    package: &str,
+    target: &str,
+) -> Result<Executable, Failed> {
+    let cache = cargo.folder().join(format!("built-{package}-{target}"));
+    let program = match cached(&cache, tree)? {
+        Some(program) => program,
+        None => {
+            let program = cargo.build_test(tree, package, Some(target))?;
+            let program = program.path.display().to_string();
+            cache_as(&cache, tree, &program)?;
+            program
+        }
+    };
+    Ok(Executable {
+        path: program.into(),
+        folder: tree.root().join("tests"),
+    })
+}
+
+/// Returns the content of a cache file, if the source has not changed since.
+fn cached(cache: &Path, tree: &Tree) -> io::Result<Option<String>> {
+    let text = match fs::read_to_string(cache) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let content = text.strip_prefix(&format!("{}\n", tree.hash()));
+    Ok(content.map(str::to_owned))
+}
+
+fn cache_as(cache: &Path, tree: &Tree, content: &str) -> io::Result<()> {
+    fs::write(cache, format!("{}\n{content}", tree.hash()))
+}
+
+/// Runs these tests of a program and returns its output.
+fn run(program: &Executable, tests: &[&str]) -> String {
+    let mut command = Command::new(&program.path);
+    command
+        .arg("--exact")
+        .args(tests)
+        .current_dir(&program.folder)
+        .env("CARGO_MANIFEST_DIR", &program.folder);
+    let output = rig::finish_within(RUN_TIMEOUT, &mut command);
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Returns what the test harness reports of one test.
+fn verdict<'a>(output: &'a str, test: &str) -> Option<&'a str> {
+    let mut reports = output.lines().filter_map(|line| {
+        let report = line.strip_prefix("test ")?.strip_prefix(test)?;
+        report.trim_start().strip_prefix("... ")
+    });
+    reports.next().map(str::trim_end)
 }

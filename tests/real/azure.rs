@@ -22,7 +22,6 @@ use serde_json::json;
 /// A vault with a secret for each place.
 pub(crate) struct Secrets {
     scene: LazyLock<Scene, fn() -> Scene>,
-    coordinated: bool,
 }
 
 /// The servers, and who plays a person.
@@ -39,33 +38,20 @@ const LOOK: [&str; 3] = [
     "Microsoft.Storage/*",
 ];
 
-/// How long a bid waits. The stand-in lists it at once.
-const COMMIT_WAIT: Duration = Duration::from_millis(500);
-
 /// How long it takes until a name can be used again, at the least.
 const DELETION: Duration = Duration::from_millis(20);
 
 impl Secrets {
-    /// With a blob that says which version counts.
-    pub(crate) fn coordinated() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             // The servers are set up by a runtime of their own.
             scene: LazyLock::new(|| thread::spawn(Scene::new).join().expect("a scene")),
-            coordinated: true,
-        }
-    }
-
-    /// Without one: the newest version counts.
-    pub(crate) fn alone() -> Self {
-        Self {
-            coordinated: false,
-            ..Self::coordinated()
         }
     }
 
     fn open(&self, place: &str) -> Box<dyn SecretStore> {
         let (client, secret) = ADMIN;
-        self.scene.open(self.coordinated, place, client, secret)
+        self.scene.open(place, client, secret)
     }
 }
 
@@ -85,20 +71,10 @@ impl Scene {
         self.person.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(
-        &self,
-        coordinated: bool,
-        place: &str,
-        client: &str,
-        secret: &str,
-    ) -> Box<dyn SecretStore> {
+    fn open(&self, place: &str, client: &str, secret: &str) -> Box<dyn SecretStore> {
         let host = self.vault.host();
-        let coordinator = if coordinated {
-            format!("blob://{host}/devstoreaccount1/{}/{place}", self.container)
-        } else {
-            "none".to_owned()
-        };
-        let address = format!("azure-kv://{host}/{place}?coordinator={coordinator}");
+        let blob = format!("blob://{host}/devstoreaccount1/{}/{place}", self.container);
+        let address = format!("azure-kv://{host}/{place}?coordinator={blob}");
         self.open_at(&address, client, secret)
     }
 
@@ -119,7 +95,6 @@ impl Scene {
                 },
                 secret: Some(secret.into()),
             },
-            commit_wait: COMMIT_WAIT,
         };
         let address = address.parse().expect("an address");
         Box::new(authferry_azure::open(address, settings).expect("settings"))
@@ -128,7 +103,7 @@ impl Scene {
 
 impl Scene {
     /// Makes each way in which a vault turns somebody away.
-    fn refusals(&self, coordinated: bool, login: &[u8]) -> Vec<Refusal> {
+    fn refusals(&self, login: &[u8]) -> Vec<Refusal> {
         // More than one case asks for them.
         static ASKED: AtomicU32 = AtomicU32::new(0);
         let number = ASKED.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +118,7 @@ impl Scene {
                 ..Account::default()
             };
             self.vault.account(&id, account);
-            self.open(coordinated, &place, &id, "made-up-secret")
+            self.open(&place, &id, "made-up-secret")
         };
         let refusal = |name, store, on_read, on_swap| Refusal {
             name,
@@ -154,31 +129,28 @@ impl Scene {
         };
         let denied = ErrorKind::PermissionDenied;
         let unknown = ErrorKind::Unauthenticated;
-        let mut refusals = vec![
+        vec![
             refusal("no right", somebody("nobody", &[]), Some(denied), denied),
             refusal("a right to look", somebody("reader", &LOOK), None, denied),
             refusal(
                 "another secret of the application",
-                self.open(coordinated, &place, ADMIN.0, "made-up"),
+                self.open(&place, ADMIN.0, "made-up"),
                 Some(unknown),
                 unknown,
             ),
             refusal(
                 "an unknown application",
-                self.open(coordinated, &place, "nobody-at-all", "made-up"),
+                self.open(&place, "nobody-at-all", "made-up"),
                 Some(unknown),
                 unknown,
             ),
-        ];
-        refusals.push(self.disabled(coordinated, number, text));
-        refusals.push(self.deleted(coordinated, number, text));
-        if coordinated {
-            refusals.push(self.without_a_container(number, text));
-        }
-        refusals
+            self.disabled(number, text),
+            self.deleted(number, text),
+            self.without_a_container(number, text),
+        ]
     }
 
-    fn disabled(&self, coordinated: bool, number: u32, login: &str) -> Refusal {
+    fn disabled(&self, number: u32, login: &str) -> Refusal {
         let place = format!("disabled-{number}");
         let mut person = self.person();
         person.set(&place, login);
@@ -188,7 +160,7 @@ impl Scene {
         let (client, secret) = ADMIN;
         Refusal {
             name: "a version that is disabled",
-            store: self.open(coordinated, &place, client, secret),
+            store: self.open(&place, client, secret),
             // A look by hand would be told the same.
             place: format!("no-look-{number}"),
             on_read: Some(ErrorKind::PermissionDenied),
@@ -196,7 +168,7 @@ impl Scene {
         }
     }
 
-    fn deleted(&self, coordinated: bool, number: u32, login: &str) -> Refusal {
+    fn deleted(&self, number: u32, login: &str) -> Refusal {
         let place = format!("deleted-{number}");
         let mut person = self.person();
         person.set(&place, login);
@@ -206,7 +178,7 @@ impl Scene {
         let (client, secret) = ADMIN;
         Refusal {
             name: "a name that is kept for its recovery",
-            store: self.open(coordinated, &place, client, secret),
+            store: self.open(&place, client, secret),
             place,
             on_read: None,
             on_swap: ErrorKind::NotFound,
@@ -236,11 +208,7 @@ impl Scene {
 impl Fixture for Secrets {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
-            swap: if self.coordinated {
-                Swap::Atomic
-            } else {
-                Swap::CheckThenWrite
-            },
+            swap: Swap::Atomic,
             stamps: true,
             reads: Reads::Eventual,
             history: true,
@@ -276,6 +244,6 @@ impl Fixture for Secrets {
     }
 
     async fn refusals(&self, login: &[u8]) -> Vec<Refusal> {
-        self.scene.refusals(self.coordinated, login)
+        self.scene.refusals(login)
     }
 }

@@ -8,8 +8,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     authferry_conformance::main_of(vec![
-        ("azure", Box::new(azure::Secrets::coordinated())),
-        ("azure_alone", Box::new(azure::Secrets::alone())),
+        ("azure", Box::new(azure::Secrets::new())),
         ("openbao_dev", Box::new(vault::Places::on_dev())),
         ("openbao_raft", Box::new(vault::Places::on_raft())),
         ("openbao_raft_strict", Box::new(vault::Places::on_strict())),

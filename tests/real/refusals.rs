@@ -1,13 +1,6 @@
 //! Every way in which OpenBao turns a store away.
 
-use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::LazyLock, thread, time::Duration};
 
 use authferry_conformance::Refusal;
 use authferry_core::ErrorKind::{
@@ -28,10 +21,7 @@ static SEALED: LazyLock<OpenBao> = LazyLock::new(|| {
 
 /// Makes each of them, in a mount of a server.
 pub(crate) fn all(server: &Server, mount: &str, login: &[u8]) -> Vec<Refusal> {
-    // More than one case asks for them.
-    static ASKED: AtomicU32 = AtomicU32::new(0);
-    let number = ASKED.fetch_add(1, Ordering::Relaxed);
-    let place = format!("refusing-{number}");
+    let place = rig::unique("refusing");
     let condition = (mount == "strict").then_some(0);
     let openbao = &server.openbao;
     openbao.put_by_hand(mount, &place, "auth_json", login, condition);
@@ -40,7 +30,6 @@ pub(crate) fn all(server: &Server, mount: &str, login: &[u8]) -> Vec<Refusal> {
         admin: openbao.admin(),
         mount,
         place,
-        number,
     };
     let ways = [scene.by_token(), scene.by_place(), scene.by_server()];
     ways.into_iter().flatten().collect()
@@ -52,7 +41,6 @@ struct Scene<'a> {
     admin: Admin,
     mount: &'a str,
     place: String,
-    number: u32,
 }
 
 impl Scene<'_> {
@@ -93,7 +81,7 @@ impl Scene<'_> {
         let secret = format!("{}/data/{}", self.mount, self.place);
         let rights = [secret.as_str(), "auth/token/lookup-self"]
             .map(|path| format!("path \"{path}\" {{ capabilities = [\"read\"] }}\n"));
-        let name = format!("reader-{}", self.number);
+        let name = rig::unique("reader");
         self.admin.policy(&name, &rights.concat());
         self.admin
             .token(&json!({"policies": [name], "no_default_policy": true}))
@@ -101,10 +89,10 @@ impl Scene<'_> {
 
     fn by_place(&self) -> Vec<Refusal> {
         let Self { admin, place, .. } = self;
-        let old = format!("old-{}", self.number);
+        let old = rig::unique("old");
         admin.mount_kv(&old, 1);
         admin.write(&format!("{old}/{place}"), &json!({"auth_json": "made-up"}));
-        let odd = format!("odd-{}", self.number);
+        let odd = rig::unique("odd");
         let no_text = json!({"data": {"auth_json": {"tokens": {}}}, "options": {"cas": 0}});
         admin.write(&format!("{}/data/{odd}", self.mount), &no_text);
 

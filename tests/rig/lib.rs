@@ -60,6 +60,7 @@ mod pki;
 mod python;
 mod runner;
 mod stub;
+mod unique;
 #[cfg(feature = "vault")]
 mod wire;
 
@@ -86,5 +87,6 @@ pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
 pub use python::{No, PythonClient};
 pub use runner::{EXEC, Runner, finish, finish_within};
 pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
+pub use unique::unique;
 #[cfg(feature = "vault")]
 pub use wire::{Fate, Way, Wire};

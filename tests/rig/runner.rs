@@ -135,11 +135,12 @@ impl Runner {
     }
 
     /// Returns a command with the environment of this runner and no other, without input.
+    /// Every signal has its default action, even if this process was started to ignore some.
     ///
     /// A bare name is looked up on the `PATH` of the runner.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = with_default_signals(program.as_ref());
         command
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -155,6 +156,34 @@ impl Runner {
         command.args(EXEC);
         command
     }
+}
+
+/// Returns a command in which no signal is ignored.
+///
+/// A shell lets background jobs ignore SIGINT, and `nohup` lets them ignore SIGHUP; children
+/// inherit that. Without unsafe code this process cannot reset it, so `env` of coreutils does
+/// (8.31 and later) before it executes the program under the same process id.
+fn with_default_signals(program: &OsStr) -> Command {
+    if !ignores_signals() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(program);
+    command
+}
+
+/// Returns whether this process ignores a signal that ends a process by default, except
+/// SIGPIPE: Rust ignores it in every program, and resets it in the children.
+fn ignores_signals() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // SIGHUP, SIGINT, SIGQUIT, SIGTERM.
+    mask.is_some_and(|mask| {
+        [1, 2, 3, 15]
+            .iter()
+            .any(|signal| mask & (1 << (signal - 1)) != 0)
+    })
 }
 
 /// Runs a command to its end and returns what it said.

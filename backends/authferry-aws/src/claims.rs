@@ -173,7 +173,6 @@ mod tests {
         Claim {
             owner: "job 1".to_owned(),
             holder: 1,
-            fence: 1,
             until,
             version: Version::new("00000000000000010000000000000002-r1"),
             note: note.map(str::to_owned),

@@ -14,22 +14,13 @@ pub struct Address {
     /// As it was written: a name, or a host.
     vault: String,
     pub(crate) name: String,
-    pub(crate) coordinator: Coordinator,
+    pub(crate) coordinator: BlobAddress,
     auth: Option<Auth>,
 }
 
-/// What says which version of the secret counts.
+/// Where the coordinator's blob is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Coordinator {
-    /// A blob, which can be replaced under a condition.
-    Blob(BlobAddress),
-    /// Nothing: the newest version counts.
-    None,
-}
-
-/// Where a blob is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlobAddress {
+pub(crate) struct BlobAddress {
     /// An account's name, or a host with everything up to the container.
     account: String,
     /// The container, a slash, and the blob.
@@ -67,11 +58,25 @@ const BLOB: &str = "blob://";
 /// The longest value of a tag: each version names its coordinator in one.
 const MAX_TAG: usize = 256;
 
-/// The end of the name of what holds the claim.
+/// The end of the name of the blob that holds the claim.
 const CLAIM: &str = "-claim";
 
 /// The longest name of a secret.
 const MAX_NAME: usize = 127;
+
+/// The domain of the vaults of each cloud, and the domain of its blobs, which an address has to
+/// name for every cloud but the public one.
+const CLOUDS: [(&str, Option<&str>); 3] = [
+    (".vault.azure.net", None),
+    (".vault.azure.cn", Some("blob.core.chinacloudapi.cn")),
+    (
+        ".vault.usgovcloudapi.net",
+        Some("blob.core.usgovcloudapi.net"),
+    ),
+];
+
+/// The shortest name of a storage account.
+const MIN_ACCOUNT: usize = 3;
 
 impl Address {
     /// Returns how to log in, if the address says so.
@@ -88,11 +93,6 @@ impl Address {
             format!("{}.vault.azure.net", self.vault)
         };
         url(&host)
-    }
-
-    /// Returns the name of the secret that holds the claim where there is no coordinator.
-    pub(crate) fn claim(&self) -> String {
-        format!("{}{CLAIM}", self.name)
     }
 }
 
@@ -130,15 +130,15 @@ impl FromStr for Address {
         }
         let vault = checked_authority(vault, 24).ok_or(BadAddress::Vault)?;
         let is_usual = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        let len = name.len() + CLAIM.len();
-        if name.is_empty() || len > MAX_NAME || !name.bytes().all(is_usual) {
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_usual) {
             return Err(BadAddress::Name);
         }
         let mut given = Given::parse(query)?;
-        let coordinator = match given.take("coordinator") {
-            None => return Err(BadAddress::Uncoordinated),
-            Some("none") => Coordinator::None,
-            Some(blob) => Coordinator::Blob(blob.parse()?),
+        let coordinator = match given.take("coordinator").map(|it| it.strip_prefix(BLOB)) {
+            Some(Some(blob)) => BlobAddress::parse(blob)?,
+            None | Some(None) => {
+                return Err(BadAddress::Coordinator(NewCoordinator::of(&vault, name)));
+            }
         };
         let auth = given.auth()?;
         given.end()?;
@@ -153,20 +153,20 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}/{}?coordinator=", self.vault, self.name)?;
-        match &self.coordinator {
-            Coordinator::Blob(blob) => blob.fmt(f),
-            Coordinator::None => f.write_str("none"),
-        }
+        let Self {
+            vault,
+            name,
+            coordinator,
+            auth: _,
+        } = self;
+        write!(f, "{SCHEME}{vault}/{name}?coordinator={coordinator}")
     }
 }
 
-impl FromStr for BlobAddress {
-    type Err = BadAddress;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text.strip_prefix(BLOB).ok_or(BadAddress::Coordinator)?;
-        let (authority, path) = rest.split_once('/').ok_or(BadAddress::Blob)?;
+impl BlobAddress {
+    /// Parses what follows `blob://`.
+    fn parse(text: &str) -> Result<Self, BadAddress> {
+        let (authority, path) = text.split_once('/').ok_or(BadAddress::Blob)?;
         if authority.contains('@') {
             return Err(BadAddress::User);
         }
@@ -186,7 +186,7 @@ impl FromStr for BlobAddress {
         if !path.contains('/') || !path.split('/').all(is_part) {
             return Err(BadAddress::Blob);
         }
-        if text.len() > MAX_TAG {
+        if BLOB.len() + text.len() > MAX_TAG {
             return Err(BadAddress::Long);
         }
         Ok(Self {
@@ -204,7 +204,7 @@ impl fmt::Display for BlobAddress {
 
 /// Why a text is not the address of such a store. The text itself is not repeated: a
 /// mistyped address may hold anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
     /// Another scheme, or none.
     #[error("the address of a Key Vault store begins with azure-kv://")]
@@ -222,17 +222,14 @@ pub enum BadAddress {
     #[error("the vault of a Key Vault address is its name, or a host, which has a dot or a port")]
     Vault,
     /// A name that Key Vault does not take.
-    #[error("the name of a secret is letters, digits and `-`, at most 121 of them")]
+    #[error("the name of a secret is letters, digits and `-`, at most 127 of them")]
     Name,
-    /// Nothing says which version counts.
+    /// No coordinator, or one that is not a blob.
     #[error(
-        "a Key Vault address names its coordinator, since Key Vault itself cannot compare before \
-         it writes"
+        "a Key Vault address needs coordinator=blob://ACCOUNT/CONTAINER/NAME, because Key Vault \
+         has no compare-and-swap"
     )]
-    Uncoordinated,
-    /// No such coordinator.
-    #[error("coordinator is blob://ACCOUNT/CONTAINER/NAME or none in a Key Vault address")]
-    Coordinator,
+    Coordinator(NewCoordinator),
     /// No blob.
     #[error(
         "the blob of a coordinator reads blob://ACCOUNT/CONTAINER/NAME, or \
@@ -263,6 +260,38 @@ pub enum BadAddress {
     /// No name of an environment variable. It might be the token itself.
     #[error("id_token is the name of an environment variable, never the token")]
     Variable,
+}
+
+/// The names for a coordinator that does not exist yet, derived from an address without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCoordinator {
+    /// The name of the vault. `None` if the address names a host outside the known clouds.
+    pub vault: Option<String>,
+    /// A name for the storage account. `None` if the name of the vault yields none.
+    pub account: Option<String>,
+    /// The domain of the account's blobs. `None` for the public cloud.
+    pub domain: Option<&'static str>,
+    /// A name for the blob.
+    pub blob: String,
+}
+
+impl NewCoordinator {
+    fn of(vault: &str, secret: &str) -> Self {
+        let in_cloud = |(vaults, blobs): (&str, _)| Some((vault.strip_suffix(vaults)?, blobs));
+        let (name, domain) = CLOUDS
+            .into_iter()
+            .find_map(in_cloud)
+            .unwrap_or((vault, None));
+        let vault = (!is_host(name)).then(|| name.to_owned());
+        // Names of vaults and of accounts are global. That of an account has no hyphen.
+        let account = vault.as_ref().map(|vault| vault.replace('-', ""));
+        Self {
+            vault,
+            account: account.filter(|account| account.len() >= MIN_ACCOUNT),
+            domain,
+            blob: format!("{secret}.json"),
+        }
+    }
 }
 
 /// The options, as far as they were not taken yet.

@@ -93,7 +93,7 @@ impl Coordinated {
     }
 
     fn mark(&self, tags: &Tags) -> Option<Mark> {
-        tags::mark(tags, Some(&self.coordinator))
+        tags::mark(tags, &self.coordinator)
     }
 }
 
@@ -118,10 +118,10 @@ impl Unswapped {
 }
 
 /// The right that a look takes.
-pub(crate) const GET: &str = "get secrets from the vault";
+const GET: &str = "get secrets from the vault";
 
 /// The right that a list takes.
-pub(crate) const LIST: &str = "list secrets in the vault";
+const LIST: &str = "list secrets in the vault";
 
 /// The hands of one turn, and what went through them.
 struct Hands<'a> {
@@ -275,8 +275,7 @@ impl<'a> Hands<'a> {
         let tags = tags::of_write(
             new,
             stamp,
-            before.map(|kept| &*kept.version),
-            Some(&self.place.coordinator),
+            &self.place.coordinator,
             before.map_or(&none, |kept| &kept.tags),
         );
         let kind = before.and_then(|kept| kept.content_type.clone());
@@ -284,7 +283,7 @@ impl<'a> Hands<'a> {
         // Whoever drops this in the middle does not know either.
         self.sent = true;
         match put.await.map_err(classify::of_put) {
-            Ok(listed) => Ok(Reply::Put(listed.version)),
+            Ok(version) => Ok(Reply::Put(version)),
             Err(Unwritten::Refused(trouble)) => {
                 self.sent = false;
                 self.refused = Some(trouble);

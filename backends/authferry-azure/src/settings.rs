@@ -1,6 +1,6 @@
 //! What is known of the servers and of ourselves, beside the address.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use authferry_http::{JobToken, Net, Unusable};
 use secrecy::SecretString;
@@ -15,12 +15,7 @@ pub struct Settings {
     pub authority: Option<String>,
     /// As whom to log in.
     pub login: Login,
-    /// How long a bid for the claim waits before it counts, where there is no coordinator.
-    pub commit_wait: Duration,
 }
-
-/// How long that is unless somebody says otherwise.
-pub const COMMIT_WAIT: Duration = Duration::from_secs(5);
 
 /// How to log in.
 pub enum Login {
@@ -131,7 +126,6 @@ mod tests {
             net: Net::default(),
             authority: Some(text.to_owned()),
             login: Login::Cli { tenant: None },
-            commit_wait: COMMIT_WAIT,
         };
         for good in [
             "https://login.microsoftonline.us",

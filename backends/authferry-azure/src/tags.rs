@@ -15,23 +15,15 @@ const FAMILY: &str = "authferry-family";
 const VOLATILE_HINTS: &str = "authferry-volatile-hints";
 const WRITER: &str = "authferry-writer";
 const SHA256: &str = "authferry-sha256";
-const PARENT: &str = "authferry-parent";
 const COORDINATOR: &str = "authferry-coordinator";
-const COPY_OF: &str = "authferry-copy-of";
 
 /// How many tags a version can have, and how long a value can be.
 const MAX_TAGS: usize = 15;
 const MAX_VALUE: usize = 256;
 
-/// Returns the tags of a write. `parent` is the version that it replaces, and `beside` are the
-/// tags of that one: those of others stay, as far as there is room.
-pub(crate) fn of_write(
-    new: &Secret,
-    stamp: &Stamp,
-    parent: Option<&str>,
-    coordinator: Option<&str>,
-    beside: &Tags,
-) -> Tags {
+/// Returns the tags of a write. `beside` are the tags of the version that it replaces: those of
+/// others stay, as far as there is room.
+pub(crate) fn of_write(new: &Secret, stamp: &Stamp, coordinator: &str, beside: &Tags) -> Tags {
     let mut tags = Tags::from([
         (ID.to_owned(), stamp.id.to_string()),
         (COUNT.to_owned(), stamp.count.to_string()),
@@ -39,15 +31,10 @@ pub(crate) fn of_write(
         (FAMILY.to_owned(), stamp.family.to_string()),
         (WRITER.to_owned(), cut(&stamp.writer)),
         (SHA256.to_owned(), digest(new)),
+        (COORDINATOR.to_owned(), coordinator.to_owned()),
     ]);
     if stamp.volatile_hints {
         tags.insert(VOLATILE_HINTS.to_owned(), true.to_string());
-    }
-    if let Some(parent) = parent {
-        tags.insert(PARENT.to_owned(), parent.to_owned());
-    }
-    if let Some(coordinator) = coordinator {
-        tags.insert(COORDINATOR.to_owned(), coordinator.to_owned());
     }
     let others = beside.iter().filter(|(name, _)| !name.starts_with(OURS));
     for (name, value) in others.take(MAX_TAGS - tags.len()) {
@@ -56,27 +43,9 @@ pub(crate) fn of_write(
     tags
 }
 
-/// Returns the tags of a version that is put once more, to be the newest one again.
-pub(crate) fn of_copy(original: &str, tags: &Tags) -> Tags {
-    let mut copy = tags.clone();
-    copy.entry(COPY_OF.to_owned())
-        .or_insert_with(|| original.to_owned());
-    copy
-}
-
-/// Returns the version that this one is a copy of, or its own name.
-pub(crate) fn original<'a>(version: &'a str, tags: &'a Tags) -> &'a str {
-    tags.get(COPY_OF).map_or(version, String::as_str)
-}
-
-/// Returns the version that this one replaced.
-pub(crate) fn parent(tags: &Tags) -> Option<&str> {
-    tags.get(PARENT).map(String::as_str)
-}
-
 /// Returns which write this is, if it is one of ours under this coordinator.
-pub(crate) fn mark(tags: &Tags, coordinator: Option<&str>) -> Option<Mark> {
-    if tags.get(COORDINATOR).map(String::as_str) != coordinator {
+pub(crate) fn mark(tags: &Tags, coordinator: &str) -> Option<Mark> {
+    if tags.get(COORDINATOR)? != coordinator {
         return None;
     }
     stamp(tags)?;
@@ -142,22 +111,19 @@ mod tests {
             volatile_hints: true,
             writer: "https://ci.example/1".into(),
         };
-        let tags = of_write(&secret, &stamp, Some("v1"), Some("blob://a/b/c"), beside);
+        let tags = of_write(&secret, &stamp, "blob://a/b/c", beside);
         (secret, stamp, tags)
     }
 
     #[test]
     fn a_stamp_comes_back_with_its_own_value_alone() {
-        let (secret, stamp, tags) = write("{}", &Tags::new());
+        let (secret, stamp, mut tags) = write("{}", &Tags::new());
         assert_eq!(stamp_of(&secret, &tags), Some(stamp.clone()));
         assert_eq!(stamp_of(&Secret::new(b"[]".to_vec()), &tags), None);
-        assert_eq!(
-            mark(&tags, Some("blob://a/b/c")),
-            Some(mark_of(&secret, &stamp))
-        );
-        assert_eq!(mark(&tags, Some("blob://a/b/d")), None);
-        assert_eq!(mark(&tags, None), None);
-        assert_eq!(parent(&tags), Some("v1"));
+        assert_eq!(mark(&tags, "blob://a/b/c"), Some(mark_of(&secret, &stamp)));
+        assert_eq!(mark(&tags, "blob://a/b/d"), None);
+        tags.remove(COORDINATOR);
+        assert_eq!(mark(&tags, "blob://a/b/c"), None);
     }
 
     #[test]

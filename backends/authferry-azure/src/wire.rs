@@ -29,9 +29,8 @@ use azure_core::{
 use azure_security_keyvault_secrets::{
     ResourceExt, SecretClient, SecretClientOptions,
     models::{
-        Secret as Shown, SecretAttributes, SecretClientGetSecretOptions,
-        SecretClientUpdateSecretPropertiesOptions, SecretProperties, SetSecretParameters,
-        UpdateSecretPropertiesParameters,
+        Secret as Shown, SecretAttributes, SecretClientGetSecretOptions, SecretProperties,
+        SetSecretParameters,
     },
 };
 use azure_storage_blob::{
@@ -65,7 +64,7 @@ pub(crate) struct Kept {
 }
 
 /// A version as a list shows it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) version: String,
     pub(crate) tags: Tags,
@@ -163,7 +162,7 @@ impl Vault {
         value: &str,
         tags: Tags,
         content_type: Option<String>,
-    ) -> Result<Listed, Failure> {
+    ) -> Result<String, Failure> {
         self.calm
             .once(async {
                 let parameters = SetSecretParameters {
@@ -174,38 +173,7 @@ impl Vault {
                 };
                 let reply = self.client.set_secret(name, parameters.try_into()?, None);
                 let shown: Shown = reply.await?.into_model()?;
-                let version = shown.resource_id()?.version;
-                Ok(Listed {
-                    version: version.ok_or(Failure::Unintelligible)?,
-                    tags: tags_of(shown.tags),
-                    created: created(shown.attributes.as_ref()),
-                    enabled: true,
-                })
-            })
-            .await
-    }
-
-    /// Gives a version other tags. Sent once.
-    pub(crate) async fn retag(
-        &self,
-        name: &str,
-        version: &str,
-        tags: &Tags,
-    ) -> Result<(), Failure> {
-        self.calm
-            .once(async {
-                let options = SecretClientUpdateSecretPropertiesOptions {
-                    secret_version: Some(version.to_owned()),
-                    ..SecretClientUpdateSecretPropertiesOptions::default()
-                };
-                let parameters = UpdateSecretPropertiesParameters {
-                    tags: Some(tags.clone().into_iter().collect()),
-                    ..UpdateSecretPropertiesParameters::default()
-                };
-                self.client
-                    .update_secret_properties(name, parameters.try_into()?, Some(options))
-                    .await?;
-                Ok(())
+                shown.resource_id()?.version.ok_or(Failure::Unintelligible)
             })
             .await
     }

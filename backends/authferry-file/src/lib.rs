@@ -36,8 +36,7 @@
 //! - Network file systems: whether `flock` there holds between hosts, and whether inodes
 //!   and times are the same on all of them, depends on the server. Use another store.
 //! - Removing `login.json.claim` frees a claim that should have ended long ago, such as one
-//!   that was won under a clock that is wrong. Its holder is not stopped by that, and the
-//!   fences begin anew.
+//!   that was won under a clock that is wrong. Its holder is not stopped by that.
 //! - The folder is not created: whoever chooses a place also chooses its protection.
 
 mod address;

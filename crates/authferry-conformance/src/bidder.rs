@@ -107,8 +107,7 @@ impl Bidder {
         let ask = || self.claims().renew(claim, until);
         let renewed = self.clear(Result::is_ok, ask).await?;
         ensure!(
-            (&renewed.owner, renewed.holder, renewed.until) == (&claim.owner, claim.holder, until)
-                && renewed.fence >= claim.fence,
+            (&renewed.owner, renewed.holder, renewed.until) == (&claim.owner, claim.holder, until),
             "{claim:?} was to hold until {until}, and is {renewed:?} now"
         );
         Ok(renewed)

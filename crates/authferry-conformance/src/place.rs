@@ -1,8 +1,9 @@
 //! One fresh place, as the cases see it.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -33,12 +34,14 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(fixture: Arc<dyn Fixture>, case: &str) -> Self {
+        // Another process may run other cases on the same server.
+        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
         static PLACES: AtomicU64 = AtomicU64::new(0);
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let subject = case.split("::").next().unwrap_or_default();
         Self {
             fixture,
-            name: format!("{subject}-{number}"),
+            name: format!("{subject}-{:08x}-{number}", *PROCESS >> 32),
             writes: AtomicU64::new(0),
         }
     }

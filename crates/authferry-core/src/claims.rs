@@ -34,7 +34,7 @@ pub const CLOCK_SKEW: u64 = 30;
 /// - A clock that is further ahead takes over what is still held, and the old holder
 ///   finds its claim [lost](ClaimError::Lost). What such a clock is granted ends late for
 ///   all others, who wait that long, or until somebody removes the record by hand.
-/// - Who removes the record by hand frees the claim at once; the fences begin anew.
+/// - Who removes the record by hand frees the claim at once.
 /// - Two askers with one number for a holder are one asker.
 ///
 /// Whoever gives up while the answer is still out may have won: nobody else gets the claim
@@ -110,9 +110,6 @@ pub struct Claim {
     pub owner: String,
     /// Which asker holds it.
     pub holder: u64,
-    /// Greater than that of any holder before, as long as nobody removes the record by
-    /// hand. A renewal never makes it smaller.
-    pub fence: u64,
     /// When it ends by its holder's clock, in seconds since 1970.
     pub until: u64,
     /// The store's name for this state of the claim.
@@ -148,9 +145,9 @@ pub enum ClaimError {
 /// atomic swap, and with stamps.
 ///
 /// The record is a value like any other, in words that people can read: `held until`
-/// with the seconds since 1970, or `released`, and on a second line the note. Its stamp tells the rest: the writer is the
-/// owner, the first half of the id is the holder, and the count is the fence, which grows
-/// with each record. To acquire takes a read and a swap, to renew or to release a swap.
+/// with the seconds since 1970, or `released`, and on a second line the note. Its stamp holds
+/// the rest: the writer is the owner, and the first half of the id is the holder. The count means
+/// nothing. To acquire takes a read and a swap, to renew or to release a swap.
 ///
 /// Where reads may lag, an acquirer may be told [`ClaimError::Held`] of a claim that was
 /// just released, and a holder whose answer was lost may be told [`ClaimError::Lost`] of a
@@ -163,19 +160,14 @@ pub struct Beside<S>(pub S);
 #[async_trait]
 impl<S: SecretStore> Claims for Beside<S> {
     async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        let (expected, fence, note) = match self.turn(bid).await? {
+        let (expected, note) = match self.turn(bid).await? {
             Turn::Ours(claim) => return Ok(claim),
             Turn::Theirs(held) => return Err(held),
-            Turn::Free {
-                expected,
-                fence,
-                note,
-            } => (expected, fence, note),
+            Turn::Free { expected, note } => (expected, note),
         };
         let record = Record {
             owner: bid.owner.clone(),
             holder: bid.holder,
-            fence: fence.saturating_add(1),
             until: Some(bid.until),
             note,
         };
@@ -214,7 +206,6 @@ impl<S: SecretStore> Beside<S> {
         let Some((record, version)) = self.record().await? else {
             return Ok(Turn::Free {
                 expected: None,
-                fence: 0,
                 note: None,
             });
         };
@@ -232,7 +223,6 @@ impl<S: SecretStore> Beside<S> {
             }
             Some(_) | None => Turn::Free {
                 expected: Some(version),
-                fence: record.fence,
                 note: record.note,
             },
         })
@@ -244,14 +234,12 @@ impl<S: SecretStore> Beside<S> {
         claim: &Claim,
         until: Option<u64>,
     ) -> Result<(Record, Version), ClaimError> {
-        let next = |fence: u64| Record {
+        let record = Record {
             owner: claim.owner.clone(),
             holder: claim.holder,
-            fence: fence.saturating_add(1),
             until,
             note: claim.note.clone(),
         };
-        let record = next(claim.fence);
         if let Some(version) = self.write(Some(&claim.version), &record).await? {
             return Ok((record, version));
         }
@@ -268,7 +256,6 @@ impl<S: SecretStore> Beside<S> {
         if found.until.is_none() {
             return Err(ClaimError::Lost);
         }
-        let record = next(found.fence);
         match self.write(Some(&version), &record).await? {
             Some(version) => Ok((record, version)),
             None => Err(self.moving()),
@@ -284,7 +271,7 @@ impl<S: SecretStore> Beside<S> {
         let text = Secret::new(record.text().into_bytes());
         match self
             .0
-            .compare_and_swap(expected, &text, &record.stamp())
+            .compare_and_swap(expected, &text, &record.stamp(expected))
             .await
         {
             Ok(version) => Ok(Some(version)),
@@ -337,7 +324,6 @@ enum Turn {
     /// It may be taken, from whoever had it last.
     Free {
         expected: Option<Version>,
-        fence: u64,
         note: Option<String>,
     },
 }
@@ -346,7 +332,6 @@ enum Turn {
 struct Record {
     owner: String,
     holder: u64,
-    fence: u64,
     /// `None` once it is released.
     until: Option<u64>,
     note: Option<String>,
@@ -371,7 +356,6 @@ impl Record {
         Some(Self {
             owner: stamp.writer.clone(),
             holder: stamp.id.trip,
-            fence: stamp.count,
             until,
             note,
         })
@@ -388,16 +372,19 @@ impl Record {
         }
     }
 
-    fn stamp(&self) -> Stamp {
+    /// Stamps the write of this record over a version.
+    ///
+    /// The id is a digest of both. A retry after a lost answer has the same id, so the write
+    /// is idempotent. Any other text, or the same text over another version, has another id: a
+    /// store may refuse other bytes under an id that it has seen.
+    fn stamp(&self, expected: Option<&Version>) -> Stamp {
+        let over = expected.map_or("", Version::as_str);
         Stamp {
             id: WriteId {
                 trip: self.holder,
-                // Another end is another write: whoever asks again after a lost answer,
-                // with a later end, must not send other bytes under the same id. Forty
-                // bits hold every end that a clock can mean.
-                number: (self.fence << 40) ^ self.until.unwrap_or_default(),
+                number: digest(&[over, &self.text()]),
             },
-            count: self.fence,
+            count: 0,
             origin: Origin::Rotation,
             family: Family(Fingerprint::new([0; 8])),
             volatile_hints: false,
@@ -409,12 +396,20 @@ impl Record {
         Claim {
             owner: self.owner,
             holder: self.holder,
-            fence: self.fence,
             until,
             version,
             note: self.note,
         }
     }
+}
+
+/// FNV-1a, each part followed by a zero byte. It has to tell apart the few writes of one
+/// holder, whose number is drawn at random, and nobody else chooses what they say.
+fn digest(parts: &[&str]) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

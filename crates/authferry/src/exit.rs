@@ -2,14 +2,13 @@
 //!
 //! `run` gives the command's own code (128 + n when signal n ended it) whenever the login
 //! is safe; a code from here says that something else matters more. A command can exit
-//! with these numbers as well: `--report` tells them apart.
+//! with these numbers as well: `--report` tells them apart. Code 2, for an invalid command line,
+//! is clap's own.
 
 /// The login is safe, or nothing had to be done.
 pub const OK: u8 = 0;
 /// `status --check`: the login in the store needs somebody's attention.
 pub const ATTENTION: u8 = 1;
-/// The command line makes no sense; clap exits with it by itself.
-pub const USAGE: u8 = 2;
 /// The login was not persisted, and is kept in a file.
 pub const RESCUED: u8 = 120;
 /// The login was not persisted, and could not be kept.

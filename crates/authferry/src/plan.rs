@@ -299,11 +299,9 @@ fn no_store(address: &str, error: &NoStore) -> Box<Ending> {
             ))
         }
         NoStore::BadAddress(error) => {
-            let ending = Ending::refused(exit::FAILED, error).because(&**error);
-            match telling::for_opening(error) {
-                Some(hint) => ending.hint(hint),
-                None => ending,
-            }
+            let mut ending = Ending::refused(exit::FAILED, error).because(&**error);
+            ending.hints.extend(telling::for_opening(error));
+            ending
         }
     };
     ending.into()

@@ -9,11 +9,7 @@ use std::{
 
 use rig::{Call, Login, Moment, Op, finish};
 
-use super::site::{
-    Identity::GitHub,
-    Mode::{self, Alone, Coordinated},
-    NAME, Site,
-};
+use super::site::{Identity::GitHub, NAME, Site};
 use crate::ferry::{assert_code, start, successor};
 
 /// More steps than a persist has.
@@ -22,22 +18,15 @@ const STEPS: usize = 40;
 /// How long a job may take to come to its next step.
 const SOON: Duration = Duration::from_mins(1);
 
+/// How many jobs are killed at once.
+const AT_ONCE: usize = 4;
+
 #[test]
 fn a_job_that_is_killed_at_any_step_leaves_a_store_that_goes_on() {
-    killed_at_each_step(Coordinated, 4);
-}
-
-#[test]
-fn so_does_one_with_a_vault_alone() {
-    // They spend their time waiting.
-    killed_at_each_step(Alone, 16);
-}
-
-fn killed_at_each_step(mode: Mode, at_once: usize) {
     let next_step = AtomicUsize::new(0);
     let last_step = AtomicUsize::new(usize::MAX);
     thread::scope(|scope| {
-        for _ in 0..at_once {
+        for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let step = next_step.fetch_add(1, Ordering::Relaxed);
@@ -45,8 +34,7 @@ fn killed_at_each_step(mode: Mode, at_once: usize) {
                         return;
                     }
                     assert!(step < STEPS, "it never ends");
-                    let killed =
-                        [Moment::Before, Moment::After].map(|it| is_killed(mode, step, it));
+                    let killed = [Moment::Before, Moment::After].map(|it| is_killed(step, it));
                     if killed == [false, false] {
                         last_step.fetch_min(step, Ordering::Relaxed);
                     }
@@ -60,10 +48,10 @@ fn killed_at_each_step(mode: Mode, at_once: usize) {
 }
 
 /// Kills a persist at one of its requests. Returns whether it came so far.
-fn is_killed(mode: Mode, step: usize, moment: Moment) -> bool {
+fn is_killed(step: usize, moment: Moment) -> bool {
     let login = Login::fresh();
     let next = successor(&login);
-    let site = Site::new(mode, rig::V0_169, &login).seeded(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
     let runner = site.runner();
     let restore = ["restore", "--no-rotate-first"];
     assert_code(&finish(&mut site.in_job(&runner, GitHub, &restore)), 0);
@@ -87,14 +75,14 @@ fn is_killed(mode: Mode, step: usize, moment: Moment) -> bool {
     persist.wait().expect("our child");
     hold.lose();
 
-    let what = format!("{mode:?}, killed {moment:?} step {step}");
+    let what = format!("killed {moment:?} step {step}");
     let landed = site
         .vault
         .versions(NAME)
         .iter()
         .any(|it| it.value == next.auth_json());
     let found = site.restored();
-    if landed && mode == Coordinated {
+    if landed {
         assert_eq!(found, next.auth_json().as_bytes(), "{what}: it is finished");
     }
     let either = [login.auth_json(), next.auth_json()];

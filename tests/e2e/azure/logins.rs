@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::site::{
     Identity::{GitHub, GitLab},
-    Mode::Coordinated,
     NAME, Role, Site,
 };
 use crate::ferry::{assert_code, script, successor};
@@ -15,7 +14,7 @@ use crate::ferry::{assert_code, script, successor};
 #[test]
 fn a_job_signs_in_with_a_secret_as_its_machine_or_by_az() {
     let login = Login::fresh();
-    let site = Site::new(Coordinated, rig::V0_169, &login).seeded(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
     let mut next = login.clone();
     for way in ["secret", "managed", "cli"] {
         next = successor(&next);
@@ -73,7 +72,7 @@ fn az(site: &Site, runner: &rig::Runner) {
 #[test]
 fn a_jobs_token_may_come_from_another_variable_or_a_file() {
     let login = Login::fresh();
-    let site = Site::new(Coordinated, rig::V0_169, &login).seeded(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
     let mut claims = Site::claims(GitLab);
     claims["aud"] = json!(rig::ENTRA_AUDIENCE);
     let token = site.issuer.sign(claims);
@@ -100,7 +99,7 @@ fn a_jobs_token_may_come_from_another_variable_or_a_file() {
 #[test]
 fn a_job_of_another_branch_is_told_what_to_mend() {
     let login = Login::fresh();
-    let site = Site::new(Coordinated, rig::V0_169, &login).seeded(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
     let runner = site.runner();
     let mut claims = Site::claims(GitHub);
     claims["sub"] = json!("repo:acme/app:ref:refs/heads/other");
@@ -125,7 +124,7 @@ const LIFETIME: Duration = Duration::from_secs(5);
 fn a_job_outlives_its_token() {
     let login = Login::fresh();
     let next = successor(&login);
-    let site = Site::new(Coordinated, rig::V0_169, &login).seeded(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
     site.vault.rules(|rules| rules.token_lifetime = LIFETIME);
     let runner = site.runner();
     fs::write(runner.work().join("next"), next.auth_json()).expect("room");

@@ -2,12 +2,11 @@
 
 use std::{fs, process::Command};
 
-use rig::{EXEC, Login, PythonClient, SecretVersion, finish};
+use rig::{EXEC, Login, PythonClient, finish};
 use serde_json::{Value, json};
 
 use super::site::{
     Identity::{GitHub, GitLab},
-    Mode::{self, Alone, Coordinated},
     NAME, Role, Site, deployed, folder,
 };
 use crate::ferry::{assert_code, script, successor};
@@ -36,18 +35,6 @@ const REFRESHER: &[Deed] = &[Deed {
         let refresh = ["refresh", "--patience", "1s"];
         let works = succeeds(&mut site.with_secret(&site.runner(), Role::Refresher, &refresh));
         works && site.is_live()
-    },
-}];
-
-const ALONE: &[Deed] = &[Deed {
-    what: "somebody rotates it, and gives the claim back",
-    works: |site| {
-        // A bid for the claim waits for five of them.
-        let refresh = ["refresh", "--patience", "20s"];
-        let works = succeeds(&mut site.with_secret(&site.runner(), Role::Alone, &refresh));
-        let claims = site.vault.versions(&format!("{NAME}-claim"));
-        let given_back = |it: &SecretVersion| it.tags.values().any(|tag| tag == "released");
-        works && site.is_live() && claims.last().is_some_and(given_back)
     },
 }];
 
@@ -113,20 +100,11 @@ fn a_seeder_needs_each_action() {
     each_action_is_needed(Role::Seeder, SEEDER);
 }
 
-#[test]
-fn without_a_coordinator_each_action_is_needed() {
-    each_action_is_needed(Role::Alone, ALONE);
-}
-
 /// Sees that everything works with a role, and something fails without each of its actions.
 fn each_action_is_needed(role: Role, deeds: &[Deed]) {
     let whole = role.actions();
     let undone = |actions: &[String]| -> Vec<&str> {
-        let site = place(if role == Role::Alone {
-            Alone
-        } else {
-            Coordinated
-        });
+        let site = place();
         site.allow(role, actions);
         let failing = deeds.iter().filter(|deed| !(deed.works)(&site));
         failing.map(|deed| deed.what).collect()
@@ -139,24 +117,22 @@ fn each_action_is_needed(role: Role, deeds: &[Deed]) {
     }
 }
 
-fn place(mode: Mode) -> Site {
+fn place() -> Site {
     let login = Login::stale();
-    Site::new(mode, rig::V0_169, &login).seeded(&login)
+    Site::new(rig::V0_169, &login).seeded(&login)
 }
 
 #[test]
 fn a_person_seeds_an_empty_vault() {
-    for mode in [Coordinated, Alone] {
-        let login = Login::fresh();
-        let site = Site::new(mode, rig::V0_169, &login);
-        assert_code(&site.seed(&login, &[]), 0);
-        assert_eq!(site.newest(), login.auth_json());
-    }
+    let login = Login::fresh();
+    let site = Site::new(rig::V0_169, &login);
+    assert_code(&site.seed(&login, &[]), 0);
+    assert_eq!(site.newest(), login.auth_json());
 }
 
 #[test]
 fn a_reader_writes_nothing_and_a_runner_deletes_nothing() {
-    let site = place(Coordinated);
+    let site = place();
     let ask = |role: Role, request: &Value| {
         let who = json!({"client": role.client(), "secret": role.secret()});
         PythonClient::start(&site.vault, &who, 0).ask(request)
@@ -231,14 +207,7 @@ fn the_page_fits_the_files() {
     for file in named {
         assert!(files.iter().any(|it| it == file), "{file}");
     }
-    let roles = [
-        Role::Runner,
-        Role::Refresher,
-        Role::Reader,
-        Role::Seeder,
-        Role::Alone,
-    ]
-    .map(Role::name);
+    let roles = Role::ALL.map(Role::name);
     let assigned = commands.iter().filter_map(|command| {
         let (_, role) = command.split_once("--role \"")?;
         role.split('"').next()
@@ -252,7 +221,7 @@ fn the_page_fits_the_files() {
         .filter_map(|line| line.strip_prefix("AUTHFERRY_STORE: "))
         .collect();
     let [jobs, _people] = stores.try_into().expect("two addresses");
-    let site = place(Coordinated);
+    let site = place();
     let host = site.vault.host();
     let store = jobs
         .replace("azure-kv://acme-codex", &format!("azure-kv://{host}"))

@@ -7,7 +7,6 @@ use rig::{EXEC, Endpoint, Login, What, finish};
 use super::site::{
     ID_TOKEN,
     Identity::{self, GitHub, GitLab},
-    Mode::{self, Alone, Coordinated},
     NAME, Site,
 };
 use crate::{
@@ -21,46 +20,26 @@ on_each_version![
 ];
 
 fn a_job_of_github_goes_on_with_what_the_first_left_behind(version: &str) {
-    runs_go_on(Coordinated, version, GitHub);
+    runs_go_on(version, GitHub);
 }
 
 fn restore_and_persist_do_as_run_does_on_gitlab(version: &str) {
-    restore_and_persist(Coordinated, version, GitLab);
+    restore_and_persist(version, GitLab);
 }
 
 #[test]
 fn a_job_of_gitlab_goes_on_with_what_the_first_left_behind() {
-    runs_go_on(Coordinated, rig::V0_169, GitLab);
+    runs_go_on(rig::V0_169, GitLab);
 }
 
 #[test]
 fn restore_and_persist_do_as_run_does_on_github() {
-    restore_and_persist(Coordinated, rig::V0_169, GitHub);
+    restore_and_persist(rig::V0_169, GitHub);
 }
 
-#[test]
-fn a_job_of_github_goes_on_with_a_vault_alone() {
-    runs_go_on(Alone, rig::V0_169, GitHub);
-}
-
-#[test]
-fn a_job_of_gitlab_goes_on_with_a_vault_alone() {
-    runs_go_on(Alone, rig::V0_169, GitLab);
-}
-
-#[test]
-fn restore_and_persist_on_github_with_a_vault_alone() {
-    restore_and_persist(Alone, rig::V0_169, GitHub);
-}
-
-#[test]
-fn restore_and_persist_on_gitlab_with_a_vault_alone() {
-    restore_and_persist(Alone, rig::V0_169, GitLab);
-}
-
-fn runs_go_on(mode: Mode, version: &str, identity: Identity) {
+fn runs_go_on(version: &str, identity: Identity) {
     let stale = Login::stale();
-    let site = Site::new(mode, version, &stale).seeded(&stale);
+    let site = Site::new(version, &stale).seeded(&stale);
     for _ in 0..2 {
         let runner = site.runner();
         let run = finish(&mut site.run(&runner, identity));
@@ -84,9 +63,9 @@ fn runs_go_on(mode: Mode, version: &str, identity: Identity) {
     );
 }
 
-fn restore_and_persist(mode: Mode, version: &str, identity: Identity) {
+fn restore_and_persist(version: &str, identity: Identity) {
     let stale = Login::stale();
-    let site = Site::new(mode, version, &stale).seeded(&stale);
+    let site = Site::new(version, &stale).seeded(&stale);
     let runner = site.runner();
 
     let restored =
@@ -111,30 +90,28 @@ fn restore_and_persist(mode: Mode, version: &str, identity: Identity) {
 
 #[test]
 fn what_microsofts_client_reads_is_a_file_that_codex_takes_and_it_can_seed_one() {
-    for mode in [Coordinated, Alone] {
-        let stale = Login::stale();
-        let site = Site::new(mode, rig::V0_169, &stale);
-        let mut by_hand = site.by_hand();
-        by_hand.set(NAME, &stale.auth_json());
-        assert_code(&finish(&mut site.run(&site.runner(), GitHub)), 0);
+    let stale = Login::stale();
+    let site = Site::new(rig::V0_169, &stale);
+    let mut by_hand = site.by_hand();
+    by_hand.set(NAME, &stale.auth_json());
+    assert_code(&finish(&mut site.run(&site.runner(), GitHub)), 0);
 
-        let runner = site.runner();
-        let read = by_hand.get(NAME).expect("a value");
-        assert_ne!(read, stale.auth_json());
-        runner.place(&read).expect("room");
-        assert_code(&finish(&mut runner.exec()), 0);
-        assert_eq!(
-            site.stub.count(What::is_refresh),
-            1,
-            "it was the newest one"
-        );
-    }
+    let runner = site.runner();
+    let read = by_hand.get(NAME).expect("a value");
+    assert_ne!(read, stale.auth_json());
+    runner.place(&read).expect("room");
+    assert_code(&finish(&mut runner.exec()), 0);
+    assert_eq!(
+        site.stub.count(What::is_refresh),
+        1,
+        "it was the newest one"
+    );
 }
 
 #[test]
 fn a_rotation_is_in_the_store_before_the_run_ends() {
     let stale = Login::stale();
-    let site = Site::new(Coordinated, rig::V0_169, &stale).seeded(&stale);
+    let site = Site::new(rig::V0_169, &stale).seeded(&stale);
     let model = site.stub.hold(Endpoint::Model);
     let runner = site.runner();
     let mut run = site.in_job(
@@ -144,7 +121,7 @@ fn a_rotation_is_in_the_store_before_the_run_ends() {
     );
     let mut run = start(run.args(EXEC));
     site.stub
-        .wait_for(Duration::from_secs(15), What::is_rotation);
+        .wait_for(Duration::from_mins(1), What::is_rotation);
     wait_until("the live generation is in the store", || site.is_live());
     assert!(
         run.try_wait().expect("our child").is_none(),
@@ -160,7 +137,7 @@ fn no_token_is_left_anywhere_and_none_is_given_to_the_command() {
     let login = Login::fresh();
     let next = successor(&login);
     for identity in [GitHub, GitLab] {
-        let site = Site::new(Coordinated, rig::V0_169, &login).seeded(&login);
+        let site = Site::new(rig::V0_169, &login).seeded(&login);
         let runner = site.runner();
         fs::write(runner.work().join("next"), next.auth_json()).expect("room");
         // The command line of authferry is one more place to look at: the shell's parent.

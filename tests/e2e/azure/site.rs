@@ -35,8 +35,6 @@ pub(crate) enum Role {
     Refresher,
     Reader,
     Seeder,
-    /// Anybody, where there is no coordinator.
-    Alone,
 }
 
 /// How a job shows who it is.
@@ -48,33 +46,24 @@ pub(crate) enum Identity {
     GitLab,
 }
 
-/// What says which version of the secret counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// A blob.
-    Coordinated,
-    /// Nothing.
-    Alone,
-}
-
 /// A vault for one test; the provider's stub, and a Codex to run.
 pub(crate) struct Site {
     pub(crate) stub: Stub,
     pub(crate) codex: Codex,
     pub(crate) issuer: Issuer,
     pub(crate) vault: KeyVault,
-    pub(crate) mode: Mode,
     container: String,
 }
 
 impl Role {
+    pub(crate) const ALL: [Self; 4] = [Self::Runner, Self::Refresher, Self::Reader, Self::Seeder];
+
     pub(crate) fn client(self) -> &'static str {
         match self {
             Self::Runner => "00000000-0000-4000-8000-0000000000c1",
             Self::Refresher => "00000000-0000-4000-8000-0000000000c2",
             Self::Reader => "00000000-0000-4000-8000-0000000000c3",
             Self::Seeder => "00000000-0000-4000-8000-0000000000c4",
-            Self::Alone => "00000000-0000-4000-8000-0000000000c5",
         }
     }
 
@@ -84,7 +73,6 @@ impl Role {
             Self::Refresher => "refresher.json",
             Self::Reader => "reader.json",
             Self::Seeder => "seeder.json",
-            Self::Alone => "alone.json",
         }
     }
 
@@ -116,42 +104,21 @@ impl Role {
 
 impl Site {
     /// Sets up a place for `login`, and signs the login in.
-    pub(crate) fn new(mode: Mode, version: &str, login: &Login) -> Self {
-        Self::with_codex(
-            mode,
-            Codex::install(version).expect("Codex from npm"),
-            login,
-        )
+    pub(crate) fn new(version: &str, login: &Login) -> Self {
+        Self::with_codex(Codex::install(version).expect("Codex from npm"), login)
     }
 
-    fn with_codex(mode: Mode, codex: Codex, login: &Login) -> Self {
+    fn with_codex(codex: Codex, login: &Login) -> Self {
         static AZURITE: LazyLock<Arc<Azurite>> = LazyLock::new(|| Arc::new(Azurite::start()));
-        let (vault, container) = match mode {
-            Mode::Coordinated => (KeyVault::beside(&AZURITE), AZURITE.container()),
-            // It finds no blobs even if it looks for them.
-            Mode::Alone => (KeyVault::start(), "none".to_owned()),
-        };
         let site = Self {
             stub: Stub::start(login),
             codex,
             issuer: Issuer::start(),
-            vault,
-            mode,
-            container,
+            vault: KeyVault::beside(&AZURITE),
+            container: AZURITE.container(),
         };
-        for role in [
-            Role::Runner,
-            Role::Refresher,
-            Role::Reader,
-            Role::Seeder,
-            Role::Alone,
-        ] {
-            let definition = if mode == Mode::Alone {
-                Role::Alone
-            } else {
-                role
-            };
-            site.allow(role, &definition.actions());
+        for role in Role::ALL {
+            site.allow(role, &role.actions());
         }
         site
     }
@@ -161,12 +128,11 @@ impl Site {
     pub(crate) fn allow(&self, role: Role, actions: &[String]) {
         let right = |action: &String| Right {
             action: action.clone(),
-            only: if action.starts_with("Microsoft.Storage/") {
-                Some(self.container.clone())
+            only: Some(if action.starts_with("Microsoft.Storage/") {
+                self.container.clone()
             } else {
-                // Without a coordinator there is a second secret, and no scope for two.
-                (self.mode == Mode::Coordinated).then(|| NAME.to_owned())
-            },
+                NAME.to_owned()
+            }),
         };
         let job = |file: &str| {
             let credential: Value = serde_json::from_str(&deployed(file)).expect("JSON");
@@ -197,11 +163,8 @@ impl Site {
     /// The login's address, without a word on how to log in.
     pub(crate) fn place(&self) -> String {
         let host = self.vault.host();
-        let coordinator = match self.mode {
-            Mode::Coordinated => format!("{}/{NAME}.json", self.blobs()),
-            Mode::Alone => "none".to_owned(),
-        };
-        format!("azure-kv://{host}/{NAME}?coordinator={coordinator}")
+        let blobs = self.blobs();
+        format!("azure-kv://{host}/{NAME}?coordinator={blobs}/{NAME}.json")
     }
 
     /// Where the blobs are.
@@ -332,7 +295,7 @@ impl Site {
 
 impl AnyStore for Site {
     fn with(codex: Codex, login: &Login) -> Self {
-        Self::with_codex(Mode::Coordinated, codex, login).seeded(login)
+        Self::with_codex(codex, login).seeded(login)
     }
 
     fn stub(&self) -> &Stub {

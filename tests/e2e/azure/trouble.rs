@@ -9,11 +9,7 @@ use std::{
 use rig::{Call, Failure, KeyVaultFault as Fault, Login, Moment, Op, Runner, finish};
 use serde_json::json;
 
-use super::site::{
-    Identity::GitHub,
-    Mode::{self, Alone, Coordinated},
-    NAME, Site,
-};
+use super::site::{Identity::GitHub, NAME, Site};
 use crate::ferry::{assert_code, names, script, start, successor, wait_until};
 
 /// How long a test waits for a job to come to a certain point.
@@ -21,18 +17,9 @@ const SOON: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_login_that_a_person_puts_there_meanwhile_is_not_overwritten() {
-    reseeded_meanwhile(Coordinated);
-}
-
-#[test]
-fn a_login_that_a_person_puts_there_meanwhile_is_not_overwritten_in_a_vault_alone() {
-    reseeded_meanwhile(Alone);
-}
-
-fn reseeded_meanwhile(mode: Mode) {
     let seeded = Login::stale();
     let login = successor(&seeded);
-    let site = Site::new(mode, rig::V0_169, &seeded).seeded(&seeded);
+    let site = Site::new(rig::V0_169, &seeded).seeded(&seeded);
     site.stub.sign_in(&login);
     rotate(&site, &login);
     let reseed = Login {
@@ -99,51 +86,43 @@ fn puts_the_login(call: &Call) -> bool {
 
 #[test]
 fn a_write_that_was_done_and_failed_makes_one_generation() {
-    for mode in [Coordinated, Alone] {
-        for fault in [
-            Fault::AppliedThen(Failure::server_error()),
-            Fault::ReplyLost,
-        ] {
-            let login = Login::fresh();
-            let next = successor(&login);
-            let site = Site::new(mode, rig::V0_169, &login).seeded(&login);
-            let runner = about_to_persist(&site, &next);
-            site.vault.fail(puts_the_login, fault.clone());
-            assert_code(&finish(&mut site.in_job(&runner, GitHub, &["persist"])), 0);
-            assert_eq!(site.vault.faults_left(), 0);
-            let of_next = site.vault.versions(NAME).into_iter();
-            let of_next = of_next.filter(|it| it.value == next.auth_json());
-            assert_eq!(of_next.count(), 1, "{mode:?}, {fault:?}");
-            assert_eq!(site.restored(), next.auth_json().as_bytes());
-        }
+    for fault in [
+        Fault::AppliedThen(Failure::server_error()),
+        Fault::ReplyLost,
+    ] {
+        let login = Login::fresh();
+        let next = successor(&login);
+        let site = Site::new(rig::V0_169, &login).seeded(&login);
+        let runner = about_to_persist(&site, &next);
+        site.vault.fail(puts_the_login, fault.clone());
+        assert_code(&finish(&mut site.in_job(&runner, GitHub, &["persist"])), 0);
+        assert_eq!(site.vault.faults_left(), 0);
+        let of_next = site.vault.versions(NAME).into_iter();
+        let of_next = of_next.filter(|it| it.value == next.auth_json());
+        assert_eq!(of_next.count(), 1, "{fault:?}");
+        assert_eq!(site.restored(), next.auth_json().as_bytes());
     }
 }
 
 #[test]
 fn a_write_that_was_not_done_is_tried_again() {
-    for mode in [Coordinated, Alone] {
-        for fault in [
-            Fault::Refused(Failure::throttled(Some(1))),
-            Fault::Refused(Failure::throttled(None)),
-            Fault::Refused(Failure::overlap(NAME)),
-            Fault::Refused(Failure::server_error()),
-            Fault::RequestLost,
-        ] {
-            let login = Login::fresh();
-            let next = successor(&login);
-            let site = Site::new(mode, rig::V0_169, &login).seeded(&login);
-            let runner = about_to_persist(&site, &next);
-            site.vault.fail(puts_the_login, fault.clone());
-            let persist = finish(&mut site.in_job(&runner, GitHub, &["-v", "persist"]));
-            assert_code(&persist, 0);
-            assert_eq!(site.vault.faults_left(), 0);
-            assert_eq!(
-                site.restored(),
-                next.auth_json().as_bytes(),
-                "{mode:?}, {fault:?}"
-            );
-            assert_eq!(site.versions(), 2, "{mode:?}, {fault:?}");
-        }
+    for fault in [
+        Fault::Refused(Failure::throttled(Some(1))),
+        Fault::Refused(Failure::throttled(None)),
+        Fault::Refused(Failure::overlap(NAME)),
+        Fault::Refused(Failure::server_error()),
+        Fault::RequestLost,
+    ] {
+        let login = Login::fresh();
+        let next = successor(&login);
+        let site = Site::new(rig::V0_169, &login).seeded(&login);
+        let runner = about_to_persist(&site, &next);
+        site.vault.fail(puts_the_login, fault.clone());
+        let persist = finish(&mut site.in_job(&runner, GitHub, &["-v", "persist"]));
+        assert_code(&persist, 0);
+        assert_eq!(site.vault.faults_left(), 0);
+        assert_eq!(site.restored(), next.auth_json().as_bytes(), "{fault:?}");
+        assert_eq!(site.versions(), 2, "{fault:?}");
     }
 }
 
@@ -153,7 +132,7 @@ fn a_blob_that_was_written_and_answered_as_a_failure_costs_nothing() {
     for which in 0..2 {
         let login = Login::fresh();
         let next = successor(&login);
-        let site = Site::new(Coordinated, rig::V0_169, &login).seeded(&login);
+        let site = Site::new(rig::V0_169, &login).seeded(&login);
         let runner = about_to_persist(&site, &next);
         let seen = AtomicUsize::new(0);
         let failure = Failure::new(500, "InternalError", "The server encountered an error.");
@@ -172,27 +151,25 @@ fn a_blob_that_was_written_and_answered_as_a_failure_costs_nothing() {
 
 #[test]
 fn a_slow_vault_whose_lists_lag_behind_gets_the_login_once() {
-    for mode in [Coordinated, Alone] {
-        let login = Login::fresh();
-        let next = successor(&login);
-        let site = Site::new(mode, rig::V0_169, &login).seeded(&login);
-        let runner = about_to_persist(&site, &next);
-        site.vault.rules(|rules| {
-            rules.put_latency = Duration::from_millis(700);
-            rules.list_lag = Duration::from_millis(1500);
-            rules.hidden_rows = 60;
-        });
-        assert_code(&finish(&mut site.in_job(&runner, GitHub, &["persist"])), 0);
-        assert_eq!(site.restored(), next.auth_json().as_bytes(), "{mode:?}");
-        assert_eq!(site.versions(), 2, "{mode:?}");
-    }
+    let login = Login::fresh();
+    let next = successor(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
+    let runner = about_to_persist(&site, &next);
+    site.vault.rules(|rules| {
+        rules.put_latency = Duration::from_millis(700);
+        rules.list_lag = Duration::from_millis(1500);
+        rules.hidden_rows = 60;
+    });
+    assert_code(&finish(&mut site.in_job(&runner, GitHub, &["persist"])), 0);
+    assert_eq!(site.restored(), next.auth_json().as_bytes());
+    assert_eq!(site.versions(), 2);
 }
 
 /// One that was stopped so long that another one has followed it, and goes on then.
 #[test]
 fn a_writer_that_wakes_up_late_buries_nothing() {
     let login = Login::fresh();
-    let site = Site::new(Coordinated, rig::V0_169, &login).seeded(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
     let sleeper = successor(&login);
     let quick = Login {
         refresh_token: "made-up.refresh.account-1.0099".to_owned(),
@@ -228,17 +205,16 @@ fn a_writer_that_wakes_up_late_buries_nothing() {
 }
 
 /// Two that have read the same and write at the same moment.
-fn at_once(mode: Mode) {
+#[test]
+fn two_that_write_at_once_have_one_winner() {
     let login = Login::fresh();
-    let site = Site::new(mode, rig::V0_169, &login).seeded(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
     let logins = ["0098", "0099"].map(|number| Login {
         refresh_token: format!("made-up.refresh.account-1.{number}"),
         ..successor(&login)
     });
     let runners = logins.each_ref().map(|next| about_to_persist(&site, next));
     site.vault.rules(|rules| rules.overlap_conflicts = false);
-    // The vault alone takes both. With a coordinator one of them does not come so far.
-    let hold = (mode == Alone).then(|| site.vault.hold(Moment::Before, puts_the_login));
     let rescues = runners
         .each_ref()
         .map(|runner| runner.work().join("rescues"));
@@ -250,10 +226,6 @@ fn at_once(mode: Mode) {
             start(persist.arg(rescues).arg("persist"))
         })
         .collect();
-    if let Some(hold) = hold {
-        wait_until("both are about to write", || hold.waiting() == 2);
-        drop(hold);
-    }
     let codes = jobs
         .into_iter()
         .map(|mut job| job.wait().expect("our child").code());
@@ -264,13 +236,6 @@ fn at_once(mode: Mode) {
         let next = next.auth_json();
         let is_current = next.as_bytes() == current;
         assert_eq!(*code, if is_current { 0 } else { 122 }, "{codes:?}");
-        if mode == Alone {
-            let mut versions = site.vault.versions(NAME).into_iter();
-            assert!(
-                versions.any(|it| it.enabled && it.value == next),
-                "it can be read"
-            );
-        }
         if !is_current {
             let [kept] = names(rescues).try_into().expect("one rescued login");
             assert_eq!(
@@ -283,70 +248,42 @@ fn at_once(mode: Mode) {
 }
 
 #[test]
-fn two_that_write_at_once_have_one_winner() {
-    at_once(Coordinated);
-}
-
-#[test]
-fn two_that_write_at_once_to_a_vault_alone_are_told_of_it_and_both_logins_stay() {
-    at_once(Alone);
-}
-
-#[test]
 fn a_newest_version_that_is_disabled_costs_no_login() {
-    for (mode, code) in [(Coordinated, 0), (Alone, 120)] {
-        let login = Login::fresh();
-        let next = successor(&login);
-        let site = Site::new(mode, rig::V0_169, &login).seeded(&login);
-        let runner = about_to_persist(&site, &next);
-        let disable = json!({"op": "update", "name": NAME, "enabled": false});
-        site.by_hand().ask(&disable).expect("a change");
-        let rescues = runner.work().join("rescues");
-        let mut persist = site.in_job(&runner, GitHub, &["-v", "--rescue-dir"]);
-        persist.arg(&rescues).args(["persist", "--patience", "3s"]);
-        let output = finish(&mut persist);
-        assert_code(&output, code);
-        if mode == Coordinated {
-            // The coordinator knows which version it is, and it is followed like any other.
-            assert_eq!(site.restored(), next.auth_json().as_bytes());
-            continue;
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("disabled"), "{said}");
-        let [kept] = names(&rescues).try_into().expect("one rescued login");
-        assert_eq!(
-            fs::read_to_string(rescues.join(kept)).expect("a file"),
-            next.auth_json()
-        );
-    }
+    let login = Login::fresh();
+    let next = successor(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
+    let runner = about_to_persist(&site, &next);
+    let disable = json!({"op": "update", "name": NAME, "enabled": false});
+    site.by_hand().ask(&disable).expect("a change");
+    assert_code(&finish(&mut site.in_job(&runner, GitHub, &["persist"])), 0);
+    // The coordinator knows which version it is, and it is followed like any other.
+    assert_eq!(site.restored(), next.auth_json().as_bytes());
 }
 
 #[test]
 fn a_deleted_secret_costs_no_login() {
-    for mode in [Coordinated, Alone] {
-        let login = Login::fresh();
-        let next = successor(&login);
-        let site = Site::new(mode, rig::V0_169, &login).seeded(&login);
-        let runner = about_to_persist(&site, &next);
-        let mut by_hand = site.by_hand();
-        by_hand
-            .ask(&json!({"op": "delete", "name": NAME}))
-            .expect("deleted");
-        let rescues = runner.work().join("rescues");
-        let mut persist = site.in_job(&runner, GitHub, &["-v", "--rescue-dir"]);
-        persist.arg(&rescues).args(["persist", "--patience", "3s"]);
-        assert_code(&finish(&mut persist), 120);
-        let [kept] = names(&rescues).try_into().expect("one rescued login");
-        assert_eq!(
-            fs::read_to_string(rescues.join(kept)).expect("a file"),
-            next.auth_json()
-        );
-        by_hand
-            .ask(&json!({"op": "recover", "name": NAME}))
-            .expect("recovered");
-        assert_eq!(
-            by_hand.get(NAME).as_deref(),
-            Some(login.auth_json().as_str())
-        );
-    }
+    let login = Login::fresh();
+    let next = successor(&login);
+    let site = Site::new(rig::V0_169, &login).seeded(&login);
+    let runner = about_to_persist(&site, &next);
+    let mut by_hand = site.by_hand();
+    by_hand
+        .ask(&json!({"op": "delete", "name": NAME}))
+        .expect("deleted");
+    let rescues = runner.work().join("rescues");
+    let mut persist = site.in_job(&runner, GitHub, &["-v", "--rescue-dir"]);
+    persist.arg(&rescues).args(["persist", "--patience", "3s"]);
+    assert_code(&finish(&mut persist), 120);
+    let [kept] = names(&rescues).try_into().expect("one rescued login");
+    assert_eq!(
+        fs::read_to_string(rescues.join(kept)).expect("a file"),
+        next.auth_json()
+    );
+    by_hand
+        .ask(&json!({"op": "recover", "name": NAME}))
+        .expect("recovered");
+    assert_eq!(
+        by_hand.get(NAME).as_deref(),
+        Some(login.auth_json().as_str())
+    );
 }

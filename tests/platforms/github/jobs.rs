@@ -336,7 +336,7 @@ fn a_planted_token_is_found_wherever_it_is() {
 /// The login is rotated, and Codex waits for the model.
 fn in_the_model_call(scene: &Scene) {
     let stub = scene.stub();
-    stub.wait_for(Duration::from_secs(15), What::is_rotation);
+    stub.wait_for(Duration::from_mins(1), What::is_rotation);
     wait_until("the model is asked", || stub.count(What::is_model_call) > 0);
 }
 

@@ -29,7 +29,6 @@ pub(super) enum Door {
 pub struct Admin {
     door: Door,
     token: String,
-    namespace: Option<String>,
 }
 
 /// What a server answered.
@@ -46,7 +45,6 @@ impl Admin {
         Self {
             door,
             token: token.to_owned(),
-            namespace: None,
         }
     }
 
@@ -55,15 +53,6 @@ impl Admin {
     pub fn with_token(&self, token: &str) -> Self {
         Self {
             token: token.to_owned(),
-            ..self.clone()
-        }
-    }
-
-    /// Returns the same in a namespace.
-    #[must_use]
-    pub fn in_namespace(&self, namespace: &str) -> Self {
-        Self {
-            namespace: Some(namespace.to_owned()),
             ..self.clone()
         }
     }
@@ -272,13 +261,9 @@ impl Admin {
         body: Option<&Value>,
     ) -> io::Result<Reply> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let namespace = self
-            .namespace
-            .as_ref()
-            .map_or_else(String::new, |name| format!("X-Vault-Namespace: {name}\r\n"));
         write!(
             stream,
-            "{method} /v1/{path} HTTP/1.0\r\nHost: localhost\r\nX-Vault-Token: {}\r\n{namespace}\
+            "{method} /v1/{path} HTTP/1.0\r\nHost: localhost\r\nX-Vault-Token: {}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.token,
             body.len()

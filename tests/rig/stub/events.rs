@@ -7,6 +7,8 @@ use super::Fault;
 /// One request, as the stub took it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
+    /// When the request arrived, by the real clock.
+    pub arrived: OffsetDateTime,
     /// When the stub decided on it, by the real clock.
     pub at: OffsetDateTime,
     /// What was asked.

@@ -51,6 +51,7 @@ async fn token(
     ConnectInfo(connection): ConnectInfo<Connection>,
     body: Bytes,
 ) -> Response {
+    let arrived = OffsetDateTime::now_utc();
     let request = parse(&body);
     let latency = shared.lock().rules.latency;
     tokio::time::sleep(latency).await;
@@ -63,7 +64,7 @@ async fn token(
             reason,
             outcome,
         };
-        shared.record(&mut inner, what);
+        shared.record_since(arrived, &mut inner, what);
         reply
     };
     tokio::time::sleep(latency).await;
@@ -135,8 +136,12 @@ async fn nothing_here(
 
 impl Shared {
     fn record(&self, inner: &mut Inner, what: What) {
+        self.record_since(OffsetDateTime::now_utc(), inner, what);
+    }
+
+    fn record_since(&self, arrived: OffsetDateTime, inner: &mut Inner, what: What) {
         let at = OffsetDateTime::now_utc();
-        inner.events.push(Event { at, what });
+        inner.events.push(Event { arrived, at, what });
         self.happened.notify_all();
     }
 

@@ -191,7 +191,8 @@ fn everything_else_is_refused_at_once() {
     let begin = Instant::now();
     assert_eq!(send(&stub, "CONNECT example.com:443", "", "").0, 404);
     assert_eq!(send(&stub, "GET /backend-api/wham/settings", "", "").0, 404);
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    // Far more than a busy machine needs, and less than any client's timeout.
+    assert!(begin.elapsed() < Duration::from_secs(10));
     let requests: Vec<What> = stub.events().into_iter().map(|e| e.what).collect();
     assert_eq!(
         requests,

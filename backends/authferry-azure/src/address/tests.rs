@@ -40,9 +40,7 @@ fn a_blob_is_in_an_account_or_on_a_host() {
     ];
     for (blob, url) in rows {
         let address = parsed(&format!("azure-kv://v/codex?coordinator=blob://{blob}"));
-        let Coordinator::Blob(found) = &address.coordinator else {
-            panic!("no blob in {address}");
-        };
+        let found = &address.coordinator;
         assert_eq!(found.url().as_str(), url);
         assert_eq!(found.claim().url().as_str(), format!("{url}-claim"));
         assert_eq!(found.to_string(), format!("blob://{blob}"));
@@ -52,50 +50,60 @@ fn a_blob_is_in_an_account_or_on_a_host() {
 
 #[test]
 fn the_place_is_shown_without_the_way_in() {
-    let address = parsed("azure-kv://v/codex?auth=workload&id_token=CI_TOKEN&coordinator=none");
-    assert_eq!(address.to_string(), "azure-kv://v/codex?coordinator=none");
+    let place = format!("azure-kv://v/codex?{BLOB_OPTION}");
+    let address = parsed(&format!(
+        "azure-kv://v/codex?auth=workload&id_token=CI_TOKEN&{BLOB_OPTION}"
+    ));
+    assert_eq!(address.to_string(), place);
     let from = IdToken::Variable("CI_TOKEN".to_owned());
     assert_eq!(address.auth(), Some(&Auth::Workload(from)));
-    assert_eq!(parsed("azure-kv://v/codex?coordinator=none").auth(), None);
+    assert_eq!(parsed(&place).auth(), None);
 }
 
 #[test]
 fn what_is_no_address_is_refused_without_its_text() {
     let rows = [
         ("vault://v/codex", BadAddress::Scheme),
-        ("azure-kv://v?coordinator=none", BadAddress::Path),
+        ("azure-kv://v?coordinator=blob://acct/a/b", BadAddress::Path),
         (
-            "azure-kv://user:made-up@v/codex?coordinator=none",
+            "azure-kv://user:made-up@v/codex?coordinator=blob://acct/a/b",
             BadAddress::User,
         ),
         (
-            "azure-kv://v/made-up#x?coordinator=none",
+            "azure-kv://v/made-up#x?coordinator=blob://acct/a/b",
             BadAddress::Character,
         ),
         (
-            "azure-kv://v/made up?coordinator=none",
+            "azure-kv://v/made up?coordinator=blob://acct/a/b",
             BadAddress::Character,
         ),
         (
-            "azure-kv://v/made%2dup?coordinator=none",
+            "azure-kv://v/made%2dup?coordinator=blob://acct/a/b",
             BadAddress::Character,
         ),
-        ("azure-kv:///codex?coordinator=none", BadAddress::Vault),
         (
-            "azure-kv://made_up/codex?coordinator=none",
+            "azure-kv:///codex?coordinator=blob://acct/a/b",
             BadAddress::Vault,
         ),
         (
-            "azure-kv://v:made-up/codex?coordinator=none",
+            "azure-kv://made_up/codex?coordinator=blob://acct/a/b",
             BadAddress::Vault,
         ),
-        ("azure-kv://v/made_up?coordinator=none", BadAddress::Name),
-        ("azure-kv://v/?coordinator=none", BadAddress::Name),
-        ("azure-kv://v/a/b?coordinator=none", BadAddress::Name),
-        ("azure-kv://v/codex", BadAddress::Uncoordinated),
         (
-            "azure-kv://v/codex?coordinator=made-up",
-            BadAddress::Coordinator,
+            "azure-kv://v:made-up/codex?coordinator=blob://acct/a/b",
+            BadAddress::Vault,
+        ),
+        (
+            "azure-kv://v/made_up?coordinator=blob://acct/a/b",
+            BadAddress::Name,
+        ),
+        (
+            "azure-kv://v/?coordinator=blob://acct/a/b",
+            BadAddress::Name,
+        ),
+        (
+            "azure-kv://v/a/b?coordinator=blob://acct/a/b",
+            BadAddress::Name,
         ),
         (
             "azure-kv://v/codex?coordinator=blob://acct",
@@ -121,8 +129,23 @@ fn what_is_no_address_is_refused_without_its_text() {
             "azure-kv://v/codex?coordinator=blob://u@acct/a/b",
             BadAddress::User,
         ),
+    ];
+    are_refused(&rows);
+    let long = "a".repeat(260);
+    let address = format!("azure-kv://v/codex?coordinator=blob://acct/a/{long}");
+    assert_eq!(address.parse::<Address>(), Err(BadAddress::Long));
+    for (len, is_name) in [(MAX_NAME, true), (MAX_NAME + 1, false)] {
+        let name = "a".repeat(len);
+        let address = format!("azure-kv://v/{name}?{BLOB_OPTION}").parse::<Address>();
+        assert_eq!(address.is_ok(), is_name, "{address:?}");
+    }
+}
+
+#[test]
+fn what_is_no_option_is_refused_without_its_text() {
+    let rows = [
         (
-            "azure-kv://v/codex?coordinator=none&token=made-up",
+            "azure-kv://v/codex?coordinator=blob://acct/a/b&token=made-up",
             BadAddress::Option,
         ),
         (
@@ -130,28 +153,67 @@ fn what_is_no_address_is_refused_without_its_text() {
             BadAddress::Value("coordinator"),
         ),
         (
-            "azure-kv://v/codex?coordinator=none&auth=made-up",
+            "azure-kv://v/codex?coordinator=blob://acct/a/b&auth=made-up",
             BadAddress::Auth,
         ),
         (
-            "azure-kv://v/codex?coordinator=none&id_token=A",
+            "azure-kv://v/codex?coordinator=blob://acct/a/b&id_token=A",
             BadAddress::Idle("id_token"),
         ),
         (
-            "azure-kv://v/codex?coordinator=none&auth=workload&id_token=eyJmade-up",
+            "azure-kv://v/codex?coordinator=blob://acct/a/b&auth=workload&id_token=eyJmade-up",
             BadAddress::Variable,
         ),
         (
-            "azure-kv://v/codex?coordinator=none&auth=workload&id_token=A&id_token_file=/b",
+            "azure-kv://v/codex?coordinator=blob://acct/a/b&auth=workload&id_token=A&id_token_file=/b",
             BadAddress::Twice,
         ),
     ];
+    are_refused(&rows);
+}
+
+#[track_caller]
+fn are_refused(rows: &[(&str, BadAddress)]) {
     for (text, why) in rows {
         let found = text.parse::<Address>().expect_err(text);
-        assert_eq!(found, why, "{text}");
+        assert_eq!(found, *why, "{text}");
         assert!(!found.to_string().contains("made-up"), "{found}");
     }
-    let long = "a".repeat(260);
-    let address = format!("azure-kv://v/codex?coordinator=blob://acct/a/{long}");
-    assert_eq!(address.parse::<Address>(), Err(BadAddress::Long));
+}
+
+#[test]
+fn without_a_blob_there_is_no_address_and_the_refusal_names_a_new_coordinator() {
+    let rows = [
+        ("acme-codex", Some("acme-codex"), Some("acmecodex"), None),
+        (
+            "ACME-codex.vault.azure.net",
+            Some("acme-codex"),
+            Some("acmecodex"),
+            None,
+        ),
+        (
+            "ci-vault.vault.azure.cn",
+            Some("ci-vault"),
+            Some("civault"),
+            Some("blob.core.chinacloudapi.cn"),
+        ),
+        ("v", Some("v"), None, None),
+        ("127.0.0.1:8443", None, None, None),
+        ("acme.privatelink.vault.azure.net", None, None, None),
+    ];
+    for (authority, vault, account, domain) in rows {
+        let new = NewCoordinator {
+            vault: vault.map(str::to_owned),
+            account: account.map(str::to_owned),
+            domain,
+            blob: "codex.json".to_owned(),
+        };
+        let why = BadAddress::Coordinator(new);
+        for query in ["", "?coordinator=none", "?coordinator=table://made-up"] {
+            let text = format!("azure-kv://{authority}/codex{query}");
+            let found = text.parse::<Address>().expect_err(&text);
+            assert_eq!(found, why, "{text}");
+            assert!(!found.to_string().contains("made-up"), "{found}");
+        }
+    }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use authferry_core::{CLOCK_SKEW, ClaimError};
 
 use crate::{
-    crash::run_and_kill,
+    crash::{KILLS_AT_MOST, run_and_kill},
     rig::{self, Login},
 };
 
+/// The number of kills, if enough of them hit a claim.
 const KILLS: u64 = 60;
 
 const NOW: u64 = 1_760_000_000;
@@ -21,7 +22,6 @@ pub(crate) fn claimer(login: &Login) {
     for holder in HEIR + 1.. {
         rig::say("sends");
         let claim = login.acquire(holder, NOW).expect("the only claimer");
-        rig::say(&format!("has {}", claim.fence));
         let claim = login.renew(&claim, NOW + 90).expect("our own claim");
         login.release(&claim).expect("our own claim");
     }
@@ -33,19 +33,18 @@ pub(crate) fn a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends() {
     let login = Login::at(&path);
     let version = login.swap(None, 1, 1, 2000).expect("an empty place");
     let mut random = 7_u64;
-    let (mut fence, mut held, mut left) = (0, 0, 0);
+    let (mut held, mut left) = (0, 0);
 
-    for kill in 0..KILLS {
+    for kill in 0..KILLS_AT_MOST {
+        // Otherwise the kills fell where nothing could go wrong.
+        if kill >= KILLS && held > 0 && left > 0 {
+            break;
+        }
         // Knuth's multiplier; the upper bits are the random ones.
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let said = run_and_kill("claimer", &path, Duration::from_micros(random >> 50));
-        let granted = said.lines().filter_map(|line| line.strip_prefix("has "));
-        for granted in granted.map(|fence| fence.parse::<u64>().expect("a number")) {
-            assert!(granted > fence, "kill {kill}: {granted} after {fence}");
-            fence = granted;
-        }
+        run_and_kill("claimer", &path, Duration::from_micros(random >> 50));
         left += u32::from(!rig::leftovers(folder.path()).is_empty());
 
         // The claim is whole: it is free, or it is held until its end and then free.
@@ -61,13 +60,10 @@ pub(crate) fn a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends() {
             answer => answer,
         };
         let heir = heir.unwrap_or_else(|error| panic!("kill {kill}: {error:?}"));
-        assert!(heir.fence > fence, "kill {kill}: {heir:?} after {fence}");
-        fence = heir.fence;
         login.release(&heir).expect("our own claim");
         assert!(rig::leftovers(folder.path()).is_empty(), "kill {kill}");
         let there = login.look().expect("a place");
         assert_eq!(there, Some((1, version.clone())), "kill {kill}");
     }
-    // Otherwise the kills fell where nothing could go wrong.
     assert!(held > 0 && left > 0, "{held} {left}");
 }

@@ -21,7 +21,6 @@ pub(crate) enum ClaimBug {
     None,
     AreMissing,
     GrantWhatIsHeld,
-    KeepTheFence,
     TakeOverAtTheEnd,
     NeverTakeOver,
     KeepWhatIsReleased,
@@ -184,12 +183,10 @@ impl Claims for BrokenClaims {
                 answer = Ok(Claim {
                     owner: bid.owner,
                     holder: bid.holder,
-                    fence: claim.fence + 1,
                     until: bid.until,
                     ..claim
                 });
             }
-            (ClaimBug::KeepTheFence, Ok(claim), _) => claim.fence = 1,
             (ClaimBug::ForgetNotes, Ok(claim), _) => claim.note = None,
             (ClaimBug::PrintLogins, Err(ClaimError::Held { owner, .. }), _) => {
                 *owner = self.with_note(|note| note.login.clone());

@@ -77,16 +77,12 @@ const FOUND_BY: [(Bug, &str); 21] = [
 ];
 
 /// The same for claims.
-const CLAIMS_FOUND_BY: [(ClaimBug, &str); 20] = [
+const CLAIMS_FOUND_BY: [(ClaimBug, &str); 19] = [
     (
         ClaimBug::AreMissing,
         "claims::the_declaration_is_the_pinned_one",
     ),
     (ClaimBug::GrantWhatIsHeld, "claims::one_holds_it_at_a_time"),
-    (
-        ClaimBug::KeepTheFence,
-        "claims::what_was_released_is_free_at_once",
-    ),
     (
         ClaimBug::TakeOverAtTheEnd,
         "claims::what_has_ended_is_free_once_all_clocks_say_so",

@@ -1,6 +1,6 @@
 //! What a Key Vault store takes from the environment.
 
-use authferry_azure::{Address, Application, Auth, COMMIT_WAIT, IdToken, Login, Settings};
+use authferry_azure::{Address, Application, Auth, IdToken, Login, Settings};
 use authferry_core::BoxError;
 use authferry_http::{JobToken, Net};
 
@@ -66,7 +66,6 @@ pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
         net: Net::default(),
         authority: azure.authority.clone(),
         login,
-        commit_wait: COMMIT_WAIT,
     };
     Ok(Opened {
         store: Box::new(authferry_azure::open(address, settings)?),

@@ -13,22 +13,17 @@ use authferry_codex::Unfit;
 use authferry_core::{BoxError, ErrorKind, StoreError};
 
 /// For a store that cannot even be opened.
-pub(crate) fn for_opening(error: &BoxError) -> Option<String> {
+pub(crate) fn for_opening(error: &BoxError) -> Vec<String> {
+    let mut hints = Vec::new();
     #[cfg(feature = "aws")]
-    if let Some(hint) = aws::for_opening(&**error) {
-        return Some(hint);
-    }
+    hints.extend(aws::for_opening(&**error));
     #[cfg(feature = "azure-kv")]
-    if let Some(hint) = azure::for_opening(&**error) {
-        return Some(hint);
-    }
+    hints.extend(azure::for_opening(&**error));
     #[cfg(feature = "vault")]
-    if let Some(hint) = vault::for_opening(&**error) {
-        return Some(hint);
-    }
+    hints.extend(vault::for_opening(&**error));
     // Without the stores of the network nobody asks.
     let _: &BoxError = error;
-    None
+    hints
 }
 
 pub(super) fn for_home(unfit: &Unfit) -> Option<String> {

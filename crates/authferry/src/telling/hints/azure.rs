@@ -2,19 +2,47 @@
 
 use std::error::Error;
 
-use authferry_azure::{BadAddress, Misfit, Rejection, Trouble};
+use authferry_azure::{BadAddress, Misfit, NewCoordinator, Rejection, Trouble};
 use authferry_http::{NoJobToken, Silence, Unusable};
 
 /// Why no store could be opened.
-pub(super) fn for_opening(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(BadAddress::Uncoordinated) = error.downcast_ref() {
-        return Some(
-            "add `?coordinator=blob://ACCOUNT/CONTAINER/NAME`, a blob in which jobs agree on the \
-             version that counts; or `?coordinator=none`, if best effort will do"
-                .to_owned(),
-        );
+pub(super) fn for_opening(error: &(dyn Error + 'static)) -> Vec<String> {
+    if let Some(BadAddress::Coordinator(new)) = error.downcast_ref() {
+        return for_coordinator(new).into();
     }
-    let hint = match error.downcast_ref::<Misfit>()? {
+    error
+        .downcast_ref()
+        .and_then(for_settings)
+        .into_iter()
+        .collect()
+}
+
+/// The commands that create a coordinator, and how the address names it.
+fn for_coordinator(new: &NewCoordinator) -> [String; 3] {
+    let group = new.vault.as_ref().map_or_else(
+        || "RESOURCE_GROUP".to_owned(),
+        |vault| {
+            format!("\"$(az keyvault show --name {vault} --query resourceGroup --output tsv)\"")
+        },
+    );
+    let account = new.account.as_deref().unwrap_or("ACCOUNT");
+    let dot = if new.domain.is_some() { "." } else { "" };
+    let (domain, blob) = (new.domain.unwrap_or_default(), &new.blob);
+    [
+        format!(
+            "create the storage account: `az storage account create --resource-group {group} \
+             --name {account} --allow-shared-key-access false`"
+        ),
+        format!(
+            "create its container: `az storage container create --account-name {account} --name \
+             logins --auth-mode login`"
+        ),
+        format!("set `coordinator=blob://{account}{dot}{domain}/logins/{blob}` in the address"),
+    ]
+}
+
+fn for_settings(misfit: &Misfit) -> Option<String> {
+    let hint = match misfit {
         Misfit::BadAuthority => "mend AZURE_AUTHORITY_HOST",
         Misfit::BadApplication => "mend AZURE_TENANT_ID or AZURE_CLIENT_ID",
         Misfit::Lacking(_) => {
