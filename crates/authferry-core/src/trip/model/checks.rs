@@ -2,7 +2,8 @@
 //! each outcome.
 
 use super::Plan;
-use super::machines::{End, Look, Machines, Put, StartNumber};
+use super::logins;
+use super::machines::{CopyKey, End, Look, Machines, Put, StartNumber};
 use super::world::{Entry, File, Job, World};
 use crate::copies::Place;
 use crate::order::Order;
@@ -59,14 +60,14 @@ impl World {
             let seen = own || start.resumes.is_some() || job.read >= Some(put.expected);
             self.demand(seen, "a swap over a version that was never seen");
             let line = machines.facts(job.trip).base.map(|it| machines.base(it.base));
-            let fingerprint = super::logins::fingerprint(new);
+            let fingerprint = logins::fingerprint(new);
             let ancestor = line.is_some_and(|it| it.ancestors.contains(&fingerprint));
             self.demand(!ancestor, "a known ancestor was swapped in");
         }
         // Another family.
         let same_person = self.logins.person(new) == self.logins.person(old);
         self.demand(same_person, "another person's login was swapped in");
-        let is_copy = |it: &super::machines::CopyKey| matches!(it.look, Look::Login(it) if it.number == new);
+        let is_copy = |it: &CopyKey| matches!(it.look, Look::Login(it) if it.number == new);
         let next = begins && refused(old) && start.copies.iter().any(is_copy);
         let same_family = self.logins.family(new) == self.logins.family(old);
         self.demand(
@@ -81,15 +82,29 @@ impl World {
         );
         // What is replaced.
         let descends = self.logins.descends(new, old);
+        // Beyond 300 s the provider's clock is believed, and with it the receipt of a home.
+        let order = self.logins.by_times(new, old);
+        let older = same_family && new < old;
+        let lie = plan.clocks_lie && older && order == Order::Later;
+        let names = |it: &CopyKey| {
+            let base = it.known.map(|it| machines.base(it.base));
+            base.is_some_and(|base| base.generation.fingerprint == logins::fingerprint(old))
+        };
+        let receipt = begins && order == Order::Later && start.copies.iter().any(names);
         let kept = plan.history || descends || self.is_on_a_machine(old);
-        self.demand(kept, "the head was replaced and can be had nowhere");
-        // Older over newer.
-        if same_family && new < old && !next {
-            let order = self.logins.by_times(new, old);
-            let surely = order == Order::Earlier;
-            self.demand(!surely, "a surely earlier generation replaced a later one");
-            let clear = order == Order::Later && !plan.clocks_lie;
-            self.demand(!clear, "an older generation replaced a newer one");
+        self.demand(
+            kept || lie || (receipt && same_family),
+            "the head was replaced and can be had nowhere",
+        );
+        // Older over newer. Where nothing tells, the head was kept first; of two that were
+        // rotated from one generation the provider's clock tells.
+        if older && !next {
+            let fork = !self.logins.descends(old, new) && order == Order::Later;
+            let unclear = order == Order::Unclear;
+            self.demand(
+                unclear || fork || lie,
+                "an older generation replaced a newer one",
+            );
         }
         if plan.policy == Policy::Theirs && !begins {
             let own = replaced.by.is_some_and(|(trip, _)| trip == put.id.0);
@@ -119,7 +134,7 @@ impl World {
             self.demand(false, "the command runs without a login");
             return;
         };
-        let head = super::logins::number(base.generation.fingerprint);
+        let head = logins::number(base.generation.fingerprint);
         let placed = self.homes[at].file == File::Login(head);
         self.demand(placed, "the command runs with another login than the head");
         for copy in &start.copies {
@@ -128,12 +143,13 @@ impl World {
             };
             let ours = ours.number;
             let refused = start.refused & (1 << ours) != 0;
-            let later = self.logins.descends(ours, head);
+            let same = machines.base(known.base).family == base.family;
+            let later = same && self.logins.descends(ours, head);
             let counted = machines.base(known.base).count + u64::from(known.seen);
             // By the clock and by the count, as far as either speaks.
             let clear = self.logins.by_times(ours, head) == Order::Later && base.count <= counted;
             let named = machines.base(known.base).generation.fingerprint
-                == super::logins::fingerprint(head);
+                == logins::fingerprint(head);
             let after = named && copy.place == Place::AuthFile
                 && self.logins.by_times(ours, head) == Order::Unclear;
             if later && !refused {
@@ -169,7 +185,7 @@ impl World {
                     }
                     (Refusal::UnknownFamily, File::Login(file), Some(_)) => {
                         receipt.is_none_or(|base| {
-                            let number = super::logins::number(base.generation.fingerprint);
+                            let number = logins::number(base.generation.fingerprint);
                             self.logins.family(number) != self.logins.family(file)
                         })
                     }
@@ -213,7 +229,7 @@ impl World {
                 self.demand(theirs.is_some(), "superseded by what was never read");
                 let line = facts.base.map(|it| machines.base(it.base).family);
                 let same = theirs.and_then(|it| it.family).is_none_or(|it| {
-                    line.is_some_and(|line| line.0 == super::logins::fingerprint(it))
+                    line.is_some_and(|line| line.0 == logins::fingerprint(it))
                 });
                 let known = job.had & (1 << by) != 0;
                 self.demand(!(same && known), "a false alarm");

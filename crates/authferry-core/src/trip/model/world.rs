@@ -3,7 +3,7 @@
 
 use alloc::{vec, vec::Vec};
 
-use super::logins::{Clock, Logins};
+use super::logins::{Clock, Logins, number};
 use super::machines::{
     Ask, BaseNumber, CopyKey, End, Happens, Known, Look, Machines, Put, Shown, StartKey,
     StartNumber, TripNumber, held,
@@ -284,7 +284,7 @@ impl World {
         }
         self.people(plan, next);
         for home in 0..self.homes.len() {
-            self.file_events(home, plan, next);
+            self.file_events(home, plan, machines, next);
             match &self.homes[home].job {
                 Some(job) => {
                     self.command(home, job, plan, machines, next);
@@ -387,7 +387,7 @@ impl World {
 
     /// What happens to the files of a home from outside of the machine: in the command, or
     /// between two jobs.
-    fn file_events(&self, at: usize, plan: &Plan, next: &mut Next) {
+    fn file_events(&self, at: usize, plan: &Plan, machines: &Machines, next: &mut Next) {
         let home = &self.homes[at];
         let running = home.job.as_ref().is_some_and(|it| it.phase == Phase::Running);
         if home.is_over() || (home.job.is_some() && !running) {
@@ -407,9 +407,17 @@ impl World {
         }
         if self.left.old_files > 0 {
             for login in self.logins.all() {
-                // A login of another family that a command writes is beyond what can be told.
-                let base = home.receipt.filter(|_| running);
-                let same = self.logins.family(login) == 0 || base.is_none();
+                // What nobody has seen before, of another family, is beyond what can be told.
+                let of_base = home.receipt.is_none_or(|base| {
+                    let base = machines.base(base).generation.fingerprint;
+                    self.logins.family(number(base)) == self.logins.family(login)
+                });
+                let found = home.job.as_ref().is_some_and(|job| {
+                    let copies = &machines.started(job.start).copies;
+                    let mut logins = copies.iter().map(|it| it.look);
+                    logins.any(|it| it == self.look(File::Login(login)))
+                });
+                let same = of_base || found || !(running || home.restored);
                 if home.file != File::Login(login) && same {
                     let mut world = self.clone();
                     world.left.old_files -= 1;
@@ -418,7 +426,7 @@ impl World {
                     next.push(("an old file is put into the home", world));
                 }
             }
-            if !running && (home.file, home.receipt) != home.cache {
+            if home.job.is_none() && !home.restored && (home.file, home.receipt) != home.cache {
                 let mut world = self.clone();
                 world.left.old_files -= 1;
                 world.lose_unnoticed(at);
