@@ -233,7 +233,7 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
         Some(origins) if is_family_of(held, theirs, &origins.base) => {
             let order = order_of(ours, origins, held, theirs);
             match order {
-                _ if is_base(ours, origins) && is_ahead(held, theirs, ours, origins) => {
+                _ if is_base(ours, origins) && is_ahead(held, theirs, &origins.base) => {
                     Verdict::Ancestor
                 }
                 _ if ours.identity.contradicts(&theirs.identity) => other_identity(copy),
@@ -268,7 +268,9 @@ pub fn is_family_of(held: &Held, theirs: &Generation, base: &Base) -> bool {
     is_head_the_base(theirs, held, base)
         || match held.family {
             Some(family) => family == base.family,
-            None => base.ancestors.contains(&theirs.fingerprint),
+            None => {
+                base.family.0 == theirs.fingerprint || base.ancestors.contains(&theirs.fingerprint)
+            }
         }
 }
 
@@ -365,9 +367,16 @@ fn speaks_of(origins: &Origins, ours: &Generation) -> bool {
 /// Where a copy stands to the head, within one family.
 fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generation) -> Order {
     let base = &origins.base;
+    // The family begins with the generation that it is named by.
     let rank = |fingerprint| {
-        let ancestor = base.ancestors.iter().position(|it| *it == fingerprint);
-        ancestor.or((base.generation.fingerprint == fingerprint).then_some(base.ancestors.len()))
+        let line = base.ancestors.iter().chain([&base.generation.fingerprint]);
+        let mut line = line.enumerate();
+        let place = line.find_map(|(place, it)| (*it == fingerprint).then_some(place + 1));
+        if fingerprint == base.family.0 {
+            Some(0)
+        } else {
+            place
+        }
     };
     if let (Some(ours), Some(theirs)) = (rank(ours.fingerprint), rank(theirs.fingerprint)) {
         return order::by_rank(ours, theirs);
@@ -388,9 +397,9 @@ fn is_head_the_base(theirs: &Generation, held: &Held, base: &Base) -> bool {
 
 /// Whether the head came after what its receipt says the store had: by a higher count, and not
 /// by an earlier time of issue. A store that was set back has neither.
-fn is_ahead(held: &Held, theirs: &Generation, ours: &Generation, origins: &Origins) -> bool {
-    held.count > origins.base.count
-        && order::by_times(&theirs.issued, &ours.issued) != Order::Earlier
+pub(crate) fn is_ahead(held: &Held, theirs: &Generation, base: &Base) -> bool {
+    held.count > base.count
+        && order::by_times(&theirs.issued, &base.generation.issued) != Order::Earlier
 }
 
 fn descends(copy: &Copy, held: &Held) -> bool {

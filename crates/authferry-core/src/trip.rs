@@ -351,12 +351,27 @@ impl Trip {
             if !self.terms.allow_account_change {
                 return Some(Cause::OtherAccount);
             }
-        } else if order::by_times(&generation.issued, &latest.issued) == Order::Earlier {
+        } else if self.is_earlier(&generation, latest) {
             return Some(Cause::Older);
         }
         self.past.push(known);
         self.newest = Some(generation);
         None
+    }
+
+    /// Whether a generation on disk is surely earlier than the latest one that is known, or than
+    /// the base, or is a known ancestor of the base, or a copy that the begin decided against: a
+    /// cache may bring it back.
+    fn is_earlier(&self, generation: &Generation, latest: &Generation) -> bool {
+        let base = self.base.as_ref();
+        let mut copies = self.copies.iter().filter_map(Copy::generation);
+        let than = |it: &Generation| {
+            order::by_times(&generation.issued, &it.issued) == Order::Earlier
+        };
+        base.is_some_and(|base| base.ancestors.contains(&generation.fingerprint))
+            || base.is_some_and(|base| than(&base.generation))
+            || than(latest)
+            || copies.any(|copy| copy.fingerprint == generation.fingerprint)
     }
 
     /// Whether the newest generation descends from this one.

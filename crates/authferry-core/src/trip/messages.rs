@@ -74,7 +74,12 @@ impl Base {
             if let Some(place) = ancestors.iter().position(is_ancestor) {
                 ancestors.truncate(place);
             } else if known.generation.fingerprint != generation.fingerprint {
-                push(&mut ancestors, known.generation.fingerprint);
+                if copies::is_ahead(held, generation, known) {
+                    push(&mut ancestors, known.generation.fingerprint);
+                } else {
+                    // The store went back: what descends from the head is no ancestor of it.
+                    ancestors.clear();
+                }
             }
         }
         let unstamped = known.filter(|_| held.family.is_none());

@@ -1,103 +1,324 @@
-//! Walks through every order in which things can happen to one or two trips.
+//! Explores every order in which things can happen to the jobs of one or two machines.
 //!
-//! The store's swap may land, land with its reply lost, land late, be lost, be throttled
-//! or be denied; a read may fail for a while or for good; a rescue may fail; the deadline
-//! may pass at any moment at which the driver may send it; a person may reseed. After
-//! each step the store is checked, at each end the outcome is, and from every state that
-//! was reached some end must still be reachable.
+//! The store's swap may land, land with its reply lost, land late, be lost, be throttled or be
+//! denied; a read may fail or be stale; a rescue may fail; a deadline may pass; a job may be
+//! killed between any two steps. A person may seed another login, put one into the store by
+//! hand, restore a backup, roll the store back, or empty it; a third party may rotate the head;
+//! stamps, files and receipts may be lost; a cache may bring back an old auth file. The clocks
+//! say what they want. No event is exempt from a property, and no write from a check.
+//!
+//! After each step the store and the homes are checked, at each end the outcome is, and from
+//! every state that was reached some end must still be reachable. States are known by their
+//! hash of 64 bits, and a step of a trip is made once (`machines.rs`).
 
-use alloc::{vec, vec::Vec};
-use std::collections::{HashMap, VecDeque};
+use alloc::{string::String, vec, vec::Vec};
+use core::hash::{Hash, Hasher};
+use std::time::Instant;
 
-use super::*;
 use crate::Policy;
 
+mod checks;
+mod logins;
+mod machines;
 mod world;
 
-use world::World;
+use logins::Clock;
+use machines::{Fold, Machines, Map};
+use world::{Budget, World};
 
 /// What is to be explored.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that may be so"
+)]
 struct Plan {
-    runners: u8,
-    rotations: u8,
-    reseeds: u8,
-    /// How often the value gets a new version and stays the same: touched, or put back from
-    /// a copy.
-    touches: u8,
+    homes: u8,
+    /// How many jobs use each home, one after the other.
+    jobs: u8,
+    budget: Budget,
     policy: Policy,
     history: bool,
-    /// Whether the file may be gone or useless when the command ends.
+    /// Whether the file may be gone or torn when the command ends.
     spoils: bool,
-    /// Whether the home already holds a generation that never reached the store.
-    leftover: bool,
+    /// Whether the provider takes a refresh token twice.
+    lenient: bool,
+    /// Whether each job is a restore, a command and a persist.
+    apart: bool,
+    /// What the clocks may say of a generation that is born.
+    clocks: &'static [Clock],
+    /// Whether they may contradict the order of birth for sure.
+    clocks_lie: bool,
+    /// Whose logins a person may put into the store.
+    persons: &'static [u8],
 }
 
-const ONE: Plan = Plan {
-    runners: 1,
-    rotations: 2,
-    reseeds: 0,
-    touches: 0,
-    policy: Policy::Newest,
-    history: false,
-    spoils: true,
-    leftover: false,
+/// Which login a file or a record holds.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    Missing,
+    Torn,
+    /// One that the store held: 0, 1 or 2.
+    Line(u8),
+    /// One that was rotated from it and never reached the store.
+    After(u8),
+    /// Of the same person, logged in afresh.
+    Own,
+    /// Another person's of the same workspace.
+    Hers,
+}
+
+/// What a home holds at first.
+#[derive(Clone, Debug)]
+struct Slot {
+    file: Choice,
+    /// The entry of the store that the receipt names.
+    receipt: Option<u8>,
+    /// Logins in the rescue folder, with the entries that their records name.
+    records: Vec<(Choice, Option<u8>)>,
+    rotation: Option<(Choice, u8)>,
+}
+
+/// What there is at first.
+#[derive(Clone, Debug)]
+struct Setup {
+    /// What the clocks say of the second and the third generation, and of what follows it.
+    clocks: [Clock; 2],
+    /// Whether the head has its stamp.
+    stamped: bool,
+    /// Whether receipts and records know the ancestors of their base.
+    knows_ancestors: bool,
+    /// Whether the provider refused the head.
+    refused: bool,
+    slots: Vec<Slot>,
+}
+
+const EMPTY: Slot = Slot {
+    file: Choice::Missing,
+    receipt: None,
+    records: vec![],
+    rotation: None,
 };
 
-const TWO: Plan = Plan {
-    runners: 2,
-    rotations: 1,
-    spoils: false,
-    ..ONE
+const SOUND: Setup = Setup {
+    clocks: [Clock::Later; 2],
+    stamped: true,
+    knows_ancestors: true,
+    refused: false,
+    slots: vec![],
 };
+
+const NONE: Budget = Budget {
+    rotations: 0,
+    reseeds: 0,
+    keep_alives: 0,
+    by_hand: 0,
+    backs: 0,
+    touches: 0,
+    empties: 0,
+    old_files: 0,
+    forgets: 0,
+    kills: 0,
+    stale_reads: 0,
+    faults: 0,
+};
+
+const ONE: Plan = Plan {
+    homes: 1,
+    jobs: 1,
+    budget: NONE,
+    policy: Policy::Newest,
+    history: false,
+    spoils: false,
+    lenient: false,
+    apart: false,
+    clocks: &[Clock::Later],
+    clocks_lie: false,
+    persons: &[0],
+};
+
+const TWO: Plan = Plan { homes: 2, ..ONE };
+
+const ANY_CLOCK: &[Clock] = &[Clock::Later, Clock::Close, Clock::Back, Clock::Opaque];
+const UNCLEAR: &[Clock] = &[Clock::Later, Clock::Close, Clock::Opaque];
+
+fn empty(homes: usize) -> Vec<Setup> {
+    vec![Setup {
+        slots: vec![EMPTY; homes],
+        ..SOUND
+    }]
+}
 
 #[test]
 fn one_runner_two_rotations() {
-    explore(&ONE);
-}
-
-#[test]
-fn one_runner_one_rotation_and_a_reseed() {
-    for policy in [Policy::Newest, Policy::Theirs] {
-        explore(&Plan {
-            rotations: 1,
-            reseeds: 1,
-            policy,
+    explore(
+        &Plan {
+            spoils: true,
+            budget: Budget {
+                rotations: 2,
+                faults: 2,
+                stale_reads: 1,
+                ..NONE
+            },
+            clocks: ANY_CLOCK,
+            clocks_lie: true,
             ..ONE
-        });
-    }
+        },
+        empty(1),
+    );
 }
 
 #[test]
-fn one_runner_that_finds_a_newer_file_and_a_reseed() {
-    explore(&Plan {
-        rotations: 1,
-        reseeds: 1,
-        leftover: true,
-        ..ONE
-    });
+fn one_runner_one_rotation_and_a_reseed_that_a_third_party_rotates() {
+    for policy in [Policy::Newest, Policy::Theirs] {
+        explore(
+            &Plan {
+                policy,
+                budget: Budget {
+                    rotations: 1,
+                    reseeds: 1,
+                    keep_alives: 1,
+                    faults: 1,
+                    stale_reads: 1,
+                    ..NONE
+                },
+                clocks: &[Clock::Later, Clock::Back, Clock::Opaque],
+                clocks_lie: true,
+                persons: &[0, 1],
+                ..ONE
+            },
+            empty(1),
+        );
+    }
 }
 
 #[test]
 fn one_runner_one_rotation_and_a_value_that_is_touched_or_put_back() {
     for policy in [Policy::Newest, Policy::Theirs] {
-        explore(&Plan {
-            rotations: 1,
-            touches: 2,
-            policy,
-            ..ONE
-        });
+        explore(
+            &Plan {
+                policy,
+                budget: Budget {
+                    rotations: 1,
+                    touches: 1,
+                    backs: 1,
+                    by_hand: 1,
+                    faults: 1,
+                    ..NONE
+                },
+                clocks: UNCLEAR,
+                ..ONE
+            },
+            empty(1),
+        );
     }
 }
 
 #[test]
+fn every_home_that_a_job_can_find() {
+    explore(
+        &Plan {
+            budget: Budget {
+                rotations: 1,
+                faults: 1,
+                ..NONE
+            },
+            clocks_lie: true,
+            ..ONE
+        },
+        homes(),
+    );
+}
+
+#[test]
+fn every_home_that_a_job_can_find_while_people_change_the_store() {
+    explore(
+        &Plan {
+            budget: Budget {
+                reseeds: 1,
+                keep_alives: 1,
+                backs: 1,
+                touches: 1,
+                ..NONE
+            },
+            clocks_lie: true,
+            ..ONE
+        },
+        homes(),
+    );
+}
+
+#[test]
+fn two_jobs_in_one_home_that_are_killed_at_any_step() {
+    for apart in [false, true] {
+        explore(
+            &Plan {
+                jobs: 3,
+                apart,
+                budget: Budget {
+                    rotations: 2,
+                    kills: 2,
+                    keep_alives: 1,
+                    ..NONE
+                },
+                clocks: UNCLEAR,
+                ..ONE
+            },
+            empty(1),
+        );
+    }
+}
+
+#[test]
+fn two_jobs_in_one_home_where_old_files_come_back() {
+    for apart in [false, true] {
+        explore(
+            &Plan {
+                jobs: 2,
+                apart,
+                budget: Budget {
+                    rotations: 1,
+                    old_files: 2,
+                    forgets: 1,
+                    reseeds: 1,
+                    ..NONE
+                },
+                clocks: UNCLEAR,
+                ..ONE
+            },
+            empty(1),
+        );
+    }
+}
+
+#[test]
+fn two_jobs_in_one_home_and_a_store_that_is_emptied() {
+    explore(
+        &Plan {
+            jobs: 2,
+            spoils: true,
+            budget: Budget {
+                rotations: 2,
+                empties: 1,
+                backs: 1,
+                kills: 1,
+                faults: 1,
+                ..NONE
+            },
+            ..ONE
+        },
+        empty(1),
+    );
+}
+
+#[test]
 fn two_runners_one_rotation_each_newest() {
-    explore(&TWO);
+    two(&TWO);
 }
 
 #[test]
 fn two_runners_one_rotation_each_newest_on_a_store_with_history() {
-    explore(&Plan {
+    two(&Plan {
         history: true,
         ..TWO
     });
@@ -105,49 +326,208 @@ fn two_runners_one_rotation_each_newest_on_a_store_with_history() {
 
 #[test]
 fn two_runners_one_rotation_each_theirs() {
-    explore(&Plan {
+    two(&Plan {
         policy: Policy::Theirs,
         ..TWO
     });
+}
+
+/// Both may rotate one generation: the provider is lenient.
+fn two(plan: &Plan) {
+    explore(
+        &Plan {
+            lenient: true,
+            budget: Budget {
+                rotations: 2,
+                faults: 2,
+                ..NONE
+            },
+            clocks: UNCLEAR,
+            ..*plan
+        },
+        empty(2),
+    );
+}
+
+#[test]
+fn two_runners_and_a_reseed_that_a_third_party_rotates() {
+    explore(
+        &Plan {
+            lenient: true,
+            budget: Budget {
+                rotations: 2,
+                reseeds: 1,
+                keep_alives: 1,
+                faults: 1,
+                ..NONE
+            },
+            clocks: &[Clock::Later, Clock::Opaque],
+            ..TWO
+        },
+        empty(2),
+    );
+}
+
+/// Every home: a file, with or without a receipt, beside copies, under a head that has its stamp
+/// or lost it, and clocks that say what they want.
+fn homes() -> Vec<Setup> {
+    let mut setups = vec![];
+    let files = [
+        Choice::Missing,
+        Choice::Torn,
+        Choice::Line(0),
+        Choice::Line(1),
+        Choice::Line(2),
+        Choice::After(1),
+        Choice::After(2),
+        Choice::Own,
+        Choice::Hers,
+    ];
+    let beside: [(&[(Choice, Option<u8>)], Option<(Choice, u8)>); 7] = [
+        (&[], None),
+        (&[(Choice::After(2), Some(2))], None),
+        (&[(Choice::Line(1), Some(0))], None),
+        (&[(Choice::Own, None), (Choice::Hers, None)], None),
+        (&[(Choice::Hers, Some(2))], None),
+        (&[], Some((Choice::After(2), 2))),
+        (&[(Choice::After(1), Some(1))], Some((Choice::After(2), 2))),
+    ];
+    for file in files {
+        for receipt in [None, Some(0), Some(1), Some(2)] {
+            for (records, rotation) in beside {
+                let slot = Slot {
+                    file,
+                    receipt,
+                    records: records.to_vec(),
+                    rotation,
+                };
+                for &second in ANY_CLOCK {
+                    for [stamped, knows_ancestors, refused] in [
+                        [true, true, false],
+                        [false, true, false],
+                        [true, false, false],
+                        [true, true, true],
+                    ] {
+                        setups.push(Setup {
+                            clocks: [Clock::Later, second],
+                            stamped,
+                            knows_ancestors,
+                            refused,
+                            slots: vec![slot.clone()],
+                        });
+                    }
+                }
+            }
+        }
+    }
+    setups
+}
+
+/// What was explored so far.
+#[derive(Default)]
+struct Explored {
+    numbers: Map<u64, u32>,
+    /// By which event, and from which state, each state was reached first.
+    reached: Vec<(&'static str, u32)>,
+    stack: Vec<(World, u32)>,
+    /// From a state, to one that it follows.
+    back: Vec<(u32, u32)>,
+}
+
+impl Explored {
+    /// Takes a state in; returns its number.
+    fn admit(&mut self, label: &'static str, from: u32, mut world: World) -> u32 {
+        let over = world.is_over();
+        if over {
+            world.check_over();
+        }
+        if let Some(broken) = world.broken {
+            let story = self.story(from, label);
+            panic!("{broken}: {story}\n{world:#?}");
+        }
+        let mut hasher = Fold::default();
+        world.hash(&mut hasher);
+        let fresh = u32::try_from(self.reached.len()).expect("fewer states");
+        let number = *self.numbers.entry(hasher.finish()).or_insert(fresh);
+        if number == fresh {
+            self.reached.push((label, from));
+            self.stack.push((world, number));
+        }
+        number
+    }
+
+    /// How a state was reached.
+    fn story(&self, mut from: u32, last: &'static str) -> String {
+        let mut labels = vec![last];
+        while let Some(&(label, before)) = self.reached.get(from as usize) {
+            labels.push(label);
+            from = before;
+        }
+        labels.reverse();
+        labels.join("; ")
+    }
 }
 
 #[expect(
     clippy::print_stderr,
     reason = "how much was explored; seen with --nocapture"
 )]
-fn explore(plan: &Plan) {
-    let first = World::new(plan);
-    let mut numbers = HashMap::from([(first.clone(), 0_usize)]);
-    let mut parents: Vec<Vec<usize>> = vec![vec![]];
+fn explore(plan: &Plan, setups: Vec<Setup>) {
+    let begun = Instant::now();
+    let mut machines = Machines::default();
+    let mut explored = Explored::default();
     let mut ends = vec![];
-    let mut queue = VecDeque::from([(first, 0)]);
-    while let Some((world, number)) = queue.pop_front() {
-        let next = world.next(plan);
-        if world.runners.iter().all(|r| r.outcome.is_some()) {
-            ends.push(number);
-        } else {
-            assert!(!next.is_empty(), "stuck: {world:#?}");
-        }
-        for world in next {
-            let fresh = numbers.len();
-            let number_of_next = *numbers.entry(world.clone()).or_insert(fresh);
-            if number_of_next == fresh {
-                parents.push(vec![]);
-                queue.push_back((world, fresh));
+    let mut next = vec![];
+    for setup in setups {
+        let world = World::new(&setup, plan, &mut machines);
+        explored.admit("at first", u32::MAX, world);
+        while let Some((world, number)) = explored.stack.pop() {
+            world.next(plan, &mut machines, &mut next);
+            if world.is_over() {
+                ends.push(number);
+            } else if next.is_empty() {
+                panic!("stuck: {}\n{world:#?}", explored.story(number, ""));
             }
-            parents[number_of_next].push(number);
+            for (label, world) in next.drain(..) {
+                let to = explored.admit(label, number, world);
+                explored.back.push((to, number));
+            }
         }
     }
-    let states = numbers.len();
-    let mut reaches_an_end = vec![false; states];
-    while let Some(number) = ends.pop() {
-        if !core::mem::replace(&mut reaches_an_end[number], true) {
-            ends.extend(&parents[number]);
-        }
+    let states = explored.reached.len();
+    let lost = without_an_end(states, &explored.back, ends);
+    if let Some(state) = lost {
+        panic!("no end is reached after: {}", explored.story(state, ""));
     }
-    assert!(
-        reaches_an_end.iter().all(|&ok| ok),
-        "some state leads to no end"
+    let (trips, steps) = machines.size();
+    std::eprintln!(
+        "{states} states, {trips} trips, {steps} steps, {:?}: {plan:?}",
+        begun.elapsed()
     );
-    std::eprintln!("{states} states: {plan:?}");
+}
+
+/// Returns a state from which no end can be reached.
+fn without_an_end(states: usize, back: &[(u32, u32)], mut ends: Vec<u32>) -> Option<u32> {
+    let mut first = vec![0_usize; states + 1];
+    for (to, _) in back {
+        first[*to as usize + 1] += 1;
+    }
+    for at in 1..=states {
+        first[at] += first[at - 1];
+    }
+    let mut place = first.clone();
+    let mut from = vec![0_u32; back.len()];
+    for (to, number) in back {
+        from[place[*to as usize]] = *number;
+        place[*to as usize] += 1;
+    }
+    let mut reaches = vec![false; states];
+    while let Some(number) = ends.pop() {
+        let at = number as usize;
+        if !core::mem::replace(&mut reaches[at], true) {
+            ends.extend(&from[first[at]..first[at + 1]]);
+        }
+    }
+    let lost = reaches.iter().position(|reached| !reached);
+    lost.map(|it| u32::try_from(it).expect("a number"))
 }

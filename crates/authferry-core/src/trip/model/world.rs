@@ -1,494 +1,892 @@
-//! The world around the trips: the store, the files, the commands, and everything that can
-//! happen next.
+//! The world around the trips: the store, the homes, the commands, the people, and everything
+//! that can happen next. What must hold is in `checks.rs`.
 
-use alloc::{collections::BTreeSet, format, vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 
-use super::*;
-use crate::copies::Content;
-use crate::{Identity, Issued, Label, SessionHints};
+use super::logins::{Clock, Logins, number};
+use super::machines::{
+    Ask, BaseNumber, CopyKey, End, Happens, Known, Look, Machines, Put, Shown, StartKey,
+    StartNumber, TripNumber, held,
+};
+use super::{Choice, Plan, Setup, Slot};
+use crate::copies::Place;
+use crate::trip::{Base, Goal, Placing, Trouble};
 
-/// What the store ever held; the last entry is current.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Entry {
-    generation: u8,
-    /// `None`: a person put it there.
-    by: Option<WriteId>,
+/// The first half of the write ids of those who are no job of this model.
+const KEEP_ALIVE: u8 = 200;
+const PERSON: u8 = 250;
+
+/// What the store held at one version; the version is its place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Entry {
+    /// `None`: a person emptied the store.
+    pub(super) login: Option<u8>,
+    /// The stamp: which write, and of which family. `None` without a stamp.
+    pub(super) by: Option<(u8, u8)>,
+    pub(super) count: u8,
+    pub(super) family: Option<u8>,
 }
 
-/// A write whose sender has given up on the answer, and which may land yet: the entry it
-/// expects, its generation, and the two halves of its id.
-type Late = (usize, u8, u64, u64);
+/// A write whose sender does not wait for the answer any more, and which may land yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Late {
+    put: Put,
+    start: StartNumber,
+    begins: bool,
+}
+
+/// How often each event may still happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Budget {
+    /// A Codex rotates the login of a home: in a job, or run by hand between two jobs.
+    pub(super) rotations: u8,
+    /// A person seeds another login, with a stamp.
+    pub(super) reseeds: u8,
+    /// A third party rotates the head.
+    pub(super) keep_alives: u8,
+    /// A person puts another login into the store without a stamp.
+    pub(super) by_hand: u8,
+    /// The store goes back to what it held before: a backup (with the stamp) or by hand.
+    pub(super) backs: u8,
+    /// The value stays and gets another version, without its stamp.
+    pub(super) touches: u8,
+    /// A person empties the store.
+    pub(super) empties: u8,
+    /// The auth file is replaced by another generation: a cache, an image, an old step.
+    pub(super) old_files: u8,
+    /// The receipt is deleted.
+    pub(super) forgets: u8,
+    /// The process of a job is killed.
+    pub(super) kills: u8,
+    /// A read shows what the store held before.
+    pub(super) stale_reads: u8,
+    /// The store, the disk or the rescue folder fails.
+    pub(super) faults: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum File {
+    Missing,
+    Torn,
+    Login(u8),
+}
+
+/// A login kept in the rescue folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Record {
+    pub(super) login: u8,
+    pub(super) known: Option<Known>,
+}
+
+/// A machine with a home, used by one job after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Home {
+    number: u8,
+    pub(super) file: File,
+    pub(super) receipt: Option<BaseNumber>,
+    /// What a cache brings back.
+    cache: (File, Option<BaseNumber>),
+    /// Newest first.
+    pub(super) records: Vec<Record>,
+    /// The private home of a rotation that was killed after Codex wrote.
+    pub(super) rotation: Option<(u8, BaseNumber)>,
+    jobs_left: u8,
+    /// A restore is done and its persist is not begun.
+    restored: bool,
+    pub(super) job: Option<Job>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    Begin,
+    Running,
+    Exited,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one fact of the world, seen from outside"
 )]
-pub(super) struct Runner {
-    trip: Trip,
-    asked: Option<Effect>,
-    running: bool,
-    runs: u8,
-    /// The file; generations are numbered in the order of their issue.
-    disk: Option<u8>,
-    /// Every generation that the file ever held.
-    had: BTreeSet<u8>,
-    /// The store's current entry when this runner's trip last read it.
-    read: Option<usize>,
-    /// The store's entry that the command was started on.
-    given: Option<usize>,
-    rotations_left: u8,
+pub(super) struct Job {
+    pub(super) id: u8,
+    pub(super) trip: TripNumber,
+    pub(super) start: StartNumber,
+    pub(super) phase: Phase,
+    asked: Option<Ask>,
+    /// The store's entry that the trip read last.
+    pub(super) read: Option<u8>,
+    /// Bits of the numbers of all generations that the file held since the job began.
+    pub(super) had: u16,
     unnoticed: bool,
-    rotated: bool,
-    kept: BTreeSet<u8>,
-    rescue_failed: bool,
+    pub(super) rotated: bool,
+    pub(super) keep_failed: bool,
     deadline_sent: bool,
-    pub(super) outcome: Option<Outcome>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
-    history: Vec<Entry>,
-    late: BTreeSet<Late>,
-    issued: u8,
-    reseeds_left: u8,
-    touches_left: u8,
-    pub(super) runners: Vec<Runner>,
+    pub(super) logins: Logins,
+    pub(super) entries: Vec<Entry>,
+    late: Vec<Late>,
+    left: Budget,
+    pub(super) homes: Vec<Home>,
+    /// Bits of the numbers of generations the provider refused, as noted beside the store.
+    pub(super) refused: u16,
+    /// Something kept no login because it failed: what is lost then is nobody's fault.
+    pub(super) excused: bool,
+    /// What does not hold.
+    pub(super) broken: Option<&'static str>,
 }
 
+/// What happened, and what it leads to.
+pub(super) type Next = Vec<(&'static str, World)>;
+
 impl World {
-    pub(super) fn new(plan: &Plan) -> Self {
-        let mut world = Self {
-            history: vec![Entry {
-                generation: 0,
-                by: None,
-            }],
-            late: BTreeSet::new(),
-            issued: u8::from(plan.leftover),
-            reseeds_left: plan.reseeds,
-            touches_left: plan.touches,
-            runners: vec![],
+    /// The store held the generations 0, 1 and 2 of one family; 2 is the head.
+    pub(super) fn new(setup: &Setup, plan: &Plan, machines: &mut Machines) -> Self {
+        let mut logins = Logins::default();
+        let first = logins.log_in(0, Clock::Later);
+        let second = logins.rotate(first, setup.clocks[0]);
+        logins.rotate(second, setup.clocks[1]);
+        let entry = |number: u8| Entry {
+            login: Some(number),
+            by: Some((PERSON, number)),
+            count: number + 1,
+            family: Some(first),
         };
-        for number in 0..plan.runners {
-            let terms = Terms {
-                goal: Goal::Run,
-                policy: plan.policy,
-                trip: u64::from(number) + 1,
-                history: plan.history,
-                replace: false,
-                refused: vec![],
-                allow_account_change: false,
-            };
-            let disk = plan.leftover.then_some(1);
-            let copy = disk.map(|disk| Copy {
-                place: Place::AuthFile,
-                content: Content::Usable(generation(disk)),
-                origins: Some(Origins {
-                    base: world.first(),
-                    seen: 0,
-                    by_name: false,
-                    hints_count: true,
-                }),
+        let mut world = Self {
+            logins,
+            entries: vec![entry(0), entry(1), entry(2)],
+            late: vec![],
+            left: plan.budget,
+            homes: vec![],
+            refused: 0,
+            excused: false,
+            broken: None,
+        };
+        let mut bases: Vec<Base> = vec![];
+        for index in 0..3 {
+            let held = held(world.shown(index).expect("a login"));
+            let generation = held.generation.clone().expect("a login");
+            let known = bases.last().filter(|_| setup.knows_ancestors);
+            bases.push(Base::of_head(&held, &generation, known));
+        }
+        if !setup.stamped {
+            world.entries.push(Entry {
+                login: Some(2),
+                by: None,
+                count: 1,
+                family: None,
             });
-            let (trip, effects) = Trip::start(terms, copy.into_iter().collect());
-            world.runners.push(Runner {
-                trip,
-                asked: None,
-                running: false,
-                runs: 0,
-                disk,
-                had: disk.into_iter().collect(),
-                read: None,
-                given: None,
-                rotations_left: plan.rotations,
-                unnoticed: false,
-                rotated: false,
-                kept: BTreeSet::new(),
-                rescue_failed: false,
-                deadline_sent: false,
-                outcome: None,
-            });
-            world.take(usize::from(number), effects, plan);
+        }
+        if setup.refused {
+            world.refused |= 1 << 2;
+        }
+        for (number, slot) in (0..plan.homes).zip(&setup.slots) {
+            let home = world.home(number, slot, &bases, setup, plan, machines);
+            world.homes.push(home);
         }
         world
     }
 
-    /// Every world that this one can turn into by one happening.
-    pub(super) fn next(&self, plan: &Plan) -> Vec<World> {
-        let mut next = vec![];
-        for (expected, generation, trip, number) in self.late.clone() {
+    fn home(
+        &mut self,
+        number: u8,
+        slot: &Slot,
+        bases: &[Base],
+        setup: &Setup,
+        plan: &Plan,
+        machines: &mut Machines,
+    ) -> Home {
+        let mut known = |base: Option<u8>| {
+            let base = &bases[usize::from(base?)];
+            Some(machines.keep_base(base))
+        };
+        let receipt = known(slot.receipt);
+        let mut choose = |choice: Choice| match choice {
+            Choice::Missing => File::Missing,
+            Choice::Torn => File::Torn,
+            Choice::Line(number) => File::Login(number),
+            Choice::After(number) => File::Login(self.logins.rotate(number, setup.clocks[1])),
+            Choice::Own => File::Login(self.logins.log_in(0, Clock::Later)),
+            Choice::Hers => File::Login(self.logins.log_in(1, Clock::Later)),
+        };
+        let file = choose(slot.file);
+        let mut record = |(choice, base): (Choice, Option<u8>)| match choose(choice) {
+            File::Login(login) => Some(Record {
+                login,
+                known: known(base).map(|base| Known { base, seen: 1 }),
+            }),
+            File::Missing | File::Torn => None,
+        };
+        let records = slot.records.iter().copied().filter_map(&mut record);
+        let records = records.collect();
+        let rotation = slot.rotation.and_then(|(choice, base)| {
+            record((choice, Some(base))).and_then(|it| Some((it.login, it.known?.base)))
+        });
+        Home {
+            number,
+            file,
+            receipt,
+            cache: (file, receipt),
+            records,
+            rotation,
+            jobs_left: plan.jobs,
+            restored: false,
+            job: None,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.late.is_empty() && self.homes.iter().all(Home::is_over)
+    }
+
+    pub(super) fn current(&self) -> Entry {
+        *self.entries.last().expect("never empty")
+    }
+
+    pub(super) fn newest_entry(&self) -> u8 {
+        u8::try_from(self.entries.len() - 1).expect("few")
+    }
+
+    fn shown(&self, index: u8) -> Option<Shown> {
+        let entry = self.entries[usize::from(index)];
+        Some(Shown {
+            version: index,
+            login: self.logins.get(entry.login?),
+            by: entry.by,
+            count: entry.count,
+            family: entry.family,
+        })
+    }
+
+    fn look(&self, file: File) -> Look {
+        match file {
+            File::Missing => Look::Missing,
+            File::Torn => Look::Torn,
+            File::Login(login) => Look::Login(self.logins.get(login)),
+        }
+    }
+
+    /// Every world that this one can turn into by one event.
+    pub(super) fn next(&self, plan: &Plan, machines: &mut Machines, next: &mut Next) {
+        for index in 0..self.late.len() {
             let mut lost = self.clone();
-            lost.late.remove(&(expected, generation, trip, number));
+            let late = lost.late.remove(index);
             let mut landed = lost.clone();
-            landed.write(expected, generation, WriteId { trip, number });
-            next.extend([lost, landed]);
+            landed.put(late.put, late.start, late.begins, None, plan, machines);
+            next.push(("a late write is lost", lost));
+            next.push(("a late write lands", landed));
         }
-        if self.reseeds_left > 0 {
+        if self.homes.iter().all(Home::is_over) {
+            return;
+        }
+        self.people(plan, next);
+        for home in 0..self.homes.len() {
+            self.file_events(home, plan, machines, next);
+            match &self.homes[home].job {
+                Some(job) => {
+                    self.command(home, job, plan, machines, next);
+                    self.answers(home, job, plan, machines, next);
+                    self.kill(home, job, next);
+                }
+                None => self.begin(home, plan, machines, next),
+            }
+        }
+    }
+
+    /// What happens to the store from outside of all jobs.
+    fn people(&self, plan: &Plan, next: &mut Next) {
+        let current = self.current();
+        let push = |next: &mut Next, label, take: fn(&mut Budget), entry: Entry| {
             let mut world = self.clone();
-            world.reseeds_left -= 1;
-            world.issued += 1;
-            world.history.push(Entry {
-                generation: world.issued,
-                by: None,
-            });
-            next.push(world);
-        }
-        if self.touches_left > 0 {
-            for generation in 0..=self.current().generation {
-                if self
-                    .history
-                    .iter()
-                    .any(|entry| entry.generation == generation)
-                {
-                    let mut world = self.clone();
-                    world.touches_left -= 1;
-                    world.history.push(Entry {
-                        generation,
+            take(&mut world.left);
+            world.entries.push(entry);
+            next.push((label, world));
+        };
+        for &person in plan.persons {
+            for &clock in plan.clocks {
+                let mut world = self.clone();
+                let login = world.logins.log_in(person, clock);
+                let seeded = Entry {
+                    login: Some(login),
+                    by: Some((PERSON, login)),
+                    count: current.count + 1,
+                    family: Some(login),
+                };
+                if self.left.reseeds > 0 {
+                    let mut world = world.clone();
+                    world.left.reseeds -= 1;
+                    world.entries.push(seeded);
+                    next.push(("a person seeds another login", world));
+                }
+                if self.left.by_hand > 0 {
+                    world.left.by_hand -= 1;
+                    world.entries.push(Entry {
                         by: None,
+                        family: None,
+                        count: 1,
+                        ..seeded
                     });
-                    next.push(world);
+                    next.push(("a person puts a login by hand", world));
                 }
             }
         }
-        for i in 0..self.runners.len() {
-            if self.runners[i].outcome.is_none() {
-                self.child_moves(i, plan, &mut next);
-                self.store_answers(i, plan, &mut next);
+        if self.left.backs > 0 {
+            for index in 0..self.newest_entry() {
+                let old = self.entries[usize::from(index)];
+                if old.login.is_some() {
+                    let plain = Entry {
+                        by: None,
+                        family: None,
+                        count: 1,
+                        ..old
+                    };
+                    push(next, "a backup is restored", |it| it.backs -= 1, old);
+                    push(next, "a rollback by hand", |it| it.backs -= 1, plain);
+                }
             }
         }
-        next
+        let Some(login) = current.login else {
+            return;
+        };
+        if self.left.keep_alives > 0 && (plan.lenient || !self.logins.is_spent(login)) {
+            for &clock in plan.clocks {
+                let mut world = self.clone();
+                world.left.keep_alives -= 1;
+                let rotated = world.logins.rotate(login, clock);
+                world.entries.push(Entry {
+                    login: Some(rotated),
+                    by: Some((KEEP_ALIVE, rotated)),
+                    count: current.count + 1,
+                    family: current.family.or(Some(login)),
+                });
+                next.push(("a third party rotates the head", world));
+            }
+        }
+        if self.left.touches > 0 {
+            let plain = Entry {
+                by: None,
+                family: None,
+                count: 1,
+                ..current
+            };
+            push(next, "the stamp is lost", |it| it.touches -= 1, plain);
+        }
+        if self.left.empties > 0 {
+            let empty = Entry {
+                login: None,
+                by: None,
+                family: None,
+                count: 0,
+            };
+            push(next, "the store is emptied", |it| it.empties -= 1, empty);
+        }
     }
 
-    fn child_moves(&self, i: usize, plan: &Plan, next: &mut Vec<World>) {
-        let runner = &self.runners[i];
-        if !runner.running {
-            let waits = matches!(
-                runner.asked,
-                Some(Effect::Read | Effect::Swap(_) | Effect::Wait(_))
-            );
-            if !runner.deadline_sent && waits {
+    /// What happens to the files of a home from outside of the machine: in the command, or
+    /// between two jobs.
+    fn file_events(&self, at: usize, plan: &Plan, machines: &Machines, next: &mut Next) {
+        let home = &self.homes[at];
+        let running = home.job.as_ref().is_some_and(|it| it.phase == Phase::Running);
+        if home.is_over() || (home.job.is_some() && !running) {
+            return;
+        }
+        if let File::Login(login) = home.file
+            && self.left.rotations > 0
+            && (plan.lenient || !self.logins.is_spent(login))
+        {
+            for &clock in plan.clocks {
                 let mut world = self.clone();
-                world.runners[i].deadline_sent = true;
-                next.push(world.event(i, Event::Deadline, plan));
+                world.left.rotations -= 1;
+                let rotated = world.logins.rotate(login, clock);
+                world.homes[at].write(rotated, true);
+                next.push(("Codex rotates", world));
+            }
+        }
+        if self.left.old_files > 0 {
+            for login in self.logins.all() {
+                // What nobody has seen before, of another family, is beyond what can be told.
+                let of_base = home.receipt.is_none_or(|base| {
+                    let base = machines.base(base).generation.fingerprint;
+                    self.logins.family(number(base)) == self.logins.family(login)
+                });
+                let found = home.job.as_ref().is_some_and(|job| {
+                    let copies = &machines.started(job.start).copies;
+                    let mut logins = copies.iter().map(|it| it.look);
+                    logins.any(|it| it == self.look(File::Login(login)))
+                });
+                let same = of_base || found || !(running || home.restored);
+                if home.file != File::Login(login) && same {
+                    let mut world = self.clone();
+                    world.left.old_files -= 1;
+                    world.lose_unnoticed(at);
+                    world.homes[at].write(login, false);
+                    next.push(("an old file is put into the home", world));
+                }
+            }
+            if home.job.is_none() && !home.restored && (home.file, home.receipt) != home.cache {
+                let mut world = self.clone();
+                world.left.old_files -= 1;
+                world.lose_unnoticed(at);
+                (world.homes[at].file, world.homes[at].receipt) = home.cache;
+                next.push(("a cache brings back file and receipt", world));
+            }
+            if !running && home.file != File::Torn && home.file != File::Missing {
+                for (label, file) in [
+                    ("the file is torn", File::Torn),
+                    ("the file is gone", File::Missing),
+                ] {
+                    let mut world = self.clone();
+                    world.left.old_files -= 1;
+                    world.lose_unnoticed(at);
+                    world.homes[at].file = file;
+                    next.push((label, world));
+                }
+            }
+        }
+        if !running && self.left.forgets > 0 && home.receipt.is_some() {
+            let mut world = self.clone();
+            world.left.forgets -= 1;
+            world.homes[at].receipt = None;
+            next.push(("the receipt is deleted", world));
+        }
+    }
+
+    /// Something from outside replaces a file that nobody else may have: no tool can keep it.
+    fn lose_unnoticed(&mut self, at: usize) {
+        let file = core::mem::replace(&mut self.homes[at].file, File::Missing);
+        if let File::Login(login) = file
+            && !self.can_be_had(login)
+        {
+            self.excused = true;
+        }
+        if let Some(job) = &mut self.homes[at].job {
+            job.rotated = false;
+        }
+    }
+
+    fn command(
+        &self,
+        at: usize,
+        job: &Job,
+        plan: &Plan,
+        machines: &mut Machines,
+        next: &mut Next,
+    ) {
+        let home = &self.homes[at];
+        if job.phase != Phase::Running {
+            let waits = matches!(job.asked, Some(Ask::Read | Ask::Swap(_) | Ask::Wait));
+            if waits && !job.deadline_sent && self.left.faults > 0 {
+                let mut world = self.clone();
+                world.left.faults -= 1;
+                world.job(at).deadline_sent = true;
+                let world = world.event(at, Happens::Deadline, plan, machines);
+                next.push(("the deadline passes", world));
             }
             return;
         }
-        if runner.rotations_left > 0 {
+        if let (true, File::Login(login)) = (job.unnoticed, home.file) {
             let mut world = self.clone();
-            world.issued += 1;
-            let issued = world.issued;
-            let runner = &mut world.runners[i];
-            runner.rotations_left -= 1;
-            runner.disk = Some(issued);
-            runner.had.insert(issued);
-            runner.unnoticed = true;
-            runner.rotated = true;
-            next.push(world);
+            world.job(at).unnoticed = false;
+            let event = Happens::Changed(self.logins.get(login));
+            next.push(("the change is seen", world.event(at, event, plan, machines)));
         }
-        if let (true, Some(disk)) = (runner.unnoticed, runner.disk) {
+        let mut ends = vec![home.file];
+        if plan.spoils && !job.unnoticed {
+            ends.extend([File::Missing, File::Torn]);
+        }
+        for file in ends {
             let mut world = self.clone();
-            world.runners[i].unnoticed = false;
-            next.push(world.event(i, Event::Changed(generation(disk)), plan));
-        }
-        let mut exits = vec![
-            runner
-                .disk
-                .map_or(Seen::Missing, |disk| Seen::Usable(generation(disk))),
-        ];
-        if plan.spoils {
-            exits.extend([Seen::Missing, Seen::Unusable]);
-        }
-        for seen in exits {
-            let mut world = self.clone();
-            world.runners[i].running = false;
-            if !matches!(seen, Seen::Usable(_)) && world.runners[i].unnoticed {
-                // The only copy went before anyone could see it: no tool can keep it.
-                continue;
+            if file != home.file {
+                let newest = machines.facts(job.trip).newest.map(File::Login);
+                if newest != Some(home.file) {
+                    // The machine does not hold what the clocks call surely earlier.
+                    world.lose_unnoticed(at);
+                }
             }
-            next.push(world.event(i, Event::Exited(seen), plan));
+            world.homes[at].file = file;
+            world.job(at).phase = Phase::Exited;
+            let event = Happens::Exited(self.look(file));
+            next.push(("the command exits", world.event(at, event, plan, machines)));
         }
     }
 
-    fn store_answers(&self, i: usize, plan: &Plan, next: &mut Vec<World>) {
-        let answer = |world: &World, event| {
-            let mut world = world.clone();
-            world.runners[i].asked = None;
-            world.event(i, event, plan)
-        };
-        match self.runners[i].asked.clone() {
-            None => {}
-            Some(Effect::Read) => {
-                let mut world = self.clone();
-                let current = self.history.len() - 1;
-                world.runners[i].read = Some(current);
-                next.push(answer(&world, Event::Read(Ok(Some(self.held(current))))));
-                for trouble in [Trouble::Transient, Trouble::Permanent] {
-                    next.push(answer(self, Event::Read(Err(trouble))));
+    fn answers(
+        &self,
+        at: usize,
+        job: &Job,
+        plan: &Plan,
+        machines: &mut Machines,
+        next: &mut Next,
+    ) {
+        let failing = self.left.faults > 0;
+        let mut answered = self.clone();
+        answered.job(at).asked = None;
+        let mut failed = answered.clone();
+        failed.left.faults = failed.left.faults.saturating_sub(1);
+        let troubles = [Trouble::Transient, Trouble::Permanent];
+        match job.asked {
+            None | Some(Ask::Run | Ask::Finish(_)) => {}
+            Some(Ask::Read) => {
+                let newest = self.newest_entry();
+                for index in [newest, newest - 1] {
+                    let mut world = answered.clone();
+                    if index != newest {
+                        if self.left.stale_reads == 0 {
+                            continue;
+                        }
+                        world.left.stale_reads -= 1;
+                    }
+                    world.job(at).read = Some(index);
+                    let event = Happens::Read(self.shown(index));
+                    next.push(("read", world.event(at, event, plan, machines)));
+                }
+                for trouble in troubles.into_iter().filter(|_| failing) {
+                    let event = Happens::NotRead(trouble);
+                    let world = failed.clone().event(at, event, plan, machines);
+                    next.push(("the read fails", world));
                 }
             }
-            Some(Effect::Place(_)) => {
-                let mut world = self.clone();
-                let read = world.runners[i].read.expect("a place comes after a read");
-                let placed = Some(world.history[read].generation);
-                assert!(
-                    placed > world.runners[i].disk,
-                    "a newer file was replaced: {self:#?}"
-                );
-                world.runners[i].disk = placed;
-                world.runners[i].had.extend(placed);
-                next.push(answer(&world, Event::Placed(Placing::Done)));
+            Some(Ask::Place(login)) => {
+                let mut placed = answered.clone();
+                placed.check_place(at, login);
+                placed.homes[at].file = File::Login(login);
+                placed.job(at).had |= 1 << login;
+                if self.left.kills > 0 {
+                    let mut killed = placed.clone();
+                    killed.left.kills -= 1;
+                    killed.end_job(at);
+                    next.push(("killed between the file and the receipt", killed));
+                }
+                placed.homes[at].receipt = machines.facts(job.trip).base.map(|it| it.base);
+                let event = Happens::Placed(Placing::Done);
+                next.push(("placed", placed.event(at, event, plan, machines)));
                 for placing in [Placing::Overtaken, Placing::Failed] {
-                    next.push(answer(self, Event::Placed(placing)));
-                }
-            }
-            Some(Effect::Swap(write)) => {
-                let mut landed = self.clone();
-                let reply = match landed.write(number(&write.expected), disk(&write), write.id) {
-                    Some(version) => Reply::Landed(version),
-                    None => Reply::Conflict,
-                };
-                next.push(answer(&landed, Event::Swapped(reply)));
-                next.push(answer(&landed, Event::Swapped(Reply::Ambiguous)));
-                let mut late = self.clone();
-                let WriteId { trip, number: n } = write.id;
-                late.late
-                    .insert((number(&write.expected), disk(&write), trip, n));
-                next.push(answer(&late, Event::Swapped(Reply::Ambiguous)));
-                next.push(answer(self, Event::Swapped(Reply::Ambiguous)));
-                for trouble in [Trouble::Transient, Trouble::Permanent] {
-                    next.push(answer(self, Event::Swapped(Reply::Refused(trouble))));
-                }
-            }
-            Some(Effect::Wait(_)) => next.push(answer(self, Event::Woke)),
-            Some(Effect::Rescue(keep)) => {
-                let mut kept = self.clone();
-                let runner = &mut kept.runners[i];
-                match keep {
-                    Keep::Ours | Keep::Copies(_) => runner.kept.extend(runner.disk),
-                    Keep::Theirs => {
-                        let read = runner.read.expect("theirs was read");
-                        runner.kept.insert(self.history[read].generation);
+                    if failing {
+                        let event = Happens::Placed(placing);
+                        let world = failed.clone().event(at, event, plan, machines);
+                        next.push(("not placed", world));
                     }
                 }
-                next.push(answer(&kept, Event::Rescued(true)));
-                let mut failed = self.clone();
-                failed.runners[i].rescue_failed = true;
-                next.push(answer(&failed, Event::Rescued(false)));
             }
-            Some(Effect::Run | Effect::Finish(_)) => unreachable!("not asked of the store"),
+            Some(Ask::Swap(put)) => self.swap_answers(at, put, job, plan, machines, next),
+            Some(Ask::Wait) => {
+                next.push(("woke", answered.event(at, Happens::Woke, plan, machines)));
+            }
+            Some(ask @ (Ask::KeepCopies(_) | Ask::KeepOurs | Ask::KeepTheirs)) => {
+                answered.keep(at, ask, job, machines);
+                let event = Happens::Rescued(true);
+                next.push(("kept", answered.event(at, event, plan, machines)));
+                if failing {
+                    failed.job(at).keep_failed = true;
+                    failed.excused = true;
+                    let event = Happens::Rescued(false);
+                    next.push(("not kept", failed.event(at, event, plan, machines)));
+                }
+            }
         }
     }
 
-    /// What the store held at first.
-    fn first(&self) -> Base {
-        let held = self.held(0);
-        Base::of_head(&held, &generation(self.history[0].generation), None)
+    fn swap_answers(
+        &self,
+        at: usize,
+        put: Put,
+        job: &Job,
+        plan: &Plan,
+        machines: &mut Machines,
+        next: &mut Next,
+    ) {
+        let begins = job.phase == Phase::Begin;
+        let mut answered = self.clone();
+        answered.job(at).asked = None;
+        let mut landed = answered.clone();
+        let event = match landed.put(put, job.start, begins, Some(job), plan, machines) {
+            Some(version) => Happens::Landed(version),
+            None => Happens::Conflict,
+        };
+        if let Happens::Landed(_) = event
+            && self.left.kills > 0
+        {
+            let mut killed = landed.clone();
+            killed.left.kills -= 1;
+            killed.end_job(at);
+            next.push(("killed between the landed swap and the receipt", killed));
+        }
+        if self.left.faults > 0 {
+            let mut failed = answered;
+            failed.left.faults -= 1;
+            for trouble in [Trouble::Transient, Trouble::Permanent] {
+                let event = Happens::NotSwapped(trouble);
+                let world = failed.clone().event(at, event, plan, machines);
+                next.push(("the swap is refused", world));
+            }
+            let lost = Happens::Ambiguous;
+            let mut late = failed.clone();
+            late.send(put, job.start, begins);
+            next.push(("the swap is late", late.event(at, lost, plan, machines)));
+            next.push((
+                "the swap is lost",
+                failed.event(at, lost, plan, machines),
+            ));
+            let mut unanswered = landed.clone();
+            unanswered.left.faults -= 1;
+            next.push((
+                "the answer to the swap is lost",
+                unanswered.event(at, lost, plan, machines),
+            ));
+        }
+        let mut world = landed.event(at, event, plan, machines);
+        // The receipt says what the file descends from: not before the file carries it.
+        let carries = !begins || world.homes[at].file == File::Login(put.login);
+        if let (Happens::Landed(_), true, Some(job)) = (event, carries, &world.homes[at].job) {
+            world.homes[at].receipt = machines.facts(job.trip).base.map(|it| it.base);
+        }
+        next.push(("the swap is answered", world));
     }
 
-    fn current(&self) -> &Entry {
-        self.history.last().expect("never empty")
-    }
-
-    fn held(&self, index: usize) -> Held {
-        let entry = &self.history[index];
-        Held {
-            version: version(index),
-            generation: Some(generation(entry.generation)),
-            id: entry.by,
-            count: 1,
-            family: entry.by.map(|_| Family(generation(0).fingerprint)),
-            volatile_hints: false,
+    fn kill(&self, at: usize, job: &Job, next: &mut Next) {
+        if self.left.kills > 0 {
+            let mut world = self.clone();
+            world.left.kills -= 1;
+            if let Some(Ask::Swap(put)) = job.asked {
+                world.send(put, job.start, job.phase == Phase::Begin);
+            }
+            world.end_job(at);
+            next.push(("the job is killed", world));
         }
     }
 
-    /// The store's own swap, and what must hold of each write that lands.
-    fn write(&mut self, expected: usize, new: u8, id: WriteId) -> Option<Version> {
-        if expected + 1 != self.history.len() {
-            return None;
+    /// The next job of a home begins, or the persist of one whose restore is done.
+    fn begin(&self, at: usize, plan: &Plan, machines: &mut Machines, next: &mut Next) {
+        let home = &self.homes[at];
+        if let (true, Some(base)) = (home.restored, home.receipt) {
+            let mut world = self.clone();
+            world.homes[at].restored = false;
+            let key = StartKey {
+                resumes: Some((base, self.look(home.file))),
+                copies: vec![],
+                ..self.key(home, plan, Goal::Run)
+            };
+            let world = world.start(at, &key, Phase::Exited, plan, machines);
+            next.push(("persist begins", world));
         }
-        let replaced = &self.history[expected];
-        assert!(
-            new > replaced.generation,
-            "an older login over a newer one: {self:#?}"
-        );
-        assert!(
-            self.history.iter().all(|e| e.by != Some(id)),
-            "one intent landed twice: {self:#?}"
-        );
-        let writer = self
-            .runners
-            .iter()
-            .find(|r| r.trip.terms.trip == id.trip)
-            .expect("known");
-        let own = replaced.by.is_some_and(|by| by.trip == id.trip);
-        let given = writer.given == Some(expected);
-        assert!(
-            own || writer.read >= Some(expected),
-            "over something never seen: {self:#?}"
-        );
-        // A file that was there before the command is judged by its time of issue alone.
-        let adopting = writer.runs == 0;
-        // What a file descends from by its receipt was spent for it.
-        let parent = given || writer.had.contains(&replaced.generation) || adopting;
-        assert!(
-            adopting || parent || replaced.by.is_some(),
-            "a reseed was buried: {self:#?}"
-        );
-        let kept = writer.trip.terms.history || writer.kept.contains(&replaced.generation);
-        assert!(own || parent || kept, "theirs was kept nowhere: {self:#?}");
-        if writer.trip.terms.policy == Policy::Theirs {
-            assert!(own || parent, "theirs was to stay: {self:#?}");
+        if home.restored && home.jobs_left == 0 {
+            let mut world = self.clone();
+            world.homes[at].restored = false;
+            next.push(("the job is lost before its persist", world));
         }
-        self.history.push(Entry {
-            generation: new,
-            by: Some(id),
+        if home.jobs_left > 0 {
+            let goal = if plan.apart { Goal::Restore } else { Goal::Run };
+            let mut world = self.clone();
+            world.homes[at].restored = false;
+            world.homes[at].jobs_left -= 1;
+            let key = self.key(home, plan, goal);
+            let world = world.start(at, &key, Phase::Begin, plan, machines);
+            next.push(("a job begins", world));
+        }
+    }
+
+    fn key(&self, home: &Home, plan: &Plan, goal: Goal) -> StartKey {
+        let named = home.receipt.map(|base| Known { base, seen: 0 });
+        let mut copies = vec![CopyKey {
+            place: Place::AuthFile,
+            look: self.look(home.file),
+            known: named,
+        }];
+        copies.extend(home.rotation.map(|(login, base)| CopyKey {
+            place: Place::Rotation,
+            look: Look::Login(self.logins.get(login)),
+            known: Some(Known { base, seen: 0 }),
+        }));
+        copies.extend(home.records.iter().map(|record| CopyKey {
+            place: Place::Rescue,
+            look: Look::Login(self.logins.get(record.login)),
+            known: record.known,
+        }));
+        StartKey {
+            id: home.number * 10 + plan.jobs * 2 - home.jobs_left * 2 + u8::from(home.restored) + 1,
+            goal,
+            policy: plan.policy,
+            history: plan.history,
+            refused: self.refused,
+            copies,
+            resumes: None,
+        }
+    }
+
+    fn start(
+        mut self,
+        at: usize,
+        key: &StartKey,
+        phase: Phase,
+        plan: &Plan,
+        machines: &mut Machines,
+    ) -> World {
+        let (start, stepped) = machines.start(key);
+        let home = &mut self.homes[at];
+        if self.left.old_files > 0 {
+            home.cache = (home.file, home.receipt);
+        }
+        let had = match home.file {
+            File::Login(login) => 1 << login,
+            File::Missing | File::Torn => 0,
+        };
+        home.job = Some(Job {
+            id: key.id,
+            trip: stepped.trip,
+            start,
+            phase,
+            asked: None,
+            read: None,
+            had,
+            unnoticed: false,
+            rotated: false,
+            keep_failed: false,
+            deadline_sent: false,
         });
-        Some(version(self.history.len() - 1))
-    }
-
-    fn event(mut self, i: usize, event: Event, plan: &Plan) -> World {
-        let runner = &mut self.runners[i];
-        let (mut trip, effects) = runner.trip.clone().step(event);
-        trip.forget_attempts();
-        if !matches!(trip.sync, Sync::Pausing(_)) && matches!(runner.asked, Some(Effect::Wait(_))) {
-            runner.asked = None;
-        }
-        runner.trip = trip;
-        self.take(i, effects, plan);
+        self.take(at, stepped.ask, plan, machines);
         self
     }
 
-    fn take(&mut self, i: usize, effects: Vec<Effect>, plan: &Plan) {
-        for effect in effects {
-            let runner = &mut self.runners[i];
-            match effect {
-                Effect::Run => {
-                    runner.running = true;
-                    runner.runs += 1;
-                    runner.given = runner.read;
-                    assert_eq!(runner.runs, 1, "the command ran twice");
+    fn event(mut self, at: usize, event: Happens, plan: &Plan, machines: &mut Machines) -> World {
+        let job = self.job(at);
+        let stepped = machines.step(job.trip, event);
+        job.trip = stepped.trip;
+        if job.asked == Some(Ask::Wait) && !machines.facts(stepped.trip).pauses {
+            job.asked = None;
+        }
+        self.take(at, stepped.ask, plan, machines);
+        self
+    }
+
+    fn take(&mut self, at: usize, ask: Option<Ask>, plan: &Plan, machines: &mut Machines) {
+        let Some(ask) = ask else {
+            return;
+        };
+        let job = self.job(at);
+        let (start, begins) = (job.start, job.phase == Phase::Begin);
+        match ask {
+            Ask::Run => {
+                job.phase = Phase::Running;
+                self.check_run(at, machines);
+            }
+            Ask::Finish(end) => {
+                self.check_end(at, end, plan, machines);
+                let home = &mut self.homes[at];
+                home.restored = end == End::Restored;
+                if end == End::Restored {
+                    self.check_run(at, machines);
                 }
-                Effect::Finish(outcome) => {
-                    assert!(!runner.running, "over before the command is");
-                    runner.asked = None;
-                    runner.outcome = Some(outcome);
-                    self.check(i, plan);
+                self.end_job(at);
+            }
+            Ask::KeepCopies(_) | Ask::KeepOurs | Ask::KeepTheirs => {
+                // The deadline cut a request short; a swap that was under way may land yet.
+                if let Some(Ask::Swap(put)) = job.asked.replace(ask) {
+                    self.send(put, start, begins);
                 }
-                Effect::Wait(_) => runner.asked = Some(Effect::Wait(core::time::Duration::ZERO)),
-                Effect::Rescue(_)
-                    if matches!(runner.asked, Some(Effect::Swap(_) | Effect::Read)) =>
-                {
-                    // The deadline cut a request short; a swap that was under way may land yet.
-                    if let Some(Effect::Swap(write)) = runner.asked.replace(effect) {
-                        let WriteId { trip, number: n } = write.id;
-                        self.late
-                            .insert((number(&write.expected), disk(&write), trip, n));
+            }
+            Ask::Read | Ask::Place(_) | Ask::Swap(_) | Ask::Wait => {
+                if job.asked.is_some() {
+                    self.broken = Some("two requests at once");
+                }
+                self.job(at).asked = Some(ask);
+            }
+        }
+    }
+
+    /// The store's own swap.
+    fn put(
+        &mut self,
+        put: Put,
+        start: StartNumber,
+        begins: bool,
+        job: Option<&Job>,
+        plan: &Plan,
+        machines: &Machines,
+    ) -> Option<u8> {
+        if put.expected != self.newest_entry() {
+            return None;
+        }
+        self.check_write(put, start, begins, job, plan, machines);
+        self.entries.push(Entry {
+            login: Some(put.login),
+            by: Some(put.id),
+            count: put.count,
+            family: Some(put.family),
+        });
+        Some(self.newest_entry())
+    }
+
+    fn send(&mut self, put: Put, start: StartNumber, begins: bool) {
+        self.late.push(Late { put, start, begins });
+        self.late.sort_unstable();
+        self.late.dedup();
+    }
+
+    /// Keeps what a job asks to be kept, with a record.
+    fn keep(&mut self, at: usize, ask: Ask, job: &Job, machines: &mut Machines) {
+        let facts = machines.facts(job.trip);
+        let mut records = vec![];
+        match ask {
+            Ask::KeepCopies(bits) => {
+                let copies = &machines.started(job.start).copies;
+                let kept = (0..copies.len()).filter(|index| bits & (1 << index) != 0);
+                for copy in kept.map(|index| copies[index]) {
+                    if let Look::Login(login) = copy.look {
+                        records.push((login.number, copy.known));
                     }
                 }
-                effect
-                @ (Effect::Read | Effect::Place(_) | Effect::Swap(_) | Effect::Rescue(_)) => {
-                    assert_eq!(runner.asked, None, "two requests at once");
-                    runner.asked = Some(effect);
+            }
+            Ask::KeepTheirs => {
+                let read = job.read.expect("theirs was read");
+                if let Some(shown) = self.shown(read) {
+                    let held = held(shown);
+                    let known = facts.base.map(|it| machines.base(it.base).clone());
+                    let generation = shown.login.generation();
+                    let base = Base::of_head(&held, &generation, known.as_ref());
+                    let base = machines.keep_base(&base);
+                    records.push((shown.login.number, Some(Known { base, seen: 0 })));
                 }
+            }
+            Ask::KeepOurs => {
+                records.extend(facts.newest.map(|it| (it, facts.base)));
+                if let File::Login(login) = self.homes[at].file {
+                    records.push((login, facts.base));
+                }
+            }
+            Ask::Read | Ask::Place(_) | Ask::Run | Ask::Swap(_) | Ask::Wait | Ask::Finish(_) => {}
+        }
+        let kept = &mut self.homes[at].records;
+        for (login, known) in records {
+            if kept.iter().all(|it| it.login != login) {
+                kept.insert(0, Record { login, known });
             }
         }
     }
 
-    /// What must hold when a trip says that it ended so.
-    fn check(&self, i: usize, plan: &Plan) {
-        let runner = &self.runners[i];
-        let current = self.current();
-        let stored = |g: u8| self.history.iter().any(|e| e.generation == g);
-        let stored_by_us = |g: u8| {
-            self.history.iter().any(|e| {
-                e.generation == g && e.by.is_some_and(|id| id.trip == runner.trip.terms.trip)
-            })
-        };
-        let outcome = runner.outcome.as_ref().expect("called at an end");
-        let disk = runner.disk;
-        match outcome {
-            Outcome::Restored => panic!("not the goal"),
-            Outcome::Refused(_) => assert!(!runner.rotated && runner.runs == 0, "{self:#?}"),
-            Outcome::Unchanged => assert!(!runner.rotated, "a rotation was overlooked: {self:#?}"),
-            Outcome::Persisted { buried } => {
-                assert!(
-                    disk.is_some_and(stored_by_us),
-                    "said persisted, is not: {self:#?}"
-                );
-                for fingerprint in buried {
-                    let kept = runner
-                        .kept
-                        .iter()
-                        .any(|&g| generation(g).fingerprint == *fingerprint);
-                    assert!(plan.history || kept, "buried and not kept: {self:#?}");
-                }
-            }
-            Outcome::Superseded { by, rescued } => {
-                assert!(
-                    !runner.had.contains(&current.generation),
-                    "a false alarm: {self:#?}"
-                );
-                assert!(
-                    self.history
-                        .iter()
-                        .any(|e| generation(e.generation).fingerprint == *by),
-                    "superseded by nobody: {self:#?}"
-                );
-                assert_eq!(
-                    disk.is_some_and(|g| runner.kept.contains(&g)),
-                    *rescued,
-                    "{self:#?}"
-                );
-            }
-            Outcome::Stranded { cause, rescued } => {
-                if *cause == Cause::Missing {
-                    assert!(
-                        disk.is_none_or(stored),
-                        "missing, and not stored before: {self:#?}"
-                    );
-                } else {
-                    assert_eq!(
-                        disk.is_some_and(|g| runner.kept.contains(&g)),
-                        *rescued,
-                        "{self:#?}"
-                    );
-                }
-            }
-        }
-        if matches!(outcome, Outcome::Refused(_)) {
-            return; // Whatever is on disk is still there.
-        }
-        let safe = disk.is_none_or(|g| stored(g) || runner.kept.contains(&g));
-        assert!(
-            safe || runner.rescue_failed,
-            "a rotated login is lost: {self:#?}"
-        );
+    fn end_job(&mut self, at: usize) {
+        self.homes[at].job = None;
+    }
+
+    pub(super) fn job(&mut self, at: usize) -> &mut Job {
+        self.homes[at].job.as_mut().expect("a job under way")
     }
 }
 
-fn generation(number: u8) -> Generation {
-    Generation {
-        fingerprint: Fingerprint::new([number; 8]),
-        identity: Identity {
-            account: Some(Label::new("a")),
-            ..Identity::default()
-        },
-        hints: SessionHints::default(),
-        issued: Issued {
-            iat: Some(1000 * i64::from(number)),
-            ..Issued::default()
-        },
+impl Home {
+    fn is_over(&self) -> bool {
+        self.job.is_none() && self.jobs_left == 0 && !self.restored
     }
-}
 
-fn disk(write: &Write) -> u8 {
-    u8::try_from(write.generation.issued.iat.expect("always there") / 1000).expect("small")
-}
-
-fn version(index: usize) -> Version {
-    Version::new(&format!("{index}"))
-}
-
-fn number(version: &Version) -> usize {
-    version.as_str().parse().expect("a number")
+    /// The command, or somebody at the machine, writes the auth file.
+    fn write(&mut self, login: u8, rotated: bool) {
+        self.file = File::Login(login);
+        if let Some(job) = &mut self.job {
+            job.had |= 1 << login;
+            job.unnoticed = true;
+            job.rotated |= rotated;
+        }
+    }
 }

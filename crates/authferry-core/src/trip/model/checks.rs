@@ -1,0 +1,264 @@
+//! What must hold: of each write, of each file that is placed, when the command runs, and of
+//! each outcome.
+
+use super::Plan;
+use super::logins;
+use super::machines::{CopyKey, End, Look, Machines, Put, StartNumber};
+use super::world::{Entry, File, Job, World};
+use crate::copies::Place;
+use crate::order::Order;
+use crate::{Cause, Policy, Refusal};
+
+impl World {
+    fn demand(&mut self, holds: bool, otherwise: &'static str) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(otherwise);
+        }
+    }
+
+    /// Whether a generation is on some machine: in a file, a record or a private home.
+    fn is_on_a_machine(&self, login: u8) -> bool {
+        self.homes.iter().any(|home| {
+            home.file == File::Login(login)
+                || home.records.iter().any(|it| it.login == login)
+                || home.rotation.is_some_and(|(it, _)| it == login)
+        })
+    }
+
+    fn was_stored(&self, login: u8) -> bool {
+        self.entries.iter().any(|it| it.login == Some(login))
+    }
+
+    /// Whether nothing is lost without one more copy of this generation: it is elsewhere, or its
+    /// refresh token is spent. What replaced it in the store was judged when it did.
+    pub(super) fn can_be_had(&self, login: u8) -> bool {
+        self.logins.is_spent(login) || self.was_stored(login) || self.is_on_a_machine(login)
+    }
+
+    /// A swap that lands.
+    pub(super) fn check_write(
+        &mut self,
+        put: Put,
+        start: StartNumber,
+        begins: bool,
+        job: Option<&Job>,
+        plan: &Plan,
+        machines: &Machines,
+    ) {
+        let replaced: Entry = self.current();
+        let new = put.login;
+        let Some(old) = replaced.login else {
+            self.demand(false, "an emptied store was filled again");
+            return;
+        };
+        let start = machines.started(start);
+        let refused = |login: u8| start.refused & (1 << login) != 0;
+        let landed = self.entries.iter().any(|it| it.by == Some(put.id));
+        self.demand(!landed, "one intent landed twice");
+        if let Some(job) = job {
+            let own = replaced.by.is_some_and(|(trip, _)| trip == put.id.0);
+            let seen = own || start.resumes.is_some() || job.read >= Some(put.expected);
+            self.demand(seen, "a swap over a version that was never seen");
+            let line = machines.facts(job.trip).base.map(|it| machines.base(it.base));
+            let fingerprint = logins::fingerprint(new);
+            let ancestor = line.is_some_and(|it| it.ancestors.contains(&fingerprint));
+            self.demand(!ancestor, "a known ancestor was swapped in");
+        }
+        // Another family.
+        let same_person = self.logins.person(new) == self.logins.person(old);
+        self.demand(same_person, "another person's login was swapped in");
+        let is_copy = |it: &CopyKey| matches!(it.look, Look::Login(it) if it.number == new);
+        let next = begins && refused(old) && start.copies.iter().any(is_copy);
+        let same_family = self.logins.family(new) == self.logins.family(old);
+        self.demand(
+            same_family || next,
+            "the head was replaced by another family",
+        );
+        let same_stamp = replaced.family.is_none_or(|it| it == put.family);
+        self.demand(same_stamp || next, "a family was stamped as another one");
+        self.demand(
+            !refused(new),
+            "a generation that the provider refused was swapped in",
+        );
+        // What is replaced.
+        let descends = self.logins.descends(new, old);
+        // Beyond 300 s the provider's clock is believed, and with it the receipt of a home.
+        let order = self.logins.by_times(new, old);
+        let older = same_family && new < old;
+        let lie = plan.clocks_lie && older && order == Order::Later;
+        let names = |it: &CopyKey| {
+            let base = it.known.map(|it| machines.base(it.base));
+            base.is_some_and(|base| base.generation.fingerprint == logins::fingerprint(old))
+        };
+        let receipt = begins && order == Order::Later && start.copies.iter().any(names);
+        let kept = plan.history || descends || self.is_on_a_machine(old);
+        self.demand(
+            kept || lie || (receipt && same_family),
+            "the head was replaced and can be had nowhere",
+        );
+        // Older over newer. Where nothing tells, the head was kept first; of two that were
+        // rotated from one generation the provider's clock tells.
+        if older && !next {
+            let fork = !self.logins.descends(old, new) && order == Order::Later;
+            let unclear = order == Order::Unclear;
+            self.demand(
+                unclear || fork || lie,
+                "an older generation replaced a newer one",
+            );
+        }
+        if plan.policy == Policy::Theirs && !begins {
+            let own = replaced.by.is_some_and(|(trip, _)| trip == put.id.0);
+            self.demand(own || descends, "the policy says that theirs stays");
+        }
+    }
+
+    /// A login is placed.
+    pub(super) fn check_place(&mut self, at: usize, login: u8) {
+        let old = self.homes[at].file;
+        self.homes[at].file = File::Login(login);
+        if let File::Login(old) = old {
+            let safe = self.can_be_had(old);
+            self.demand(safe, "a login that is nowhere else was replaced in the home");
+        }
+        self.homes[at].file = old;
+    }
+
+    /// The command runs: nothing is spent before the live copy of this machine is used.
+    pub(super) fn check_run(&mut self, at: usize, machines: &Machines) {
+        let Some(job) = self.homes[at].job.as_ref() else {
+            return;
+        };
+        let facts = machines.facts(job.trip);
+        let start = machines.started(job.start);
+        let Some(base) = facts.base.map(|it| machines.base(it.base)) else {
+            self.demand(false, "the command runs without a login");
+            return;
+        };
+        let head = logins::number(base.generation.fingerprint);
+        let placed = self.homes[at].file == File::Login(head);
+        self.demand(placed, "the command runs with another login than the head");
+        for copy in &start.copies {
+            let (Look::Login(ours), Some(known)) = (copy.look, copy.known) else {
+                continue;
+            };
+            let ours = ours.number;
+            let refused = start.refused & (1 << ours) != 0;
+            let same = machines.base(known.base).family == base.family;
+            let later = same && self.logins.descends(ours, head);
+            let counted = machines.base(known.base).count + u64::from(known.seen);
+            // By the clock and by the count, as far as either speaks.
+            let clear = self.logins.by_times(ours, head) == Order::Later && base.count <= counted;
+            let named = machines.base(known.base).generation.fingerprint
+                == logins::fingerprint(head);
+            let after = named && copy.place == Place::AuthFile
+                && self.logins.by_times(ours, head) == Order::Unclear;
+            if later && !refused {
+                self.demand(!clear, "a later copy of the family was not used first");
+                self.demand(!after, "a file written after the head was not used first");
+                let kept = self.can_be_had(ours);
+                self.demand(kept, "a later copy was dropped");
+            }
+        }
+    }
+
+    /// A trip says that it ended so.
+    pub(super) fn check_end(&mut self, at: usize, end: End, plan: &Plan, machines: &Machines) {
+        let home = &self.homes[at];
+        let Some(job) = home.job.clone() else {
+            return;
+        };
+        let file = home.file;
+        let facts = machines.facts(job.trip);
+        let shown = job.read.map(|it| self.entries[usize::from(it)]);
+        let recorded = |world: &World, login: u8| {
+            let records = &world.homes[at].records;
+            records.iter().any(|it| it.login == login)
+        };
+        match end {
+            End::Refused(why) => {
+                self.demand(!job.rotated, "refused after a rotation");
+                let head = shown.and_then(|it| it.login);
+                let receipt = self.homes[at].receipt.map(|it| machines.base(it));
+                let earned = match (why, file, head) {
+                    (Refusal::OtherAccount, File::Login(file), Some(head)) => {
+                        self.logins.person(file) != self.logins.person(head)
+                    }
+                    (Refusal::UnknownFamily, File::Login(file), Some(_)) => {
+                        receipt.is_none_or(|base| {
+                            let number = logins::number(base.generation.fingerprint);
+                            self.logins.family(number) != self.logins.family(file)
+                        })
+                    }
+                    (Refusal::UnusableFile, file, Some(_)) => {
+                        file == File::Torn && receipt.is_none()
+                    }
+                    (Refusal::OtherAccount | Refusal::UnknownFamily | Refusal::UnusableFile, _, _) => {
+                        false
+                    }
+                    (Refusal::OnlyCopies | Refusal::NothingStored, _, head) => head.is_none(),
+                    (
+                        Refusal::UnusableStored
+                        | Refusal::Unreadable
+                        | Refusal::Unwritable
+                        | Refusal::OutOfTime
+                        | Refusal::NotPlaced
+                        | Refusal::Overtaken
+                        | Refusal::NotKept,
+                        _,
+                        _,
+                    ) => true,
+                };
+                self.demand(earned, "refused without a reason");
+            }
+            End::Restored => self.demand(plan.apart, "restored is not the goal"),
+            End::Unchanged => self.demand(!job.rotated, "a rotation was overlooked"),
+            End::Persisted(buried) => {
+                let stored = facts.newest.is_none_or(|it| self.was_stored(it));
+                self.demand(stored, "said persisted, is not");
+                if let File::Login(file) = file {
+                    let safe = self.was_stored(file) || self.logins.is_spent(file);
+                    self.demand(safe, "said persisted, and the file is not");
+                }
+                let kept = |it: u8| plan.history || recorded(self, it);
+                let all = self.logins.all().filter(|it| buried & (1 << it) != 0);
+                let kept = all.into_iter().all(kept);
+                self.demand(kept, "said replaced and kept, is not kept");
+            }
+            End::Superseded(by, rescued) => {
+                let theirs = shown.filter(|it| it.login == Some(by));
+                self.demand(theirs.is_some(), "superseded by what was never read");
+                let line = facts.base.map(|it| machines.base(it.base).family);
+                let same = theirs.and_then(|it| it.family).is_none_or(|it| {
+                    line.is_some_and(|line| line.0 == logins::fingerprint(it))
+                });
+                let known = job.had & (1 << by) != 0;
+                self.demand(!(same && known), "a false alarm");
+                self.check_rescue(at, file, rescued, &job);
+            }
+            End::Stranded(Cause::Missing, _) => {
+                self.demand(file == File::Missing, "said missing, is not");
+            }
+            End::Stranded(_, rescued) => self.check_rescue(at, file, rescued, &job),
+        }
+    }
+
+    /// The rescue is told as it happened.
+    fn check_rescue(&mut self, at: usize, file: File, rescued: bool, job: &Job) {
+        let records = &self.homes[at].records;
+        let kept = match file {
+            File::Login(file) => records.iter().any(|it| it.login == file),
+            File::Torn | File::Missing => true,
+        };
+        self.demand(!rescued || kept, "said rescued, is not");
+        self.demand(rescued || job.keep_failed, "rescued, and said not to be");
+    }
+
+    /// All is over: every live login that was ever rotated can be had.
+    pub(super) fn check_over(&mut self) {
+        if self.excused {
+            return;
+        }
+        let lost = self.logins.all().any(|it| !self.can_be_had(it));
+        self.demand(!lost, "a login is lost");
+    }
+}
