@@ -435,15 +435,17 @@ async fn a_seed_is_written_once_whatever_the_wire_does() {
         let faulty = Faulty::new(Box::new(store.clone()), [fault; 2]);
         let dir = TempDir::new().expect("a temporary folder");
         let login = Secret::new(login(1).into_bytes());
-        let seed = authferry_runner::seed(
-            &faulty,
-            &login,
-            Replace::Nothing,
-            "a person",
-            dir.path(),
-            PATIENCE,
-        );
-        let seeded = seed.await.expect("in the end");
+        let seed = Seed {
+            store: &faulty,
+            secret: &login,
+            origins: None,
+            replace: Replace::Nothing,
+            refused: Vec::new(),
+            writer: "a person",
+            rescue: dir.path(),
+            patience: PATIENCE,
+        };
+        let seeded = authferry_runner::seed(&seed).await.expect("in the end");
         assert!(!seeded.unchanged, "{fault:?}");
         assert_eq!(store.history().len(), 1, "{fault:?}");
     }
