@@ -93,14 +93,16 @@ async fn scene() -> (TempDir, MemoryStore, Home, PathBuf) {
     );
     let store = MemoryStore::new("watches");
     let first = Secret::new(login(0).into_bytes());
-    authferry_runner::seed(
-        &store,
-        &first,
-        Replace::Nothing,
-        "a person",
-        &rescue,
-        PATIENCE,
-    )
+    authferry_runner::seed(&authferry_runner::Seed {
+        store: &store,
+        secret: &first,
+        origins: None,
+        replace: Replace::Nothing,
+        refused: Vec::new(),
+        writer: "a person",
+        rescue: &rescue,
+        patience: PATIENCE,
+    })
     .await
     .expect("an empty store");
     (above, store, home, rescue)
