@@ -1,0 +1,53 @@
+//! Stories of jobs, people and old files on one login, drawn from a seed.
+//!
+//! The runner, the file store, the receipts and the rescue folder are the real ones; the provider
+//! and Codex are simulated in this process, so that a story takes milliseconds. After each step
+//! the world is compared with the one before it: a live login that was somewhere still is, and
+//! the store's login was not replaced by an earlier one of its family, nor by one of another
+//! family but by a person.
+//!
+//! ```sh
+//! cargo test -p authferry-tests --test simulator                    # a sample
+//! AUTHFERRY_TEST_STORIES=100000 cargo test -p authferry-tests --test simulator
+//! AUTHFERRY_TEST_STORY=4711 cargo test -p authferry-tests --test simulator -- --nocapture
+//! ```
+//!
+//! A story that fails prints its seed and its steps.
+
+mod provider;
+mod story;
+mod world;
+
+use std::env;
+
+use story::Story;
+
+/// How many stories the gate plays.
+const SAMPLE: u64 = 2_000;
+
+#[test]
+fn no_story_loses_a_login_or_puts_an_older_one_over_a_newer_one() {
+    let number = |name: &str| {
+        env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    if let Some(seed) = number("AUTHFERRY_TEST_STORY") {
+        Story::tell(seed).unwrap_or_else(|why| panic!("{why}"));
+        return;
+    }
+    let stories = number("AUTHFERRY_TEST_STORIES").unwrap_or(SAMPLE);
+    let first = number("AUTHFERRY_TEST_SEED")
+        .unwrap_or(1)
+        .wrapping_mul(1 << 32);
+    let mut tally = story::Tally::default();
+    for seed in first..first + stories {
+        let told = Story::tell(seed);
+        tally.add(&told.unwrap_or_else(|why| panic!("{why}")));
+    }
+    tally.print(stories);
+    assert!(
+        tally.has_met_everything(),
+        "some event never happened: {tally:?}"
+    );
+}

@@ -1,0 +1,426 @@
+//! One story: what happens is drawn, and each step is judged.
+
+use std::{collections::BTreeMap, collections::BTreeSet, io::Write};
+
+use crate::provider::{Mode, Provider};
+use crate::world::{Called, Machine, World};
+
+/// How many steps a story has.
+const STEPS: usize = 24;
+
+/// A job that was restored and is not persisted yet.
+#[derive(Debug)]
+struct Session {
+    machine: usize,
+    /// The clock of the machine is off by so many seconds.
+    skew: i64,
+    in_place: bool,
+}
+
+/// The world, the provider, and what is going on.
+pub(crate) struct Story {
+    seed: u64,
+    random: Random,
+    provider: Provider,
+    world: World,
+    /// The first two stay; the others go with their job.
+    machines: Vec<Option<Machine>>,
+    sessions: Vec<Session>,
+    /// Auth files that a cache keeps.
+    cached: Vec<usize>,
+    /// What happened, for the printed story and for the tally.
+    steps: Vec<String>,
+    met: BTreeMap<&'static str, u64>,
+    opaque: bool,
+}
+
+/// What a step may do to the login in the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Only what is later in its family may take its place.
+    Authferry,
+    /// Anything.
+    Person,
+}
+
+impl Story {
+    /// Tells the story of a seed; returns what happened in it. An error is the story itself.
+    pub(crate) fn tell(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
+        let mut random = Random(seed);
+        let mode = [Mode::Strict, Mode::Lenient, Mode::Revoking][random.below(3)];
+        let mut provider = Provider::new(mode);
+        let opaque = random.below(4) == 0;
+        let first = provider.login('a', opaque);
+        let world = World::new();
+        let machines = vec![Some(Machine::new()), Some(Machine::new())];
+        let text = provider.auth_file(first);
+        let seeded = world.seed(&text, machines[0].as_ref().expect("it stays"));
+        let mut story = Self {
+            seed,
+            random,
+            provider,
+            world,
+            machines,
+            sessions: Vec::new(),
+            cached: vec![first],
+            steps: vec![format!("{mode:?}, opaque: {opaque}")],
+            met: BTreeMap::new(),
+            opaque,
+        };
+        assert!(seeded, "an empty store takes a seed");
+        for _ in 0..STEPS {
+            story.step()?;
+        }
+        Ok(story.met)
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let wait = [1, 100, 299, 301, 3_600, 86_400][self.random.below(6)];
+        self.provider.now += wait;
+        match self.random.below(16) {
+            0..=4 => self.begin(),
+            5..=8 => self.rotate(),
+            9..=11 => self.persist(),
+            12 => self.old_file(),
+            13 => self.reseed(),
+            14 => self.lose_a_job(),
+            _ => self.odd_hands(),
+        }
+    }
+
+    /// `authferry restore` on a machine where no job is under way.
+    fn begin(&mut self) -> Result<(), String> {
+        let busy: BTreeSet<usize> = self.sessions.iter().map(|it| it.machine).collect();
+        let machine = match self.random.below(3) {
+            stays @ (0 | 1) if !busy.contains(&stays) => stays,
+            _ => {
+                self.machines.push(Some(Machine::new()));
+                self.machines.len() - 1
+            }
+        };
+        let kill = self.kill();
+        let before = self.locations();
+        let called = self.world.restore(self.machine(machine), kill);
+        self.note("begin", format!("restore on machine {machine}, {called:?}"));
+        self.judge(&before, By::Authferry)?;
+        if called == Called::Done {
+            self.placed(machine, &before)?;
+            let skew = [0, 0, 0, -86_400, 86_400][self.random.below(5)];
+            let in_place = self.random.below(2) == 0;
+            self.sessions.push(Session {
+                machine,
+                skew,
+                in_place,
+            });
+        } else {
+            self.met_one(if called == Called::Killed {
+                "restore killed"
+            } else {
+                "refused"
+            });
+        }
+        Ok(())
+    }
+
+    /// Codex refreshes the login of a job and writes it down.
+    fn rotate(&mut self) -> Result<(), String> {
+        let Some(index) = self.session() else {
+            return Ok(());
+        };
+        let Session {
+            machine,
+            skew,
+            in_place,
+        } = self.sessions[index];
+        let Some(held) = self.machine(machine).auth_file() else {
+            return Ok(());
+        };
+        let Some(next) = self.provider.refresh(held, skew) else {
+            self.note(
+                "refresh refused",
+                format!("machine {machine}: {held} is refused"),
+            );
+            return Ok(());
+        };
+        let text = self.provider.auth_file(next);
+        self.machine(machine).write(&text, in_place);
+        self.cached.push(next);
+        self.note(
+            "rotation",
+            format!("machine {machine}: {held} becomes {next}"),
+        );
+        Ok(())
+    }
+
+    /// `authferry persist`, and the end of the job if that came to its end.
+    fn persist(&mut self) -> Result<(), String> {
+        let Some(index) = self.session() else {
+            return Ok(());
+        };
+        let machine = self.sessions[index].machine;
+        let kill = self.kill();
+        let before = self.locations();
+        let called = self.world.persist(self.machine(machine), kill);
+        self.note(
+            "persist",
+            format!("persist on machine {machine}, {called:?}"),
+        );
+        self.judge(&before, By::Authferry)?;
+        if called == Called::Killed {
+            self.met_one("persist killed");
+        }
+        self.sessions.remove(index);
+        Ok(())
+    }
+
+    /// A cache or an old step puts an earlier auth file into a home.
+    fn old_file(&mut self) -> Result<(), String> {
+        let old = self.cached[self.random.below(self.cached.len())];
+        let machine = self.random.below(2);
+        let live = self.machine(machine).auth_file();
+        // What a cache replaces nobody can keep: only files that are elsewhere as well.
+        let elsewhere = live.is_none_or(|live| {
+            !self.provider.is_live(live) || self.elsewhere(machine).contains(&live)
+        });
+        if elsewhere {
+            let text = self.provider.auth_file(old);
+            self.machine(machine).write(&text, true);
+            self.note(
+                "old file",
+                format!("machine {machine}: a cache brings {old}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// A person logs in afresh and reseeds.
+    fn reseed(&mut self) -> Result<(), String> {
+        let new = self.provider.login('a', self.opaque);
+        let text = self.provider.auth_file(new);
+        let before = self.locations();
+        if self.random.below(2) == 0 {
+            let seeded = self.world.seed(&text, self.machine(0));
+            self.note("reseed", format!("seed --replace with {new}: {seeded}"));
+            return self.judge(&before, By::Person);
+        }
+        // A person who replaces a login without authferry keeps it where people do.
+        let held = self.world.stored();
+        self.world.put_by_hand(&text);
+        self.note("put by hand", format!("{new} is put over {held:?} by hand"));
+        Ok(())
+    }
+
+    /// A job ends without its persist. On a machine that goes, so does what only that had.
+    fn lose_a_job(&mut self) -> Result<(), String> {
+        let Some(index) = self.session() else {
+            return Ok(());
+        };
+        let machine = self.sessions.remove(index).machine;
+        if machine > 1 {
+            self.machines[machine] = None;
+        }
+        self.note("job lost", format!("the job on machine {machine} is lost"));
+        Ok(())
+    }
+
+    /// Somebody touches the store's file, or removes a receipt, or another person's login comes
+    /// into a home.
+    fn odd_hands(&mut self) -> Result<(), String> {
+        match self.random.below(3) {
+            0 => {
+                self.world.touch();
+                self.note("touch", "the stamp of the store's login is lost".to_owned());
+            }
+            1 => {
+                let machine = self.random.below(2);
+                self.machine(machine).forget_receipt();
+                self.note(
+                    "receipt lost",
+                    format!("machine {machine} loses its receipt"),
+                );
+            }
+            _ => {
+                let hers = self.provider.login('b', self.opaque);
+                let busy = self.sessions.iter().map(|it| it.machine);
+                let machine = busy.last().unwrap_or(0);
+                let held = self.machine(machine).auth_file();
+                let elsewhere = held.is_none_or(|held| {
+                    !self.provider.is_live(held) || self.elsewhere(machine).contains(&held)
+                });
+                if elsewhere {
+                    let text = self.provider.auth_file(hers);
+                    self.machine(machine).write(&text, false);
+                    self.note("other person", format!("machine {machine}: hers, {hers}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where each login is: in the store (and its folder), or on a machine.
+    fn locations(&self) -> Locations {
+        let machines = self.machines.iter().flatten().flat_map(Machine::logins);
+        Locations {
+            stored: self.world.stored(),
+            all: self.world.logins().into_iter().chain(machines).collect(),
+        }
+    }
+
+    /// The logins that are anywhere but in the auth file of a machine.
+    fn elsewhere(&self, machine: usize) -> BTreeSet<usize> {
+        let others = self.machines.iter().enumerate();
+        let others = others.filter(|(number, _)| *number != machine);
+        let others = others
+            .filter_map(|(_, it)| it.as_ref())
+            .flat_map(Machine::logins);
+        self.world.logins().into_iter().chain(others).collect()
+    }
+
+    /// What must hold after a step of authferry.
+    fn judge(&self, before: &Locations, by: By) -> Result<(), String> {
+        let now = self.locations();
+        for login in &before.all {
+            if self.provider.is_live(*login) && !now.all.contains(login) {
+                return self.fail(&format!("login {login} is live, and lost"));
+            }
+        }
+        let (Some(old), Some(new)) = (before.stored, now.stored) else {
+            let emptied = before.stored.is_some() && now.stored.is_none();
+            return if emptied {
+                self.fail("the store is empty")
+            } else {
+                Ok(())
+            };
+        };
+        if old == new || by == By::Person {
+            return Ok(());
+        }
+        if self.provider.is_ancestor(new, old) {
+            return self.fail(&format!("{new} is older than {old}, which it replaced"));
+        }
+        if self.provider.family(new) != self.provider.family(old) {
+            return self.fail(&format!("{new} is of another family than {old}"));
+        }
+        Ok(())
+    }
+
+    /// What must hold of the login that a job begins with: where the clocks are clear, no live
+    /// one of its family was on this machine or in the store that descends from it.
+    fn placed(&self, machine: usize, before: &Locations) -> Result<(), String> {
+        let Some(placed) = self.machine(machine).auth_file() else {
+            return self.fail("a restore that is done has placed nothing");
+        };
+        if self.world.stored() != Some(placed) {
+            return self.fail(&format!("{placed} is placed, and not what the store holds"));
+        }
+        let better = before
+            .stored
+            .filter(|it| self.provider.is_live(*it) && self.provider.is_ancestor(placed, *it));
+        match better {
+            Some(better) if !self.opaque => {
+                self.fail(&format!("{placed} is placed, and {better} was there"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fail(&self, why: &str) -> Result<(), String> {
+        let steps = self.steps.join("\n  ");
+        Err(format!("story {}: {why}\n  {steps}", self.seed))
+    }
+
+    fn note(&mut self, event: &'static str, text: String) {
+        self.met_one(event);
+        self.steps.push(text);
+    }
+
+    fn met_one(&mut self, event: &'static str) {
+        *self.met.entry(event).or_default() += 1;
+    }
+
+    fn machine(&self, number: usize) -> &Machine {
+        self.machines[number]
+            .as_ref()
+            .expect("a machine that is there")
+    }
+
+    fn session(&mut self) -> Option<usize> {
+        let count = self.sessions.len();
+        (count > 0).then(|| self.random.below(count))
+    }
+
+    /// Whether a call is killed, and after how many polls.
+    fn kill(&mut self) -> Option<u32> {
+        let polls = self.random.below(24);
+        u32::try_from(polls)
+            .ok()
+            .filter(|polls| *polls < 6)
+            .map(|polls| polls + 1)
+    }
+}
+
+/// Where the logins are.
+struct Locations {
+    stored: Option<usize>,
+    all: BTreeSet<usize>,
+}
+
+/// What all stories have met.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(BTreeMap<&'static str, u64>);
+
+impl Tally {
+    pub(crate) fn add(&mut self, met: &BTreeMap<&'static str, u64>) {
+        for (event, count) in met {
+            *self.0.entry(event).or_default() += count;
+        }
+    }
+
+    /// Prints it even of a test that passes.
+    pub(crate) fn print(&self, stories: u64) {
+        let events: Vec<_> = self
+            .0
+            .iter()
+            .map(|(event, count)| format!("{event} {count}"))
+            .collect();
+        let line = format!("{stories} stories: {}\n", events.join(", "));
+        std::io::stderr()
+            .write_all(line.as_bytes())
+            .expect("stderr");
+    }
+
+    /// Whether each event was met: a test of what never happens proves nothing.
+    pub(crate) fn has_met_everything(&self) -> bool {
+        const EVENTS: [&str; 13] = [
+            "begin",
+            "restore killed",
+            "refused",
+            "rotation",
+            "refresh refused",
+            "persist",
+            "persist killed",
+            "old file",
+            "reseed",
+            "put by hand",
+            "job lost",
+            "touch",
+            "other person",
+        ];
+        EVENTS.iter().all(|event| self.0.contains_key(event))
+    }
+}
+
+/// Numbers that look drawn at random, the same for the same seed: `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        let limit = u64::try_from(limit).expect("a number");
+        usize::try_from(bits % limit).expect("less than the limit")
+    }
+}
