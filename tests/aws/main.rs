@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use authferry_conformance::{Case, Fixture, cases};
+use authferry_conformance::{Case, Fixture, cases, timed};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rig::Aws;
 use tokio::runtime::{self, Runtime};
@@ -100,8 +100,8 @@ fn run(server: Server) -> ExitCode {
     for (name, run) in more {
         let (runtime, fixture) = (Arc::clone(&runtime), Arc::clone(&fixture));
         let name = format!("{}::{name}", server.name());
-        trials.push(Trial::test(name, move || {
-            runtime.block_on(run(fixture));
+        trials.push(Trial::test(name.clone(), move || {
+            timed(&name, || runtime.block_on(run(fixture)));
             Ok(())
         }));
     }
@@ -119,10 +119,10 @@ fn trial(runtime: &Arc<Runtime>, fixture: &Arc<Secrets>, case: Case, server: Ser
         .find(|(_, cases)| server == Server::Ministack && cases.contains(&case.name()));
     let by_chance = BY_CHANCE.contains(&case.name());
     let name = format!("{}::{}", server.name(), case.name());
-    Trial::test(name, move || {
+    Trial::test(name.clone(), move || {
         let fixture: Arc<dyn Fixture> = fixture;
-        let answer =
-            runtime.block_on(async { tokio::spawn(async move { case.run(fixture).await }).await });
+        let run = async { tokio::spawn(async move { case.run(fixture).await }).await };
+        let answer = timed(&name, || runtime.block_on(run));
         match (departure, answer) {
             (None, Ok(Ok(()))) | (Some(_), Ok(Err(_)) | Err(_)) => Ok(()),
             (Some(_), Ok(Ok(()))) if by_chance => Ok(()),

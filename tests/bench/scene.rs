@@ -21,9 +21,17 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Builds the program, and seeds a login.
+    ///
+    /// With `AUTHFERRY_TEST_BENCH=dev` it takes the program of the tests instead, which is built
+    /// already: the gate tests the bench, and `tests/run --all` the release build as well.
     pub(crate) fn set() -> Self {
+        let program = if env::var("AUTHFERRY_TEST_BENCH").is_ok_and(|profile| profile == "dev") {
+            PathBuf::from(env!("CARGO_BIN_EXE_authferry-under-test"))
+        } else {
+            release_build()
+        };
         let scene = Self {
-            program: release_build(),
+            program,
             folder: TempDir::with_prefix("bench-").expect("a temporary folder"),
         };
         for folder in [scene.codex_home(), scene.elsewhere()] {

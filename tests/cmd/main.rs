@@ -21,6 +21,7 @@ use std::{
     sync::Arc,
 };
 
+use authferry_conformance::timed;
 use libtest_mimic::{Arguments, Trial};
 
 use crate::stage::Props;
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
         let name = file.strip_prefix(&folder).expect("a file in the folder");
         let name = name.with_extension("").display().to_string();
         let props = Arc::clone(&props);
-        Trial::ignorable_test(name, move || play::file(&props, &file))
+        Trial::ignorable_test(name.clone(), move || {
+            timed(&name, || play::file(&props, &file))
+        })
     }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

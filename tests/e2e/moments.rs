@@ -6,7 +6,7 @@
 
 use std::{
     any::type_name,
-    fs,
+    env, fs,
     io::{self, Write},
     os::unix::process::CommandExt,
     path::PathBuf,
@@ -28,7 +28,7 @@ in_each_store![slow:
     killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone,
 ];
 
-/// How often a refresh is ended.
+/// How often a refresh is ended, if `AUTHFERRY_TEST_MOMENTS` sets no other number.
 const MOMENTS: u64 = 50;
 
 /// How long a request to the provider is on its way, each way.
@@ -274,8 +274,11 @@ fn moments<S: AnyStore>(codex: &Codex, seed: u64) -> impl Iterator<Item = Moment
     let status = undisturbed.process.wait().expect("our child");
     assert!(status.success() && undisturbed.scene.is_live(), "{status}");
     let usual = undisturbed.began.elapsed();
-    let mut random = Random(seed);
-    (0..MOMENTS).map(move |round| {
+    let setting = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
+    // The gate draws others each time; the seed is part of its output.
+    let mut random = Random(seed + 2 * setting("AUTHFERRY_TEST_SEED").unwrap_or(0));
+    let rounds = setting("AUTHFERRY_TEST_MOMENTS").unwrap_or(MOMENTS);
+    (0..rounds).map(move |round| {
         let part = random.draw();
         match round {
             0 => Moment::BeforeReply,

@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::OnceLock,
 };
 
 /// Rotates before a run when the last refresh is older than eight days, whenever the access
@@ -90,11 +91,17 @@ impl Codex {
     }
 }
 
-/// Asks node where it is: what is found on `PATH` may be a version manager's shim.
+/// Asks node where it is, once: what is found on `PATH` may be a version manager's shim, and a
+/// start of node takes a tenth of a second of CPU.
 fn node() -> io::Result<PathBuf> {
+    static NODE: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(node) = NODE.get() {
+        return Ok(node.clone());
+    }
     let asked = run(Command::new("node").args(["-p", "process.execPath"]))?;
     let path = String::from_utf8_lossy(&asked.stdout);
-    Ok(PathBuf::from(path.trim_end()))
+    let node = PathBuf::from(path.trim_end());
+    Ok(NODE.get_or_init(|| node).clone())
 }
 
 fn npm_install(version: &str, into: &Path) -> io::Result<()> {

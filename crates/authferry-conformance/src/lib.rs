@@ -22,6 +22,7 @@ mod faulty;
 mod fixture;
 mod memory;
 mod place;
+mod times;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -32,6 +33,7 @@ pub use cases::{Case, Failure, cases};
 pub use faulty::{Fault, Faulty};
 pub use fixture::{Fixture, Refusal};
 pub use memory::MemoryStore;
+pub use times::timed;
 
 /// Runs every case on `fixture` as a named test, chosen by the program's arguments.
 ///
@@ -82,8 +84,8 @@ fn run(
     let trials = tests
         .map(|(name, case, number)| {
             let (fixture, runtime) = (Arc::clone(&fixtures[number]), Arc::clone(&runtime));
-            Trial::test(name, move || {
-                runtime.block_on(case.run(fixture)).map_err(Failed::from)
+            Trial::test(name.clone(), move || {
+                timed(&name, || runtime.block_on(case.run(fixture))).map_err(Failed::from)
             })
         })
         .collect();

@@ -25,7 +25,7 @@ const PERSISTS: Deed = Deed {
         let next = successor(&Login::fresh()).auth_json();
         fs::write(runner.work().join("next"), next).expect("room");
         let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-        let mut run = site.authferry(&runner, &site.place(), &["run", "--patience", "1s", "--"]);
+        let mut run = site.authferry(&runner, &site.place(), &["run", "--patience", "20s", "--"]);
         finish(run.envs(keys).arg(job)).status.code() == Some(0)
     },
 };

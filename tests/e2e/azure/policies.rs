@@ -24,7 +24,7 @@ const RUNNER: &[Deed] = &[Deed {
         let next = successor(&Login::fresh()).auth_json();
         fs::write(runner.work().join("next"), next).expect("room");
         let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-        let run = ["run", "--no-rotate-first", "--patience", "1s", "--"];
+        let run = ["run", "--no-rotate-first", "--patience", "20s", "--"];
         succeeds(site.in_job(&runner, GitHub, &run).arg(job))
     },
 }];
@@ -32,7 +32,7 @@ const RUNNER: &[Deed] = &[Deed {
 const REFRESHER: &[Deed] = &[Deed {
     what: "the scheduled job rotates it, under the claim",
     works: |site| {
-        let refresh = ["refresh", "--patience", "1s"];
+        let refresh = ["refresh", "--patience", "20s"];
         let works = succeeds(&mut site.with_secret(&site.runner(), Role::Refresher, &refresh));
         works && site.is_live()
     },
@@ -162,7 +162,7 @@ fn a_reader_writes_nothing_and_a_runner_deletes_nothing() {
     let next = successor(&Login::fresh()).auth_json();
     fs::write(runner.work().join("next"), next).expect("room");
     let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-    let run = ["run", "--no-rotate-first", "--patience", "1s", "--"];
+    let run = ["run", "--no-rotate-first", "--patience", "20s", "--"];
     let output = finish(site.with_secret(&runner, Role::Reader, &run).arg(job));
     assert_code(&output, 120);
     let said = String::from_utf8_lossy(&output.stderr);

@@ -33,7 +33,7 @@ const RUNNER: &[Deed] = &[
             let next = successor(&Login::fresh()).auth_json();
             fs::write(runner.work().join("next"), next).expect("room");
             let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-            let mut run = site.in_job(&runner, GitHub, &["run", "--patience", "1s", "--"]);
+            let mut run = site.in_job(&runner, GitHub, &["run", "--patience", "20s", "--"]);
             finish(run.arg(job)).status.code() == Some(0)
         },
     },

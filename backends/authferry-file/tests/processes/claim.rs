@@ -5,7 +5,7 @@ use std::time::Duration;
 use authferry_core::{CLOCK_SKEW, ClaimError};
 
 use crate::{
-    crash::{KILLS_AT_MOST, run_and_kill},
+    crash::{KILLS_AT_MOST, fraction, run_and_kill},
     rig::{self, Login},
 };
 
@@ -40,11 +40,9 @@ pub(crate) fn a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends() {
         if kill >= KILLS && held > 0 && left > 0 {
             break;
         }
-        // Knuth's multiplier; the upper bits are the random ones.
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        run_and_kill("claimer", &path, Duration::from_micros(random >> 50));
+        // Up to sixteen milliseconds.
+        let time = Duration::from_millis(16).mul_f64(fraction(&mut random));
+        run_and_kill("claimer", &path, time);
         left += u32::from(!rig::leftovers(folder.path()).is_empty());
 
         // The claim is whole: it is free, or it is held until its end and then free.

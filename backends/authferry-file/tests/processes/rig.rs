@@ -141,12 +141,10 @@ impl Login {
 
 /// Returns a login whose every part tells its number.
 fn login(number: u64, len: usize) -> Vec<u8> {
-    format!("made-up-{number} ")
-        .into_bytes()
-        .into_iter()
-        .cycle()
-        .take(len)
-        .collect()
+    let part = format!("made-up-{number} ");
+    let mut login = part.repeat(len / part.len() + 1).into_bytes();
+    login.truncate(len);
+    login
 }
 
 /// Returns a folder for a login, whatever the umask is.
