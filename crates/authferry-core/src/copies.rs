@@ -157,7 +157,12 @@ pub struct Rules {
 /// There is exactly one answer for each combination: the first row that fits.
 #[must_use]
 pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement {
-    let verdicts: Vec<Verdict> = copies.iter().map(|copy| judge(head, copy, rules)).collect();
+    let known = head.map(|held| with_family(held, copies));
+    let head = known.as_ref();
+    let mut verdicts: Vec<Verdict> = copies.iter().map(|copy| judge(head, copy, rules)).collect();
+    if let Some(held) = head {
+        mark_ancestors(held, copies, &mut verdicts);
+    }
     let Some((held, theirs)) = head.and_then(|held| Some((held, held.generation.as_ref()?))) else {
         return without_head(head, verdicts);
     };
@@ -272,6 +277,43 @@ pub fn is_family_of(held: &Held, theirs: &Generation, base: &Base) -> bool {
                 base.family.0 == theirs.fingerprint || base.ancestors.contains(&theirs.fingerprint)
             }
         }
+}
+
+/// Returns the head with its family. Without a stamp, a receipt or record of any copy may know it.
+fn with_family(held: &Held, copies: &[Copy]) -> Held {
+    let mut known = held.clone();
+    if let (None, Some(theirs)) = (held.family, &held.generation) {
+        let origins = copies.iter().filter_map(|copy| copy.origins.as_ref());
+        let mut bases = origins.map(|origins| &origins.base);
+        let base = bases.find(|base| is_family_of(held, theirs, base));
+        known.family = base.map(|base| base.family);
+    }
+    known
+}
+
+/// A copy that any receipt or record knows as an ancestor of the head is earlier.
+fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
+    let Some(theirs) = &held.generation else {
+        return;
+    };
+    let origins = copies.iter().filter_map(|copy| copy.origins.as_ref());
+    let line: Vec<Fingerprint> = origins
+        .filter(|origins| is_family_of(held, theirs, &origins.base))
+        .flat_map(|origins| Base::of_head(held, theirs, Some(&origins.base)).ancestors)
+        .collect();
+    for (copy, verdict) in copies.iter().zip(verdicts) {
+        let is_known = copy
+            .generation()
+            .is_some_and(|ours| line.contains(&ours.fingerprint));
+        if is_known
+            && matches!(
+                verdict,
+                Verdict::Later | Verdict::WrittenAfterHead | Verdict::Unclear
+            )
+        {
+            *verdict = Verdict::Earlier;
+        }
+    }
 }
 
 fn without_head(head: Option<&Held>, verdicts: Vec<Verdict>) -> Settlement {

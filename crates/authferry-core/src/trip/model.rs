@@ -358,10 +358,9 @@ fn two_runners_and_a_reseed_that_a_third_party_rotates() {
                 rotations: 2,
                 reseeds: 1,
                 keep_alives: 1,
-                faults: 1,
                 ..NONE
             },
-            clocks: &[Clock::Later, Clock::Opaque],
+            clocks: &[Clock::Later],
             ..TWO
         },
         empty(2),
