@@ -181,9 +181,10 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
             next: Vec::new(),
         };
     }
-    let next: Vec<usize> = all(is_next)
-        .filter(|&index| is_worth_a_try(&copies[index], theirs, rules))
-        .collect();
+    let next = latest_first(
+        copies,
+        all(is_next).filter(|&index| is_worth_a_try(&copies[index], theirs, rules)),
+    );
     let head_is_refused = rules.refused.contains(&theirs.fingerprint);
     let adopted = latest(copies, all(is_adopted))
         .or_else(|| next.first().copied().filter(|_| head_is_refused));
@@ -245,7 +246,7 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
                 _ if rules.refused.contains(&ours.fingerprint) => Verdict::RefusedBefore,
                 Order::Later => Verdict::Later,
                 Order::Earlier => Verdict::Earlier,
-                Order::Unclear if is_head_the_base(theirs, held, &origins.base) => {
+                Order::Unclear if is_head_in_line(theirs, held, &origins.base) => {
                     Verdict::WrittenAfterHead
                 }
                 Order::Unclear => Verdict::Unclear,
@@ -423,10 +424,15 @@ fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generati
     if let (Some(ours), Some(theirs)) = (rank(ours.fingerprint), rank(theirs.fingerprint)) {
         return order::by_rank(ours, theirs);
     }
-    if held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family) {
-        return Order::Earlier;
+    let by_times = order::by_times(&ours.issued, &theirs.issued);
+    let is_behind =
+        held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family);
+    match by_times {
+        // A receipt that was not brought up to date: its job was killed after the swap.
+        Order::Later if is_behind => Order::Unclear,
+        Order::Earlier | Order::Unclear if is_behind => Order::Earlier,
+        Order::Earlier | Order::Later | Order::Unclear => by_times,
     }
-    order::by_times(&ours.issued, &theirs.issued)
 }
 
 fn is_base(ours: &Generation, origins: &Origins) -> bool {
@@ -435,6 +441,13 @@ fn is_base(ours: &Generation, origins: &Origins) -> bool {
 
 fn is_head_the_base(theirs: &Generation, held: &Held, base: &Base) -> bool {
     base.generation.fingerprint == theirs.fingerprint || base.version == held.version
+}
+
+/// Whether the head is a base or one of its known ancestors: a store that went back.
+fn is_head_in_line(theirs: &Generation, held: &Held, base: &Base) -> bool {
+    is_head_the_base(theirs, held, base)
+        || base.family.0 == theirs.fingerprint
+        || base.ancestors.contains(&theirs.fingerprint)
 }
 
 /// Whether the head came after what its receipt says the store had: by a higher count, and not
@@ -474,6 +487,17 @@ fn latest(copies: &[Copy], candidates: impl Iterator<Item = usize>) -> Option<us
             .is_some_and(|(other, best)| order::by_times(other, best) == Order::Later);
         if is_later { other } else { best }
     })
+}
+
+/// All of them, the latest first.
+fn latest_first(copies: &[Copy], candidates: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut left: Vec<usize> = candidates.collect();
+    let mut sorted = Vec::new();
+    while let Some(best) = latest(copies, left.iter().copied()) {
+        left.retain(|&index| index != best);
+        sorted.push(best);
+    }
+    sorted
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ mod messages;
 mod model;
 #[cfg(test)]
 mod rows;
+#[cfg(test)]
+mod walks;
 
 pub use messages::{
     Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, Terms, Trouble, Write,
@@ -365,9 +367,8 @@ impl Trip {
     fn is_earlier(&self, generation: &Generation, latest: &Generation) -> bool {
         let base = self.base.as_ref();
         let mut copies = self.copies.iter().filter_map(Copy::generation);
-        let than = |it: &Generation| {
-            order::by_times(&generation.issued, &it.issued) == Order::Earlier
-        };
+        let than =
+            |it: &Generation| order::by_times(&generation.issued, &it.issued) == Order::Earlier;
         base.is_some_and(|base| base.ancestors.contains(&generation.fingerprint))
             || base.is_some_and(|base| than(&base.generation))
             || than(latest)

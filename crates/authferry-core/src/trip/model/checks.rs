@@ -59,7 +59,10 @@ impl World {
             let own = replaced.by.is_some_and(|(trip, _)| trip == put.id.0);
             let seen = own || start.resumes.is_some() || job.read >= Some(put.expected);
             self.demand(seen, "a swap over a version that was never seen");
-            let line = machines.facts(job.trip).base.map(|it| machines.base(it.base));
+            let line = machines
+                .facts(job.trip)
+                .base
+                .map(|it| machines.base(it.base));
             let fingerprint = logins::fingerprint(new);
             let ancestor = line.is_some_and(|it| it.ancestors.contains(&fingerprint));
             self.demand(!ancestor, "a known ancestor was swapped in");
@@ -118,7 +121,10 @@ impl World {
         self.homes[at].file = File::Login(login);
         if let File::Login(old) = old {
             let safe = self.can_be_had(old);
-            self.demand(safe, "a login that is nowhere else was replaced in the home");
+            self.demand(
+                safe,
+                "a login that is nowhere else was replaced in the home",
+            );
         }
         self.homes[at].file = old;
     }
@@ -148,9 +154,10 @@ impl World {
             let counted = machines.base(known.base).count + u64::from(known.seen);
             // By the clock and by the count, as far as either speaks.
             let clear = self.logins.by_times(ours, head) == Order::Later && base.count <= counted;
-            let named = machines.base(known.base).generation.fingerprint
-                == logins::fingerprint(head);
-            let after = named && copy.place == Place::AuthFile
+            let named =
+                machines.base(known.base).generation.fingerprint == logins::fingerprint(head);
+            let after = named
+                && copy.place == Place::AuthFile
                 && !base.ancestors.contains(&logins::fingerprint(ours))
                 && self.logins.by_times(ours, head) == Order::Unclear;
             if later && !refused {
@@ -193,9 +200,11 @@ impl World {
                     (Refusal::UnusableFile, file, Some(_)) => {
                         file == File::Torn && receipt.is_none()
                     }
-                    (Refusal::OtherAccount | Refusal::UnknownFamily | Refusal::UnusableFile, _, _) => {
-                        false
-                    }
+                    (
+                        Refusal::OtherAccount | Refusal::UnknownFamily | Refusal::UnusableFile,
+                        _,
+                        _,
+                    ) => false,
                     (Refusal::OnlyCopies | Refusal::NothingStored, _, head) => head.is_none(),
                     (
                         Refusal::UnusableStored
@@ -229,9 +238,9 @@ impl World {
                 let theirs = shown.filter(|it| it.login == Some(by));
                 self.demand(theirs.is_some(), "superseded by what was never read");
                 let line = facts.base.map(|it| machines.base(it.base).family);
-                let same = theirs.and_then(|it| it.family).is_none_or(|it| {
-                    line.is_some_and(|line| line.0 == logins::fingerprint(it))
-                });
+                let same = theirs
+                    .and_then(|it| it.family)
+                    .is_none_or(|it| line.is_some_and(|line| line.0 == logins::fingerprint(it)));
                 let known = job.had & (1 << by) != 0;
                 self.demand(!(same && known), "a false alarm");
                 self.check_rescue(at, file, rescued, &job);

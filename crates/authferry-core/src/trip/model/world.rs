@@ -389,7 +389,10 @@ impl World {
     /// between two jobs.
     fn file_events(&self, at: usize, plan: &Plan, machines: &Machines, next: &mut Next) {
         let home = &self.homes[at];
-        let running = home.job.as_ref().is_some_and(|it| it.phase == Phase::Running);
+        let running = home
+            .job
+            .as_ref()
+            .is_some_and(|it| it.phase == Phase::Running);
         if home.is_over() || (home.job.is_some() && !running) {
             return;
         }
@@ -471,14 +474,7 @@ impl World {
         }
     }
 
-    fn command(
-        &self,
-        at: usize,
-        job: &Job,
-        plan: &Plan,
-        machines: &mut Machines,
-        next: &mut Next,
-    ) {
+    fn command(&self, at: usize, job: &Job, plan: &Plan, machines: &mut Machines, next: &mut Next) {
         let home = &self.homes[at];
         if job.phase != Phase::Running {
             let waits = matches!(job.asked, Some(Ask::Read | Ask::Swap(_) | Ask::Wait));
@@ -517,14 +513,7 @@ impl World {
         }
     }
 
-    fn answers(
-        &self,
-        at: usize,
-        job: &Job,
-        plan: &Plan,
-        machines: &mut Machines,
-        next: &mut Next,
-    ) {
+    fn answers(&self, at: usize, job: &Job, plan: &Plan, machines: &mut Machines, next: &mut Next) {
         let failing = self.left.faults > 0;
         let mut answered = self.clone();
         answered.job(at).asked = None;
@@ -630,10 +619,7 @@ impl World {
             let mut late = failed.clone();
             late.send(put, job.start, begins);
             next.push(("the swap is late", late.event(at, lost, plan, machines)));
-            next.push((
-                "the swap is lost",
-                failed.event(at, lost, plan, machines),
-            ));
+            next.push(("the swap is lost", failed.event(at, lost, plan, machines)));
             let mut unanswered = landed.clone();
             unanswered.left.faults -= 1;
             next.push((
