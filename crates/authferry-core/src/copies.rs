@@ -157,7 +157,12 @@ pub struct Rules {
 /// There is exactly one answer for each combination: the first row that fits.
 #[must_use]
 pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement {
-    let verdicts: Vec<Verdict> = copies.iter().map(|copy| judge(head, copy, rules)).collect();
+    let known = head.map(|held| with_family(held, copies));
+    let head = known.as_ref();
+    let mut verdicts: Vec<Verdict> = copies.iter().map(|copy| judge(head, copy, rules)).collect();
+    if let Some(held) = head {
+        mark_ancestors(held, copies, &mut verdicts);
+    }
     let Some((held, theirs)) = head.and_then(|held| Some((held, held.generation.as_ref()?))) else {
         return without_head(head, verdicts);
     };
@@ -176,9 +181,10 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
             next: Vec::new(),
         };
     }
-    let next: Vec<usize> = all(is_next)
-        .filter(|&index| is_worth_a_try(&copies[index], theirs, rules))
-        .collect();
+    let next = latest_first(
+        copies,
+        all(is_next).filter(|&index| is_worth_a_try(&copies[index], theirs, rules)),
+    );
     let head_is_refused = rules.refused.contains(&theirs.fingerprint);
     let adopted = latest(copies, all(is_adopted))
         .or_else(|| next.first().copied().filter(|_| head_is_refused));
@@ -240,7 +246,7 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
                 _ if rules.refused.contains(&ours.fingerprint) => Verdict::RefusedBefore,
                 Order::Later => Verdict::Later,
                 Order::Earlier => Verdict::Earlier,
-                Order::Unclear if is_head_the_base(theirs, held, &origins.base) => {
+                Order::Unclear if is_head_in_line(theirs, held, &origins.base) => {
                     Verdict::WrittenAfterHead
                 }
                 Order::Unclear => Verdict::Unclear,
@@ -272,6 +278,43 @@ pub fn is_family_of(held: &Held, theirs: &Generation, base: &Base) -> bool {
                 base.family.0 == theirs.fingerprint || base.ancestors.contains(&theirs.fingerprint)
             }
         }
+}
+
+/// Returns the head with its family. Without a stamp, a receipt or record of any copy may know it.
+fn with_family(held: &Held, copies: &[Copy]) -> Held {
+    let mut known = held.clone();
+    if let (None, Some(theirs)) = (held.family, &held.generation) {
+        let origins = copies.iter().filter_map(|copy| copy.origins.as_ref());
+        let mut bases = origins.map(|origins| &origins.base);
+        let base = bases.find(|base| is_family_of(held, theirs, base));
+        known.family = base.map(|base| base.family);
+    }
+    known
+}
+
+/// A copy that any receipt or record knows as an ancestor of the head is earlier.
+fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
+    let Some(theirs) = &held.generation else {
+        return;
+    };
+    let origins = copies.iter().filter_map(|copy| copy.origins.as_ref());
+    let line: Vec<Fingerprint> = origins
+        .filter(|origins| is_family_of(held, theirs, &origins.base))
+        .flat_map(|origins| Base::of_head(held, theirs, Some(&origins.base)).ancestors)
+        .collect();
+    for (copy, verdict) in copies.iter().zip(verdicts) {
+        let is_known = copy
+            .generation()
+            .is_some_and(|ours| line.contains(&ours.fingerprint));
+        if is_known
+            && matches!(
+                verdict,
+                Verdict::Later | Verdict::WrittenAfterHead | Verdict::Unclear
+            )
+        {
+            *verdict = Verdict::Earlier;
+        }
+    }
 }
 
 fn without_head(head: Option<&Held>, verdicts: Vec<Verdict>) -> Settlement {
@@ -381,10 +424,15 @@ fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generati
     if let (Some(ours), Some(theirs)) = (rank(ours.fingerprint), rank(theirs.fingerprint)) {
         return order::by_rank(ours, theirs);
     }
-    if held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family) {
-        return Order::Earlier;
+    let by_times = order::by_times(&ours.issued, &theirs.issued);
+    let is_behind =
+        held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family);
+    match by_times {
+        // A receipt that was not brought up to date: its job was killed after the swap.
+        Order::Later if is_behind => Order::Unclear,
+        Order::Earlier | Order::Unclear if is_behind => Order::Earlier,
+        Order::Earlier | Order::Later | Order::Unclear => by_times,
     }
-    order::by_times(&ours.issued, &theirs.issued)
 }
 
 fn is_base(ours: &Generation, origins: &Origins) -> bool {
@@ -393,6 +441,13 @@ fn is_base(ours: &Generation, origins: &Origins) -> bool {
 
 fn is_head_the_base(theirs: &Generation, held: &Held, base: &Base) -> bool {
     base.generation.fingerprint == theirs.fingerprint || base.version == held.version
+}
+
+/// Whether the head is a base or one of its known ancestors: a store that went back.
+fn is_head_in_line(theirs: &Generation, held: &Held, base: &Base) -> bool {
+    is_head_the_base(theirs, held, base)
+        || base.family.0 == theirs.fingerprint
+        || base.ancestors.contains(&theirs.fingerprint)
 }
 
 /// Whether the head came after what its receipt says the store had: by a higher count, and not
@@ -432,6 +487,17 @@ fn latest(copies: &[Copy], candidates: impl Iterator<Item = usize>) -> Option<us
             .is_some_and(|(other, best)| order::by_times(other, best) == Order::Later);
         if is_later { other } else { best }
     })
+}
+
+/// All of them, the latest first.
+fn latest_first(copies: &[Copy], candidates: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut left: Vec<usize> = candidates.collect();
+    let mut sorted = Vec::new();
+    while let Some(best) = latest(copies, left.iter().copied()) {
+        left.retain(|&index| index != best);
+        sorted.push(best);
+    }
+    sorted
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ mod messages;
 mod model;
 #[cfg(test)]
 mod rows;
+#[cfg(test)]
+mod walks;
 
 pub use messages::{
     Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, Terms, Trouble, Write,

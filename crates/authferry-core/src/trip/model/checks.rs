@@ -158,6 +158,7 @@ impl World {
                 machines.base(known.base).generation.fingerprint == logins::fingerprint(head);
             let after = named
                 && copy.place == Place::AuthFile
+                && !base.ancestors.contains(&logins::fingerprint(ours))
                 && self.logins.by_times(ours, head) == Order::Unclear;
             if later && !refused {
                 self.demand(!clear, "a later copy of the family was not used first");

@@ -289,7 +289,7 @@ impl World {
                 Some(job) => {
                     self.command(home, job, plan, machines, next);
                     self.answers(home, job, plan, machines, next);
-                    self.kill(home, job, next);
+                    self.kill(home, job, machines, next);
                 }
                 None => self.begin(home, plan, machines, next),
             }
@@ -396,8 +396,17 @@ impl World {
         if home.is_over() || (home.job.is_some() && !running) {
             return;
         }
+        // What nobody has seen before, of another family, is beyond what can be told.
+        let is_of_base = |login: u8| {
+            home.receipt.is_none_or(|base| {
+                let base = machines.base(base).generation.fingerprint;
+                self.logins.family(number(base)) == self.logins.family(login)
+            })
+        };
+        let placed = running || home.restored;
         if let File::Login(login) = home.file
             && self.left.rotations > 0
+            && (is_of_base(login) || !placed)
             && (plan.lenient || !self.logins.is_spent(login))
         {
             for &clock in plan.clocks {
@@ -410,17 +419,12 @@ impl World {
         }
         if self.left.old_files > 0 {
             for login in self.logins.all() {
-                // What nobody has seen before, of another family, is beyond what can be told.
-                let of_base = home.receipt.is_none_or(|base| {
-                    let base = machines.base(base).generation.fingerprint;
-                    self.logins.family(number(base)) == self.logins.family(login)
-                });
                 let found = home.job.as_ref().is_some_and(|job| {
                     let copies = &machines.started(job.start).copies;
                     let mut logins = copies.iter().map(|it| it.look);
                     logins.any(|it| it == self.look(File::Login(login)))
                 });
-                let same = of_base || found || !(running || home.restored);
+                let same = is_of_base(login) || found || !placed;
                 if home.file != File::Login(login) && same {
                     let mut world = self.clone();
                     world.left.old_files -= 1;
@@ -546,7 +550,7 @@ impl World {
                 if self.left.kills > 0 {
                     let mut killed = placed.clone();
                     killed.left.kills -= 1;
-                    killed.end_job(at);
+                    killed.kill_job(at, machines);
                     next.push(("killed between the file and the receipt", killed));
                 }
                 placed.homes[at].receipt = machines.facts(job.trip).base.map(|it| it.base);
@@ -600,7 +604,7 @@ impl World {
         {
             let mut killed = landed.clone();
             killed.left.kills -= 1;
-            killed.end_job(at);
+            killed.kill_job(at, machines);
             next.push(("killed between the landed swap and the receipt", killed));
         }
         if self.left.faults > 0 {
@@ -632,14 +636,14 @@ impl World {
         next.push(("the swap is answered", world));
     }
 
-    fn kill(&self, at: usize, job: &Job, next: &mut Next) {
+    fn kill(&self, at: usize, job: &Job, machines: &Machines, next: &mut Next) {
         if self.left.kills > 0 {
             let mut world = self.clone();
             world.left.kills -= 1;
             if let Some(Ask::Swap(put)) = job.asked {
                 world.send(put, job.start, job.phase == Phase::Begin);
             }
-            world.end_job(at);
+            world.kill_job(at, machines);
             next.push(("the job is killed", world));
         }
     }
@@ -752,10 +756,11 @@ impl World {
             return;
         };
         let job = self.job(at);
-        let (start, begins) = (job.start, job.phase == Phase::Begin);
+        let (start, begins, trip) = (job.start, job.phase == Phase::Begin, job.trip);
         match ask {
             Ask::Run => {
                 job.phase = Phase::Running;
+                self.homes[at].receipt = machines.facts(trip).base.map(|it| it.base);
                 self.check_run(at, machines);
             }
             Ask::Finish(end) => {
@@ -763,6 +768,7 @@ impl World {
                 let home = &mut self.homes[at];
                 home.restored = end == End::Restored;
                 if end == End::Restored {
+                    home.receipt = machines.facts(trip).base.map(|it| it.base);
                     self.check_run(at, machines);
                 }
                 self.end_job(at);
@@ -850,6 +856,13 @@ impl World {
                 kept.insert(0, Record { login, known });
             }
         }
+    }
+
+    /// The command spoiled the file, and then a kill: the login was in memory only.
+    fn kill_job(&mut self, at: usize, machines: &Machines) {
+        let newest = machines.facts(self.job(at).trip).newest;
+        self.end_job(at);
+        self.excused |= newest.is_some_and(|newest| !self.can_be_had(newest));
     }
 
     fn end_job(&mut self, at: usize) {
