@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, iter, sync::LazyLock};
 
-use rig::{Login, MARKERS, secrets_in};
+use rig::{Login, MARKERS, Person, secrets_in};
 use time::{Duration, OffsetDateTime};
 
 /// Returns the bytes that go by a name.
@@ -65,7 +65,7 @@ fn good() -> [(&'static str, Login); 7] {
 /// and refreshed just before it ends: no Codex rotates it.
 fn login(account: &str, serial: u32) -> Login {
     let issued = start_of_2026() + Duration::days(i64::from(serial));
-    let login = Login::new(account, serial, issued, Duration::days(20_000));
+    let login = plain(account, serial, issued, Duration::days(20_000));
     Login {
         last_refresh: login.ends,
         ..login
@@ -75,13 +75,26 @@ fn login(account: &str, serial: u32) -> Login {
 /// The access token has ended before 2026 began.
 fn ended(serial: u32) -> Login {
     let issued = start_of_2026() - Duration::days(109 - i64::from(serial));
-    Login::new("account-1", serial, issued, rig::ACCESS_LIFETIME)
+    plain("account-1", serial, issued, rig::ACCESS_LIFETIME)
 }
 
 /// The last refresh is long ago, and the access token is good for decades.
 fn old(serial: u32) -> Login {
     let issued = ended(serial).issued;
-    Login::new("account-1", serial, issued, Duration::days(20_000))
+    plain("account-1", serial, issued, Duration::days(20_000))
+}
+
+/// Without session marks and `user_id`, as some tokens are.
+fn plain(account: &str, serial: u32, issued: OffsetDateTime, lifetime: Duration) -> Login {
+    let login = Login::new(account, serial, issued, lifetime);
+    Login {
+        person: Person {
+            user_id: None,
+            ..login.person
+        },
+        session: None,
+        ..login
+    }
 }
 
 /// Nothing in it tells when it was issued.

@@ -10,13 +10,13 @@ mod azure;
 mod codex_facts;
 mod crowds;
 mod doctor;
+mod families;
 mod ferry;
 mod moments;
 mod refresh;
 mod refresh_facts;
 mod refresh_faults;
 mod round_trip;
-
 mod signals;
 #[cfg(feature = "vault")]
 mod vault;

@@ -321,7 +321,7 @@ fn whoever_rotates_dies_with_the_authferry_that_started_it() {
     let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
     let asked = std::time::Duration::from_mins(1);
     ferry.stub.wait_for(asked, What::is_rotation);
-    let temp = runner.work().with_file_name("tmp");
+    let temp = runner.root().join("home/.local/state/authferry/rotations");
     let native = temp.display().to_string();
     assert!(!of_a_home_in(&native).is_empty(), "no Codex is at work");
 

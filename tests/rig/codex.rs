@@ -18,8 +18,10 @@ pub const V0_130: &str = "0.130.0";
 pub const V0_145: &str = "0.145.0";
 /// Writes in place too, but under `auth.lock`.
 pub const V0_166: &str = "0.166.0";
-/// Writes a file beside it, syncs and renames it into place.
+/// Writes, as those from 0.167.2 on, a file beside it, syncs and renames it into place.
 pub const V0_169: &str = "0.169.0";
+/// Writes as that one does.
+pub const V0_171: &str = "0.171.0";
 
 /// A released Codex, as npm delivers it.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 //!
 //! | Codex asks for | the stub | a test can have it |
 //! |---|---|---|
-//! | `POST /oauth/token` | rotates: a refresh token is good for one refresh | fail, drop the connection before or after it has decided, leave the refresh token out ([`Fault`]); take its time ([`Rules::latency`]); hold the reply ([`Stub::hold`]) |
+//! | `POST /oauth/token` | rotates: a refresh token is good for one refresh | fail, drop the connection before or after it has decided, leave the refresh token out ([`Fault`]); take its time ([`Rules::latency`]); change the session marks ([`Rules::changes_session`]); hold the reply ([`Stub::hold`]) |
 //! | the same with a spent token | says `refresh_token_reused`, 401 | say so with 400 ([`Rules::reused_status`]) |
 //! | the same with a token of nobody's | says `invalid_grant`, 400 | |
 //! | `POST /oauth/revoke` | ends the login | |
@@ -69,7 +69,7 @@ pub use app_server::AppServer;
 pub use aws::{ACCOUNT, Aws, Hand, Keys, REGION};
 #[cfg(feature = "azure-kv")]
 pub use azurite::{AZURITE_VERSION, Azurite};
-pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169};
+pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169, V0_171};
 pub use gitlab::GitlabCiLocal;
 #[cfg(feature = "issuer")]
 pub use issuer::{Issuer, github_claims, gitlab_claims};
@@ -79,7 +79,7 @@ pub use keyvault::{
     IDENTITY, Job, KeyVault, Moment, Op, Right, Rules as KeyVaultRules, TENANT,
     Version as SecretVersion,
 };
-pub use login::{ACCESS_LIFETIME, Login, MARKERS, secrets_in};
+pub use login::{ACCESS_LIFETIME, Login, MARKERS, Person, Session, secrets_in};
 pub use node24::Node24;
 #[cfg(feature = "vault")]
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};

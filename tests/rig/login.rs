@@ -19,8 +19,12 @@ pub const ACCESS_LIFETIME: Duration = Duration::days(10);
 /// logins of one account need different serials, or their tokens can be the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// The account id, as it stands in the file and in the claims.
+    /// The account id, as it stands in the file and in the claims: the workspace.
     pub account: String,
+    /// Whose login it is.
+    pub person: Person,
+    /// The session marks of the access token; `None` leaves them out.
+    pub session: Option<Session>,
     /// Names the generation: part of each of its tokens.
     pub serial: u32,
     /// When the tokens were issued (`iat`).
@@ -33,17 +37,77 @@ pub struct Login {
     pub refresh_token: String,
 }
 
+/// The claims that name a person. `None` leaves a claim out.
+///
+/// All members of a Business workspace share the account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// `chatgpt_user_id`, in the claims of the provider.
+    pub chatgpt_user_id: Option<String>,
+    /// `user_id`, in the claims of the provider.
+    pub user_id: Option<String>,
+    /// `sub`.
+    pub sub: Option<String>,
+}
+
+/// What an access token says of the session in which it was issued. Each refresh keeps it,
+/// and each `codex login` changes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// `session_id`.
+    pub id: String,
+    /// `pwd_auth_time`, in milliseconds.
+    pub password_time: i64,
+}
+
+impl Person {
+    /// Returns a person by one name in each claim.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let name = Some(name.to_owned());
+        Self {
+            chatgpt_user_id: name.clone(),
+            user_id: name.clone(),
+            sub: name,
+        }
+    }
+}
+
+impl Session {
+    /// Returns the session of this number of an account.
+    #[must_use]
+    pub fn numbered(account: &str, number: u32) -> Self {
+        Self {
+            id: format!("authsess_{account}_{number:04}"),
+            password_time: 1_760_000_000_000 + i64::from(number),
+        }
+    }
+}
+
 impl Login {
     /// Makes up a generation that was issued at the given time.
     #[must_use]
     pub fn new(account: &str, serial: u32, issued: OffsetDateTime, lifetime: Duration) -> Self {
         Self {
             account: account.to_owned(),
+            person: Person::named(&format!("user-of-{account}")),
+            session: Some(Session::numbered(account, 0)),
             serial,
             issued,
             ends: issued + lifetime,
             last_refresh: issued,
             refresh_token: format!("made-up.refresh.{account}.{serial:04}"),
+        }
+    }
+
+    /// Makes up what `codex login` gives the same person: the tokens of another serial, from a
+    /// session of its own.
+    #[must_use]
+    pub fn afresh(&self, serial: u32, issued: OffsetDateTime) -> Self {
+        Self {
+            person: self.person.clone(),
+            session: Some(Session::numbered(&self.account, serial)),
+            ..Self::new(&self.account, serial, issued, self.ends - self.issued)
         }
     }
 
@@ -85,7 +149,14 @@ impl Login {
     /// Returns the access token: an unsigned JWT.
     #[must_use]
     pub fn access_token(&self) -> String {
-        self.jwt("access", r#""scp":["openid","offline_access"]"#)
+        let scope = r#""scp":["openid","offline_access"]"#;
+        let claims = match &self.session {
+            Some(Session { id, password_time }) => {
+                format!(r#"{scope},"session_id":"{id}","pwd_auth_time":{password_time}"#)
+            }
+            None => scope.to_owned(),
+        };
+        self.jwt("access", &claims)
     }
 
     /// Returns the id token: an unsigned JWT.
@@ -127,11 +198,26 @@ impl Login {
     fn jwt(&self, kind: &str, claims: &str) -> String {
         let account = &self.account;
         let name = format!("{kind}.{account}.{:04}", self.serial);
+        let claim = |name: &str, value: &Option<String>| {
+            let value = value.as_ref();
+            value.map_or_else(String::new, |value| format!(r#""{name}":"{value}""#))
+        };
+        let before = |claim: String| if claim.is_empty() { claim } else { claim + "," };
+        let after = |claim: String| {
+            if claim.is_empty() {
+                claim
+            } else {
+                format!(",{claim}")
+            }
+        };
+        let sub = before(claim("sub", &self.person.sub));
+        let chatgpt_user_id = before(claim("chatgpt_user_id", &self.person.chatgpt_user_id));
+        let user_id = after(claim("user_id", &self.person.user_id));
         // The marker stands at the same offset in both objects, so that base64 makes the
         // same text of it.
         let header = r#"{"kid":"made-up","alg":"none","typ":"JWT"}"#;
         let payload = format!(
-            r#"{{"jti":"made-up.{name}","iat":{},"exp":{},"sub":"user-of-{account}","https://api.openai.com/auth":{{"chatgpt_account_id":"{account}","chatgpt_user_id":"user-of-{account}","chatgpt_plan_type":"plus"}},{claims}}}"#,
+            r#"{{"jti":"made-up.{name}","iat":{},"exp":{},{sub}"https://api.openai.com/auth":{{"chatgpt_account_id":"{account}",{chatgpt_user_id}"chatgpt_plan_type":"plus"{user_id}}},{claims}}}"#,
             self.issued.unix_timestamp(),
             self.ends.unix_timestamp(),
         );
@@ -200,6 +286,56 @@ mod tests {
             claims["https://api.openai.com/auth"]["chatgpt_account_id"],
             "account-1"
         );
+    }
+
+    #[test]
+    fn person_and_session_stand_in_the_claims_unless_they_are_left_out() {
+        let claims = |token: &str| -> Value {
+            let payload = token.split('.').nth(1).expect("three parts");
+            let payload = URL_SAFE_NO_PAD.decode(payload).expect("base64url");
+            serde_json::from_slice(&payload).expect("JSON")
+        };
+        let full = Login {
+            person: Person {
+                chatgpt_user_id: Some("user-a".into()),
+                user_id: Some("user-b".into()),
+                sub: Some("user-c".into()),
+            },
+            ..login()
+        };
+        let id = claims(&full.id_token());
+        let auth = &id["https://api.openai.com/auth"];
+        assert_eq!(auth["chatgpt_user_id"], "user-a");
+        assert_eq!(auth["user_id"], "user-b");
+        assert_eq!(id["sub"], "user-c");
+        let access = claims(&full.access_token());
+        assert_eq!(access["session_id"], "authsess_account-1_0000");
+        assert_eq!(access["pwd_auth_time"], 1_760_000_000_000_i64);
+        let afresh = claims(&full.afresh(8, full.issued).access_token());
+        assert_ne!(afresh["session_id"], access["session_id"]);
+        assert_ne!(afresh["pwd_auth_time"], access["pwd_auth_time"]);
+
+        let bare = Login {
+            person: Person {
+                chatgpt_user_id: None,
+                user_id: None,
+                sub: None,
+            },
+            session: None,
+            ..login()
+        };
+        let tokens = [bare.id_token(), bare.access_token()].map(|token| claims(&token));
+        for claims in tokens {
+            let auth = &claims["https://api.openai.com/auth"];
+            for claim in [
+                &claims["sub"],
+                &claims["session_id"],
+                &auth["user_id"],
+                &auth["chatgpt_user_id"],
+            ] {
+                assert!(claim.is_null(), "{claims}");
+            }
+        }
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub struct Rules {
     pub shell: Option<String>,
     /// How long a refresh is on its way, each way.
     pub latency: Duration,
+    /// Whether each refresh changes the session marks of the access token. A provider that does
+    /// so is not known, and would make them worthless.
+    pub changes_session: bool,
 }
 
 /// What goes wrong with one refresh.
@@ -234,6 +237,7 @@ impl Default for Rules {
             model_failure: None,
             shell: None,
             latency: Duration::ZERO,
+            changes_session: false,
         }
     }
 }

@@ -124,6 +124,10 @@ pub enum Action {
         copy: usize,
         /// Whether the head has to be kept first.
         keep_head: bool,
+        /// Whether the store's history is not enough for that: nothing tells that the copy is
+        /// later, so the head is tried again if the provider refuses the copy, and only a
+        /// record tells the next job of it.
+        in_rescue: bool,
     },
     /// Nothing may be spent, placed or swapped.
     Refuse(Refusal),
@@ -192,6 +196,7 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
         Some(copy) => Action::Adopt {
             copy,
             keep_head: verdicts[copy] != Verdict::Later || !descends(&copies[copy], held),
+            in_rescue: verdicts[copy] != Verdict::Later,
         },
         None if all(|verdict| verdict == Verdict::IsHead).any(|it| is_auth_file(&copies[it])) => {
             Action::Keep
@@ -239,7 +244,7 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
         Some(origins) if is_family_of(held, theirs, &origins.base) => {
             let order = order_of(ours, origins, held, theirs);
             match order {
-                _ if is_base(ours, origins) && is_ahead(held, theirs, &origins.base) => {
+                _ if was_placed(ours, origins) && is_ahead(held, theirs, &origins.base) => {
                     Verdict::Ancestor
                 }
                 _ if ours.identity.contradicts(&theirs.identity) => other_identity(copy),
@@ -252,7 +257,7 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
                 Order::Unclear => Verdict::Unclear,
             }
         }
-        Some(origins) if is_base(ours, origins) && held.family.is_some() => Verdict::Ancestor,
+        Some(origins) if was_placed(ours, origins) && held.family.is_some() => Verdict::Ancestor,
         Some(origins) if !ours.identity.contradicts(&origins.base.generation.identity) => {
             Verdict::OtherFamily
         }
@@ -435,8 +440,10 @@ fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generati
     }
 }
 
-fn is_base(ours: &Generation, origins: &Origins) -> bool {
-    origins.base.generation.fingerprint == ours.fingerprint
+/// Whether a copy is exactly what its receipt says the store had. A record that names itself as
+/// the base is of a head that was replaced: that tells nothing of who spent it.
+fn was_placed(ours: &Generation, origins: &Origins) -> bool {
+    !origins.by_name && origins.base.generation.fingerprint == ours.fingerprint
 }
 
 fn is_head_the_base(theirs: &Generation, held: &Held, base: &Base) -> bool {

@@ -289,11 +289,17 @@ impl Trip {
             Action::Keep => self.ready(),
             Action::Place => self.place(),
             Action::Refuse(why) => self.refuse(*why),
-            Action::Adopt { copy, keep_head } => {
+            Action::Adopt {
+                copy,
+                keep_head,
+                in_rescue,
+            } => {
                 self.adopting = Some(*copy);
                 self.newest = self.copies[*copy].generation().cloned();
                 match (&self.base, self.newest.clone()) {
-                    (Some(theirs), Some(_)) if *keep_head && !self.terms.history => {
+                    (Some(theirs), Some(_))
+                        if *keep_head && (*in_rescue || !self.terms.history) =>
+                    {
                         self.sync = Sync::Burying(theirs.clone());
                         (self, vec![Effect::Rescue(Keep::Theirs)])
                     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(crate) struct BaseText {
     version: String,
-    #[serde(flatten)]
+    // Not flattened: serde has no `i128` there.
     generation: GenerationText,
     count: u64,
     family: String,
@@ -21,6 +21,7 @@ pub(crate) struct BaseText {
 
 /// What is known of a generation.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct GenerationText {
     fingerprint: String,
     account: Option<String>,
@@ -113,5 +114,54 @@ impl TryFrom<GenerationText> for Generation {
                 last_refresh: text.last_refresh,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_survives_its_own_text() {
+        let label = |text| Some(Label::new(text));
+        let base = Base {
+            version: Version::new("7"),
+            generation: Generation {
+                fingerprint: Fingerprint::new([1; 8]),
+                identity: Identity {
+                    account: label("account"),
+                    chatgpt_user: label("chatgpt user"),
+                    user: label("user"),
+                    subject: label("subject"),
+                },
+                hints: SessionHints {
+                    session: label("session"),
+                    password_time: Some(1_760_000_000_000),
+                },
+                issued: Issued {
+                    iat: Some(1_760_000_000),
+                    exp: Some(1_760_864_000),
+                    last_refresh: Some(1_760_000_000_123_456_789),
+                },
+            },
+            count: 3,
+            family: Family(Fingerprint::new([2; 8])),
+            ancestors: vec![Fingerprint::new([2; 8]), Fingerprint::new([3; 8])],
+            volatile_hints: true,
+        };
+        let bare = Base {
+            generation: Generation {
+                identity: Identity::default(),
+                hints: SessionHints::default(),
+                issued: Issued::default(),
+                ..base.generation.clone()
+            },
+            ..base.clone()
+        };
+        for base in [base, bare] {
+            let text = serde_json::to_vec(&BaseText::from(&base)).expect("JSON");
+            let read: BaseText = serde_json::from_slice(&text).expect("its own text");
+            assert_eq!(Base::try_from(read), Ok(base));
+        }
     }
 }

@@ -34,6 +34,9 @@ pub struct Report {
     pub copies: Vec<PathBuf>,
     /// The copy that was put into the store before the command, if it was not the auth file.
     pub adopted_from: Option<PathBuf>,
+    /// Whether a receipt spoke of an auth file that was missing or empty: what the store holds
+    /// may be spent.
+    pub may_be_spent: bool,
     /// Why something could not be kept.
     pub rescue_error: Option<io::Error>,
     /// The last thing that the store complained of.
@@ -115,6 +118,7 @@ impl Report {
             rescued: Vec::new(),
             copies: Vec::new(),
             adopted_from: None,
+            may_be_spent: false,
             rescue_error: None,
             store_error: None,
             stored_unusable: None,

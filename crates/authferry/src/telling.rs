@@ -334,13 +334,21 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
             processes(report.left)
         ));
     }
+    let unchanged = matches!(report.outcome, Outcome::Restored | Outcome::Unchanged);
+    if report.may_be_spent && unchanged {
+        ending.warnings.push(format!(
+            "{} was missing or empty after an earlier job: {} may be spent",
+            job.home.auth_file().display(),
+            login(report)
+        ));
+    }
     if report.busy {
         ending.warnings.push(format!(
             "{} is left behind, for somebody is still writing it",
             job.home.auth_file().display()
         ));
     }
-    if matches!(report.outcome, Outcome::Restored | Outcome::Unchanged) {
+    if unchanged {
         for path in &report.rescued {
             ending
                 .notes

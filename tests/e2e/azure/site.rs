@@ -1,7 +1,7 @@
 //! A vault that lets jobs in, and jobs that come and go.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Arc, LazyLock},
@@ -339,6 +339,15 @@ impl AnyStore for Site {
             .filter(|call| writes(call))
             .count();
         format!("{secrets:?} {writes}")
+    }
+
+    fn put(&self, login: &Login, more: &[&str]) -> Output {
+        self.seed(login, more)
+    }
+
+    fn cut_off(&self, command: &mut Command) -> Option<File> {
+        command.env("AZURE_AUTHORITY_HOST", "https://127.0.0.1:1");
+        None
     }
 }
 

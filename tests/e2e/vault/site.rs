@@ -1,7 +1,7 @@
 //! A server that lets jobs in, and jobs that come and go.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::Path,
     process::{Command, Output},
     sync::{
@@ -308,6 +308,15 @@ impl AnyStore for Site {
         };
         let [login, claim] = [PATH, CLAIM].map(metadata);
         format!("{login:?} {claim:?}")
+    }
+
+    fn put(&self, login: &Login, more: &[&str]) -> Output {
+        self.seed(login, more)
+    }
+
+    fn cut_off(&self, command: &mut Command) -> Option<File> {
+        command.env("VAULT_ADDR", "https://127.0.0.1:1");
+        None
     }
 }
 

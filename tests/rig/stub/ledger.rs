@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::Login;
+use crate::{Login, Session};
 
 /// The generations of every login that the stub knows, oldest first.
 #[derive(Debug, Default)]
@@ -47,18 +47,29 @@ impl Ledger {
     }
 
     /// Adds the generation that follows, with a refresh token of its own or, if it
-    /// `keeps_refresh_token`, with the one before.
+    /// `keeps_refresh_token`, with the one before. Person and session stay, but that the session
+    /// is another one if the refresh `changes_session`.
     pub(super) fn renew(
         &mut self,
         old: Place,
         now: OffsetDateTime,
         lifetime: Duration,
         keeps_refresh_token: bool,
+        changes_session: bool,
     ) -> Login {
         let newest = self.entries.iter().map(|entry| entry.login.serial).max();
         let serial = newest.map_or(1, |serial| serial + 1);
         let old = &mut self.entries[old.0];
-        let mut next = Login::new(&old.login.account, serial, now, lifetime);
+        let session = if changes_session {
+            Some(Session::numbered(&old.login.account, serial))
+        } else {
+            old.login.session.clone()
+        };
+        let mut next = Login {
+            person: old.login.person.clone(),
+            session,
+            ..Login::new(&old.login.account, serial, now, lifetime)
+        };
         if keeps_refresh_token {
             next.refresh_token.clone_from(&old.login.refresh_token);
         }

@@ -187,7 +187,10 @@ impl Inner {
                 let omitted = fault == Some(Fault::RefreshTokenOmitted);
                 let now = self.now();
                 let lifetime = self.rules.access_lifetime;
-                let next = self.ledger.renew(place, now, lifetime, omitted);
+                let changes_session = self.rules.changes_session;
+                let next = self
+                    .ledger
+                    .renew(place, now, lifetime, omitted, changes_session);
                 let reply = (StatusCode::OK, tokens(&next, omitted));
                 (
                     Outcome::Rotated(next.serial),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{Bearer, Endpoint, Fault, Outcome, Stub, What};
-use crate::{ACCESS_LIFETIME, Login};
+use crate::{ACCESS_LIFETIME, Login, Person};
 
 #[test]
 fn a_refresh_token_is_good_for_one_refresh() {
@@ -48,6 +48,24 @@ fn a_refresh_token_is_good_for_one_refresh() {
             Outcome::Unknown,
         ]
     );
+}
+
+#[test]
+fn a_refresh_keeps_person_and_session_unless_it_changes_the_session() {
+    let login = Login {
+        person: Person::named("user-a"),
+        ..Login::stale()
+    };
+    let stub = Stub::start(&login);
+    refresh(&stub, &login.refresh_token);
+    let second = stub.live().expect("a live login");
+    assert_eq!(second.person, login.person);
+    assert_eq!(second.session, login.session);
+    stub.rules(|rules| rules.changes_session = true);
+    refresh(&stub, &second.refresh_token);
+    let third = stub.live().expect("a live login");
+    assert_eq!(third.person, login.person);
+    assert_ne!(third.session, login.session);
 }
 
 #[test]

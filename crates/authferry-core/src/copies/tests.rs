@@ -126,6 +126,7 @@ fn row_10_a_later_one_of_the_family_is_adopted() {
     let action = Action::Adopt {
         copy: 0,
         keep_head: false,
+        in_rescue: false,
     };
     is(
         &head(5),
@@ -456,6 +457,7 @@ fn adopt_keeping_the_head() -> Action {
     Action::Adopt {
         copy: 0,
         keep_head: true,
+        in_rescue: true,
     }
 }
 

@@ -3,14 +3,14 @@
 use std::time::SystemTime;
 
 use authferry_codex::{Look, Unusable};
-use authferry_core::copies::Place;
+use authferry_core::copies::{Content, Place};
 use authferry_core::{Base, Fingerprint, Keep, Outcome, Refusal, Secret, Seen, Trip};
 
 use super::{Driver, Request, ask};
 use crate::copies;
 use crate::rescue::{self, Reason, Record};
 use crate::sign::Sign;
-use crate::{Placement, Receipt, Report, Written, seen};
+use crate::{FoundCopy, Placement, Receipt, Report, Written, seen};
 
 impl Driver<'_, '_> {
     pub(super) fn rescue(&mut self, trip: &Trip, keep: &Keep) -> bool {
@@ -106,6 +106,7 @@ impl Driver<'_, '_> {
         self.report.placement.get_or_insert(found);
         self.ready = true;
         self.note_adopted(trip);
+        self.note_missing();
         self.sweep();
         if self.alone.is_none() {
             // The home was just made: whoever else comes finds it in use.
@@ -125,6 +126,18 @@ impl Driver<'_, '_> {
         if !self.report.writes.is_empty() && seen(&self.look) == Seen::Missing {
             self.report.adopted_from = adopted.map(|copy| copy.path.clone());
         }
+    }
+
+    /// Notes whether a receipt speaks of an auth file that was missing or empty.
+    fn note_missing(&mut self) {
+        let placed = self.report.placement == Some(Placement::Placed);
+        let is_gone = |copy: &FoundCopy| {
+            let copy = &copy.copy;
+            let missing = copy.place == Place::AuthFile && copy.content == Content::Missing;
+            missing && copy.origins.is_some()
+        };
+        self.report.may_be_spent |=
+            placed && self.report.writes.is_empty() && self.copies.iter().any(is_gone);
     }
 
     /// Removes the unfinished rotations that were found: what they held is in the store or kept
