@@ -207,7 +207,7 @@ async fn a_claim_in_time_is_renewed_without_a_version(secrets: Arc<Secrets>) {
     assert_eq!(secrets.hand.versions(claim_name), versions);
     let held = second.acquire(&bid(2, claim.until + CLOCK_SKEW - 1)).await;
     assert!(
-        matches!(&held, Err(ClaimError::Held { owner, until }) if owner == "job 1" && *until == claim.until),
+        matches!(&held, Err(ClaimError::Held { owner, until, .. }) if owner == "job 1" && *until == claim.until),
         "{held:?}"
     );
     first.release(&claim).await.expect("ours");
@@ -321,6 +321,7 @@ fn bid(number: u64, now: u64) -> Bid {
         holder: number,
         now,
         until: now + TERM,
+        expired: None,
     }
 }
 

@@ -192,6 +192,10 @@ impl Fixture for Secrets {
         self.hand.put(place, text(login));
     }
 
+    async fn put_claim_by_hand(&self, place: &str, record: &[u8]) {
+        self.hand.put(&format!("{place}-claim"), text(record));
+    }
+
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {
         if place.starts_with(MARKED) {
             return None;

@@ -78,6 +78,7 @@ async fn all_works(secrets: &Secrets, role: &str, number: u64) -> Result<(), Str
         holder,
         now,
         until: now + 600,
+        expired: None,
     };
     let told = |error: &dyn std::error::Error| format!("{error}: {:?}", error.source());
     let claim = claims

@@ -27,6 +27,7 @@ pub(crate) struct Secrets {
 /// The servers, and who plays a person.
 struct Scene {
     vault: KeyVault,
+    azurite: Arc<Azurite>,
     container: String,
     person: Mutex<PythonClient>,
 }
@@ -63,6 +64,7 @@ impl Scene {
         Self {
             person: Mutex::new(PythonClient::of(&vault)),
             container: azurite.container(),
+            azurite,
             vault,
         }
     }
@@ -227,6 +229,14 @@ impl Fixture for Secrets {
     async fn put_by_hand(&self, place: &str, login: &[u8]) {
         let text = str::from_utf8(login).expect("text");
         self.scene.person().set(place, text);
+    }
+
+    async fn put_claim_by_hand(&self, place: &str, text: &[u8]) {
+        let azurite = Arc::clone(&self.scene.azurite);
+        let blob = format!("{}/{place}-claim", self.scene.container);
+        let text = text.to_vec();
+        let put = thread::spawn(move || azurite.put_blob(&blob, text));
+        put.join().expect("a blob");
     }
 
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {

@@ -122,7 +122,7 @@ impl Fixture for Places {
             swap: Swap::Atomic,
             stamps: true,
             reads: Reads::Eventual,
-            history: true,
+            history: false,
             max_len: 512 * 1024,
         }
     }
@@ -140,6 +140,13 @@ impl Fixture for Places {
         let condition = (self.mount == "strict").then(|| self.current(place).unwrap_or_default());
         let server = &self.server.openbao;
         server.put_by_hand(self.mount, place, FIELD, login, condition);
+    }
+
+    async fn put_claim_by_hand(&self, place: &str, text: &[u8]) {
+        let path = format!("{place}-claim");
+        let condition = (self.mount == "strict").then(|| self.current(&path).unwrap_or_default());
+        let server = &self.server.openbao;
+        server.put_by_hand(self.mount, &path, "claim", text, condition);
     }
 
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {

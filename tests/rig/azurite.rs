@@ -85,7 +85,21 @@ impl Azurite {
     pub fn container(&self) -> String {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("logins-{}", MADE.fetch_add(1, Ordering::Relaxed));
-        let url = format!("{}/{ACCOUNT}/{name}?restype=container", self.url());
+        self.put(&format!("{name}?restype=container"), Vec::new());
+        name
+    }
+
+    /// Writes a blob, `CONTAINER/NAME`, over what is there.
+    ///
+    /// # Panics
+    ///
+    /// If Azurite says no.
+    pub fn put_blob(&self, blob: &str, content: Vec<u8>) {
+        self.put(blob, content);
+    }
+
+    fn put(&self, path: &str, content: Vec<u8>) {
+        let url = format!("{}/{ACCOUNT}/{path}", self.url());
         let token = shaped(
             "https://storage.azure.com",
             "whoever sets it up",
@@ -95,8 +109,9 @@ impl Azurite {
             .client()
             .put(url)
             .header("x-ms-version", "2023-11-03")
+            .header("x-ms-blob-type", "BlockBlob")
             .bearer_auth(token)
-            .body("");
+            .body(content);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -105,7 +120,6 @@ impl Azurite {
             .block_on(async { request.send().await })
             .expect("Azurite, which is on this host");
         assert_eq!(answer.status(), 201, "{answer:?}");
-        name
     }
 }
 

@@ -259,11 +259,12 @@ mod tests {
                 owner: "job 2".to_owned(),
                 holder: 2,
                 now: 0,
-                until: 9,
+                until: u64::MAX,
+                expired: None,
             };
             let claims = store.claims().expect("claims");
             let answer = claims.acquire(&bid).await;
-            let Err(ClaimError::Held { owner, until }) = answer else {
+            let Err(ClaimError::Held { owner, until, .. }) = answer else {
                 panic!("{answer:?}");
             };
             assert_eq!((owner.as_str(), until), ("https://ci.example/by/1", ends));

@@ -80,10 +80,7 @@ impl SecretStore for Record {
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let found = self.blob.get().await;
         let found = found.map_err(|why| self.error("read", classify::of_blob(why, READ)))?;
-        found
-            .map(|(etag, bytes)| stored(&etag, &bytes))
-            .transpose()
-            .map_err(|trouble| self.error("read", trouble))
+        Ok(found.map(|(etag, bytes)| stored(&etag, bytes)))
     }
 
     async fn compare_and_swap(
@@ -134,19 +131,31 @@ fn is_certain(failure: &Failure) -> bool {
     }
 }
 
-fn stored(etag: &str, bytes: &[u8]) -> Result<Stored, Trouble> {
-    let content: Content = serde_json::from_slice(bytes).map_err(|_| Trouble::BadBlob)?;
-    let stamp = Stamp {
-        id: content.id.parse().map_err(|_| Trouble::BadBlob)?,
-        count: content.count,
-        origin: content.origin.parse().map_err(|_| Trouble::BadBlob)?,
-        family: content.family.parse().map_err(|_| Trouble::BadBlob)?,
-        volatile_hints: content.volatile_hints,
-        writer: content.writer,
-    };
-    Ok(Stored {
-        secret: Secret::new(content.value.into_bytes()),
-        version: Version::new(etag),
-        stamp: Some(stamp),
-    })
+/// Returns what the blob holds. One that was not written here comes as it is, without a stamp.
+fn stored(etag: &str, bytes: Vec<u8>) -> Stored {
+    let content: Option<Content> = serde_json::from_slice(&bytes).ok();
+    let stamped = content.and_then(|content| {
+        let stamp = Stamp {
+            id: content.id.parse().ok()?,
+            count: content.count,
+            origin: content.origin.parse().ok()?,
+            family: content.family.parse().ok()?,
+            volatile_hints: content.volatile_hints,
+            writer: content.writer,
+        };
+        Some((content.value, stamp))
+    });
+    let version = Version::new(etag);
+    match stamped {
+        Some((value, stamp)) => Stored {
+            secret: Secret::new(value.into_bytes()),
+            version,
+            stamp: Some(stamp),
+        },
+        None => Stored {
+            secret: Secret::new(bytes),
+            version,
+            stamp: None,
+        },
+    }
 }

@@ -4,12 +4,12 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Read, Write},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use authferry_core::Secret;
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps},
     io::Errno,
 };
 
@@ -28,6 +28,13 @@ pub(crate) struct Folder {
     dir: File,
     path: String,
     me: u32,
+}
+
+/// A new file, still empty, whose inode and time of writing are known already.
+pub(crate) struct Draft<'n> {
+    file: File,
+    name: &'n str,
+    pub(crate) facts: Facts,
 }
 
 /// Who else may have the lock at the same time.
@@ -162,6 +169,43 @@ impl Folder {
         Ok(Facts::of(&metadata))
     }
 
+    /// Creates a new file that is ours alone, for [`Folder::fill`].
+    ///
+    /// Its time of writing is set here and again when it is filled. A file system may keep
+    /// less of a time than is set: the facts have what it keeps.
+    pub(crate) fn create<'n>(&self, name: &'n str) -> Result<Draft<'n>, Trouble> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = self.open_file(name, flags)?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let seconds = i64::try_from(now.as_secs()).unwrap_or_default();
+        set_time(&file, (seconds, now.subsec_nanos().into())).map_err(io_trouble("write", name))?;
+        let facts = facts_of(&file, name)?;
+        Ok(Draft { file, name, facts })
+    }
+
+    /// Writes a draft, down to the disk.
+    pub(crate) fn fill(&self, draft: Draft<'_>, bytes: &[u8]) -> Result<(), Trouble> {
+        let mut file = draft.file;
+        let mut fill = || {
+            change("write", || file.write_all(bytes))?;
+            set_time(&file, draft.facts.written)?;
+            change("sync", || file.sync_all())
+        };
+        fill().map_err(io_trouble("write", draft.name))
+    }
+
+    /// Brings a file down to the disk that another process filled and did not finish.
+    pub(crate) fn finish(&self, name: &str, written: (i64, i64)) -> Result<(), Trouble> {
+        let file = self.open_file(name, OFlags::RDONLY)?;
+        let finish = || {
+            set_time(&file, written)?;
+            change("sync", || file.sync_all())
+        };
+        finish().map_err(io_trouble("write", name))
+    }
+
     /// Gives the file another name, over whatever has that name.
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), Trouble> {
         let rename = || Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?);
@@ -221,6 +265,16 @@ impl Folder {
         facts.vet_file(self.me).map_err(exposed(name))?;
         Ok(facts)
     }
+}
+
+/// Sets the time of writing.
+fn set_time(file: &File, (tv_sec, tv_nsec): (i64, i64)) -> io::Result<()> {
+    let time = Timespec { tv_sec, tv_nsec };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    change("set time", || Ok(rustix::fs::futimens(file, &times)?))
 }
 
 fn facts_of(file: &File, name: &str) -> Result<Facts, Trouble> {

@@ -24,9 +24,14 @@
 //!   mode 0600 with one name that belong to us, in a folder that belongs to us or root and
 //!   that others cannot write to; also root is refused the files of others. All is looked
 //!   at on the open descriptor.
+//! - **No complete login is thrown away.** If a writer is killed after it wrote all bytes of
+//!   the new login, the next reader or writer finishes its swap, provided that nothing else was
+//!   written in between.
 //! - **Nothing left over.** What cannot be written leaves no trace, and the next writer
-//!   removes what a killed one left: the names `login.json.authferry-tmp` and
-//!   `login.json.meta.authferry-tmp` alone. A claim that a killed job leaves ends by itself.
+//!   removes an incomplete login that a killed one left: the names `login.json.authferry-tmp`
+//!   and `login.json.meta.authferry-tmp` alone. A claim that a killed job leaves ends by itself.
+//! - **A copied folder works.** Copies of a login and of a lease have no stamp. A copy of a lease
+//!   counts until its end.
 //!
 //! # What it does not
 //!
@@ -35,8 +40,7 @@
 //!   safe to read at any time.
 //! - Network file systems: whether `flock` there holds between hosts, and whether inodes
 //!   and times are the same on all of them, depends on the server. Use another store.
-//! - Removing `login.json.claim` frees a claim that should have ended long ago, such as one
-//!   that was won under a clock that is wrong. Its holder is not stopped by that.
+//! - Removing `login.json.claim` frees a claim at once. Its holder is not stopped by that.
 //! - The folder is not created: whoever chooses a place also chooses its protection.
 
 mod address;

@@ -7,8 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{facts::Facts, trouble::Trouble};
 
-/// The format that is written and read. Format 1 had no family.
-const FORMAT: u64 = 2;
+/// The format that is written and read. Format 1 had no family, and format 2 did not say which
+/// version was replaced.
+const FORMAT: u64 = 3;
 
 /// The most that the file may take: far more than two entries do.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
@@ -18,6 +19,8 @@ pub(crate) const MAX_LEN: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Meta {
     entries: Vec<Entry>,
+    /// The version that the last entry replaces; `None` if there was no login.
+    replaces: Option<Version>,
 }
 
 /// One generation that was written here.
@@ -28,15 +31,30 @@ pub(crate) struct Entry {
     pub(crate) stamp: Stamp,
     sha256: String,
     inode: u64,
-    written: (i64, i64),
+    pub(crate) written: (i64, i64),
 }
 
 impl Meta {
-    /// Returns what stands beside `next` while it takes the place of `current`.
-    pub(crate) fn between(current: Option<Entry>, next: Entry) -> Self {
+    /// Returns what stands beside `next` while it takes the place of the version `replaces`,
+    /// which may have an entry.
+    pub(crate) fn between(current: Option<Entry>, replaces: Option<Version>, next: Entry) -> Self {
         Self {
             entries: current.into_iter().chain([next]).collect(),
+            replaces,
         }
+    }
+
+    /// Returns the entry of `login`, which is in the file with these facts, if it is complete
+    /// and was to take the place of the version `current`.
+    pub(crate) fn next_after(
+        &self,
+        current: Option<&Version>,
+        login: &Secret,
+        facts: &Facts,
+    ) -> Option<&Entry> {
+        let next = self.entries.last()?;
+        let is_complete = next.inode == facts.inode && next.sha256 == digest(login);
+        (is_complete && self.replaces.as_ref() == current).then_some(next)
     }
 
     /// Returns the entry of exactly this file. A copy of it, or the same bytes written
@@ -65,6 +83,7 @@ impl Meta {
         let file: MetaFile = serde_json::from_slice(text).map_err(corrupt)?;
         Ok(Self {
             entries: file.entries,
+            replaces: file.replaces.as_deref().map(Version::new),
         })
     }
 
@@ -73,6 +92,7 @@ impl Meta {
         let file = MetaFile {
             format: FORMAT,
             entries: self.entries,
+            replaces: self.replaces.map(|version| version.to_string()),
         };
         let text = serde_json::to_vec_pretty(&file).expect("texts and numbers alone");
         // What nobody could read back must not be written either.
@@ -141,6 +161,7 @@ struct Format {
 struct MetaFile {
     format: u64,
     entries: Vec<Entry>,
+    replaces: Option<String>,
 }
 
 /// An entry as it is written. The core's own types know nothing of files.
@@ -236,9 +257,15 @@ mod tests {
     fn an_entry_survives_its_own_text() {
         let facts = facts();
         let next = entry(&facts, "job \"7\"\n\u{1b}[31m");
-        let meta = Meta::between(Some(entry(&facts, "job 6")), next.clone());
+        let base = Version::new("base");
+        let meta = Meta::between(
+            Some(entry(&facts, "job 6")),
+            Some(base.clone()),
+            next.clone(),
+        );
         let text = meta.text(NAME).expect("short");
         let read = Meta::parse(NAME, &text).expect("its own text");
+        assert_eq!(read.replaces, Some(base));
         let [current, read] = read.entries.as_slice() else {
             panic!("{read:?}");
         };
@@ -252,7 +279,7 @@ mod tests {
     #[test]
     fn an_entry_is_found_by_bytes_inode_and_time_together() {
         let facts = facts();
-        let meta = Meta::between(None, entry(&facts, "job 7"));
+        let meta = Meta::between(None, None, entry(&facts, "job 7"));
         assert!(meta.entry_of(&login(), &facts).is_some());
         let other = Secret::new(b"{\"token\":\"made-over\"}".to_vec());
         assert!(meta.entry_of(&other, &facts).is_none());
@@ -262,6 +289,31 @@ mod tests {
         for other in [moved, later] {
             assert!(meta.entry_of(&login(), &other).is_none());
         }
+    }
+
+    #[test]
+    fn a_login_is_next_if_it_is_complete_and_nothing_else_came_between() {
+        let facts = facts();
+        let base = Version::new("base");
+        let meta = Meta::between(None, Some(base.clone()), entry(&facts, "job 7"));
+        let other = Version::new("other");
+        let is_next = |current: Option<&Version>, login: &Secret, facts: &Facts| {
+            meta.next_after(current, login, facts).is_some()
+        };
+        assert!(is_next(Some(&base), &login(), &facts));
+        assert!(!is_next(None, &login(), &facts));
+        assert!(!is_next(Some(&other), &login(), &facts));
+        let half = Secret::new(b"{\"token\":\"ma".to_vec());
+        assert!(!is_next(Some(&base), &half, &facts));
+        let (mut moved, mut later) = (facts, facts);
+        moved.inode += 1;
+        later.written.1 += 1;
+        assert!(!is_next(Some(&base), &login(), &moved));
+        // Its writer was killed before it set the time.
+        assert!(is_next(Some(&base), &login(), &later));
+        let first = Meta::between(None, None, entry(&facts, "job 7"));
+        assert!(first.next_after(None, &login(), &facts).is_some());
+        assert!(Meta::default().next_after(None, &login(), &facts).is_none());
     }
 
     #[test]
@@ -288,7 +340,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_not_guessed_at_and_not_quoted() {
-        let meta = Meta::between(None, entry(&facts(), "job 7"));
+        let meta = Meta::between(None, None, entry(&facts(), "job 7"));
         let good = String::from_utf8(meta.text(NAME).expect("short")).expect("text");
         for bad in [
             String::new(),
@@ -299,7 +351,8 @@ mod tests {
             "{\"format\":\"made-up-token\"}".into(),
             good[..good.len() - 2].into(),
             format!("{good}made-up-token"),
-            good.replace("\"format\": 1", "\"format\": 2"),
+            good.replace("\"format\": 3", "\"format\": 2"),
+            good.replace("\"format\": 3", "\"format\": 4"),
             good.replace("\"rotation\"", "\"made-up-token\""),
             good.replace("\"id\": \"", "\"id\": \"made-up-token"),
             good.replace("\"count\"", "\"made-up-token\": 0, \"count\""),
@@ -314,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_stamp_that_could_not_be_read_back_is_not_written() {
-        let meta = Meta::between(None, entry(&facts(), &"x".repeat(MAX_LEN)));
+        let meta = Meta::between(None, None, entry(&facts(), &"x".repeat(MAX_LEN)));
         let trouble = meta.text(NAME).expect_err("too long");
         assert_eq!(trouble.kind(), ErrorKind::TooLarge);
     }

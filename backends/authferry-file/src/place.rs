@@ -6,6 +6,11 @@
 //! Whoever looks recognises the file that is there by its bytes, its inode and the time
 //! it was written. There is no moment at which a killed writer leaves anything else than
 //! the old login with its stamp or the new one with its own.
+//!
+//! The new login may be the only copy of a rotated one. So the file beside it is on the disk
+//! before the bytes of the new login are, with their digest. If a writer is killed after it
+//! wrote all bytes, the next reader or writer sees that they are complete, and finishes the
+//! rename. Bytes that are not complete are removed by the next writer.
 
 use std::time::Duration;
 
@@ -33,6 +38,9 @@ pub(crate) struct Place {
     meta_temp: String,
     lock: String,
     patience: Duration,
+    /// Whether a login without metadata is better than none: a lease, whose record has no
+    /// other copy and is worth nothing.
+    is_lease: bool,
 }
 
 /// What is known after a swap that did not succeed.
@@ -57,6 +65,15 @@ impl Place {
             meta_temp: format!("{name}{META}{TEMP}"),
             lock: format!("{name}{LOCK}"),
             patience: PATIENCE,
+            is_lease: false,
+        }
+    }
+
+    /// The same for the record of a lease.
+    pub(crate) fn of_lease(address: &Address) -> Self {
+        Self {
+            is_lease: true,
+            ..Self::new(address)
         }
     }
 
@@ -64,10 +81,18 @@ impl Place {
     pub(crate) fn read(&self) -> Result<Option<Stored>, Trouble> {
         let folder = Folder::open(&self.folder)?;
         // Who only looks leaves no lock behind where nobody has ever written.
-        if !folder.has(&self.login)? {
+        if !folder.has(&self.login)? && !folder.has(&self.login_temp)? {
             return Ok(None);
         }
-        let _lock = folder.lock(&self.lock, Sharing::Readers, self.patience)?;
+        let lock = folder.lock(&self.lock, Sharing::Readers, self.patience)?;
+        let held = self.held(&folder)?;
+        // No writer is active, so a temporary file is one that a killed writer left.
+        if self.unfinished(&folder, held.as_ref())?.is_none() {
+            return Ok(held.map(|held| held.stored));
+        }
+        drop(lock);
+        let lock = folder.lock(&self.lock, Sharing::Nobody, self.patience)?;
+        self.roll_forward(&folder, &lock)?;
         Ok(self.held(&folder)?.map(|held| held.stored))
     }
 
@@ -91,6 +116,7 @@ impl Place {
         let lock = folder
             .lock(&self.lock, Sharing::Nobody, self.patience)
             .map_err(Before)?;
+        self.roll_forward(&folder, &lock).map_err(Before)?;
         self.clean_up(&folder).map_err(Before)?;
         let held = self.held(&folder).map_err(Before)?;
 
@@ -106,17 +132,24 @@ impl Place {
         let written = self
             .prepare(&folder, held.as_ref(), new, stamp)
             .and_then(|version| self.replace(&folder, &lock, expected).map(|()| version));
-        if let Err(Before(_) | Conflict) = written {
-            // The trouble that is already known is the one to tell.
-            self.clean_up(&folder).ok();
-        }
-        let version = written?;
+        let version = match written {
+            Ok(version) => version,
+            Err(failed @ (Before(_) | Conflict)) => {
+                return Err(match (self.clean_up(&folder), failed) {
+                    // What is left may be rolled forward.
+                    (Err(_), Before(trouble)) => After(trouble),
+                    // The trouble that is already known is the one to tell.
+                    (_, failed) => failed,
+                });
+            }
+            Err(failed @ After(_)) => return Err(failed),
+        };
         folder.sync().map_err(After)?;
         Ok(version)
     }
 
-    /// Brings the new login to the disk under another name, and then what is to stand
-    /// beside it. What is there keeps its bytes and its version.
+    /// Brings what is to stand beside the new login to the disk, and then the new login under
+    /// another name. What is there keeps its bytes and its version.
     fn prepare(
         &self,
         folder: &Folder,
@@ -125,14 +158,16 @@ impl Place {
         stamp: &Stamp,
     ) -> Result<Version, Unswapped> {
         let prepare = || {
-            let facts = folder.write(&self.login_temp, new.expose())?;
-            let next = Entry::new(new, &facts, stamp).map_err(Trouble::Random)?;
+            let draft = folder.create(&self.login_temp)?;
+            let next = Entry::new(new, &draft.facts, stamp).map_err(Trouble::Random)?;
             let version = next.version.clone();
-            let meta = Meta::between(held.and_then(|held| held.entry.clone()), next);
+            let current = held.and_then(|held| held.entry.clone());
+            let meta = Meta::between(current, held.map(|held| held.version().clone()), next);
             folder.write(&self.meta_temp, &meta.text(&self.meta)?)?;
             folder.rename(&self.meta_temp, &self.meta)?;
             // A crash of the whole machine must not keep the second rename alone.
             folder.sync()?;
+            folder.fill(draft, new.expose())?;
             Ok(version)
         };
         prepare().map_err(Unswapped::Before)
@@ -148,7 +183,9 @@ impl Place {
         // Hands take no lock, and can even remove it. Bringing the new login to the disk
         // took its time, so look again: what is left for a hand to get lost in is a few
         // microseconds.
-        folder.check(lock).map_err(Unswapped::Before)?;
+        //
+        // Without the lock, others may have rolled the complete login forward.
+        folder.check(lock).map_err(Unswapped::After)?;
         let held = self.held(folder).map_err(Unswapped::Before)?;
         if held.as_ref().map(Held::version) != expected {
             return Err(Unswapped::Conflict);
@@ -161,17 +198,54 @@ impl Place {
             })
     }
 
+    /// Finishes what a killed writer has begun, if its login is complete and nothing else came
+    /// between. Only for who has the lock alone.
+    fn roll_forward(&self, folder: &Folder, lock: &Lock<'_>) -> Result<(), Trouble> {
+        let held = self.held(folder)?;
+        let Some(next) = self.unfinished(folder, held.as_ref())? else {
+            return Ok(());
+        };
+        folder.finish(&self.login_temp, next.written)?;
+        folder.check(lock)?;
+        folder.rename(&self.login_temp, &self.login)?;
+        folder.sync()
+    }
+
+    /// Returns the entry of a complete login that a killed writer was about to put in the place
+    /// of what is there.
+    fn unfinished(&self, folder: &Folder, held: Option<&Held>) -> Result<Option<Entry>, Trouble> {
+        if !folder.has(&self.login_temp)? {
+            return Ok(None);
+        }
+        // Whatever else it is, it is no complete login.
+        let Ok(Some((login, facts))) = folder.read(&self.login_temp, MAX_LEN) else {
+            return Ok(None);
+        };
+        let meta = self.meta(folder)?;
+        let next = meta.next_after(held.map(Held::version), &login, &facts);
+        Ok(next.cloned())
+    }
+
     /// Removes what a killed writer left. Only for who has the lock alone.
     fn clean_up(&self, folder: &Folder) -> Result<(), Trouble> {
         folder.remove(&self.login_temp)?;
         folder.remove(&self.meta_temp)
     }
 
-    fn held(&self, folder: &Folder) -> Result<Option<Held>, Trouble> {
-        let meta = match folder.read(&self.meta, meta::MAX_LEN)? {
-            Some((text, _)) => Meta::parse(&self.meta, text.expose())?,
-            None => Meta::default(),
+    fn meta(&self, folder: &Folder) -> Result<Meta, Trouble> {
+        let Some((text, _)) = folder.read(&self.meta, meta::MAX_LEN)? else {
+            return Ok(Meta::default());
         };
+        match Meta::parse(&self.meta, text.expose()) {
+            Err(Trouble::Corrupt { .. } | Trouble::Format { .. }) if self.is_lease => {
+                Ok(Meta::default())
+            }
+            parsed => parsed,
+        }
+    }
+
+    fn held(&self, folder: &Folder) -> Result<Option<Held>, Trouble> {
+        let meta = self.meta(folder)?;
         let Some((secret, facts)) = folder.read(&self.login, MAX_LEN)? else {
             return Ok(None);
         };

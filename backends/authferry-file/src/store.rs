@@ -31,17 +31,18 @@ pub struct FileStore {
 /// [`BadAddress`] when the text is not such an address.
 pub fn open(address: &str) -> Result<FileStore, BadAddress> {
     let address: Address = address.parse()?;
-    let claims = FileStore::new(address.of_the_claim());
+    let claim = address.of_the_claim();
+    let claims = FileStore::new(Place::of_lease(&claim), claim);
     Ok(FileStore {
         claims: Some(Arc::new(Beside(claims))),
-        ..FileStore::new(address)
+        ..FileStore::new(Place::new(&address), address)
     })
 }
 
 impl FileStore {
-    fn new(address: Address) -> Self {
+    fn new(place: Place, address: Address) -> Self {
         Self {
-            place: Arc::new(Place::new(&address)),
+            place: Arc::new(place),
             address,
             claims: None,
         }
@@ -162,6 +163,7 @@ mod tests {
             holder: 1,
             now: 1,
             until: 2,
+            expired: None,
         };
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let error = runtime.block_on(claims.acquire(&bid));

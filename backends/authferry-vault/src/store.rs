@@ -75,6 +75,9 @@ impl SecretStore for VaultStore {
             "a rotation makes two versions of the secret, and two or more of the claim's secret \
              beside it: `max_versions` is how far back the server keeps them (10 unless set)"
                 .to_owned(),
+            "a login that another one replaces is kept in the rescue folder first, unless \
+             `max_versions` can be read and is 2 or more"
+                .to_owned(),
             "a standby server may answer a read late: a swap on what it showed is then a \
              conflict, and never overwrites"
                 .to_owned(),
@@ -92,6 +95,10 @@ impl SecretStore for VaultStore {
         stamp: &Stamp,
     ) -> Result<Version, CasError> {
         self.place.compare_and_swap(expected, new, stamp).await
+    }
+
+    async fn keeps_history(&self) -> bool {
+        self.place.keeps_history().await
     }
 
     fn claims(&self) -> Option<&dyn Claims> {
@@ -118,6 +125,9 @@ struct VaultPlace {
 /// The longest value. Servers on raft take no entry of 1 MiB, and each quotation mark of an
 /// auth file takes two bytes there.
 const MAX_LEN: usize = 512 * 1024;
+
+/// How many versions a server keeps of a secret unless it is configured.
+const DEFAULT_MAX_VERSIONS: u64 = 10;
 
 impl VaultPlace {
     /// Looks at what the secret holds, at another server and once more where the answer is
@@ -242,6 +252,31 @@ impl VaultPlace {
         }
     }
 
+    /// Returns whether the server was seen to keep more than one version of the secret. Not
+    /// everybody may see that.
+    ///
+    /// The secret's own setting counts, else that of its mount.
+    async fn keeps_history(&self) -> bool {
+        let (mount, path) = (&*self.address.mount, &*self.address.path);
+        let Ok(token) = self.session.token().await else {
+            return false;
+        };
+        let own = format!("{mount}/metadata/{path}");
+        let versions = match self.wire.max_versions(&token, &own).await {
+            Ok(0) => {
+                let of_the_mount = format!("{mount}/config");
+                match self.wire.max_versions(&token, &of_the_mount).await {
+                    Ok(0) => DEFAULT_MAX_VERSIONS,
+                    Ok(versions) => versions,
+                    Err(_) => return false,
+                }
+            }
+            Ok(versions) => versions,
+            Err(_) => return false,
+        };
+        versions > 1
+    }
+
     fn newest(&self) -> Option<Point> {
         let newest = self.newest.lock();
         newest.unwrap_or_else(PoisonError::into_inner).clone()
@@ -291,7 +326,8 @@ impl SecretStore for VaultPlace {
             stamps: true,
             // A standby answers reads by itself, and may lag behind the leader.
             reads: Reads::Eventual,
-            history: true,
+            // `max_versions` may be 1.
+            history: false,
             max_len: MAX_LEN,
         }
     }

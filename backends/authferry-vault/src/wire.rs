@@ -192,6 +192,21 @@ impl Wire {
         })
     }
 
+    /// Reads `max_versions` of a secret, at `MOUNT/metadata/PATH`, or of a mount, at
+    /// `MOUNT/config`. Zero if it is not set.
+    pub(crate) async fn max_versions(
+        &self,
+        token: &SecretString,
+        path: &str,
+    ) -> Result<u64, Failure> {
+        let found = self
+            .patiently(token, |client| async move {
+                api::exec_with_result(&client, ReadMaxVersions(path)).await
+            })
+            .await?;
+        Ok(found.max_versions)
+    }
+
     /// Logs in with the job's own token.
     pub(crate) async fn log_in_by_jwt(
         &self,
@@ -393,6 +408,28 @@ impl Endpoint for ReadMount<'_> {
 
     fn path(&self) -> String {
         format!("sys/internal/ui/mounts/{}", self.0)
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::GET
+    }
+}
+
+/// The library's own wants more fields.
+struct ReadMaxVersions<'a>(&'a str);
+
+#[derive(Deserialize)]
+struct MaxVersions {
+    max_versions: u64,
+}
+
+impl Endpoint for ReadMaxVersions<'_> {
+    type Response = MaxVersions;
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        self.0.to_owned()
     }
 
     fn method(&self) -> RequestMethod {

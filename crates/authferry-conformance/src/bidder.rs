@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use authferry_core::{Bid, Claim, ClaimError, Claims, Reads, SecretStore, Standing};
+use authferry_core::{Bid, Claim, ClaimError, Claims, Reads, RecordState, SecretStore, Standing};
 
 use crate::{
     Fault, Faulty,
@@ -70,7 +70,7 @@ impl Bidder {
     /// Requires that what is held is neither granted nor told in another way than as it is.
     pub(crate) async fn finds_held(&self, now: u64, held: &Claim) -> Result<(), Failure> {
         let is_told = |answer: &Answer<Claim>| {
-            matches!(answer, Err(ClaimError::Held { owner, until })
+            matches!(answer, Err(ClaimError::Held { owner, until, .. })
                 if *owner == held.owner && *until == held.until)
         };
         let bid = self.bid(now);
@@ -81,6 +81,42 @@ impl Bidder {
             "{held:?} is held, and {bid:?} was answered {answer:?}"
         );
         Ok(())
+    }
+
+    /// Requires that somebody else holds the claim, and returns the state of its record, which
+    /// must be another one than `before`.
+    pub(crate) async fn sees(
+        &self,
+        now: u64,
+        expired: Option<&RecordState>,
+        before: &[RecordState],
+    ) -> Result<RecordState, Failure> {
+        let is_new = |answer: &Answer<Claim>| matches!(answer, Err(ClaimError::Held { state, .. }) if !before.contains(state));
+        let bid = Bid {
+            expired: expired.cloned(),
+            ..self.bid(now)
+        };
+        let answer = self.clear(is_new, || self.claims().acquire(&bid)).await;
+        match answer {
+            Err(ClaimError::Held { state, .. }) if !before.contains(&state) => Ok(state),
+            answer => Err(Failure::new(format!(
+                "the claim is held in a new state, and {bid:?} was answered {answer:?}"
+            ))),
+        }
+    }
+
+    /// Wins the claim, whose record has not changed since `expired` was seen.
+    pub(crate) async fn takes_over(
+        &self,
+        now: u64,
+        expired: &RecordState,
+    ) -> Result<Claim, Failure> {
+        let bid = Bid {
+            expired: Some(expired.clone()),
+            ..self.bid(now)
+        };
+        let ask = || self.claims().acquire(&bid);
+        Ok(self.clear(Result::is_ok, ask).await?)
     }
 
     /// Bids against `owners`, and returns the claim if it is won.
@@ -130,6 +166,17 @@ impl Bidder {
         Ok(())
     }
 
+    /// Requires that a look tells of a record that authferry did not write.
+    pub(crate) async fn is_foreign(&self, until: Option<u64>) -> Result<(), Failure> {
+        let is_told = |answer: &Answer<Option<Standing>>| matches!(answer, Ok(Some(told)) if told.is_foreign && told.until == until);
+        let answer = self.clear(is_told, || self.claims().look()).await;
+        ensure!(
+            is_told(&answer),
+            "the record is foreign and ends at {until:?}, and a look was answered {answer:?}"
+        );
+        Ok(())
+    }
+
     /// Requires that whoever asks this is told of its loss.
     pub(crate) async fn has_lost<T: fmt::Debug, F: Future<Output = Answer<T>>>(
         &self,
@@ -171,5 +218,6 @@ pub(crate) fn bid(number: u64, now: u64) -> Bid {
         holder: 0x0123_4567_89ab_cdef ^ number,
         now,
         until: now + TERM,
+        expired: None,
     }
 }

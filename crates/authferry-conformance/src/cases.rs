@@ -11,6 +11,7 @@ mod limits;
 mod race;
 mod redaction;
 mod refusal;
+mod stamps;
 mod swap;
 
 /// How many writers race for one version, and how many bidders for one claim.
@@ -112,6 +113,9 @@ pub fn cases() -> impl Iterator<Item = Case> {
         swap::bytes_are_kept_as_they_are,
         swap::reading_changes_nothing,
         swap::a_swap_given_up_leaves_one_of_the_two,
+        stamps::each_part_comes_back,
+        stamps::the_same_bytes_put_by_hand_lose_the_stamp,
+        stamps::a_login_that_is_put_again_is_a_new_version,
         race::one_of_many_writers_wins,
         race::a_reader_never_sees_a_mixture,
         identity::a_lost_reply_is_settled_by_looking,
@@ -137,6 +141,9 @@ pub fn cases() -> impl Iterator<Item = Case> {
         claims::a_bid_asked_again_is_one_claim,
         claims::a_renewal_asked_again_lasts,
         claims::a_release_asked_again_is_done,
+        claims::a_claim_that_nobody_renews_is_taken_over,
+        claims::a_record_without_a_stamp_is_taken_over_after_its_end,
+        claims::a_record_that_makes_no_sense_is_taken_over_after_a_term,
         claims::one_of_many_bidders_wins,
         claims::a_claim_leaves_the_login_alone,
         claims::a_login_leaves_the_claim_alone,

@@ -117,6 +117,10 @@ impl SecretStore for Faulty {
         self.inner.compare_and_swap(expected, new, stamp).await
     }
 
+    async fn keeps_history(&self) -> bool {
+        self.inner.keeps_history().await
+    }
+
     fn claims(&self) -> Option<&dyn Claims> {
         self.inner.claims().map(|_| self as &dyn Claims)
     }
@@ -223,6 +227,7 @@ mod tests {
             holder,
             now: 1,
             until: 2,
+            expired: None,
         };
         let theirs = store.claims().expect("claims");
         for fault in script {

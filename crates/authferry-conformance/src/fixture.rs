@@ -32,6 +32,10 @@ pub trait Fixture: Send + Sync {
     /// what is there, and without metadata.
     async fn put_by_hand(&self, place: &str, login: &[u8]);
 
+    /// Puts `text` where the record of the claim of `place` is, with the store's own tools:
+    /// over what is there, and without a stamp.
+    async fn put_claim_by_hand(&self, place: &str, text: &[u8]);
+
     /// Returns what the store's own tools show in `place`; `None` for nothing.
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>>;
 

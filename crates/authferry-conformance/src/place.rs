@@ -66,6 +66,12 @@ impl Place {
         self.fixture.put_by_hand(&self.name, login).await;
     }
 
+    pub(crate) async fn put_claim_by_hand(&self, text: &str) {
+        self.fixture
+            .put_claim_by_hand(&self.name, text.as_bytes())
+            .await;
+    }
+
     pub(crate) async fn look_by_hand(&self) -> Option<Vec<u8>> {
         self.fixture.look_by_hand(&self.name).await
     }

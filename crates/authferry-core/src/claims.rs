@@ -32,8 +32,9 @@ pub const CLOCK_SKEW: u64 = 30;
 /// - A holder that does not renew in time may be followed by another one, and is told
 ///   only when it comes back.
 /// - A clock that is further ahead takes over what is still held, and the old holder
-///   finds its claim [lost](ClaimError::Lost). What such a clock is granted ends late for
-///   all others, who wait that long, or until somebody removes the record by hand.
+///   finds its claim [lost](ClaimError::Lost).
+/// - A holder that does not renew for its term and [`CLOCK_SKEW`] is followed by whoever has
+///   seen that ([`Bid::expired`]), whatever end its clock gave it.
 /// - Who removes the record by hand frees the claim at once.
 /// - Two askers with one number for a holder are one asker.
 ///
@@ -78,16 +79,28 @@ pub trait Claims: Send + Sync {
     async fn look(&self) -> Result<Option<Standing>, ClaimError>;
 }
 
+impl RecordState {
+    /// Names the state of a record: its version and its text, with what a renewal changes.
+    #[must_use]
+    pub fn new(version: Version, text: &[u8]) -> Self {
+        let text = fnv(text.iter().copied());
+        Self { version, text }
+    }
+}
+
 /// How a claim stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Who holds it, or had it last, for people.
     pub owner: String,
     /// When it ends by its holder's clock, in seconds since 1970; `None` once it was given
-    /// back.
+    /// back. `u64::MAX` if the record makes no sense.
     pub until: Option<u64>,
     /// What is left beside it.
     pub note: Option<String>,
+    /// Whether the record is not as authferry wrote it: it has no stamp, or makes no sense. Its
+    /// owner is unknown then, and nobody renews it.
+    pub is_foreign: bool,
 }
 
 /// What somebody asks for who wants a claim.
@@ -101,6 +114,19 @@ pub struct Bid {
     pub now: u64,
     /// When the claim is to end by the asker's clock, in seconds since 1970.
     pub until: u64,
+    /// A state of the record that the asker has seen unchanged for its term and
+    /// [`CLOCK_SKEW`], by a monotonic clock. A holder renews long before that, so this state has
+    /// expired, whatever end it names: its holder's clock was ahead, or nobody holds it.
+    pub expired: Option<RecordState>,
+}
+
+/// One state of the record of a claim. A renewal makes another one, also where it makes no
+/// version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RecordState {
+    version: Version,
+    /// A digest of the text.
+    text: u64,
 }
 
 /// A claim that is held.
@@ -129,8 +155,12 @@ pub enum ClaimError {
     Held {
         /// Who, for people.
         owner: String,
-        /// When it ends by their clock, in seconds since 1970.
+        /// When it ends by their clock, in seconds since 1970; at most [`CLOCK_SKEW`] after the
+        /// end of the asker's own term, for by then its record has [expired](Bid::expired)
+        /// unless it is renewed.
         until: u64,
+        /// The state of the record, for [`Bid::expired`].
+        state: RecordState,
     },
     /// It was ours, and is no longer.
     #[error("the claim was lost")]
@@ -148,6 +178,10 @@ pub enum ClaimError {
 /// with the seconds since 1970, or `released`, and on a second line the note. Its stamp holds
 /// the rest: the writer is the owner, and the first half of the id is the holder. The count means
 /// nothing. To acquire takes a read and a swap, to renew or to release a swap.
+///
+/// A record loses its stamp when its file is copied or a person writes it. Its text still
+/// counts then. A record whose text makes no sense is held until its state has
+/// [expired](Bid::expired).
 ///
 /// Where reads may lag, an acquirer may be told [`ClaimError::Held`] of a claim that was
 /// just released, and a holder whose answer was lost may be told [`ClaimError::Lost`] of a
@@ -192,38 +226,40 @@ impl<S: SecretStore> Claims for Beside<S> {
     }
 
     async fn look(&self) -> Result<Option<Standing>, ClaimError> {
-        let found = self.record().await?;
-        Ok(found.map(|(record, _)| Standing {
-            owner: record.owner,
-            until: record.until,
-            note: record.note,
+        let found = self.found().await?;
+        Ok(found.map(|found| Standing {
+            owner: found.owner(),
+            until: found.until(),
+            is_foreign: found.by.is_none() || found.says.is_none(),
+            note: found.says.and_then(|says| says.note),
         }))
     }
 }
 
 impl<S: SecretStore> Beside<S> {
     async fn turn(&self, bid: &Bid) -> Result<Turn, ClaimError> {
-        let Some((record, version)) = self.record().await? else {
+        let Some(found) = self.found().await? else {
             return Ok(Turn::Free {
                 expected: None,
                 note: None,
             });
         };
-        Ok(match record.until {
-            Some(until) if record.holder == bid.holder && until > bid.now => {
-                Turn::Ours(record.claim(until, version))
-            }
+        let is_ours = found.is_of(bid.holder);
+        let has_expired = bid.expired.as_ref() == Some(&found.state);
+        Ok(match found.until() {
+            Some(until) if is_ours && until > bid.now => Turn::Ours(found.claim(until)),
             Some(until)
-                if record.holder != bid.holder && until.saturating_add(CLOCK_SKEW) > bid.now =>
+                if !is_ours && !has_expired && until.saturating_add(CLOCK_SKEW) > bid.now =>
             {
                 Turn::Theirs(ClaimError::Held {
-                    owner: record.owner,
-                    until,
+                    owner: found.owner(),
+                    until: until.min(bid.until.saturating_add(CLOCK_SKEW)),
+                    state: found.state,
                 })
             }
             Some(_) | None => Turn::Free {
-                expected: Some(version),
-                note: record.note,
+                expected: Some(found.state.version),
+                note: found.says.and_then(|says| says.note),
             },
         })
     }
@@ -244,16 +280,21 @@ impl<S: SecretStore> Beside<S> {
             return Ok((record, version));
         }
         // Somebody wrote since. It may have been us, by a call whose answer was lost.
-        let Some((found, version)) = self.record().await? else {
+        let Some(found) = self.found().await? else {
             return Err(ClaimError::Lost);
         };
-        if found.holder != claim.holder {
+        if !found.is_of(claim.holder) {
             return Err(ClaimError::Lost);
         }
-        if found.until == until {
-            return Ok((found, version));
+        let version = found.state.version;
+        let Some(says) = found.says else {
+            return Err(ClaimError::Lost);
+        };
+        if says.until == until {
+            let note = says.note;
+            return Ok((Record { note, ..record }, version));
         }
-        if found.until.is_none() {
+        if says.until.is_none() {
             return Err(ClaimError::Lost);
         }
         match self.write(Some(&version), &record).await? {
@@ -282,35 +323,18 @@ impl<S: SecretStore> Beside<S> {
         }
     }
 
-    async fn record(&self) -> Result<Option<(Record, Version)>, ClaimError> {
-        let Some(stored) = self.0.read().await.map_err(ClaimError::Store)? else {
-            return Ok(None);
-        };
-        let record = Record::of(&stored).ok_or_else(|| {
-            self.error(
-                ErrorKind::Malformed,
-                "read the claim in",
-                "it is none that was written here",
-            )
-        })?;
-        Ok(Some((record, stored.version)))
+    async fn found(&self) -> Result<Option<Found>, ClaimError> {
+        let stored = self.0.read().await.map_err(ClaimError::Store)?;
+        Ok(stored.map(Found::new))
     }
 
     /// It was free before the write and is free after it, and the write was too late.
     fn moving(&self) -> ClaimError {
-        self.error(
-            ErrorKind::Unavailable,
-            "change the claim in",
-            "somebody else changed it at the same moment",
-        )
-    }
-
-    fn error(&self, kind: ErrorKind, operation: &'static str, why: &str) -> ClaimError {
         ClaimError::Store(StoreError {
-            kind,
-            operation,
+            kind: ErrorKind::Unavailable,
+            operation: "change the claim in",
             store: self.0.to_string(),
-            source: Some(why.into()),
+            source: Some("somebody else changed it at the same moment".into()),
         })
     }
 }
@@ -328,22 +352,64 @@ enum Turn {
     },
 }
 
-/// What stands in the place of the claim.
-struct Record {
-    owner: String,
-    holder: u64,
+/// The record that was read.
+struct Found {
+    state: RecordState,
+    /// The owner and the holder; `None` without a stamp.
+    by: Option<(String, u64)>,
+    /// `None` if the text makes no sense.
+    says: Option<Says>,
+}
+
+/// What the text of a record says.
+struct Says {
     /// `None` once it is released.
     until: Option<u64>,
     note: Option<String>,
 }
 
-const HELD_UNTIL: &str = "held until ";
-const RELEASED: &str = "released";
+/// The owner of a record that does not name one.
+const UNKNOWN_OWNER: &str = "an unknown job";
 
-impl Record {
-    fn of(stored: &Stored) -> Option<Self> {
-        let stamp = stored.stamp.as_ref()?;
-        let text = core::str::from_utf8(stored.secret.expose()).ok()?;
+impl Found {
+    fn new(stored: Stored) -> Self {
+        let text = core::str::from_utf8(stored.secret.expose());
+        Self {
+            state: RecordState::new(stored.version, stored.secret.expose()),
+            by: stored.stamp.map(|stamp| (stamp.writer, stamp.id.trip)),
+            says: text.ok().and_then(Says::parse),
+        }
+    }
+
+    fn owner(&self) -> String {
+        let owner = self.by.as_ref().map(|(owner, _)| owner.clone());
+        owner.unwrap_or_else(|| UNKNOWN_OWNER.to_owned())
+    }
+
+    fn is_of(&self, holder: u64) -> bool {
+        self.by.as_ref().is_some_and(|(_, it)| *it == holder)
+    }
+
+    /// When it ends: never if the record does not say.
+    fn until(&self) -> Option<u64> {
+        self.says.as_ref().map_or(Some(u64::MAX), |says| says.until)
+    }
+
+    /// Returns the claim, which is ours.
+    fn claim(self, until: u64) -> Claim {
+        let (owner, holder) = self.by.unwrap_or_default();
+        Claim {
+            owner,
+            holder,
+            until,
+            version: self.state.version,
+            note: self.says.and_then(|says| says.note),
+        }
+    }
+}
+
+impl Says {
+    fn parse(text: &str) -> Option<Self> {
         let (state, note) = match text.split_once('\n') {
             Some((state, note)) => (state, Some(note.to_owned())),
             None => (text, None),
@@ -353,14 +419,23 @@ impl Record {
             None if state == RELEASED => None,
             None => return None,
         };
-        Some(Self {
-            owner: stamp.writer.clone(),
-            holder: stamp.id.trip,
-            until,
-            note,
-        })
+        Some(Self { until, note })
     }
+}
 
+/// The record that is written.
+struct Record {
+    owner: String,
+    holder: u64,
+    /// `None` to release it.
+    until: Option<u64>,
+    note: Option<String>,
+}
+
+const HELD_UNTIL: &str = "held until ";
+const RELEASED: &str = "released";
+
+impl Record {
     fn text(&self) -> String {
         let state = self.until.map_or_else(
             || RELEASED.to_owned(),
@@ -406,7 +481,10 @@ impl Record {
 /// FNV-1a, each part followed by a zero byte. It has to tell apart the few writes of one
 /// holder, whose number is drawn at random, and nobody else chooses what they say.
 fn digest(parts: &[&str]) -> u64 {
-    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    fnv(parts.iter().flat_map(|part| part.bytes().chain([0])))
+}
+
+fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

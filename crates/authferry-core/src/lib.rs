@@ -23,7 +23,7 @@ mod trip;
 mod verdict;
 
 pub use backoff::pause;
-pub use claims::{Beside, Bid, CLOCK_SKEW, Claim, ClaimError, Claims, Standing};
+pub use claims::{Beside, Bid, CLOCK_SKEW, Claim, ClaimError, Claims, RecordState, Standing};
 pub use generation::{Family, Fingerprint, Generation, Issued, NotAFingerprint};
 pub use identity::{Identity, Label, SessionHints};
 pub use policy::{Policy, Winner};

@@ -47,6 +47,14 @@ pub trait SecretStore: fmt::Debug + fmt::Display + Send + Sync {
         stamp: &Stamp,
     ) -> Result<Version, CasError>;
 
+    /// Returns whether a generation that is replaced now can still be had from the store itself.
+    ///
+    /// Called only before a generation is replaced that is not surely an ancestor of the new
+    /// one. `false` also where the setting of the server cannot be read.
+    async fn keeps_history(&self) -> bool {
+        self.guarantees().history
+    }
+
     /// Returns the claims beside what the store holds, if it can keep any.
     fn claims(&self) -> Option<&dyn Claims> {
         None
@@ -207,7 +215,8 @@ pub struct Guarantees {
     pub stamps: bool,
     /// Whether a read sees every write that was answered before it began.
     pub reads: Reads,
-    /// Whether a replaced generation can still be had from the store itself.
+    /// Whether a replaced generation can always be had from the store itself. Where that
+    /// depends on a setting of the server, [`SecretStore::keeps_history`] reads it.
     pub history: bool,
     /// The largest value that fits, in bytes.
     pub max_len: usize,

@@ -27,7 +27,7 @@ use crate::watch::Watch;
 use crate::{CommandEnd, FoundCopy, Job, Receipt, Report, Signals, seen};
 
 pub(crate) mod ask;
-mod keep;
+pub(crate) mod keep;
 mod stand_by;
 
 /// How long the store may still take after somebody said for the first and for the second
@@ -236,7 +236,11 @@ impl<'a, 'l> Driver<'a, 'l> {
                     }
                     Effect::Place(login) => event = Some(Event::Placed(self.place(login))),
                     Effect::Run => event = self.run(&trip),
-                    Effect::Rescue(keep) => event = Some(Event::Rescued(self.rescue(&trip, &keep))),
+                    Effect::Rescue(keep) => {
+                        let kept =
+                            self.is_kept_by_the_store(&keep).await || self.rescue(&trip, &keep);
+                        event = Some(Event::Rescued(kept));
+                    }
                 }
             }
             if !effects.is_empty() {

@@ -7,11 +7,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use authferry_core::{Bid, Claim, ClaimError, Claims};
+use authferry_core::{Bid, CLOCK_SKEW, Claim, ClaimError, Claims, RecordState, Standing};
 use tokio::time::{Instant, sleep_until};
 
 /// How long a claim lasts that nobody renews: as long as others wait for a holder that died.
 const TERM: Duration = Duration::from_mins(1);
+
+/// How long a record is seen unchanged before it is taken over, whatever end it names: a holder
+/// renews at a third of its term.
+pub(crate) const EXPIRY: Duration = Duration::from_secs(TERM.as_secs() + CLOCK_SKEW);
 
 /// Between a renewal that the store did not answer and the next attempt.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -121,6 +125,56 @@ pub(crate) fn bid(owner: &str, holder: u64) -> Bid {
         holder,
         now,
         until: now + TERM.as_secs(),
+        expired: None,
+    }
+}
+
+/// The state of the record that another job holds, and since when this process has seen it.
+#[derive(Debug, Default)]
+pub(crate) struct Observation(Option<(RecordState, Instant)>);
+
+impl Observation {
+    /// Notes the state that an attempt to acquire was answered.
+    pub(crate) fn note(&mut self, state: RecordState) {
+        let is_known = self.0.as_ref().is_some_and(|(known, _)| *known == state);
+        if !is_known {
+            self.0 = Some((state, Instant::now()));
+        }
+    }
+
+    /// Returns the state if it has not changed for long enough.
+    pub(crate) fn expired(&self) -> Option<RecordState> {
+        let (state, since) = self.0.as_ref()?;
+        (since.elapsed() >= EXPIRY).then(|| state.clone())
+    }
+}
+
+/// What is wrong with the record of a lease, so that jobs wait for it in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseDefect {
+    /// It is not as authferry wrote it: copied, or written by hand.
+    Foreign,
+    /// It ends later than any lease that is acquired now: the clock of its holder, or this one,
+    /// is wrong.
+    EndsTooLate,
+}
+
+impl LeaseDefect {
+    /// How long a job waits for such a lease before it takes it over.
+    pub const WAIT: Duration = EXPIRY;
+
+    /// Returns what is wrong with a record that is not free yet. Since when it is so, one read
+    /// cannot tell.
+    #[must_use]
+    pub fn of(standing: &Standing) -> Option<Self> {
+        let (until, now) = (standing.until?, now());
+        if standing.is_foreign && until.saturating_add(CLOCK_SKEW) > now {
+            Some(Self::Foreign)
+        } else if until > now + EXPIRY.as_secs() {
+            Some(Self::EndsTooLate)
+        } else {
+            None
+        }
     }
 }
 
@@ -202,6 +256,35 @@ mod tests {
             "{:?}",
             begin.elapsed()
         );
+    }
+
+    #[test]
+    fn a_lease_that_jobs_wait_for_in_vain_is_named() {
+        let now = now();
+        let standing = |until, is_foreign| Standing {
+            owner: "a job".to_owned(),
+            until,
+            note: None,
+            is_foreign,
+        };
+        for (until, is_foreign, defect) in [
+            (None, true, None),
+            (None, false, None),
+            (Some(now + 40), false, None),
+            (Some(now + 40), true, Some(LeaseDefect::Foreign)),
+            (Some(now - 20), true, Some(LeaseDefect::Foreign)),
+            (Some(now - 40), true, None),
+            (Some(u64::MAX), true, Some(LeaseDefect::Foreign)),
+            (Some(now + 85), false, None),
+            (Some(now + 95), false, Some(LeaseDefect::EndsTooLate)),
+            (Some(now + 86_400), false, Some(LeaseDefect::EndsTooLate)),
+        ] {
+            assert_eq!(
+                LeaseDefect::of(&standing(until, is_foreign)),
+                defect,
+                "{until:?} {is_foreign}"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ use authferry_core::{
 };
 
 pub use copies::{FoundCopy, find};
-pub use lease::Lease;
+pub use lease::{Lease, LeaseDefect};
 pub use mark::{Mark, NotAMark};
 pub use receipt::Receipt;
 pub use refresher::{Codex, Refreshed};

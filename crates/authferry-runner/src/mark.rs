@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use authferry_codex::Death;
-use authferry_core::{Fingerprint, SecretStore};
+use authferry_core::{Fingerprint, SecretStore, Standing};
 
 /// Whose refresh token is dead, since when, and who has found that out.
 ///
@@ -28,6 +28,12 @@ impl Mark {
     /// nothing was, or the store does not tell.
     pub async fn of(generation: Fingerprint, store: &dyn SecretStore) -> Option<Self> {
         let standing = store.claims()?.look().await.ok()??;
+        Self::noted(generation, &standing)
+    }
+
+    /// The same, for a lease that was looked at.
+    #[must_use]
+    pub fn noted(generation: Fingerprint, standing: &Standing) -> Option<Self> {
         let dead = Notes::read(standing.note.as_deref()).dead;
         dead.filter(|mark| mark.fingerprint == generation)
     }

@@ -12,10 +12,11 @@ use std::{
 };
 
 use authferry_codex::Home;
-use authferry_core::{ClaimError, Claims, Effect, Event, Goal, Outcome, Stored};
+use authferry_core::{Bid, ClaimError, Claims, Effect, Event, Goal, Outcome, Stored};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::drive::ask::held;
+use crate::lease::Observation;
 use crate::rotate::turn::private;
 use crate::{Codex, Job, NotBegun, Placement, Report, Start, lease, lock, random, sign, start};
 
@@ -60,18 +61,34 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
 
 /// Takes the claim and gives it back, which is what a rotation begins and ends with.
 ///
-/// Whoever dies half-way leaves a claim that ends by itself, a minute later.
+/// Whoever dies half-way leaves a claim that ends by itself, a minute later. With `takes_over`
+/// it waits until a record that nobody renews has expired.
 pub async fn try_claim(
     claims: &dyn Claims,
     writer: &str,
+    takes_over: bool,
 ) -> Result<Result<(), ClaimError>, NotBegun> {
-    let bid = lease::bid(writer, random()?);
+    let holder = random()?;
+    let mut observed = Observation::default();
     let tried = async {
-        let claim = claims.acquire(&bid).await?;
+        let claim = loop {
+            let bid = Bid {
+                expired: observed.expired(),
+                ..lease::bid(writer, holder)
+            };
+            match claims.acquire(&bid).await {
+                Err(ClaimError::Held { state, .. }) if takes_over => observed.note(state),
+                answer => break answer?,
+            }
+            tokio::time::sleep(RETRY_PACE).await;
+        };
         claims.release(&claim).await
     };
     Ok(tried.await)
 }
+
+/// How often a lease that is to be taken over is tried.
+const RETRY_PACE: Duration = Duration::from_secs(2);
 
 /// How a Codex answers when it is asked who it is.
 #[derive(Debug)]
@@ -219,7 +236,7 @@ mod tests {
         theirs.note = Some(mark.to_owned());
         claims.release(&theirs).await.expect("theirs");
         for _ in 0..2 {
-            let tried = try_claim(claims, "us").await.expect("random bytes");
+            let tried = try_claim(claims, "us", false).await.expect("random bytes");
             tried.expect("a free claim");
             let standing = claims.look().await.expect("memory").expect("a record");
             assert_eq!(
@@ -230,14 +247,31 @@ mod tests {
         assert_eq!(store.history().len(), 0, "the login was touched");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_nobody_renews_is_taken_over_after_its_term() {
+        let store = MemoryStore::new("expired");
+        let claims = store.claims().expect("claims");
+        store.put_claim_by_hand(b"made up");
+        let tried = try_claim(claims, "us", false).await.expect("random bytes");
+        assert!(matches!(tried, Err(ClaimError::Held { .. })), "{tried:?}");
+        let begin = tokio::time::Instant::now();
+        let tried = try_claim(claims, "us", true).await.expect("random bytes");
+        tried.expect("it has expired");
+        let waited = begin.elapsed();
+        assert!(
+            lease::EXPIRY <= waited && waited < lease::EXPIRY + 2 * RETRY_PACE,
+            "{waited:?}"
+        );
+    }
+
     #[tokio::test]
     async fn a_claim_that_cannot_be_given_back_is_told() {
         let store = MemoryStore::new("kept");
         let faulty = Faulty::new(Box::new(store), [Fault::Pass, Fault::Lost]);
         let claims = faulty.claims().expect("claims");
-        let tried = try_claim(claims, "us").await.expect("random bytes");
+        let tried = try_claim(claims, "us", false).await.expect("random bytes");
         assert!(matches!(tried, Err(ClaimError::Store(_))), "{tried:?}");
-        let again = try_claim(claims, "somebody else")
+        let again = try_claim(claims, "somebody else", false)
             .await
             .expect("random bytes");
         assert!(matches!(again, Err(ClaimError::Held { .. })), "{again:?}");

@@ -11,7 +11,7 @@ use authferry_core::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::lease::{self, Lease};
+use crate::lease::{self, Lease, Observation};
 use crate::signals::Told;
 use crate::{
     Codex, Hung, Job, Mark, NotBegun, Report, Signals, alone, before, drive, random, receipt,
@@ -181,6 +181,8 @@ struct Driver<'a> {
     /// When it began, or won the claim.
     began: Instant,
     lease: Option<Lease<'a>>,
+    /// The lease of another job, as it was seen last.
+    observed: Observation,
     /// Where the next trip has its home.
     folder: Option<Private>,
     request: Option<Request<'a>>,
@@ -222,6 +224,7 @@ impl<'a> Driver<'a> {
             holder,
             began: Instant::now(),
             lease: None,
+            observed: Observation::default(),
             folder: None,
             request: None,
             proving: None,
@@ -353,7 +356,10 @@ impl<'a> Driver<'a> {
         let Some(claims) = self.rotating.store.claims() else {
             unreachable!("the machine was told that there are claims");
         };
-        let bid: Bid = lease::bid(self.rotating.writer, self.holder);
+        let bid = Bid {
+            expired: self.observed.expired(),
+            ..lease::bid(self.rotating.writer, self.holder)
+        };
         self.request = Some(Box::pin(async move {
             Answer::Claimed(claims.acquire(&bid).await)
         }));
@@ -390,7 +396,12 @@ impl<'a> Driver<'a> {
                 }
                 Event::Claimed(Grant::Won)
             }
-            Answer::Claimed(Err(ClaimError::Held { owner, until })) => {
+            Answer::Claimed(Err(ClaimError::Held {
+                owner,
+                until,
+                state,
+            })) => {
+                self.observed.note(state);
                 self.rotated.held = Some((owner, until));
                 Event::Claimed(Grant::Held)
             }

@@ -15,7 +15,7 @@ use authferry_core::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::drive::ask;
+use crate::drive::{ask, keep::keeps_history};
 use crate::random;
 use crate::rescue::{self, Reason, Record};
 
@@ -173,7 +173,7 @@ impl Seeding<'_> {
                     }
                     let number = u64::try_from(intents.len()).unwrap_or(u64::MAX);
                     let id = WriteId { trip, number };
-                    let stamp = self.stamp(id, held.as_ref(), &ours)?;
+                    let stamp = self.stamp(id, held.as_ref(), &ours).await?;
                     // Never cut short: whether it landed would then be unknown.
                     match store
                         .compare_and_swap(version.as_ref(), secret, &stamp)
@@ -213,7 +213,7 @@ impl Seeding<'_> {
     }
 
     /// Returns the stamp of the write, once nothing is lost by it.
-    fn stamp(
+    async fn stamp(
         &mut self,
         id: WriteId,
         stored: Option<&Stored>,
@@ -252,7 +252,7 @@ impl Seeding<'_> {
         let is_refused = theirs.is_some_and(|it| seed.refused.contains(&it.fingerprint));
         let verdict = copies::judge(Some(&held), &copy, &rules);
         if verdict == Verdict::Later {
-            self.keep(stored, &held)?;
+            self.keep(stored, &held).await?;
             let family = origins.map_or(Family(ours.fingerprint), |it| it.base.family);
             return Ok(stamp(
                 family,
@@ -273,16 +273,16 @@ impl Seeding<'_> {
             }
             (Replace::Nothing | Replace::NotNewer | Replace::Anything, _) => {}
         }
-        self.keep(stored, &held)?;
+        self.keep(stored, &held).await?;
         Ok(stamp(Family(ours.fingerprint), 1, held.volatile_hints))
     }
 
     /// Keeps what is there if the store does not keep it.
-    fn keep(&mut self, stored: &Stored, held: &Held) -> Result<(), SeedError> {
+    async fn keep(&mut self, stored: &Stored, held: &Held) -> Result<(), SeedError> {
         let seed = self.seed;
         let theirs = held.generation.as_ref();
         self.replaced = theirs.map(|theirs| theirs.fingerprint);
-        if !seed.store.guarantees().history {
+        if !keeps_history(seed.store).await {
             let known = seed.origins.as_ref().map(|origins| &origins.base);
             let base = theirs.map(|theirs| Base::of_head(held, theirs, known));
             let record = Record::new(seed.store.to_string(), Reason::Replaced, base, seed.writer);

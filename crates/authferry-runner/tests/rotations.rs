@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use authferry_conformance::MemoryStore;
 use authferry_core::rotation::{Hindrance, Outcome};
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Policy, Secret, SecretStore,
-    Stamp, Standing, StoreError, Stored, Version,
+    Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Policy, RecordState, Secret,
+    SecretStore, Stamp, Standing, StoreError, Stored, Version,
 };
 use authferry_runner::{Codex, Rotated, Rotating, Signals, rotate};
 use tempfile::TempDir;
@@ -210,7 +210,12 @@ impl Claims for Odd {
             Happens::IsTurned(to) => {
                 self.memory.put_by_hand(to.as_bytes());
                 let owner = "another job".to_owned();
-                Err(ClaimError::Held { owner, until: 0 })
+                let state = RecordState::new(Version::new("1"), b"held until 0");
+                Err(ClaimError::Held {
+                    owner,
+                    until: 0,
+                    state,
+                })
             }
             Happens::Ends => {
                 let claim = self.claims_of_memory().acquire(bid).await?;
@@ -280,6 +285,7 @@ fn bid() -> Bid {
         holder: 2,
         now: 1,
         until: 2,
+        expired: None,
     }
 }
 

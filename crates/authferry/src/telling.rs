@@ -11,7 +11,7 @@ use std::{
 use ::time::OffsetDateTime;
 use authferry_codex::{Unfit, Unusable};
 use authferry_core::{Fingerprint, Generation, Outcome, Refusal, StoreError};
-use authferry_runner::{CommandEnd, Job, NotBegun, Placement, Report, Written};
+use authferry_runner::{CommandEnd, Job, LeaseDefect, NotBegun, Placement, Report, Written};
 use serde_json::{Value, json};
 
 use crate::ending::Ending;
@@ -110,6 +110,26 @@ pub(crate) fn claim(error: &StoreError) -> Ending {
         Some(hint) => ending.hint(hint),
         None => ending,
     }
+}
+
+/// What is wrong with the record of a lease.
+pub(crate) fn lease_defect(defect: LeaseDefect) -> String {
+    let what = match defect {
+        LeaseDefect::Foreign => {
+            "the lease record is not as authferry wrote it: it was copied or written by hand"
+        }
+        LeaseDefect::EndsTooLate => {
+            "the lease ends later than any new lease: the clock of its holder, or of this \
+             machine, is wrong"
+        }
+    };
+    let wait = LeaseDefect::WAIT.as_secs();
+    format!("{what}; since when is not known, and a job that needs it waits up to {wait} seconds")
+}
+
+/// How to take over a lease that nobody renews.
+pub(crate) fn take_over(store: impl Display) -> String {
+    format!("take it over with `authferry doctor --store '{store}' --probe --patience 2m`")
 }
 
 /// Tells that a store did not answer, before anything was touched.

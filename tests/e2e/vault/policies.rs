@@ -295,6 +295,7 @@ fn claim(site: &Site, token: &str) -> bool {
         holder: 1,
         now: 1000,
         until: 2000,
+        expired: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

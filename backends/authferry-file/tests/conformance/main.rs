@@ -62,6 +62,11 @@ impl Fixture for Folder {
         put_by_hand(&self.path(place), login).expect("a file that can be written");
     }
 
+    async fn put_claim_by_hand(&self, place: &str, text: &[u8]) {
+        let path = self.path(&format!("{place}.claim"));
+        put_by_hand(&path, text).expect("a file that can be written");
+    }
+
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {
         let path = self.path(place);
         path.is_file()

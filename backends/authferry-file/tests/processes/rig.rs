@@ -122,6 +122,7 @@ impl Login {
             holder,
             now,
             until: now + 60,
+            expired: None,
         };
         self.runtime.block_on(self.claims().acquire(&bid))
     }

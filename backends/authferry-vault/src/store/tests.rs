@@ -267,6 +267,31 @@ async fn what_is_too_long_or_no_text_asks_nobody_to_write() {
 }
 
 #[tokio::test]
+async fn a_history_is_kept_where_more_than_one_version_was_seen_to_be() {
+    let max = |versions: u64| yes(&json!({"max_versions": versions, "cas_required": false}));
+    let denied = || no(403, &["permission denied"]);
+    let cases = [
+        (vec![max(1)], false),
+        (vec![max(2)], true),
+        (vec![max(0), max(1)], false),
+        (vec![max(0), max(2)], true),
+        (vec![max(0), max(0)], true),
+        (vec![denied()], false),
+        (vec![max(0), denied()], false),
+        (vec![yes(&json!({}))], false),
+    ];
+    let of_the_secret = "GET /v1/secret/metadata/ci/codex";
+    let asked = [of_the_secret, "GET /v1/secret/config"];
+    for (answers, kept) in cases {
+        let (number, what) = (answers.len(), format!("{answers:?}"));
+        let server = Canned::new(answers).await;
+        let store = server.store(ADDRESS);
+        assert_eq!(store.keeps_history().await, kept, "{what}");
+        assert_eq!(server.lines(), asked[..number], "{what}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_that_is_printed_holds_a_secret() {
     let server = Canned::new(vec![version(4, &old())]).await;
     let store = server.store(ADDRESS);
@@ -289,7 +314,7 @@ fn what_it_promises_is_this() {
         swap: Swap::Atomic,
         stamps: true,
         reads: Reads::Eventual,
-        history: true,
+        history: false,
         max_len: 524_288,
     };
     assert_eq!(store.guarantees(), promised);

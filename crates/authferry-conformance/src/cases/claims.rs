@@ -99,6 +99,7 @@ pub(super) async fn a_look_tells_how_it_stands(place: Place) -> Result<(), Failu
         owner: first.bid(NOW).owner,
         until,
         note: note.map(str::to_owned),
+        is_foreign: false,
     };
     second.finds(Some(standing(Some(held.until), None))).await?;
     held.note = Some("a made-up note".to_owned());
@@ -189,6 +190,68 @@ pub(super) async fn a_release_asked_again_is_done(place: Place) -> Result<(), Fa
     first.releases(&held).await?;
     second.wins(NOW).await?;
     Ok(())
+}
+
+/// The end that a wrong clock gave counts no longer than a holder takes to renew.
+pub(super) async fn a_claim_that_nobody_renews_is_taken_over(place: Place) -> Result<(), Failure> {
+    const DAY: u64 = 86_400;
+    let Some([first, second]) = bidders(&place).await? else {
+        return Ok(());
+    };
+    let ahead = first.wins(NOW + DAY).await?;
+    let seen = second.sees(NOW, None, &[]).await?;
+    let now = NOW + TERM + CLOCK_SKEW;
+    let again = second.sees(now, None, &[]).await?;
+    ensure!(
+        again == seen,
+        "nobody renewed the claim, and its state {seen:?} became {again:?}"
+    );
+    // A renewal is another state, and the claim has not expired.
+    let ahead = first.renews(&ahead, NOW + DAY + 2 * TERM).await?;
+    let renewed = second.sees(now, Some(&seen), &[seen.clone()]).await?;
+    let now = now + TERM + CLOCK_SKEW;
+    let won = second.takes_over(now, &renewed).await?;
+    first
+        .has_lost(|| first.claims().renew(&ahead, NOW + DAY + 3 * TERM))
+        .await?;
+    first.finds_held(now, &won).await
+}
+
+/// Copying a file loses its stamp, and a person writes none.
+pub(super) async fn a_record_without_a_stamp_is_taken_over_after_its_end(
+    place: Place,
+) -> Result<(), Failure> {
+    let Some([first, second]) = bidders(&place).await? else {
+        return Ok(());
+    };
+    let until = NOW + TERM;
+    place
+        .put_claim_by_hand(&format!("held until {until}"))
+        .await;
+    first.is_foreign(Some(until)).await?;
+    first.sees(until + CLOCK_SKEW - 1, None, &[]).await?;
+    let won = first.wins(until + CLOCK_SKEW).await?;
+    second.finds_held(won.until, &won).await?;
+
+    place.put_claim_by_hand("released").await;
+    first.has_lost(|| first.claims().release(&won)).await?;
+    second.wins(NOW).await?;
+    Ok(())
+}
+
+pub(super) async fn a_record_that_makes_no_sense_is_taken_over_after_a_term(
+    place: Place,
+) -> Result<(), Failure> {
+    let Some([first, second]) = bidders(&place).await? else {
+        return Ok(());
+    };
+    place.put_claim_by_hand("made up").await;
+    first.is_foreign(Some(u64::MAX)).await?;
+    let seen = first.sees(NOW, None, &[]).await?;
+    second.sees(NOW + 1000 * TERM, None, &[]).await?;
+    let won = first.takes_over(NOW + TERM + CLOCK_SKEW, &seen).await?;
+    second.finds_held(won.until, &won).await?;
+    first.releases(&won).await
 }
 
 pub(super) async fn one_of_many_bidders_wins(place: Place) -> Result<(), Failure> {

@@ -28,7 +28,12 @@ pub(crate) struct Places {
     stores: Mutex<HashMap<String, MemoryStore>>,
     opened: AtomicU64,
     wrap: Wrap,
+    /// Puts the record of a claim where a wrapper keeps it instead.
+    pub(crate) put_claim: Option<PutClaim>,
 }
+
+/// Takes the address of the place and the text.
+pub(crate) type PutClaim = Box<dyn Fn(&str, &[u8]) + Send + Sync>;
 
 /// Puts something around the handle with the given number.
 type Wrap = Box<dyn Fn(Box<dyn SecretStore>, u64) -> Box<dyn SecretStore> + Send + Sync>;
@@ -43,6 +48,7 @@ impl Places {
             stores: Mutex::default(),
             opened: AtomicU64::new(0),
             wrap: Box::new(wrap),
+            put_claim: None,
         }
     }
 
@@ -77,6 +83,14 @@ impl Fixture for Places {
 
     async fn put_by_hand(&self, place: &str, login: &[u8]) {
         self.at(place).put_by_hand(login);
+    }
+
+    async fn put_claim_by_hand(&self, place: &str, text: &[u8]) {
+        let store = self.at(place);
+        match &self.put_claim {
+            Some(put) => put(&store.to_string(), text),
+            None => store.put_claim_by_hand(text),
+        }
     }
 
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {

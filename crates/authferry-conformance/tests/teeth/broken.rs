@@ -24,6 +24,11 @@ pub(crate) enum Bug {
     NamesVersionsAnewOnRead,
     DropsStamps,
     KeepsStampsOverHand,
+    KeepsStampsOfTheSameBytes,
+    ForgetsFamilies,
+    ForgetsHints,
+    CutsCounts,
+    IgnoresTheSameBytes,
     WritesDuplicatesAgain,
     AnswersForIdsAlone,
     WritesInTwoSteps,
@@ -165,6 +170,16 @@ impl SecretStore for Broken {
                 let known = self.with_note(|note| note.stamp.clone());
                 stored.stamp = stored.stamp.take().or(known);
             }
+            (Bug::KeepsStampsOfTheSameBytes, Some(stored)) => {
+                let text = String::from_utf8_lossy(stored.secret.expose()).into_owned();
+                let known = self.with_note(|note| note.stamp.clone().filter(|_| note.text == text));
+                stored.stamp = stored.stamp.take().or(known);
+            }
+            (Bug::ForgetsFamilies, Some(Stored { stamp: Some(s), .. })) => {
+                s.family = authferry_core::Family(authferry_core::Fingerprint::new([5; 8]));
+            }
+            (Bug::ForgetsHints, Some(Stored { stamp: Some(s), .. })) => s.volatile_hints = false,
+            (Bug::CutsCounts, Some(Stored { stamp: Some(s), .. })) => s.count %= 1_000_000_000,
             (Bug::WritesDuplicatesAgain, Some(Stored { stamp: Some(s), .. })) => {
                 s.id.trip &= !AGAIN;
             }
@@ -233,6 +248,14 @@ impl SecretStore for Broken {
                 let expected = expected.map(|name| self.resolved(name));
                 let answer = pass(expected.as_ref(), new).await;
                 answer.map(|version| self.restarted(version))
+            }
+            Bug::IgnoresTheSameBytes => {
+                let current = self.current().await?;
+                let same = current.filter(|stored| stored.secret.expose() == bytes);
+                match same.map(|stored| stored.version) {
+                    Some(version) if Some(&version) == expected => Ok(version),
+                    Some(_) | None => pass(expected, new).await,
+                }
             }
             Bug::WritesDuplicatesAgain if repeated => self.overwrite(new, &again).await,
             Bug::AnswersForIdsAlone if repeated => {

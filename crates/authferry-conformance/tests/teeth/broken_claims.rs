@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use authferry_conformance::MemoryStore;
 use authferry_core::{
-    Beside, Bid, CLOCK_SKEW, CasError, Claim, ClaimError, Claims, Guarantees, Origin, Secret,
-    SecretStore, Stamp, Standing, StoreError, Stored, Version, WriteId,
+    Beside, Bid, CLOCK_SKEW, CasError, Claim, ClaimError, Claims, Guarantees, Origin, RecordState,
+    Secret, SecretStore, Stamp, Standing, StoreError, Stored, Version, WriteId,
 };
 
 use crate::broken::{Broken, Bug, Notes};
@@ -33,6 +33,10 @@ pub(crate) enum ClaimBug {
     GrantABidAskedAgain,
     RefuseARenewalAskedAgain,
     RefuseAReleaseAskedAgain,
+    NeverExpire,
+    ExpireWhatIsRenewed,
+    RefuseForeignRecords,
+    TakeOverForeignRecords,
     CheckThenWrite,
     ReadLate,
     WriteOverTheLogin,
@@ -63,6 +67,20 @@ pub(crate) struct ClaimNote {
     own: Option<MemoryStore>,
 }
 
+impl ClaimNote {
+    /// Where some bugs keep the claims instead.
+    fn own(&mut self, place: &str) -> MemoryStore {
+        let name = format!("{place}, claims");
+        let own = self.own.get_or_insert_with(|| MemoryStore::new(&name));
+        own.clone()
+    }
+
+    /// Puts a record there by hand.
+    pub(crate) fn put_by_hand(&mut self, place: &str, text: &[u8]) {
+        self.own(place).put_by_hand(text);
+    }
+}
+
 impl BrokenClaims {
     fn with_note<T>(&self, act: impl FnOnce(&mut ClaimNote) -> T) -> T {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,11 +99,7 @@ impl BrokenClaims {
             ClaimBug::ReadLate => Bug::ReadsLate,
             _ => return None,
         };
-        let name = format!("{self}, claims");
-        let store = self.with_note(|note| {
-            let own = note.own.get_or_insert_with(|| MemoryStore::new(&name));
-            own.clone()
-        });
+        let store = self.with_note(|note| note.own(&self.to_string()));
         Some(Beside(Broken {
             bug,
             declared: self.declared,
@@ -96,6 +110,26 @@ impl BrokenClaims {
 
     fn granted(&self) -> Option<Claim> {
         self.with_note(|note| note.granted.clone())
+    }
+
+    async fn is_foreign(&self) -> bool {
+        let standing = self.behind().look().await;
+        standing
+            .ok()
+            .flatten()
+            .is_some_and(|standing| standing.is_foreign)
+    }
+
+    /// Returns the state of the record of another holder.
+    async fn state(&self, bid: &Bid) -> Option<RecordState> {
+        let bid = Bid {
+            expired: None,
+            ..bid.clone()
+        };
+        match self.behind().acquire(&bid).await {
+            Err(ClaimError::Held { state, .. }) => Some(state),
+            Ok(_) | Err(ClaimError::Lost | ClaimError::Store(_)) => None,
+        }
     }
 
     async fn write_over_the_login(&self) {
@@ -173,7 +207,22 @@ impl Claims for BrokenClaims {
                 self.behind().release(&claim).await.ok();
             }
             (ClaimBug::RefuseABidAskedAgain, Some(Claim { owner, until, .. })) => {
-                return Err(ClaimError::Held { owner, until });
+                let state = RecordState::new(Version::new("0"), b"");
+                return Err(ClaimError::Held {
+                    owner,
+                    until,
+                    state,
+                });
+            }
+            (ClaimBug::NeverExpire, _) => bid.expired = None,
+            (ClaimBug::ExpireWhatIsRenewed, _) if bid.expired.is_some() => {
+                bid.expired = self.state(&bid).await;
+            }
+            (ClaimBug::RefuseForeignRecords, _) if self.is_foreign().await => {
+                return Err(ClaimError::Lost);
+            }
+            (ClaimBug::TakeOverForeignRecords, _) if self.is_foreign().await => {
+                bid.expired = self.state(&bid).await;
             }
             _ => {}
         }

@@ -9,17 +9,17 @@ mod places;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use authferry_conformance::cases;
 use authferry_core::{Guarantees, Reads, SecretStore, Swap};
 use broken::{Broken, Bug, Notes};
 use broken_claims::{BrokenClaims, ClaimBug, ClaimNotes};
-use places::{OF_THE_REFERENCE, Places};
+use places::{OF_THE_REFERENCE, Places, PutClaim};
 
 /// Each bug with the case that is there to find it. Others may fail with it.
-const FOUND_BY: [(Bug, &str); 21] = [
+const FOUND_BY: [(Bug, &str); 26] = [
     (
         Bug::IgnoresExpectation,
         "create::a_filled_place_is_not_created_over",
@@ -37,6 +37,17 @@ const FOUND_BY: [(Bug, &str); 21] = [
     (
         Bug::KeepsStampsOverHand,
         "swap::a_value_put_by_hand_over_ours_ends_our_version",
+    ),
+    (
+        Bug::KeepsStampsOfTheSameBytes,
+        "stamps::the_same_bytes_put_by_hand_lose_the_stamp",
+    ),
+    (Bug::ForgetsFamilies, "stamps::each_part_comes_back"),
+    (Bug::ForgetsHints, "stamps::each_part_comes_back"),
+    (Bug::CutsCounts, "stamps::each_part_comes_back"),
+    (
+        Bug::IgnoresTheSameBytes,
+        "stamps::a_login_that_is_put_again_is_a_new_version",
     ),
     (
         Bug::WritesDuplicatesAgain,
@@ -77,7 +88,7 @@ const FOUND_BY: [(Bug, &str); 21] = [
 ];
 
 /// The same for claims.
-const CLAIMS_FOUND_BY: [(ClaimBug, &str); 19] = [
+const CLAIMS_FOUND_BY: [(ClaimBug, &str); 24] = [
     (
         ClaimBug::AreMissing,
         "claims::the_declaration_is_the_pinned_one",
@@ -130,6 +141,26 @@ const CLAIMS_FOUND_BY: [(ClaimBug, &str); 19] = [
     (
         ClaimBug::RefuseAReleaseAskedAgain,
         "claims::a_release_asked_again_is_done",
+    ),
+    (
+        ClaimBug::NeverExpire,
+        "claims::a_claim_that_nobody_renews_is_taken_over",
+    ),
+    (
+        ClaimBug::ExpireWhatIsRenewed,
+        "claims::a_claim_that_nobody_renews_is_taken_over",
+    ),
+    (
+        ClaimBug::RefuseForeignRecords,
+        "claims::a_record_without_a_stamp_is_taken_over_after_its_end",
+    ),
+    (
+        ClaimBug::TakeOverForeignRecords,
+        "claims::a_record_without_a_stamp_is_taken_over_after_its_end",
+    ),
+    (
+        ClaimBug::NeverExpire,
+        "claims::a_record_that_makes_no_sense_is_taken_over_after_a_term",
     ),
     (ClaimBug::CheckThenWrite, "claims::one_of_many_bidders_wins"),
     (
@@ -210,7 +241,7 @@ type Failures = BTreeMap<&'static str, String>;
 
 async fn failures(bug: Bug, declared: Guarantees) -> Failures {
     let notes = Notes::default();
-    run(declared, move |inner| {
+    run(declared, None, move |inner| {
         Box::new(Broken {
             bug,
             declared,
@@ -223,7 +254,14 @@ async fn failures(bug: Bug, declared: Guarantees) -> Failures {
 
 async fn claim_failures(bug: ClaimBug, declared: Guarantees) -> Failures {
     let (notes, store_notes) = (ClaimNotes::default(), Notes::default());
-    run(declared, move |inner| {
+    let by_hand = notes.clone();
+    let put_claim: PutClaim = Box::new(move |place, text| {
+        let mut notes = by_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let note = notes.entry(place.to_owned()).or_default();
+        note.put_by_hand(place, text);
+    });
+    let has_own = matches!(bug, ClaimBug::CheckThenWrite | ClaimBug::ReadLate);
+    run(declared, has_own.then_some(put_claim), move |inner| {
         Box::new(BrokenClaims {
             bug,
             declared,
@@ -237,10 +275,12 @@ async fn claim_failures(bug: ClaimBug, declared: Guarantees) -> Failures {
 
 async fn run(
     declared: Guarantees,
+    put_claim: Option<PutClaim>,
     wrap: impl Fn(Box<dyn SecretStore>) -> Box<dyn SecretStore> + Send + Sync + 'static,
 ) -> Failures {
     let mut places = Places::new(move |inner, _| wrap(inner));
     places.guarantees = declared;
+    places.put_claim = put_claim;
     let places = Arc::new(places);
     let mut failed = BTreeMap::new();
     for case in cases() {

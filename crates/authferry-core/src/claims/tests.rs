@@ -145,6 +145,7 @@ fn bid(holder: u64, now: u64) -> Bid {
         holder,
         now,
         until: now + 60,
+        expired: None,
     }
 }
 
@@ -208,8 +209,58 @@ fn errors_say_who_what_and_where() {
     );
 }
 
+/// Requires that somebody else holds the claim, and returns the state of the record.
+fn state_of(answer: Result<Claim, ClaimError>) -> RecordState {
+    match answer {
+        Err(ClaimError::Held { state, .. }) => state,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asks with a state that was seen for long enough.
+fn acquire_expired(
+    shelf: &Shelf,
+    holder: u64,
+    now: u64,
+    state: RecordState,
+) -> Result<Claim, ClaimError> {
+    let expired = Some(state);
+    acquire(
+        shelf,
+        &Bid {
+            expired,
+            ..bid(holder, now)
+        },
+    )
+}
+
+/// Copying a file, or writing it by hand, loses the stamp and not the text.
 #[test]
-fn a_record_that_was_not_written_here_is_named_and_neither_quoted_nor_replaced() {
+fn a_record_without_a_stamp_counts_until_its_end() {
+    let shelf = Shelf::default();
+    let text = format!("held until {}\na note", NOW + 60);
+    shelf.put(text.as_bytes(), None);
+    let standing = done(Beside(&shelf).look()).expect("a shelf").expect("held");
+    assert!(standing.is_foreign);
+    assert_eq!(standing.until, Some(NOW + 60));
+    assert_eq!(standing.note.as_deref(), Some("a note"));
+    for holder in [0, 1] {
+        held_by(
+            "an unknown job",
+            &acquire(&shelf, &bid(holder, NOW + 60 + CLOCK_SKEW - 1)),
+        );
+    }
+    let claim = acquire(&shelf, &bid(1, NOW + 60 + CLOCK_SKEW)).expect("its end is over");
+    assert_eq!(claim.note.as_deref(), Some("a note"));
+
+    shelf.put(b"released\na note", None);
+    lost(&renew(&shelf, &claim, NOW + 500));
+    let claim = acquire(&shelf, &bid(2, NOW)).expect("it was given back");
+    assert_eq!(claim.note.as_deref(), Some("a note"));
+}
+
+#[test]
+fn a_record_that_makes_no_sense_is_taken_over_once_it_was_seen_for_long_enough() {
     let stamp = Record {
         owner: "job 1".into(),
         holder: 1,
@@ -218,7 +269,7 @@ fn a_record_that_was_not_written_here_is_named_and_neither_quoted_nor_replaced()
     }
     .stamp(None);
     let texts: [(&[u8], _); 6] = [
-        (b"released", None),
+        (b"made-up-token", None),
         (b"made-up-token", Some(&stamp)),
         (b"", Some(&stamp)),
         (b"held until made-up-token", Some(&stamp)),
@@ -228,16 +279,51 @@ fn a_record_that_was_not_written_here_is_named_and_neither_quoted_nor_replaced()
     for (text, stamp) in texts {
         let shelf = Shelf::default();
         shelf.put(text, stamp.cloned());
-        let error = acquire(&shelf, &bid(1, NOW)).expect_err("a foreign record");
-        assert_eq!(
-            error.to_string(),
-            "cannot read the claim in shelf:claim: what is there is damaged"
+        let standing = done(Beside(&shelf).look()).expect("a shelf").expect("held");
+        assert!(standing.is_foreign);
+        assert_eq!(standing.until, Some(u64::MAX));
+        let held = acquire(&shelf, &bid(2, NOW));
+        assert!(!format!("{held:?}").contains("made-up"), "{held:?}");
+        assert!(
+            matches!(held, Err(ClaimError::Held { until, .. }) if until == NOW + 60 + CLOCK_SKEW),
+            "{held:?}"
         );
-        let why = error.source().expect("a reason");
-        assert_eq!(why.to_string(), "it is none that was written here");
-        assert!(!format!("{error:?}").contains("made-up"));
+        let state = state_of(held);
+        state_of(acquire(&shelf, &bid(2, NOW + 86_400)));
         assert_eq!(shelf.with(|state| state.sent.len()), 0);
+        let claim = acquire_expired(&shelf, 2, NOW, state).expect("it has expired");
+        assert_eq!(claim.note, None);
+        renew(&shelf, &claim, NOW + 100).expect("our own claim");
     }
+}
+
+/// A clock a day ahead, killed while it holds the claim.
+#[test]
+fn a_claim_that_nobody_renews_is_taken_over_whatever_its_end() {
+    const DAY: u64 = 86_400;
+    let shelf = Shelf::default();
+    let ahead = acquire(&shelf, &bid(1, NOW + DAY)).expect("a free claim");
+    let held = acquire(&shelf, &bid(2, NOW));
+    assert!(
+        matches!(held, Err(ClaimError::Held { until, .. }) if until == NOW + 60 + CLOCK_SKEW),
+        "{held:?}"
+    );
+    let state = state_of(held);
+
+    // It is renewed: another state, which nobody has seen for long.
+    let ahead = renew(&shelf, &ahead, NOW + DAY + 80).expect("our own claim");
+    let second = state_of(acquire_expired(&shelf, 2, NOW + 90, state));
+
+    // Renewed at the last moment.
+    shelf.next(&[Fault::After(|shelf| {
+        let claim = acquire(shelf, &bid(1, NOW + 86_400)).expect("its own claim");
+        renew(shelf, &claim, NOW + 86_500).expect("its own claim");
+    })]);
+    let third = state_of(acquire_expired(&shelf, 2, NOW + 180, second));
+
+    acquire_expired(&shelf, 2, NOW + 270, third).expect("it has expired");
+    lost(&renew(&shelf, &ahead, NOW + DAY + 300));
+    held_by("job 2", &acquire(&shelf, &bid(3, NOW + 270)));
 }
 
 #[test]

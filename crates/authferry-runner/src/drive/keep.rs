@@ -1,10 +1,11 @@
 //! What a trip leaves behind: receipts, rescues, a home that is clean again.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use authferry_codex::{Look, Unusable};
 use authferry_core::copies::{Content, Place};
-use authferry_core::{Base, Fingerprint, Keep, Outcome, Refusal, Secret, Seen, Trip};
+use authferry_core::{Base, Fingerprint, Keep, Outcome, Refusal, Secret, SecretStore, Seen, Trip};
+use tokio::time::timeout;
 
 use super::{Driver, Request, ask};
 use crate::copies;
@@ -12,7 +13,28 @@ use crate::rescue::{self, Reason, Record};
 use crate::sign::Sign;
 use crate::{FoundCopy, Placement, Receipt, Report, Written, seen};
 
+/// How long the store may take to say whether it has a history.
+pub(crate) const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether the store was seen to keep a login that is replaced.
+pub(crate) async fn keeps_history(store: &dyn SecretStore) -> bool {
+    let kept = timeout(HISTORY_TIMEOUT, store.keeps_history()).await;
+    kept.unwrap_or(false)
+}
+
 impl Driver<'_, '_> {
+    /// Whether what is to be kept first is in the history of the store.
+    pub(super) async fn is_kept_by_the_store(&mut self, keep: &Keep) -> bool {
+        match keep {
+            Keep::Theirs => {
+                // A request whose answer nobody awaits any more ends here.
+                self.request = None;
+                keeps_history(self.job.store).await
+            }
+            Keep::Ours | Keep::Copies(_) => false,
+        }
+    }
+
     pub(super) fn rescue(&mut self, trip: &Trip, keep: &Keep) -> bool {
         // A request whose answer nobody awaits any more ends here.
         self.request = None;

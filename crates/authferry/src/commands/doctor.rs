@@ -25,13 +25,14 @@ fn told(store: &dyn SecretStore, found: Found, quiet: bool) -> Ending {
         checks,
         facts,
         account_plan,
+        history,
     } = found;
     let shown = checks.iter().filter(|check| !quiet || check.is_wrong());
     let mut ending = verdict(&checks);
     ending.lines = shown.flat_map(Check::lines).collect();
     if !quiet {
         ending.lines.push(String::new());
-        ending.lines.extend(promises::lines(store));
+        ending.lines.extend(promises::lines(store, history));
         ending.lines.push(String::new());
         ending
             .lines
@@ -42,7 +43,7 @@ fn told(store: &dyn SecretStore, found: Found, quiet: bool) -> Ending {
     ending
         .fact("store", store.to_string())
         .fact("checks", checks)
-        .fact("guarantees", promises::json(store))
+        .fact("guarantees", promises::json(store, history))
         .fact("store_notes", store.notes())
         .fact("plan", account_plan)
 }

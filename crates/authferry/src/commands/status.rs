@@ -3,7 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use authferry_core::{Generation, Origin, Stamp, Stored};
-use authferry_runner::Mark;
+use authferry_runner::{LeaseDefect, Mark};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
@@ -18,7 +18,7 @@ use crate::{exit, telling};
 pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let looked = block_on(&*plan.store, look(&plan, args.common.patience))??;
-    let Some((stored, mark)) = looked else {
+    let Some((stored, mark, defect)) = looked else {
         let what = format!("{} holds no login yet", plan.store);
         return Err(Ending::bad(exit::FAILED, "empty", what)
             .hint("put one there with `authferry seed FILE`")
@@ -38,23 +38,31 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         &stored,
         &generation,
         mark.as_ref(),
+        defect,
         &copies,
         OffsetDateTime::now_utc(),
     ))
 }
 
-/// Returns what the store holds, and what was noted of it.
-async fn look(plan: &Plan, patience: Duration) -> Result<Option<(Stored, Option<Mark>)>> {
+/// What the store holds, what was noted of it, and what is wrong with its lease.
+type Looked = (Stored, Option<Mark>, Option<LeaseDefect>);
+
+async fn look(plan: &Plan, patience: Duration) -> Result<Option<Looked>> {
     let read = timeout(patience, plan.store.read()).await;
     let read = read.map_err(|_| telling::out_of_time(&plan.store))?;
     let Some(stored) = read.map_err(|error| telling::store(&error))? else {
         return Ok(None);
     };
-    let mark = match authferry_codex::parse(&stored.secret) {
-        Ok(it) => timeout(patience, Mark::of(it.fingerprint, &*plan.store)).await,
-        Err(_) => Ok(None),
+    let standing = match plan.store.claims() {
+        Some(claims) => timeout(patience, claims.look()).await,
+        None => Ok(Ok(None)),
     };
-    Ok(Some((stored, mark.ok().flatten())))
+    let standing = standing.ok().and_then(std::result::Result::ok).flatten();
+    let defect = standing.as_ref().and_then(LeaseDefect::of);
+    let mark = authferry_codex::parse(&stored.secret)
+        .ok()
+        .and_then(|it| Mark::noted(it.fingerprint, standing.as_ref()?));
+    Ok(Some((stored, mark, defect)))
 }
 
 fn told(
@@ -63,6 +71,7 @@ fn told(
     stored: &Stored,
     generation: &Generation,
     mark: Option<&Mark>,
+    defect: Option<LeaseDefect>,
     copies: &[Judged],
     now: OffsetDateTime,
 ) -> Ending {
@@ -102,6 +111,9 @@ fn told(
     if let Some(mark) = mark {
         row("refresh token", &telling::of_mark(mark));
     }
+    if let Some(defect) = defect {
+        row("lease", &telling::lease_defect(defect));
+    }
     for copy in copies {
         let (login, worth, file) = (copy.fingerprint, copy.worth(), copy.path.display());
         let line = format!("{:<13} {login}, {worth}: {file}", "copy");
@@ -112,14 +124,18 @@ fn told(
             "let a job adopt it, or `authferry rescue put {}`",
             copy.fingerprint
         );
-        Some(("a later one is kept on this machine", hint))
+        Some(("a later one is kept on this machine".to_owned(), hint))
     } else if mark.is_some() {
-        Some(("its refresh token is dead", telling::RESEED.to_owned()))
+        let what = "its refresh token is dead".to_owned();
+        Some((what, telling::RESEED.to_owned()))
     } else if ends.is_some_and(|ends| ends <= now) {
         let hint = "let a job rotate it: `authferry run -- codex exec …`".to_owned();
-        Some(("its access token has ended", hint))
+        Some(("its access token has ended".to_owned(), hint))
     } else {
-        None
+        defect.map(|defect| {
+            let what = telling::lease_defect(defect);
+            (what, telling::take_over(&plan.store))
+        })
     };
     if let (true, Some((what, hint))) = (args.check, attention) {
         ending.failed = true;
@@ -132,6 +148,13 @@ fn told(
         ending = ending.hint(hint);
     }
     let copies: Vec<_> = copies.iter().map(Judged::for_programs).collect();
+    if let Some(defect) = defect {
+        let word = match defect {
+            LeaseDefect::Foreign => "foreign",
+            LeaseDefect::EndsTooLate => "ends-too-late",
+        };
+        ending = ending.fact("lease_defect", word);
+    }
     ending
         .fact("store", plan.store.to_string())
         .fact("fingerprint", generation.fingerprint.to_string())

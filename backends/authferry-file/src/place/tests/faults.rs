@@ -17,10 +17,14 @@ fn each_step_is_on_the_disk_before_the_next_one_builds_on_it() {
             .expect("the current version");
     });
     let clean_up = ["remove", "remove"];
-    let login = ["create", "write", "sync"];
-    let beside = ["create", "write", "sync"];
-    let commit = ["rename", "sync folder", "rename", "sync folder"];
-    assert_eq!(changes, [&clean_up[..], &login, &beside, &commit].concat());
+    let draft = ["create", "set time"];
+    let beside = ["create", "write", "sync", "rename", "sync folder"];
+    let login = ["write", "set time", "sync"];
+    let commit = ["rename", "sync folder"];
+    assert_eq!(
+        changes,
+        [&clean_up[..], &draft, &beside, &login, &commit].concat()
+    );
 }
 
 #[test]
@@ -119,8 +123,15 @@ fn a_writer_killed_between_any_two_steps_loses_nothing() {
             }
             assert_eq!(status.signal(), Some(9), "{what}");
 
-            // Whichever of the two is there has its own version and stamp.
+            // Whichever of the two is there has its own version and stamp; it is the new one
+            // if all of its bytes are on the disk.
+            let temp = fs::read(site.path("login.json.authferry-tmp"));
+            let is_complete = temp.is_ok_and(|bytes| bytes == login(2));
             let version = site.version();
+            if is_complete {
+                assert!(!site.leftovers().contains(&TEMP_NAME.to_owned()), "{what}");
+                site.shows(2);
+            }
             if version == base {
                 old += 1;
             } else {
@@ -134,8 +145,115 @@ fn a_writer_killed_between_any_two_steps_loses_nothing() {
             assert!(site.leftovers().is_empty(), "{what}");
         }
         assert!(old > 10, "{before:?}: killed {old} times before");
-        assert_eq!(new, 3, "{before:?}");
+        // After the write, and around each of the four steps that follow.
+        assert_eq!(new, 9, "{before:?}");
     }
+}
+
+const TEMP_NAME: &str = "login.json.authferry-tmp";
+
+/// Leaves what a writer leaves that is killed right before its rename.
+fn killed_before_the_rename(site: &Site) {
+    let folder = Folder::open(&site.place.folder).expect("a folder");
+    let held = site.place.held(&folder).expect("a place");
+    site.place
+        .prepare(&folder, held.as_ref(), &secret(2), &stamp(2))
+        .expect("room on the disk");
+}
+
+#[test]
+fn a_complete_login_of_a_killed_writer_is_rolled_forward_by_the_next_writer() {
+    for before in Before::ALL {
+        let site = before.site();
+        let base = site.version();
+        killed_before_the_rename(&site);
+        let answer = site.swap_over(base.as_ref(), 3);
+        assert!(matches!(answer, Err(Unswapped::Conflict)), "{answer:?}");
+        site.shows(2);
+        assert!(site.leftovers().is_empty(), "{before:?}");
+    }
+}
+
+/// The reader may be killed as well, and the disk may fail.
+#[test]
+fn rolling_forward_can_be_interrupted_anywhere() {
+    let reader = || {
+        let site = Before::Ours.site();
+        killed_before_the_rename(&site);
+        site
+    };
+    let site = reader();
+    let changes = script::changes(|| drop(site.read()));
+    assert_eq!(changes, ["set time", "sync", "rename", "sync folder"]);
+    for number in 0..8 {
+        let site = reader();
+        let fault = Fault::Fail(Errno::IO);
+        let (answer, reached) = script::with(number, fault, || site.place.read());
+        assert!(reached);
+        answer.expect_err("a disk that fails");
+        site.shows(2);
+        assert!(site.leftovers().is_empty());
+    }
+}
+
+#[test]
+fn what_came_after_a_killed_writer_is_not_replaced_by_what_it_left() {
+    type Change = fn(&Site);
+    let changes: [Change; 4] = [
+        |site| site.put_by_hand(&login(7)),
+        |site| site.put_by_hand(&login(1)),
+        |site| fs::remove_file(site.path("login.json")).expect("removed by hand"),
+        |site| fs::remove_file(site.path("login.json.meta")).expect("removed by hand"),
+    ];
+    for change in changes {
+        let site = Before::Ours.site();
+        killed_before_the_rename(&site);
+        // The clock of a file system may tick no more than a hundred times a second.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        change(&site);
+        let there = site.read();
+        let is_theirs = there.is_none_or(|it| it.secret.expose() != login(2));
+        assert!(is_theirs);
+        site.swap(3).expect("the current version");
+        site.shows(3);
+        assert!(site.leftovers().is_empty());
+    }
+}
+
+/// A refusal says that nothing was written, and stays true.
+#[test]
+fn what_was_refused_is_not_rolled_forward() {
+    let site = Before::Ours.site();
+    let base = site.version();
+    let folder = Folder::open(&site.place.folder).expect("a folder");
+    for number in 0.. {
+        let fault = Fault::Fail(Errno::IO);
+        let (answer, reached) = script::with(number, fault, || site.swap_over(base.as_ref(), 2));
+        if !reached || matches!(answer, Err(Unswapped::After(_))) {
+            break;
+        }
+        assert!(matches!(answer, Err(Unswapped::Before(_))), "{answer:?}");
+        assert_eq!(site.version(), base, "{number}");
+        assert!(!folder.has(TEMP_NAME).expect("a folder"), "{number}");
+    }
+}
+
+/// A lease is worth nothing, and the next holder writes another record.
+#[test]
+fn a_lease_is_read_without_its_damaged_metadata() {
+    let site = Before::Ours.site();
+    fs::write(site.path("login.json.meta"), "made up").expect("room");
+    site.place
+        .read()
+        .expect_err("a login whose metadata is damaged");
+    let address = format!("file://{}", site.path("login.json").display());
+    let lease = Place::of_lease(&address.parse().expect("an address"));
+    let stored = lease.read().expect("a lease").expect("a record");
+    assert_eq!(stored.stamp, None);
+    lease
+        .swap(Some(&stored.version), &secret(2), &stamp(2))
+        .expect("the current version");
+    site.shows(2);
 }
 
 /// Plays the writer in the process that the test starts and kills; `false` in the test's own.

@@ -66,11 +66,16 @@ fn nobody_writes_under_a_lock_that_others_do_not_come_to() {
         let answer = swap_with_a_hand(&site, || {
             fs::remove_file(site.path("login.json.lock")).expect("removed by hand");
             if replaced {
-                site.shows(1);
+                // Nothing tells a reader that the writer is still there.
+                site.shows(2);
             }
         });
-        unavailable(&answer);
-        site.shows(1);
+        let told =
+            matches!(&answer, Err(Unswapped::After(t)) if t.kind() == ErrorKind::Unavailable);
+        assert!(told, "{answer:?}");
+        // Whoever looks settles it.
+        site.shows(2);
+        assert!(site.leftovers().is_empty());
     }
 }
 

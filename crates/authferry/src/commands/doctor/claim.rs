@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use authferry_core::{ClaimError, Standing};
-use authferry_runner::{Mark, try_claim};
+use authferry_runner::{LeaseDefect, Mark, try_claim};
 use tokio::time::timeout;
 
 use super::check::{Check, State, at};
@@ -54,7 +54,9 @@ impl Claim {
         if !args.probe {
             return Self::Standing(standing);
         }
-        let tried = timeout(patience, try_claim(claims, &plan.writer)).await;
+        let defect = standing.as_ref().and_then(LeaseDefect::of);
+        let takes_over = defect.is_some() && patience > LeaseDefect::WAIT;
+        let tried = timeout(patience, try_claim(claims, &plan.writer, takes_over)).await;
         match tried.map_err(late).and_then(trips::begun) {
             Ok(tried) => Self::Tried(standing, tried),
             Err(ending) => Self::Failed(ending),
@@ -70,6 +72,17 @@ impl Claim {
             Check::new(NAME, State::Warning, message).hint("ask again when it is given back")
         };
         let now = u64::try_from(from_now(Duration::ZERO)).unwrap_or_default();
+        let standing = match &self {
+            Self::Standing(standing) | Self::Tried(standing, Err(ClaimError::Held { .. })) => {
+                standing.as_ref()
+            }
+            Self::Missing | Self::Untold | Self::Tried(..) | Self::Failed(_) => None,
+        };
+        if let Some(defect) = standing.and_then(LeaseDefect::of) {
+            let message = telling::lease_defect(defect);
+            let check = Check::new(NAME, State::Warning, message);
+            return Some(check.hint(telling::take_over(&plan.store)));
+        }
         Some(match self {
             Self::Untold => return None,
             Self::Missing => {
@@ -94,7 +107,7 @@ impl Claim {
                 let message = "was taken and given back, as a rotation begins";
                 Check::new(NAME, State::Ok, message)
             }
-            Self::Tried(_, Err(ClaimError::Held { owner, until })) => held(owner, until),
+            Self::Tried(_, Err(ClaimError::Held { owner, until, .. })) => held(owner, until),
             Self::Tried(_, Err(ClaimError::Lost)) => {
                 let message = "somebody else took it away at the same moment";
                 Check::new(NAME, State::Warning, message).hint("ask again")

@@ -4,12 +4,13 @@ use authferry_core::{Guarantees, Reads, SecretStore, Swap};
 use serde_json::{Value, json};
 
 /// What the store promises and what else its user should know, for people.
-pub(super) fn lines(store: &dyn SecretStore) -> Vec<String> {
+/// `history` is whether the store was seen to have one.
+pub(super) fn lines(store: &dyn SecretStore, history: bool) -> Vec<String> {
     let Guarantees {
         swap,
         stamps,
         reads,
-        history,
+        history: _,
         max_len,
     } = store.guarantees();
     let rows = [
@@ -63,12 +64,12 @@ pub(super) fn lines(store: &dyn SecretStore) -> Vec<String> {
 }
 
 /// The same for programs.
-pub(super) fn json(store: &dyn SecretStore) -> Value {
+pub(super) fn json(store: &dyn SecretStore, history: bool) -> Value {
     let Guarantees {
         swap,
         stamps,
         reads,
-        history,
+        history: _,
         max_len,
     } = store.guarantees();
     json!({

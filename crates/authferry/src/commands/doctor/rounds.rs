@@ -30,6 +30,8 @@ pub(super) struct Found {
     pub(super) facts: Map<String, Value>,
     /// The plan of the account that the login is of.
     pub(super) account_plan: Option<String>,
+    /// Whether the store was seen to keep a login that is replaced.
+    pub(super) history: bool,
 }
 
 pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found> {
@@ -42,16 +44,17 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
         format!("{} is fit for a login", home.dir().display())
     });
 
-    let (read, claim) = block_on(&*plan.store, async {
+    let (read, claim, history) = block_on(&*plan.store, async {
         let read = read(plan, args).await;
         // Whoever cannot be read will not tell of the claim either.
-        let claim = if read.is_ok() {
-            Claim::ask(plan, args).await
-        } else {
-            Claim::Untold
-        };
-        (read, claim)
+        if read.is_err() {
+            return (read, Claim::Untold, plan.store.guarantees().history);
+        }
+        let claim = Claim::ask(plan, args).await;
+        let history = timeout(args.common.patience, plan.store.keeps_history()).await;
+        (read, claim, history.unwrap_or(false))
     })?;
+    found.history = history;
     let stored = found.look("store", read, |_| format!("{} can be read", plan.store));
     if let Some(stored) = stored {
         let login = found.look("login", login(plan, stored, &claim), |(stored, it)| {
