@@ -59,8 +59,12 @@ pub(crate) struct After {
     pub(crate) receipt: Place,
     /// What the record of the claim says; nothing if there is none, or the one of before.
     pub(crate) claim: String,
-    /// The contents of what was added to the rescue folder.
+    /// The logins that were written to the rescue folder, each with its record.
     pub(crate) rescued: Vec<String>,
+    /// The logins that were removed from the rescue folder, each with its record if it had one.
+    pub(crate) dropped: Vec<String>,
+    /// What became of the private home of an unfinished rotation: `same` or `absent`.
+    pub(crate) rotation: Place,
 }
 
 /// What became of a file.

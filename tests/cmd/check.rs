@@ -7,7 +7,7 @@ use crate::{
     logins,
     stage::World,
     text,
-    tree::{Change, Kind, Tree},
+    tree::{Change, Kind, Node, Tree},
 };
 
 const LOGIN: &str = "login.json";
@@ -16,6 +16,8 @@ const LOCK: &str = "login.json.lock";
 const CLAIM: &str = "login.json.claim";
 const AUTH_FILE: &str = "auth.json";
 const RECEIPT: &str = "authferry-receipt.json";
+/// What the name of a record ends in, beyond that of its login.
+const RECORD: &str = ".record";
 
 /// Returns what should not have happened between two looks at the world.
 pub(crate) fn world(expected: &After, before: &World, after: &World) -> Vec<String> {
@@ -39,8 +41,11 @@ pub(crate) fn world(expected: &After, before: &World, after: &World) -> Vec<Stri
     home.expect(AUTH_FILE, &expected.auth_file);
     home.expect(RECEIPT, &expected.receipt);
     let mut rescue = Folder::new("rescue", &before.rescue, &after.rescue);
-    rescue.expect_all(&expected.rescued);
-    [store, home, rescue]
+    rescue.expect_rescued(&expected.rescued);
+    rescue.expect_dropped(&before.rescue, &expected.dropped);
+    let mut rotations = Folder::new("rotations", &before.rotations, &after.rotations);
+    rotations.expect_rotation(&expected.rotation);
+    [store, home, rescue, rotations]
         .into_iter()
         .flat_map(Folder::problems)
         .collect()
@@ -52,6 +57,15 @@ pub(crate) fn leak(what: &str, text: &[u8]) -> Option<String> {
     let mut secrets = logins::secrets().iter();
     let secret = secrets.find(|secret| text.contains(*secret))?;
     Some(format!("a piece of a login is in {what}: {secret}"))
+}
+
+/// Whether a file of a folder is a login's own.
+fn may_hold_a_login(folder: &str, path: &str) -> bool {
+    match folder {
+        "rescue" => !path.ends_with(RECORD),
+        "rotations" => path.ends_with(AUTH_FILE),
+        _ => [LOGIN, AUTH_FILE].contains(&path),
+    }
 }
 
 /// What became of a folder, and what of that is wrong.
@@ -67,9 +81,7 @@ impl<'a> Folder<'a> {
     /// Looks for leaks as well: what is not a login itself must not hold a piece of one.
     fn new(name: &'static str, before: &Tree, after: &'a Tree) -> Self {
         let changes = after.changes_since(before);
-        let others = changes
-            .keys()
-            .filter(|path| name != "rescue" && ![LOGIN, AUTH_FILE].contains(&path.as_str()));
+        let others = changes.keys().filter(|path| !may_hold_a_login(name, path));
         let problems = others
             .filter_map(|path| match &after.get(path)?.kind {
                 Kind::File(bytes) => leak(&format!("{name}/{path}"), bytes),
@@ -117,26 +129,76 @@ impl<'a> Folder<'a> {
         self.changes.remove(path);
     }
 
-    /// Expects new files with these contents, whatever their names are.
-    fn expect_all(&mut self, names: &[String]) {
+    /// A folder that is made for its content, and is open to nobody else.
+    fn may_be_made(&mut self) {
         let private = self.after.get(".").is_some_and(|it| it.mode == 0o700);
-        if !names.is_empty() && private && self.is(".", Change::Made) {
+        if private && self.is(".", Change::Made) {
             self.changes.remove(".");
+        }
+    }
+
+    /// Expects files with these contents, made or written anew, whatever their names are, and
+    /// a record beside each.
+    fn expect_rescued(&mut self, names: &[String]) {
+        if !names.is_empty() {
+            self.may_be_made();
         }
         for name in names {
             let bytes = Some(logins::content(name));
             let mut changes = self.changes.iter();
             let found = changes.find(|(path, change)| {
-                **change == Change::Made && self.private_file(path) == bytes
+                **change != Change::Gone && self.private_file(path) == bytes
             });
-            if let Some((path, _)) = found {
-                let path = path.clone();
-                self.changes.remove(&path);
-            } else {
+            let Some(path) = found.map(|(path, _)| path.clone()) else {
                 let problem = format!("{} has no new file with {name}", self.name);
+                self.problems.push(problem);
+                continue;
+            };
+            self.changes.remove(&path);
+            let record = format!("{path}{RECORD}");
+            if self.private_file(&record).is_none() || self.changes.remove(&record).is_none() {
+                let problem = format!("{}/{record} was not written", self.name);
                 self.problems.push(problem);
             }
         }
+    }
+
+    /// Expects that files with these contents are gone, and the records beside them.
+    fn expect_dropped(&mut self, before: &Tree, names: &[String]) {
+        for name in names {
+            let bytes = Some(logins::content(name));
+            let held = |path: &str| before.get(path).and_then(Node::private_file);
+            let mut changes = self.changes.iter();
+            let found =
+                changes.find(|(path, change)| **change == Change::Gone && held(path) == bytes);
+            if let Some(path) = found.map(|(path, _)| path.clone()) {
+                self.changes.remove(&path);
+                let record = format!("{path}{RECORD}");
+                if self.is(&record, Change::Gone) {
+                    self.changes.remove(&record);
+                }
+                if self.after.get(&record).is_some() {
+                    let problem = format!("{}/{record} was left behind", self.name);
+                    self.problems.push(problem);
+                }
+            } else {
+                let problem = format!("{} still has {name}", self.name);
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    /// Expects that nothing is left in a folder, or that nothing was changed in it.
+    fn expect_rotation(&mut self, place: &Place) {
+        self.may_be_made();
+        if *place == Place::Same {
+            return;
+        }
+        if *place != Place::Absent || !self.after.is_empty() {
+            let problem = format!("{} is not {place:?}", self.name);
+            self.problems.push(problem);
+        }
+        self.changes.clear();
     }
 
     fn problems(self) -> Vec<String> {

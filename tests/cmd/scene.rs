@@ -59,6 +59,22 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     ("rescued", |at, name| {
         at.write(&format!("{RESCUE}/{name}.json"), content(name))
     }),
+    ("stranded", |at, login| {
+        program(at, &["stranding-job", login])
+    }),
+    ("stranded-elsewhere", |at, login| {
+        at.write("[TEMP]/other-store/.here", b"")?;
+        at.hand_over()?;
+        let script = format!("{IN_ANOTHER_STORE} stranding-job {login}");
+        program(at, &["sh", "-c", &at.fill(&script)])
+    }),
+    ("rotation-killed", |at, login| {
+        program(at, &["killed-rotation", login])
+    }),
+    ("rescue-open", |at, _| {
+        fs::create_dir_all(at.path(RESCUE))?;
+        chmod(at, RESCUE, 0o755)
+    }),
     ("rescue-read-only", |at, _| {
         fs::create_dir_all(at.path(RESCUE))?;
         chmod(at, RESCUE, 0o500)
@@ -67,6 +83,9 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
 ];
 
 const FIND_DEAD: &str = "authferry refresh --codex codex-of-the-dead; test $? = 125";
+
+const IN_ANOTHER_STORE: &str = "export AUTHFERRY_STORE=file://[TEMP]/other-store/login.json; \
+    authferry seed login-1 &&";
 
 const STORE: &str = "[STORE]";
 const LOGIN: &str = "[STORE]/login.json";

@@ -27,7 +27,7 @@ pub(crate) struct Props {
 
 /// The programs on the `PATH`. That of the case is read by a shell instead of being
 /// started: a program cannot be while any process still has it open for writing.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 6] = [
     // It need not be started where the case is played.
     (
         "codex",
@@ -38,6 +38,27 @@ const PROGRAMS: [(&str, &str); 3] = [
         "# A job on another machine, in which Codex rotates the login.\n\
          export CODEX_HOME=\"$HOME/other-codex\"\n\
          exec authferry --quiet run --no-rotate-first -- cp \"$1\" \"$CODEX_HOME/auth.json\"",
+    ),
+    (
+        "stranding-job",
+        "# A job on this machine, whose login its store does not accept.\n\
+         export CODEX_HOME=\"$HOME/other-codex\"\n\
+         store=$(dirname \"${AUTHFERRY_STORE#file://}\")\n\
+         authferry --quiet run --no-rotate-first -- \\\n\
+         sh -c 'cp \"$1\" \"$CODEX_HOME/auth.json\"; chmod 500 \"$2\"' sh \"$1\" \"$store\"\n\
+         test $? = 120 && chmod 700 \"$store\"",
+    ),
+    (
+        "killed-rotation",
+        "# A keep-alive on this machine that is killed once Codex has written.\n\
+         export NEXT=\"$1\"\n\
+         authferry --quiet refresh --within 60000d --codex codex-that-is-cut-off\n\
+         test $? = 137",
+    ),
+    (
+        "codex-that-is-cut-off",
+        "umask 077\ncp \"$NEXT\" \"$CODEX_HOME/auth.json\"\n\
+         kill -9 \"$(ps -o ppid= -p $PPID)\"\nsleep 60",
     ),
     (
         "codex-of-the-dead",
@@ -105,6 +126,7 @@ pub(crate) struct World {
     pub(crate) store: Tree,
     pub(crate) home: Tree,
     pub(crate) rescue: Tree,
+    pub(crate) rotations: Tree,
 }
 
 impl<'a> Stage<'a> {
@@ -183,6 +205,7 @@ impl<'a> Stage<'a> {
             store: Tree::of(&self.path("[STORE]"))?,
             home: Tree::of(&self.path("[HOME]"))?,
             rescue: Tree::of(&self.path("[RESCUE]"))?,
+            rotations: Tree::of(&self.path("[USER]/.local/state/authferry/rotations"))?,
         })
     }
 

@@ -44,6 +44,11 @@ impl Tree {
         self.0.get(path)
     }
 
+    /// Whether nothing is in the folder.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.keys().all(|path| path == ".")
+    }
+
     /// Returns what is different, by its path.
     pub(crate) fn changes_since(&self, before: &Self) -> BTreeMap<String, Change> {
         let paths = self.0.keys().chain(before.0.keys());

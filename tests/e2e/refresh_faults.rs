@@ -29,7 +29,8 @@ fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) 
     let before = ferry.stored();
     let runner = ferry.runner();
     // In a mount namespace of its own, so that nothing stays mounted.
-    let full = "mount -t tmpfs -o size=1m,mode=700 tmpfs \"$TMPDIR\" && exec \"$@\"";
+    let full = "rotations=\"$HOME/.local/state/authferry/rotations\"; \
+        mkdir -p \"$rotations\" && mount -t tmpfs -o size=1m,mode=700 tmpfs \"$rotations\" && exec \"$@\"";
     let mut refresh = ferry.command(&runner, "unshare");
     refresh.args(namespace);
     refresh.args(["sh", "-c", full, "sh", AUTHFERRY, "refresh"]);

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use authferry_codex::{Home, Look, Unusable};
@@ -117,9 +118,15 @@ impl FoundCopy {
         self.copy.generation().map(|it| it.fingerprint)
     }
 
+    /// Returns the file's bytes, if there are any.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Secret> {
+        self.secret.as_deref()
+    }
+
     /// Removes an unfinished rotation whose login is safe elsewhere, unless that has changed
     /// since it was looked at.
-    pub(crate) fn sweep(&self) {
+    pub fn sweep(&self) {
         let Some(rotation) = &self.rotation else {
             return;
         };
@@ -155,6 +162,15 @@ fn unfinished(store: &str, rotations: &Path) -> Vec<FoundCopy> {
     found
 }
 
+/// Within which time a rotation has locked the folder that it made.
+const LOCKED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Whether a folder was made or changed a moment ago, as far as the clock can be trusted.
+fn is_recent(folder: &Path) -> bool {
+    let modified = folder.metadata().and_then(|it| it.modified());
+    modified.is_ok_and(|at| at.elapsed().map_or(true, |age| age < LOCKED_WITHIN))
+}
+
 fn of_rotation(store: &str, folder: &Path) -> Option<FoundCopy> {
     // Somebody is at work in it, or it was removed meanwhile.
     let lock = File::open(folder).ok()?;
@@ -162,8 +178,9 @@ fn of_rotation(store: &str, folder: &Path) -> Option<FoundCopy> {
     let home = Home::new(&folder.join(HOME)).ok()?;
     let receipt = Receipt::read(&home).ok().flatten();
     let Some(receipt) = receipt else {
-        // Killed before its login was placed: there is nothing in it.
-        if matches!(home.settled_look(), Ok(Look::Missing)) {
+        // Killed before its login was placed: there is nothing in it. A folder that was just made
+        // is locked in a moment by the rotation that made it.
+        if matches!(home.settled_look(), Ok(Look::Missing)) && !is_recent(folder) {
             fs::remove_dir_all(folder).ok();
         }
         return None;

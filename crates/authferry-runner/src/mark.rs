@@ -40,7 +40,7 @@ impl Mark {
 
     /// Returns the generations that the provider refused, as far as that was noted beside the
     /// lease of a store; none if the store does not tell.
-    pub(crate) async fn refused(store: &dyn SecretStore) -> Vec<Fingerprint> {
+    pub async fn refused(store: &dyn SecretStore) -> Vec<Fingerprint> {
         let Some(claims) = store.claims() else {
             return Vec::new();
         };

@@ -92,6 +92,16 @@ pub(crate) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Re
     Ok(path)
 }
 
+/// Checks that logins can be kept in a rescue folder; it need not be there.
+///
+/// `PermissionDenied` if the folder belongs to another user or is open to others.
+pub fn check(directory: &Path) -> io::Result<()> {
+    match is_private(directory) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Returns what a rescue folder holds, newest first; nothing if there is no folder.
 ///
 /// `PermissionDenied` if the folder belongs to another user or is open to others.

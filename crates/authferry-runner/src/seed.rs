@@ -262,11 +262,11 @@ impl Seeding<'_> {
         }
         let is_spent = matches!(verdict, Verdict::Ancestor | Verdict::Earlier);
         match (seed.replace, theirs) {
+            (Replace::Nothing | Replace::NotNewer, Some(theirs)) if is_spent && !is_refused => {
+                return Err(SeedError::Spent(theirs.fingerprint));
+            }
             (Replace::Nothing, _) if !(is_refused && origins.is_some()) => {
                 return Err(SeedError::Filled);
-            }
-            (Replace::NotNewer, Some(theirs)) if is_spent && !is_refused => {
-                return Err(SeedError::Spent(theirs.fingerprint));
             }
             (Replace::NotNewer, Some(theirs)) if !is_refused && is_before(ours, theirs) => {
                 return Err(SeedError::Older(theirs.fingerprint));

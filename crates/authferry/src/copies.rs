@@ -1,11 +1,16 @@
 //! What the copies on this machine are worth beside what the store holds, for people.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use authferry_core::copies::{Rules, Verdict, judge};
 use authferry_core::{Fingerprint, Held, Stored};
+use authferry_runner::Mark;
 use authferry_runner::rescue::Record;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::plan::Plan;
 use crate::telling::time::at;
@@ -19,24 +24,46 @@ pub(crate) struct Judged {
 }
 
 /// Judges the copies that this machine has beside the auth file of a home.
-pub(crate) fn judged(plan: &Plan, rescue: &Path, stored: Option<&Stored>) -> Vec<Judged> {
+///
+/// Which logins the provider refused is looked up only if there is a copy.
+pub(crate) async fn judged(
+    plan: &Plan,
+    rescue: &Path,
+    stored: Option<&Stored>,
+    patience: Duration,
+) -> Vec<Judged> {
     let head = stored.map(|stored| {
         let generation = authferry_codex::parse(&stored.secret).ok();
         Held::new(stored.version.clone(), generation, stored.stamp.as_ref())
     });
     let store = plan.store.to_string();
     let found = authferry_runner::find(&store, rescue, Some(&plan.rotations));
+    let refused = if found.is_empty() {
+        Vec::new()
+    } else {
+        let refused = timeout(patience, Mark::refused(&*plan.store)).await;
+        refused.unwrap_or_default()
+    };
+    let rules = Rules {
+        refused,
+        ..Rules::default()
+    };
     found
         .into_iter()
         .filter_map(|found| {
             Some(Judged {
                 fingerprint: found.fingerprint()?,
-                verdict: judge(head.as_ref(), &found.copy, &Rules::default()),
+                verdict: judge(head.as_ref(), &found.copy, &rules),
                 path: found.path,
                 record: found.record,
             })
         })
         .collect()
+}
+
+/// The copies, for programs: the same in every report.
+pub(crate) fn for_programs(copies: &[Judged]) -> Vec<Value> {
+    copies.iter().map(Judged::for_programs).collect()
 }
 
 impl Judged {
@@ -50,7 +77,13 @@ impl Judged {
         worth(self.verdict)
     }
 
-    pub(crate) fn for_programs(&self) -> Value {
+    /// Says in one line which login it is, what it is worth and where it is.
+    pub(crate) fn line(&self) -> String {
+        let (login, worth, file) = (self.fingerprint, self.worth(), self.path.display());
+        format!("{login}, {worth}: {file}")
+    }
+
+    fn for_programs(&self) -> Value {
         json!({
             "file": self.path.display().to_string(),
             "fingerprint": self.fingerprint.to_string(),

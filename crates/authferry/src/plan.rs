@@ -10,7 +10,7 @@ use std::{
 
 use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
-use authferry_runner::{Codex, Job, Witness};
+use authferry_runner::{Codex, Job, Witness, rescue};
 
 use crate::args::{Global, OnConflict, Persisting, Rotating};
 use crate::commands::from_now;
@@ -57,6 +57,16 @@ impl Plan {
         match global.rescue_dir.as_ref().or(self.env.rescue_dir.as_ref()) {
             Some(directory) => absolute(directory),
             None => Ok(state_folder(&self.env, "--rescue-dir DIR")?.join("rescue")),
+        }
+    }
+
+    /// Finds out where a login goes that the store will not hold, and refuses a folder in which
+    /// none can be kept.
+    pub(crate) fn closed_rescue_dir(&self, global: &Global) -> Result<PathBuf> {
+        let folder = self.rescue_dir(global)?;
+        match rescue::check(&folder) {
+            Ok(()) => Ok(folder),
+            Err(error) => Err(telling::rescue_folder(&folder, &error).into()),
         }
     }
 
@@ -244,13 +254,16 @@ fn state_folder(env: &Env, instead: &str) -> Result<PathBuf> {
 }
 
 /// The folder in which rotations have their private homes: one that stays with the machine, so
-/// that the next job finds what a killed one left there. Where there is none, the folder for
-/// temporary files.
+/// that the next job finds what a killed one left there. Where there is none, or where it is in a
+/// git work tree, the folder for temporary files.
 fn rotations(env: &Env) -> PathBuf {
     let folder = state_folder(env, "")
         .ok()
         .map(|state| state.join("rotations"));
     let usable = folder.filter(|folder| {
+        if folder.ancestors().any(|above| above.join(".git").exists()) {
+            return false;
+        }
         let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fmt::Display,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -75,11 +75,21 @@ pub(crate) fn not_begun(error: &NotBegun) -> Ending {
             "move {} away, or name another home with `--codex-home DIR`",
             path.display()
         )),
-        NotBegun::NoPlace(..) => Ending::refused(exit::FAILED, error)
+        NotBegun::NoPlace(rotations, _) => Ending::refused(exit::FAILED, error)
             .because(error)
-            .hint("name a folder that can be written with the variable TMPDIR"),
+            .hint(elsewhere(rotations)),
         NotBegun::System(_) => Ending::refused(exit::FAILED, error).because(error),
     }
+}
+
+/// What gives rotations another folder for their private homes.
+pub(crate) fn elsewhere(rotations: &Path) -> String {
+    let variable = if rotations.ends_with("authferry/rotations") {
+        "XDG_STATE_HOME"
+    } else {
+        "TMPDIR"
+    };
+    format!("name a folder that can be written and has room with the variable {variable}")
 }
 
 /// Tells why a home or an auth file is refused.
@@ -138,6 +148,15 @@ pub(crate) fn out_of_time(store: impl Display) -> Ending {
         .hint("give it longer with `--patience TIME`")
 }
 
+/// Tells that no login can be kept in a rescue folder.
+pub(crate) fn rescue_folder(folder: &Path, error: &io::Error) -> Ending {
+    let folder = folder.display();
+    let what = format!("the rescue folder {folder} cannot be used: {error}");
+    Ending::refused(exit::REFUSED, what).hint(format!(
+        "close it to others with `chmod 700 {folder}`, or name another with `--rescue-dir DIR`"
+    ))
+}
+
 /// Tells that a store holds nothing yet.
 pub(crate) fn nothing_stored(store: impl Display) -> Ending {
     Ending::refused(exit::FAILED, format!("{store} holds no login yet"))
@@ -148,6 +167,33 @@ pub(crate) fn nothing_stored(store: impl Display) -> Ending {
 pub(crate) fn unusable_stored(store: impl Display, why: Option<Unusable>) -> Ending {
     let what = format!("what {store} holds is unusable: {}", reason(why));
     Ending::refused(exit::FAILED, what).hint(RESEED)
+}
+
+/// Tells that a store holds no login, and that this machine has copies that it could hold.
+pub(crate) fn only_copies<'a>(
+    store: impl Display,
+    unusable: Option<Unusable>,
+    copies: impl IntoIterator<Item = &'a PathBuf>,
+) -> Ending {
+    let copies = paths(copies);
+    let what = match unusable {
+        None => format!("{store} holds no login"),
+        Some(why) => format!("what {store} holds is unusable: {why}"),
+    };
+    let count = match copies.len() {
+        1 => "a copy is".to_owned(),
+        count => format!("{count} copies are"),
+    };
+    let listed = copies.join(" and ");
+    let replace = if unusable.is_some() { " --replace" } else { "" };
+    copies.iter().fold(
+        Ending::refused(exit::FAILED, format!("{what}, but {count} on this machine: {listed}")),
+        |ending, copy| {
+            ending.hint(format!(
+                "put it into the store: `authferry rescue put{replace} {copy}`"
+            ))
+        },
+    )
 }
 
 /// What brings a login back that is dead or spoilt.
@@ -207,15 +253,7 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 .hint("if the login in the store is to be used: repeat the command with `--replace`, which sets the file aside")
         }
         Refusal::OnlyCopies => {
-            let copies = paths(&report.copies).join(" and ");
-            let what = format!(
-                "{} holds no login, but a copy is on this machine: {copies}",
-                job.store
-            );
-            let ending = Ending::refused(exit::FAILED, what);
-            let put = |path: &PathBuf| format!("`authferry rescue put {}`", path.display());
-            let put: Vec<_> = report.copies.iter().map(put).collect();
-            ending.hint(format!("put it into the store: {}", put.join(", or ")))
+            only_copies(job.store, report.stored_unusable, &report.copies)
         }
         Refusal::Unreadable => store_error.map_or_else(
             || Ending::refused(exit::FAILED, format!("{} cannot be read", job.store)),

@@ -10,7 +10,7 @@ use crate::telling;
 
 pub(crate) fn refresh(args: &Refresh, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let rescue = plan.rescue_dir(global)?;
+    let rescue = plan.closed_rescue_dir(global)?;
     let codex = plan.codex(global, None)?;
     let terms = JobTerms {
         policy: plan::policy(args.on_conflict),

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use authferry_codex::Unusable;
 use authferry_core::copies::Origins;
-use authferry_core::{Secret, Stored};
+use authferry_core::{Fingerprint, Secret, Stored};
 use authferry_runner::rescue::{self, Rescued};
-use authferry_runner::{Mark, Replace, Seed};
+use authferry_runner::{FoundCopy, Mark, NotSeeded, Replace, Seed, SeedError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -33,8 +33,11 @@ fn list(common: &Common, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let folder = plan.rescue_dir(global)?;
     let kept = kept(&folder)?;
-    let stored = block_on(&*plan.store, read(&plan, common))??;
-    let judged = copies::judged(&plan, &folder, stored.as_ref());
+    let judged = block_on(&*plan.store, async {
+        let stored = read(&plan, common).await?;
+        let patience = common.patience;
+        Result::Ok(copies::judged(&plan, &folder, stored.as_ref(), patience).await)
+    })??;
     let mut ending = Ending::good("listed", "");
     for copy in &judged {
         ending.lines.extend(lines(copy));
@@ -54,23 +57,23 @@ fn list(common: &Common, global: &Global) -> Result<Ending> {
     if ending.lines.is_empty() {
         ending.message = format!("nothing is kept in {}", folder.display());
     }
-    let copies: Vec<Value> = judged.iter().map(Judged::for_programs).collect();
     let others: Vec<Value> = others
         .iter()
         .map(|other| {
             json!({
                 "file": other.path.display().to_string(),
+                "fingerprint": other.login.as_ref().ok().map(|it| it.fingerprint.to_string()),
                 "store": other.record.as_ref().map(|record| record.store.clone()),
             })
         })
         .collect();
     Ok(ending
         .fact("store", plan.store.to_string())
-        .fact("copies", copies)
+        .fact("copies", copies::for_programs(&judged))
         .fact("others", others))
 }
 
-/// Puts a kept login back into the store, and removes it from the folder.
+/// Puts a kept login back into the store, and removes it from where it was kept.
 fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let folder = plan.rescue_dir(global)?;
@@ -82,19 +85,13 @@ fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
     };
     let seeding = async {
         let store = &*plan.store;
-        // A mark is all that is asked of it here; without one nothing is known to be refused.
-        let mark = async {
-            let stored = store.read().await.ok()??;
-            let login = authferry_codex::parse(&stored.secret).ok()?;
-            Mark::of(login.fingerprint, store).await
-        };
-        let mark = timeout(args.common.patience, mark).await.ok().flatten();
+        let refused = timeout(args.common.patience, Mark::refused(store)).await;
         let seed = Seed {
             store,
             secret: &found.secret,
             origins: found.origins.clone(),
             replace,
-            refused: mark.into_iter().map(|mark| mark.fingerprint).collect(),
+            refused: refused.unwrap_or_default(),
             writer: &plan.writer,
             rescue: &folder,
             patience: args.common.patience,
@@ -102,18 +99,55 @@ fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
         authferry_runner::seed(&seed).await
     };
     let seeded = block_on(&*plan.store, seeding)?;
-    let seeded = seeded.map_err(|not| seed::failed(&plan, &folder, &not))?;
+    let seeded = seeded.map_err(|not| not_put(&plan, &folder, &found, &not))?;
     let mut ending = seed::told(&plan, &seeded);
+    let removed = match &found.place {
+        Place::Folder => rescue::forget(&found.path),
+        Place::Rotation(rotation) => {
+            rotation.sweep();
+            Ok(())
+        }
+        // The file is the person's own.
+        Place::Elsewhere => return Ok(ending),
+    };
     ending.hints.clear();
-    if found.in_folder
-        && let Err(error) = rescue::forget(&found.path)
-    {
+    if let Err(error) = removed {
         ending.warnings.push(format!(
             "{} cannot be removed: {error}",
             found.path.display()
         ));
     }
     Ok(ending)
+}
+
+/// Tells why a kept login was not put into the store.
+fn not_put(plan: &Plan, folder: &Path, found: &Found, not: &NotSeeded) -> Ending {
+    let file = found.path.display();
+    let (what, option) = match &not.why {
+        SeedError::Filled => (
+            "it is not known to be later than the login in the store",
+            "--replace",
+        ),
+        SeedError::Spent(_) => (
+            "it was spent for the login in the store, or is earlier",
+            "--replace --allow-older",
+        ),
+        SeedError::Older(_) => (
+            "the login in the store was issued later",
+            "--replace --allow-older",
+        ),
+        SeedError::Unusable(_)
+        | SeedError::NotKept(_)
+        | SeedError::System(_)
+        | SeedError::OutOfTime
+        | SeedError::Store(_) => return seed::failed(plan, folder, not),
+    };
+    let what = format!("{file} was not put into {}: {what}", plan.store);
+    Ending::refused(exit::FAILED, what)
+        .hint("see what both are worth: `authferry status`")
+        .hint(format!(
+            "if the login in the store is dead and this one is not: `authferry rescue put {option} {file}`"
+        ))
 }
 
 /// Removes a kept login.
@@ -137,73 +171,99 @@ struct Found {
     path: PathBuf,
     secret: Secret,
     origins: Option<Origins>,
-    in_folder: bool,
+    place: Place,
+}
+
+/// Where it was found.
+enum Place {
+    /// In the rescue folder.
+    Folder,
+    /// In the private home of an unfinished rotation, which is locked for as long as this lives.
+    Rotation(FoundCopy),
+    /// In a file that somebody named.
+    Elsewhere,
 }
 
 /// Finds the login that is meant: by its fingerprint or its file; without either the only one
 /// of this store.
 fn find(plan: &Plan, folder: &Path, login: Option<&str>) -> Result<Found> {
-    let kept = kept(folder)?;
     let store = plan.store.to_string();
-    let mut of_store: Vec<Rescued> = kept
-        .into_iter()
-        .filter(|kept| match login {
-            Some(login) => is_meant(kept, login),
-            None => kept.login.is_ok() && kept.record.as_ref().is_some_and(|it| it.store == store),
+    let kept = kept(folder)?;
+    let mut of_store = authferry_runner::find(&store, folder, Some(&plan.rotations));
+    of_store.retain(|copy| {
+        copy.fingerprint().is_some_and(|fingerprint| {
+            login.is_none_or(|login| names(login, Some(fingerprint), &copy.path))
         })
-        .collect();
+    });
     if login.is_none() && of_store.len() > 1 {
         let what = format!(
-            "{} logins of {store} are kept in {}",
-            of_store.len(),
-            folder.display()
+            "{} logins of {store} are kept on this machine",
+            of_store.len()
         );
-        return Err(Ending::refused(exit::FAILED, what)
-            .hint("name one by its fingerprint: `authferry rescue list` shows them")
+        let each = of_store.iter().map(|copy| copy.path.display());
+        return Err(each
+            .fold(Ending::refused(exit::FAILED, what), |ending, file| {
+                ending.hint(format!("name one of them: `authferry rescue put {file}`"))
+            })
+            .hint("see what each is worth: `authferry rescue list`")
             .into());
     }
-    let file = login.map(Path::new);
-    match (of_store.pop(), login, file) {
-        (Some(found), _, _) => {
-            let record = found.record.filter(|record| record.store == store);
-            Ok(Found {
-                origins: record.and_then(|record| {
-                    Some(Origins {
-                        base: record.base?,
-                        seen: record.seen,
-                        by_name: true,
-                        hints_count: false,
-                    })
-                }),
-                path: found.path,
-                secret: found.secret,
-                in_folder: true,
-            })
-        }
-        (None, Some(_), Some(file)) if file.is_file() => Ok(Found {
-            secret: seed::read(file).map_err(|error| {
-                let what = format!("{} cannot be read", file.display());
-                Ending::refused(exit::FAILED, what).caused_by(&error)
-            })?,
-            path: file.to_owned(),
-            origins: None,
-            in_folder: false,
-        }),
-        (None, Some(login), _) => Err(unknown(login, folder).into()),
-        (None, None, _) => {
-            let what = format!("no login of {store} is kept in {}", folder.display());
-            Err(Ending::refused(exit::FAILED, what).into())
+    if !of_store.is_empty() {
+        let copy = of_store.remove(0);
+        if let Some(secret) = copy.secret() {
+            return Ok(Found {
+                path: copy.path.clone(),
+                secret: secret.duplicate(),
+                origins: copy.copy.origins.clone(),
+                place: if copy.record.is_some() {
+                    Place::Folder
+                } else {
+                    Place::Rotation(copy)
+                },
+            });
         }
     }
+    let Some(login) = login else {
+        let what = format!("no login of {store} is kept in {}", folder.display());
+        return Err(Ending::refused(exit::FAILED, what)
+            .hint("see what is kept: `authferry rescue list`")
+            .into());
+    };
+    // Another store's, or of no known store: it begins a new family in this one.
+    if let Some(found) = kept.into_iter().find(|kept| is_meant(kept, login)) {
+        return Ok(Found {
+            path: found.path,
+            secret: found.secret,
+            origins: None,
+            place: Place::Folder,
+        });
+    }
+    let file = Path::new(login);
+    if !file.is_file() {
+        return Err(unknown(login, folder).into());
+    }
+    let secret = seed::read(file).map_err(|error| {
+        let what = format!("{} cannot be read", file.display());
+        Ending::refused(exit::FAILED, what).caused_by(&error)
+    })?;
+    Ok(Found {
+        path: file.to_owned(),
+        secret,
+        origins: None,
+        place: Place::Elsewhere,
+    })
 }
 
 fn is_meant(kept: &Rescued, login: &str) -> bool {
-    let file = Path::new(login);
-    let by_name = kept
-        .login
-        .as_ref()
-        .is_ok_and(|it| it.fingerprint.to_string() == login);
-    by_name || kept.path == file || std::path::absolute(file).is_ok_and(|file| file == kept.path)
+    let fingerprint = kept.login.as_ref().ok().map(|it| it.fingerprint);
+    names(login, fingerprint, &kept.path)
+}
+
+/// Whether what was typed names a login by its fingerprint or its file.
+fn names(typed: &str, fingerprint: Option<Fingerprint>, path: &Path) -> bool {
+    let by_name = fingerprint.is_some_and(|it| it.to_string() == typed);
+    let file = Path::new(typed);
+    by_name || path == file || std::path::absolute(file).is_ok_and(|file| file == path)
 }
 
 fn unknown(login: &str, folder: &Path) -> Ending {
@@ -215,16 +275,7 @@ fn unknown(login: &str, folder: &Path) -> Ending {
 }
 
 fn kept(folder: &Path) -> Result<Vec<Rescued>> {
-    Ok(rescue::list(folder).map_err(|error| {
-        let what = format!(
-            "the rescue folder {} cannot be used: {error}",
-            folder.display()
-        );
-        Ending::refused(exit::REFUSED, what).hint(format!(
-            "close it to others with `chmod 700 {}`",
-            folder.display()
-        ))
-    })?)
+    Ok(rescue::list(folder).map_err(|error| telling::rescue_folder(folder, &error))?)
 }
 
 async fn read(plan: &Plan, common: &Common) -> Result<Option<Stored>> {

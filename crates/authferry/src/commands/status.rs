@@ -17,21 +17,47 @@ use crate::{exit, telling};
 
 pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let looked = block_on(&*plan.store, look(&plan, args.common.patience))??;
-    let Some((stored, mark, defect)) = looked else {
-        let what = format!("{} holds no login yet", plan.store);
-        return Err(Ending::bad(exit::FAILED, "empty", what)
-            .hint("put one there with `authferry seed FILE`")
-            .into());
-    };
-    let generation = authferry_codex::parse(&stored.secret).map_err(|why| {
-        let what = format!("what {} holds is unusable: {why}", plan.store);
-        Ending::bad(exit::FAILED, "unusable", what)
-            .hint("put a fresh login over it with `authferry seed --replace FILE`")
-    })?;
     // Where there is no place for a rescue, there is none.
     let folder = plan.rescue_dir(global).ok();
-    let copies = folder.map_or_else(Vec::new, |it| copies::judged(&plan, &it, Some(&stored)));
+    let patience = args.common.patience;
+    let (looked, copies) = block_on(&*plan.store, async {
+        let looked = look(&plan, patience).await?;
+        let copies = match &folder {
+            Some(folder) => {
+                let stored = looked.as_ref().map(|(stored, _, _)| stored);
+                copies::judged(&plan, folder, stored, patience).await
+            }
+            None => Vec::new(),
+        };
+        Result::Ok((looked, copies))
+    })??;
+    let Some((stored, mark, defect)) = looked else {
+        let ending = if copies.is_empty() {
+            let what = format!("{} holds no login yet", plan.store);
+            Ending::bad(exit::FAILED, "empty", what)
+                .hint("put one there with `authferry seed FILE`")
+        } else {
+            Ending {
+                outcome: "empty",
+                ..telling::only_copies(&plan.store, None, copies.iter().map(|it| &it.path))
+            }
+        };
+        return Err(with_copies(ending, &copies).into());
+    };
+    let generation = authferry_codex::parse(&stored.secret).map_err(|why| {
+        let ending = if copies.is_empty() {
+            let what = format!("what {} holds is unusable: {why}", plan.store);
+            Ending::bad(exit::FAILED, "unusable", what)
+                .hint("put a fresh login over it with `authferry seed --replace FILE`")
+        } else {
+            let paths = copies.iter().map(|it| &it.path);
+            Ending {
+                outcome: "unusable",
+                ..telling::only_copies(&plan.store, Some(why), paths)
+            }
+        };
+        with_copies(ending, &copies)
+    })?;
     Ok(told(
         &plan,
         args,
@@ -63,6 +89,13 @@ async fn look(plan: &Plan, patience: Duration) -> Result<Option<Looked>> {
         .ok()
         .and_then(|it| Mark::noted(it.fingerprint, standing.as_ref()?));
     Ok(Some((stored, mark, defect)))
+}
+
+/// Adds the copies to what is said of a store that holds no login.
+fn with_copies(mut ending: Ending, copies: &[Judged]) -> Ending {
+    let plain = ending.message.strip_prefix("nothing was touched: ");
+    ending.message = plain.map_or_else(|| ending.message.clone(), str::to_owned);
+    ending.fact("copies", copies::for_programs(copies))
 }
 
 fn told(
@@ -115,9 +148,7 @@ fn told(
         row("lease", &telling::lease_defect(defect));
     }
     for copy in copies {
-        let (login, worth, file) = (copy.fingerprint, copy.worth(), copy.path.display());
-        let line = format!("{:<13} {login}, {worth}: {file}", "copy");
-        ending.lines.push(line);
+        ending.lines.push(format!("{:<13} {}", "copy", copy.line()));
     }
     let attention = if let Some(copy) = copies.iter().find(|copy| copy.is_adopted()) {
         let hint = format!(
@@ -147,7 +178,6 @@ fn told(
         );
         ending = ending.hint(hint);
     }
-    let copies: Vec<_> = copies.iter().map(Judged::for_programs).collect();
     if let Some(defect) = defect {
         let word = match defect {
             LeaseDefect::Foreign => "foreign",
@@ -172,7 +202,7 @@ fn told(
         .fact("last_refresh", refreshed.map(text))
         .fact("rotation_due", due.map(text))
         .fact("dead_since", mark.map(telling::dead_since))
-        .fact("copies", copies)
+        .fact("copies", copies::for_programs(copies))
 }
 
 /// How a value came into the store, and by whom.

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         masks: masks.as_ref(),
         ..JobTerms::from(&args.persisting)
     };
-    let rescue = plan.rescue_dir(global)?;
+    let rescue = plan.closed_rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
     let rotating = Rotating {
@@ -86,7 +86,7 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
         patience: args.common.patience,
         ..JobTerms::default()
     };
-    let rescue = plan.rescue_dir(global)?;
+    let rescue = plan.closed_rescue_dir(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
     let rotating = Rotating {

@@ -231,7 +231,7 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
         }
         .fact("rotated", true),
         End::Refused(Refusal::NotPlaced) => Ending {
-            hints: vec!["name another folder with the variable TMPDIR".to_owned()],
+            hints: vec![super::elsewhere(rotating.rotations)],
             ..told
         },
         End::Unchanged => unchanged(rotating, report, told),

@@ -22,8 +22,8 @@ pub(super) fn superseded(job: &Job<'_>, report: &Report, by: Fingerprint, rescue
     Ending::bad(exit::SUPERSEDED, "superseded", message)
         .hint("nothing has to be done unless the current login is dead")
         .hint(format!(
-            "in that case: `authferry seed --replace --allow-older {}`",
-            seedable(report)
+            "in that case: `authferry rescue put --replace --allow-older {}`",
+            rescued_login(report)
         ))
 }
 
@@ -44,10 +44,27 @@ pub(super) fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bo
         ending = not_kept(ending, job, report);
     }
     match cause {
-        Cause::Store | Cause::Stranger | Cause::Emptied if rescued => ending
-            .hint(format!("when the store is well again: `authferry seed --replace {}`", seedable(report))),
+        Cause::Store if rescued => ending
+            .hint(format!(
+                "when the store is well again: let the next job on this machine put it there, or `authferry rescue put {}`",
+                rescued_login(report)
+            ))
+            .hint(BEFORE_THE_MACHINE_GOES),
+        Cause::Emptied if rescued => ending
+            .hint(format!("put it into the store: `authferry rescue put {}`", rescued_login(report)))
+            .hint(BEFORE_THE_MACHINE_GOES),
+        Cause::Stranger if rescued => ending
+            .hint(format!(
+                "if this login is to be used: `authferry rescue put --replace {}`",
+                rescued_login(report)
+            ))
+            .hint(BEFORE_THE_MACHINE_GOES),
         Cause::OtherAccount if rescued => ending
-            .hint(format!("if the change of account is wanted: `authferry seed --replace {}`", seedable(report))),
+            .hint(format!(
+                "if the change of account is wanted: `authferry rescue put --replace {}`",
+                rescued_login(report)
+            ))
+            .hint(BEFORE_THE_MACHINE_GOES),
         Cause::Older => ending.hint("let nothing but Codex write the auth file, no cache and no copy"),
         Cause::Unusable | Cause::Missing => ending
             .hint("if the next job finds the login dead, log in afresh and `authferry seed --replace FILE`"),
@@ -56,6 +73,11 @@ pub(super) fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bo
         Cause::Store | Cause::Stranger | Cause::Emptied | Cause::OtherAccount => ending,
     }
 }
+
+/// What to do where the rescue folder is lost with the machine.
+const BEFORE_THE_MACHINE_GOES: &str = "if this machine goes away with the job: copy that file to \
+    a place that stays and is closed to others before the job ends, and name such a place with \
+    `--rescue-dir DIR` for the next one";
 
 /// What became of the login: the first thing that a person wants to know.
 fn whereabouts(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> (u8, String) {
@@ -142,7 +164,7 @@ fn files(report: &Report) -> String {
 }
 
 /// The rescued file that carries a login, of which there is one at most.
-fn seedable(report: &Report) -> String {
+fn rescued_login(report: &Report) -> String {
     let is_login = |file: &&String| !file.contains("/unusable-");
     super::paths(&report.rescued)
         .iter()

@@ -1,10 +1,10 @@
 //! What is looked at, in the order in which a job would meet it.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use authferry_codex::Home;
 use authferry_core::{Generation, Outcome, Stored};
-use authferry_runner::{Introduction, Placement, foresee};
+use authferry_runner::{Introduction, Placement, foresee, rescue};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use super::claim::Claim;
 use crate::args::{Doctor, Global};
 use crate::commands::status::{due_at, ending_at, written};
 use crate::commands::{ahead, block_on, from_now};
+use crate::copies::{self, Judged};
 use crate::ending::{Ending, Result};
 use crate::plan::{JobTerms, Plan};
 use crate::telling::time::text;
@@ -44,20 +45,30 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
         format!("{} is fit for a login", home.dir().display())
     });
 
-    let (read, claim, history) = block_on(&*plan.store, async {
+    // Where there is no place for a rescue, there is none.
+    let folder = plan.rescue_dir(global).ok();
+    let (read, judged, claim, history) = block_on(&*plan.store, async {
         let read = read(plan, args).await;
+        let judged = match (&read, &folder) {
+            (Ok(stored), Some(folder)) => {
+                copies::judged(plan, folder, stored.as_ref(), args.common.patience).await
+            }
+            (Err(_), _) | (_, None) => Vec::new(),
+        };
         // Whoever cannot be read will not tell of the claim either.
         if read.is_err() {
-            return (read, Claim::Untold, plan.store.guarantees().history);
+            let history = plan.store.guarantees().history;
+            return (read, judged, Claim::Untold, history);
         }
         let claim = Claim::ask(plan, args).await;
         let history = timeout(args.common.patience, plan.store.keeps_history()).await;
-        (read, claim, history.unwrap_or(false))
+        (read, judged, claim, history.unwrap_or(false))
     })?;
     found.history = history;
     let stored = found.look("store", read, |_| format!("{} can be read", plan.store));
     if let Some(stored) = stored {
-        let login = found.look("login", login(plan, stored, &claim), |(stored, it)| {
+        let login = login(plan, stored, &judged, &claim);
+        let login = found.look("login", login, |(stored, it)| {
             let by = written(stored.stamp.as_ref());
             let (fingerprint, account) = (it.fingerprint, &it.identity);
             format!(
@@ -73,6 +84,11 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
                 found.checks.push(auth_file(plan, global, home, &stored));
             }
         }
+        if let Some(folder) = &folder {
+            found.checks.extend(kept(folder, &judged));
+        }
+        let judged = copies::for_programs(&judged);
+        found.facts.insert("copies".to_owned(), json!(judged));
     }
     found.checks.extend(claim.check(plan));
     found.checks.extend(codex(plan, global));
@@ -122,10 +138,22 @@ async fn read(plan: &Plan, args: &Doctor) -> Result<Option<Stored>> {
 }
 
 /// The login that the store holds, if it is one, and is not known to be dead.
-fn login(plan: &Plan, stored: Option<Stored>, claim: &Claim) -> Result<(Stored, Generation)> {
-    let stored = stored.ok_or_else(|| telling::nothing_stored(&plan.store))?;
-    let generation = authferry_codex::parse(&stored.secret)
-        .map_err(|why| telling::unusable_stored(&plan.store, Some(why)))?;
+fn login(
+    plan: &Plan,
+    stored: Option<Stored>,
+    copies: &[Judged],
+    claim: &Claim,
+) -> Result<(Stored, Generation)> {
+    let store = &plan.store;
+    let paths = || copies.iter().map(|copy| &copy.path);
+    let stored = stored.ok_or_else(|| match copies {
+        [] => telling::nothing_stored(store),
+        [..] => telling::only_copies(store, None, paths()),
+    })?;
+    let generation = authferry_codex::parse(&stored.secret).map_err(|why| match copies {
+        [] => telling::unusable_stored(store, Some(why)),
+        [..] => telling::only_copies(store, Some(why), paths()),
+    })?;
     let mark = claim.mark();
     match mark.filter(|mark| mark.fingerprint == generation.fingerprint) {
         Some(mark) => Err(telling::dead(&*plan.store, &mark).into()),
@@ -202,6 +230,27 @@ fn auth_file(plan: &Plan, global: &Global, home: &Home, stored: &Stored) -> Chec
     }
 }
 
+/// The copies of this store's login that the machine has, and what each is worth.
+fn kept(folder: &Path, copies: &[Judged]) -> Vec<Check> {
+    const NAME: &str = "copies";
+    if let Err(error) = rescue::check(folder) {
+        return vec![Check::failed(NAME, telling::rescue_folder(folder, &error))];
+    }
+    if copies.is_empty() {
+        let message = "this machine keeps no copy of the login";
+        return vec![Check::new(NAME, State::Ok, message)];
+    }
+    let state = |copy: &Judged| {
+        if copy.is_adopted() {
+            State::Warning
+        } else {
+            State::Ok
+        }
+    };
+    let check = |copy: &Judged| Check::new(NAME, state(copy), copy.line());
+    copies.iter().map(check).collect()
+}
+
 /// Where a login would be rotated, and by whom.
 fn codex(plan: &Plan, global: &Global) -> Vec<Check> {
     let codex = match plan.codex(global, None) {
@@ -213,7 +262,7 @@ fn codex(plan: &Plan, global: &Global) -> Vec<Check> {
         Ok(said) => said,
         Err(error) => {
             let ending = Ending {
-                hints: vec!["name another folder with the variable TMPDIR".to_owned()],
+                hints: vec![telling::elsewhere(temp)],
                 ..telling::not_begun(&error)
             };
             let home = Check::failed("private home", ending);
@@ -228,7 +277,7 @@ fn codex(plan: &Plan, global: &Global) -> Vec<Check> {
     ]
 }
 
-fn introduced(program: &std::path::Path, said: Introduction) -> Check {
+fn introduced(program: &Path, said: Introduction) -> Check {
     const NAME: &str = "codex";
     let program = program.display();
     let failed = |code, what: String| Ending::refused(code, what);
