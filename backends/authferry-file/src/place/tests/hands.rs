@@ -148,13 +148,13 @@ fn notices(hand: impl Fn(&File) -> io::Result<()> + Sync) {
                 hand(&file).expect("room on the disk");
             }
         });
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_mins(2);
         let mut troubles = Vec::new();
         while troubles.len() < 20 && Instant::now() < deadline {
             troubles.extend(site.place.read().err());
         }
         done.store(true, Ordering::Relaxed);
-        assert!(!troubles.is_empty(), "nothing noticed in 20 seconds");
+        assert!(!troubles.is_empty(), "no read failed in 2 minutes");
         for trouble in troubles {
             assert!(matches!(trouble, Trouble::Moving(_)), "{trouble:?}");
             assert_eq!(trouble.kind(), ErrorKind::Unavailable);
