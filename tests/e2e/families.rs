@@ -450,6 +450,30 @@ fn o_a_reseed_beside_busy_jobs_is_done() {
     }
 }
 
+/// A provider that is lenient with spent tokens: the later one counts within a family, which
+/// stays the same through every rotation.
+#[test]
+fn e_a_job_of_the_same_family_goes_on_after_a_rotation_elsewhere() {
+    let ferry = Ferry::holding(rig::V0_171, &Login::stale());
+    ferry
+        .stub
+        .rules(|rules| rules.access_lifetime = Duration::HOUR);
+    let refresh = || finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+    assert_code(&refresh(), 0);
+    let second = ferry.stub.live().expect("a live login");
+    let runner = ferry.runner();
+    let last = generation(&second, 6, Duration::minutes(30));
+    let job = Job::writing(&ferry, &runner, &last);
+    assert_code(&refresh(), 0);
+    assert_eq!(ferry.stub.count(What::is_rotation), 2);
+    let rotated = ferry.stored();
+
+    assert_eq!(job.go_on(), Some(0));
+
+    assert_stored(&ferry, &last);
+    assert_kept(&runner, &text(&rotated));
+}
+
 fn c_codex_rotates_while_a_person_reseeds(version: &str) {
     let first = Login::stale();
     let ferry = Ferry::holding(version, &first);

@@ -73,7 +73,12 @@ fn row_6_exactly_what_the_receipt_says_makes_way_and_is_kept_nowhere() {
 #[test]
 fn row_6_a_store_that_was_set_back_has_no_ancestor_in_the_receipt() {
     let file = auth(login(5)).known(base(5));
-    is(&head(3), &file, Verdict::Later, &adopt_keeping_the_head());
+    is(
+        &head(3),
+        &file,
+        Verdict::Later,
+        &adopt_keeping_the_head_in_history(),
+    );
 }
 
 #[test]
@@ -458,6 +463,14 @@ fn adopt_keeping_the_head() -> Action {
         copy: 0,
         keep_head: true,
         in_rescue: true,
+    }
+}
+
+fn adopt_keeping_the_head_in_history() -> Action {
+    Action::Adopt {
+        copy: 0,
+        keep_head: true,
+        in_rescue: false,
     }
 }
 

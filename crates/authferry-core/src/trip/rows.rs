@@ -39,6 +39,7 @@ fn a_new_generation_is_swapped_over_the_version_that_was_read() {
     let (trip, write) = swapping(2);
     assert_eq!(write.expected, Version::new("v1"));
     assert_eq!(write.count, 2);
+    assert_eq!(write.family, base(1).family);
     let (_, effects) = trip.step(Event::Swapped(Reply::Landed(Version::new("v2"))));
     assert_eq!(
         effects,
