@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(crate) struct BaseText {
     version: String,
-    #[serde(flatten)]
     generation: GenerationText,
     count: u64,
     family: String,
@@ -19,8 +18,9 @@ pub(crate) struct BaseText {
     volatile_hints: bool,
 }
 
-/// What is known of a generation.
+/// What is known of a generation. Never flattened: serde cannot read an `i128` then.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct GenerationText {
     fingerprint: String,
     account: Option<String>,
