@@ -167,7 +167,10 @@ pub(crate) fn only_copies<'a>(
     let listed = copies.join(" and ");
     let replace = if unusable.is_some() { " --replace" } else { "" };
     copies.iter().fold(
-        Ending::refused(exit::FAILED, format!("{what}, but {count} on this machine: {listed}")),
+        Ending::refused(
+            exit::FAILED,
+            format!("{what}, but {count} on this machine: {listed}"),
+        ),
         |ending, copy| {
             ending.hint(format!(
                 "put it into the store: `authferry rescue put{replace} {copy}`"
@@ -232,9 +235,7 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 .hint(format!("if that login is to be used: `authferry seed --replace {file}`"))
                 .hint("if the login in the store is to be used: repeat the command with `--replace`, which sets the file aside")
         }
-        Refusal::OnlyCopies => {
-            only_copies(job.store, report.stored_unusable, &report.copies)
-        }
+        Refusal::OnlyCopies => only_copies(job.store, report.stored_unusable, &report.copies),
         Refusal::Unreadable => store_error.map_or_else(
             || Ending::refused(exit::FAILED, format!("{} cannot be read", job.store)),
             store,
