@@ -81,9 +81,7 @@ impl<'a> Folder<'a> {
     /// Looks for leaks as well: what is not a login itself must not hold a piece of one.
     fn new(name: &'static str, before: &Tree, after: &'a Tree) -> Self {
         let changes = after.changes_since(before);
-        let others = changes
-            .keys()
-            .filter(|path| !may_hold_a_login(name, path));
+        let others = changes.keys().filter(|path| !may_hold_a_login(name, path));
         let problems = others
             .filter_map(|path| match &after.get(path)?.kind {
                 Kind::File(bytes) => leak(&format!("{name}/{path}"), bytes),
