@@ -115,3 +115,37 @@ impl TryFrom<GenerationText> for Generation {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refresh_time_in_nanoseconds_is_read_as_it_was_written() {
+        let generation = GenerationText {
+            fingerprint: "0123456789abcdef".to_owned(),
+            account: Some("account".to_owned()),
+            chatgpt_user: None,
+            user: None,
+            subject: None,
+            session: None,
+            password_time: None,
+            iat: Some(1),
+            exp: Some(2),
+            last_refresh: Some(1_800_000_000_000_000_000),
+        };
+        let text = BaseText {
+            version: "1".to_owned(),
+            generation,
+            count: 1,
+            family: "0123456789abcdef".to_owned(),
+            ancestors: Vec::new(),
+            volatile_hints: false,
+        };
+        let written = serde_json::to_string(&text).expect("JSON");
+        let read: BaseText = serde_json::from_str(&written).expect("as written");
+        let base = Base::try_from(read).expect("a base");
+        let refreshed = base.generation.issued.last_refresh;
+        assert_eq!(refreshed, Some(1_800_000_000_000_000_000));
+    }
+}
