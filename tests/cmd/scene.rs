@@ -79,7 +79,10 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
         fs::create_dir_all(at.path(RESCUE))?;
         chmod(at, RESCUE, 0o500)
     }),
-    ("rescue-impossible", |at, _| at.write(ABOVE_RESCUE, b"")),
+    ("rescue-impossible", |at, _| {
+        fs::remove_dir_all(at.path(ABOVE_RESCUE)).ok();
+        at.write(ABOVE_RESCUE, b"")
+    }),
 ];
 
 const FIND_DEAD: &str = "authferry refresh --codex codex-of-the-dead; test $? = 125";

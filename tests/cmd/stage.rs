@@ -42,23 +42,24 @@ const PROGRAMS: [(&str, &str); 6] = [
     (
         "stranding-job",
         "# A job on this machine, whose login its store does not accept.\n\
-         export CODEX_HOME=\"$HOME/other-codex\"\n\
+         export CODEX_HOME=$(mktemp -d \"$HOME/other-codex-XXXXXX\")\n\
          store=$(dirname \"${AUTHFERRY_STORE#file://}\")\n\
          authferry --quiet run --no-rotate-first -- \\\n\
-         sh -c 'cp \"$1\" \"$CODEX_HOME/auth.json\"; chmod 500 \"$2\"' sh \"$1\" \"$store\"\n\
+         sh -c 'chmod 500 \"$2\"; cp \"$1\" \"$CODEX_HOME/auth.json\"' sh \"$1\" \"$store\"\n\
          test $? = 120 && chmod 700 \"$store\"",
     ),
     (
         "killed-rotation",
         "# A keep-alive on this machine that is killed once Codex has written.\n\
-         export NEXT=\"$1\"\n\
+         export NEXT=\"$PWD/$1\"\n\
          authferry --quiet refresh --within 60000d --codex codex-that-is-cut-off\n\
          test $? = 137",
     ),
     (
         "codex-that-is-cut-off",
-        "umask 077\ncp \"$NEXT\" \"$CODEX_HOME/auth.json\"\n\
-         kill -9 \"$(ps -o ppid= -p $PPID)\"\nsleep 60",
+        "# Stopped first: it would write the login through.\n\
+         umask 077\nauthferry=$(ps -o ppid= -p $PPID)\nkill -STOP $authferry\n\
+         cp \"$NEXT\" \"$CODEX_HOME/auth.json\"\nkill -KILL $authferry\nsleep 60",
     ),
     (
         "codex-of-the-dead",

@@ -19,7 +19,7 @@ pub(crate) struct BaseText {
     volatile_hints: bool,
 }
 
-/// What is known of a generation.
+/// What is known of a generation. Never flattened: serde cannot read an `i128` then.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GenerationText {

@@ -38,6 +38,12 @@ impl Mark {
         dead.filter(|mark| mark.fingerprint == generation)
     }
 
+    /// Returns what a note beside a lease says of a dead generation.
+    #[must_use]
+    pub fn in_note(note: &str) -> Option<Self> {
+        Notes::read(Some(note)).dead
+    }
+
     /// Returns the generations that the provider refused, as far as that was noted beside the
     /// lease of a store; none if the store does not tell.
     pub async fn refused(store: &dyn SecretStore) -> Vec<Fingerprint> {

@@ -12,13 +12,17 @@ use std::{
 };
 
 use authferry_codex::Home;
+use authferry_core::copies::{self, Rules, Verdict};
 use authferry_core::{Bid, ClaimError, Claims, Effect, Event, Goal, Outcome, Stored};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::copies::auth_file;
 use crate::drive::ask::held;
 use crate::lease::Observation;
 use crate::rotate::turn::private;
-use crate::{Codex, Job, NotBegun, Placement, Report, Start, lease, lock, random, sign, start};
+use crate::{
+    Codex, Job, NotBegun, Placement, Report, Start, lease, lock, random, receipt, sign, start,
+};
 
 /// Tells how a trip would begin with what the store holds, and touches nothing.
 ///
@@ -35,11 +39,18 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
         step: (trip, _), ..
     } = start(job, Goal::Restore, &look, &[])?;
     let (held, stored_unusable) = held(stored);
+    let in_home = auth_file(job, &look, receipt(job).as_ref());
+    let verdict = copies::judge(Some(&held), &in_home.copy, &Rules::default());
+    let is_adopted = matches!(verdict, Verdict::Later | Verdict::WrittenAfterHead);
     let (_, effects) = trip.step(Event::Read(Ok(Some(held))));
     let (outcome, placement) = match effects.into_iter().next() {
         Some(Effect::Finish(Outcome::Restored)) => (Outcome::Restored, Some(Placement::Kept)),
         Some(Effect::Finish(outcome)) => (outcome, None),
         Some(Effect::Place(_)) => (Outcome::Restored, Some(Placement::Placed)),
+        // Another copy counts, and is put into the store and placed.
+        Some(Effect::Swap(_) | Effect::Rescue(_)) if !is_adopted => {
+            (Outcome::Restored, Some(Placement::Placed))
+        }
         // Theirs may have to be kept first.
         Some(Effect::Swap(_) | Effect::Rescue(_)) => (Outcome::Restored, Some(Placement::Adopted)),
         Some(Effect::Read | Effect::Run | Effect::Wait(_)) | None => {

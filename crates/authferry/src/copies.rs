@@ -100,7 +100,7 @@ pub(crate) fn worth(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::OnlyCopy => "the store holds no login, and this one is not put there by itself",
         Verdict::IsHead => "the store holds it",
-        Verdict::Ancestor => "spent: the store's login descends from it",
+        Verdict::Ancestor => "replaced: the store held it before its present login",
         Verdict::OtherFamily => "of another family: tried if the provider refuses the store's",
         Verdict::RefusedBefore => "refused by the provider",
         Verdict::Later => "later than the store's: the next job puts it there",
@@ -124,7 +124,7 @@ fn name(verdict: Verdict) -> &'static str {
         Verdict::Missing => "missing",
         Verdict::UnusableKnown | Verdict::Unusable => "unusable",
         Verdict::IsHead => "is-stored",
-        Verdict::Ancestor => "spent",
+        Verdict::Ancestor => "replaced",
         Verdict::OtherFamily => "other-family",
         Verdict::OtherIdentity => "other-identity",
         Verdict::RefusedBefore => "refused",

@@ -2,7 +2,7 @@
 
 use authferry_codex::{Home, Look};
 use authferry_core::copies::{self, Action, Rules};
-use authferry_core::{Fingerprint, Goal, Stored, Terms, Trip};
+use authferry_core::{Fingerprint, Goal, Refusal, Stored, Terms, Trip};
 
 use super::Rotating;
 use super::turn::{job_in, private};
@@ -52,7 +52,9 @@ pub(super) fn is_settled(
         .collect();
     match copies::settle(head.as_ref(), &all, rules).action {
         Action::Keep | Action::Place => true,
-        Action::Refuse(why) => why != authferry_core::Refusal::OnlyCopies && all.is_empty(),
+        // There is nothing that could be spent; the job itself tells so, or seeds.
+        Action::Refuse(Refusal::NothingStored | Refusal::UnusableStored) => true,
+        Action::Refuse(_) => false,
         Action::Adopt { .. } => false,
     }
 }

@@ -33,7 +33,7 @@ impl Claim {
     pub(super) fn mark(&self) -> Option<Mark> {
         match self {
             Self::Standing(standing) | Self::Tried(standing, _) => {
-                standing.as_ref()?.note.as_ref()?.parse().ok()
+                Mark::in_note(standing.as_ref()?.note.as_ref()?)
             }
             Self::Missing | Self::Untold | Self::Failed(_) => None,
         }
