@@ -431,11 +431,13 @@ impl Trip {
     }
 
     /// Whether the base has to be kept elsewhere before this generation replaces it: the store
-    /// has no history, and nothing tells that ours is later.
+    /// has no history, and nothing tells that ours is later, or its session hints say that it may
+    /// be another login that somebody put into the home meanwhile.
     fn must_keep_base(&self, ours: &Generation) -> bool {
         let is_unsure = |base: &&Base| {
-            self.kept.as_ref() != Some(&base.version)
-                && order::by_times(&ours.issued, &base.generation.issued) != Order::Later
+            let afresh = !base.volatile_hints && ours.hints.contradict(&base.generation.hints);
+            let later = order::by_times(&ours.issued, &base.generation.issued) == Order::Later;
+            self.kept.as_ref() != Some(&base.version) && (afresh || !later)
         };
         !self.terms.history && self.base.as_ref().filter(is_unsure).is_some()
     }
