@@ -272,8 +272,8 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
 }
 
 /// Returns whether a head is of the family of a base: by its stamp, or because it is that very
-/// base or, without a stamp, one of its known ancestors. A stamp goes when somebody touches
-/// another field, a tag or the file.
+/// base or, without a stamp, one of its known ancestors or the generation that its family begins
+/// with. A stamp is lost when a person touches another field, a tag or the file.
 #[must_use]
 pub fn is_family_of(held: &Held, theirs: &Generation, base: &Base) -> bool {
     is_head_the_base(theirs, held, base)

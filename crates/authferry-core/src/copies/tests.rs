@@ -254,6 +254,85 @@ fn a_known_line_beats_every_clock() {
 }
 
 #[test]
+fn a_head_without_a_stamp_that_its_family_begins_with_is_of_that_family() {
+    let unstamped = Held {
+        family: None,
+        count: 1,
+        version: Version::new("put back"),
+        ..head(1)
+    };
+    let mut fresh = base(5);
+    fresh.ancestors.clear();
+    is(
+        &unstamped,
+        &auth(login(6)).known(fresh),
+        Verdict::Later,
+        &adopt_keeping_the_head(),
+    );
+}
+
+#[test]
+fn what_one_receipt_knows_of_the_head_counts_for_every_copy() {
+    let unstamped = Held {
+        family: None,
+        count: 1,
+        version: Version::new("put back"),
+        ..head(3)
+    };
+    let mut fresh = base(4);
+    fresh.ancestors.clear();
+    let later = copy(Place::Rescue, login(5)).named(fresh);
+    let alone = settle(Some(&unstamped), &[later.clone()], &Rules::default());
+    assert_eq!(alone.verdicts, [Verdict::OtherFamily]);
+    let receipt = auth_file(Content::Missing).known(base(4));
+    let both = settle(Some(&unstamped), &[receipt, later], &Rules::default());
+    assert_eq!(both.verdicts, [Verdict::Missing, Verdict::Later]);
+}
+
+#[test]
+fn a_copy_that_another_receipt_knows_as_an_ancestor_of_the_head_is_earlier() {
+    let mut fresh = base(2);
+    fresh.ancestors.clear();
+    let opaque = copy(Place::Rescue, without_times(login(4))).named(fresh);
+    let receipt = auth_file(Content::Missing).known(base(5));
+    let same_count = Held {
+        count: 2,
+        ..head(5)
+    };
+    let settled = settle(Some(&same_count), &[receipt, opaque], &Rules::default());
+    assert_eq!(settled.verdicts, [Verdict::Missing, Verdict::Earlier]);
+}
+
+#[test]
+fn a_file_that_is_not_in_the_line_of_a_head_that_went_back_was_written_after_it() {
+    let file = auth(without_times(login(6))).known(base(5));
+    is(
+        &head(3),
+        &file,
+        Verdict::WrittenAfterHead,
+        &adopt_keeping_the_head(),
+    );
+}
+
+#[test]
+fn a_count_and_a_clock_that_contradict_each_other_are_unclear() {
+    let file = auth(login(7)).known(base(4));
+    is(&head(6), &file, Verdict::Unclear, &Action::Place);
+    assert_eq!(next(&head(6), &file), [0]);
+}
+
+#[test]
+fn of_several_that_are_next_the_latest_comes_first() {
+    let copies = [
+        auth(login(6)).known(base(5)),
+        copy(Place::Rescue, login(8)).named(base(5)),
+    ];
+    let reseed = of_family(head(2), 100);
+    let settled = settle(Some(&reseed), &copies, &Rules::default());
+    assert_eq!((settled.action, settled.next), (Action::Place, vec![1, 0]));
+}
+
+#[test]
 fn of_several_copies_a_refusal_of_the_auth_file_wins() {
     let copies = [auth(login(9)), copy(Place::Rescue, login(6)).named(base(5))];
     let settled = settle(Some(&head(5)), &copies, &Rules::default());

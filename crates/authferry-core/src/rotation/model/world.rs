@@ -4,8 +4,10 @@
 use alloc::{format, string::String, vec, vec::Vec};
 
 use super::*;
+use crate::copies::{Content, Copy, Origins, Place};
 use crate::trip::{
-    Effect as Ask, Event as Tell, Goal, Outcome as End, Placing, Reply, Terms as TripTerms, Write,
+    Base, Effect as Ask, Event as Tell, Goal, Outcome as End, Placing, Reply, Terms as TripTerms,
+    Write,
 };
 use crate::{
     Cause, Family, Fingerprint, Generation, Held, Identity, Issued, Label, Policy, Seen,
@@ -26,6 +28,8 @@ pub(super) struct World {
     /// Who has spent the token that was due, in order; none but the first got a new one.
     spent: Vec<usize>,
     crashes_left: u8,
+    /// What the private home of a rotation holds that was killed after Codex wrote.
+    unfinished: Option<u8>,
     runners: Vec<Runner>,
 }
 
@@ -52,6 +56,8 @@ enum Fate {
 struct Turn {
     trip: Trip,
     asked: Option<Ask>,
+    /// Whether the store was read: the first read shows what was proven.
+    read: bool,
     /// The file in the private home.
     disk: Option<u8>,
     codex: Codex,
@@ -89,9 +95,10 @@ impl World {
         Self {
             history: vec![(DUE, None)],
             claim: None,
-            live: DUE,
+            live: if plan.unfinished { DUE + 1 } else { DUE },
             spent: vec![],
             crashes_left: u8::from(plan.crashes),
+            unfinished: plan.unfinished.then_some(DUE + 1),
             runners: vec![runner(0), runner(1)],
         }
     }
@@ -102,6 +109,9 @@ impl World {
 
     /// What must hold in every state.
     pub(super) fn check(&self) -> Result<(), String> {
+        if self.unfinished.is_some() && !self.spent.is_empty() {
+            return Err(format!("spent before the copy was found: {self:#?}"));
+        }
         let excused = |&spender: &usize| self.loss_by(spender).is_some();
         let Some((_last, before)) = self.spent.split_last() else {
             return Ok(());
@@ -120,7 +130,8 @@ impl World {
                 return Err(format!("said fresh, is not: {self:#?}"));
             }
         }
-        if self.current() == self.live {
+        // The private home stays until what it holds is in the store.
+        if self.current() == self.live || self.unfinished == Some(self.live) {
             return Ok(vec![]);
         }
         let named = self.spent.iter().find_map(|&spender| self.loss_by(spender));
@@ -256,9 +267,11 @@ impl World {
         match turn.asked.clone() {
             None | Some(Ask::Run | Ask::Finish(_)) => {}
             // It begins with what was proven.
-            Some(Ask::Read) if turn.disk.is_none() => {
+            Some(Ask::Read) if !turn.read => {
                 let held = self.held(self.runners[i].saw);
-                next.push(self.answer(i, Tell::Read(Ok(Some(held)))));
+                let mut world = self.clone();
+                world.turn(i).read = true;
+                next.push(world.answer(i, Tell::Read(Ok(Some(held)))));
             }
             Some(Ask::Read) => {
                 let held = self.held(self.history.len());
@@ -267,10 +280,11 @@ impl World {
                     next.push(self.answer(i, Tell::Read(Err(trouble))));
                 }
             }
-            Some(Ask::Place(_)) => {
+            Some(Ask::Place(login)) => {
                 let mut world = self.clone();
-                let read = world.history[world.runners[i].saw - 1].0;
-                world.turn(i).disk = Some(read);
+                let mut known = DUE..=world.live;
+                let placed = known.find(|&it| generation(it).fingerprint == login);
+                world.turn(i).disk = placed;
                 next.push(world.answer(i, Tell::Placed(Placing::Done)));
             }
             Some(Ask::Swap(write)) => {
@@ -363,10 +377,12 @@ impl World {
             refused: vec![],
             allow_account_change: false,
         };
-        let (trip, effects) = Trip::start(terms, vec![]);
+        let copies = self.unfinished.map(|it| self.copy(it));
+        let (trip, effects) = Trip::start(terms, copies.into_iter().collect());
         self.runners[i].turn = Some(Turn {
             trip,
             asked: None,
+            read: false,
             disk: None,
             codex: Codex::NotYet,
             deadline_sent: false,
@@ -401,7 +417,7 @@ impl World {
                 }
                 Ask::Wait(_) => turn.asked = Some(Ask::Wait(Duration::ZERO)),
                 Ask::Read | Ask::Place(_) | Ask::Swap(_) | Ask::Rescue(_) => {
-                    turn.asked = Some(effect)
+                    turn.asked = Some(effect);
                 }
             }
         }
@@ -414,6 +430,21 @@ impl World {
 
     fn current(&self) -> u8 {
         self.history.last().expect("never empty").0
+    }
+
+    /// What the private home of the killed rotation holds, with its receipt.
+    fn copy(&self, login: u8) -> Copy {
+        let held = self.held(1);
+        Copy {
+            place: Place::Rotation,
+            content: Content::Usable(generation(login)),
+            origins: Some(Origins {
+                base: Base::of_head(&held, &generation(DUE), None),
+                seen: 0,
+                by_name: false,
+                hints_count: false,
+            }),
+        }
     }
 
     /// What the store held when its history was so long.

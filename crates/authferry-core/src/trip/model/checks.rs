@@ -25,6 +25,17 @@ impl World {
         })
     }
 
+    /// Whether the machine of a job has a generation, or a rescue folder anywhere: another
+    /// machine may be gone, and its auth file with it.
+    fn is_kept(&self, login: u8, job: u8) -> bool {
+        self.homes.iter().any(|home| {
+            let is_own = home.number == job / 10;
+            is_own && home.file == File::Login(login)
+                || home.records.iter().any(|it| it.login == login)
+                || is_own && home.rotation.is_some_and(|(it, _)| it == login)
+        })
+    }
+
     fn was_stored(&self, login: u8) -> bool {
         self.entries.iter().any(|it| it.login == Some(login))
     }
@@ -51,13 +62,13 @@ impl World {
             self.demand(false, "an emptied store was filled again");
             return;
         };
-        let start = machines.started(start);
-        let refused = |login: u8| start.refused & (1 << login) != 0;
+        let began = machines.started(start);
+        let refused = |login: u8| began.refused & (1 << login) != 0;
         let landed = self.entries.iter().any(|it| it.by == Some(put.id));
         self.demand(!landed, "one intent landed twice");
         if let Some(job) = job {
             let own = replaced.by.is_some_and(|(trip, _)| trip == put.id.0);
-            let seen = own || start.resumes.is_some() || job.read >= Some(put.expected);
+            let seen = own || began.resumes.is_some() || job.read >= Some(put.expected);
             self.demand(seen, "a swap over a version that was never seen");
             let line = machines
                 .facts(job.trip)
@@ -71,7 +82,7 @@ impl World {
         let same_person = self.logins.person(new) == self.logins.person(old);
         self.demand(same_person, "another person's login was swapped in");
         let is_copy = |it: &CopyKey| matches!(it.look, Look::Login(it) if it.number == new);
-        let next = begins && refused(old) && start.copies.iter().any(is_copy);
+        let next = begins && refused(old) && began.copies.iter().any(is_copy);
         let same_family = self.logins.family(new) == self.logins.family(old);
         self.demand(
             same_family || next,
@@ -87,21 +98,21 @@ impl World {
         let descends = self.logins.descends(new, old);
         // Beyond 300 s the provider's clock is believed, and with it the receipt of a home.
         let order = self.logins.by_times(new, old);
-        let older = same_family && new < old;
-        let lie = plan.clocks_lie && older && order == Order::Later;
+        let is_older = same_family && new < old;
+        let lie = plan.clocks_lie && is_older && order == Order::Later;
         let names = |it: &CopyKey| {
             let base = it.known.map(|it| machines.base(it.base));
             base.is_some_and(|base| base.generation.fingerprint == logins::fingerprint(old))
         };
-        let receipt = begins && order == Order::Later && start.copies.iter().any(names);
-        let kept = plan.history || descends || self.is_on_a_machine(old);
+        let receipt = begins && order == Order::Later && began.copies.iter().any(names);
+        let kept = plan.history || descends || self.is_kept(old, put.id.0);
         self.demand(
             kept || lie || (receipt && same_family),
             "the head was replaced and can be had nowhere",
         );
         // Older over newer. Where nothing tells, the head was kept first; of two that were
         // rotated from one generation the provider's clock tells.
-        if older && !next {
+        if is_older && !next {
             let fork = !self.logins.descends(old, new) && order == Order::Later;
             let unclear = order == Order::Unclear;
             self.demand(
@@ -135,7 +146,7 @@ impl World {
             return;
         };
         let facts = machines.facts(job.trip);
-        let start = machines.started(job.start);
+        let began = machines.started(job.start);
         let Some(base) = facts.base.map(|it| machines.base(it.base)) else {
             self.demand(false, "the command runs without a login");
             return;
@@ -143,13 +154,17 @@ impl World {
         let head = logins::number(base.generation.fingerprint);
         let placed = self.homes[at].file == File::Login(head);
         self.demand(placed, "the command runs with another login than the head");
-        for copy in &start.copies {
+        for copy in &began.copies {
             let (Look::Login(ours), Some(known)) = (copy.look, copy.known) else {
                 continue;
             };
             let ours = ours.number;
-            let refused = start.refused & (1 << ours) != 0;
-            let same = machines.base(known.base).family == base.family;
+            let refused = began.refused & (1 << ours) != 0;
+            let of = machines.base(known.base);
+            let print = base.generation.fingerprint;
+            let same = of.family == base.family
+                || of.generation.fingerprint == print
+                || of.ancestors.contains(&print);
             let later = same && self.logins.descends(ours, head);
             let counted = machines.base(known.base).count + u64::from(known.seen);
             // By the clock and by the count, as far as either speaks.

@@ -246,7 +246,7 @@ impl Machines {
             }
             None => Trip::start(terms, copies),
         };
-        let stepped = self.keep(trip, effects);
+        let stepped = self.keep(&trip, effects);
         self.started.insert(number, stepped);
         (number, stepped)
     }
@@ -264,7 +264,7 @@ impl Machines {
         let before = self.trips.all[trip as usize].clone();
         let (mut after, effects) = before.step(whole(event));
         after.forget_attempts();
-        let stepped = self.keep(after, effects);
+        let stepped = self.keep(&after, effects);
         self.steps.insert((trip, event), stepped);
         stepped
     }
@@ -286,10 +286,10 @@ impl Machines {
         (self.trips.all.len(), self.steps.len())
     }
 
-    fn keep(&mut self, trip: Trip, mut effects: Vec<Effect>) -> Stepped {
+    fn keep(&mut self, trip: &Trip, mut effects: Vec<Effect>) -> Stepped {
         let ask = effects.pop().map(ask);
         assert!(effects.is_empty(), "one effect at a time");
-        let number = self.trips.number(&trip);
+        let number = self.trips.number(trip);
         if number == self.facts.len() {
             let base = trip.base().map(|base| Known {
                 base: self.keep_base(base),

@@ -81,7 +81,7 @@ pub(super) struct Record {
 /// A machine with a home, used by one job after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Home {
-    number: u8,
+    pub(super) number: u8,
     pub(super) file: File,
     pub(super) receipt: Option<BaseNumber>,
     /// What a cache brings back.
@@ -337,14 +337,14 @@ impl World {
             for index in 0..self.newest_entry() {
                 let old = self.entries[usize::from(index)];
                 if old.login.is_some() {
-                    let plain = Entry {
+                    let unstamped = Entry {
                         by: None,
                         family: None,
                         count: 1,
                         ..old
                     };
                     push(next, "a backup is restored", |it| it.backs -= 1, old);
-                    push(next, "a rollback by hand", |it| it.backs -= 1, plain);
+                    push(next, "a rollback by hand", |it| it.backs -= 1, unstamped);
                 }
             }
         }
@@ -366,13 +366,13 @@ impl World {
             }
         }
         if self.left.touches > 0 {
-            let plain = Entry {
+            let unstamped = Entry {
                 by: None,
                 family: None,
                 count: 1,
                 ..current
             };
-            push(next, "the stamp is lost", |it| it.touches -= 1, plain);
+            push(next, "the stamp is lost", |it| it.touches -= 1, unstamped);
         }
         if self.left.empties > 0 {
             let empty = Entry {
