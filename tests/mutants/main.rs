@@ -183,14 +183,13 @@ fn without_the_fault(
     target: &str,
 ) -> Result<Executable, Failed> {
     let cache = cargo.folder().join(format!("built-{package}-{target}"));
-    let program = match cached(&cache, tree)? {
-        Some(program) => program,
-        None => {
-            let program = cargo.build_test(tree, package, Some(target))?;
-            let program = program.path.display().to_string();
-            cache_as(&cache, tree, &program)?;
-            program
-        }
+    let program = if let Some(program) = cached(&cache, tree)? {
+        program
+    } else {
+        let program = cargo.build_test(tree, package, Some(target))?;
+        let program = program.path.display().to_string();
+        cache_as(&cache, tree, &program)?;
+        program
     };
     Ok(Executable {
         path: program.into(),

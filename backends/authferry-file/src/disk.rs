@@ -169,7 +169,7 @@ impl Folder {
         Ok(Facts::of(&metadata))
     }
 
-    /// Creates a new file that is ours alone, for [`Folder::fill`].
+    /// Creates a new file that is ours alone, for [`Draft::fill`].
     ///
     /// Its time of writing is set here and again when it is filled. A file system may keep
     /// less of a time than is set: the facts have what it keeps.
@@ -183,17 +183,6 @@ impl Folder {
         set_time(&file, (seconds, now.subsec_nanos().into())).map_err(io_trouble("write", name))?;
         let facts = facts_of(&file, name)?;
         Ok(Draft { file, name, facts })
-    }
-
-    /// Writes a draft, down to the disk.
-    pub(crate) fn fill(&self, draft: Draft<'_>, bytes: &[u8]) -> Result<(), Trouble> {
-        let mut file = draft.file;
-        let mut fill = || {
-            change("write", || file.write_all(bytes))?;
-            set_time(&file, draft.facts.written)?;
-            change("sync", || file.sync_all())
-        };
-        fill().map_err(io_trouble("write", draft.name))
     }
 
     /// Brings a file down to the disk that another process filled and did not finish.
@@ -267,9 +256,25 @@ impl Folder {
     }
 }
 
+impl Draft<'_> {
+    /// Writes the bytes, down to the disk.
+    pub(crate) fn fill(self, bytes: &[u8]) -> Result<(), Trouble> {
+        let mut file = self.file;
+        let mut write = || {
+            change("write", || file.write_all(bytes))?;
+            set_time(&file, self.facts.written)?;
+            change("sync", || file.sync_all())
+        };
+        write().map_err(io_trouble("write", self.name))
+    }
+}
+
 /// Sets the time of writing.
-fn set_time(file: &File, (tv_sec, tv_nsec): (i64, i64)) -> io::Result<()> {
-    let time = Timespec { tv_sec, tv_nsec };
+fn set_time(file: &File, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds,
+    };
     let times = Timestamps {
         last_access: time,
         last_modification: time,

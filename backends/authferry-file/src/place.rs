@@ -167,7 +167,7 @@ impl Place {
             folder.rename(&self.meta_temp, &self.meta)?;
             // A crash of the whole machine must not keep the second rename alone.
             folder.sync()?;
-            folder.fill(draft, new.expose())?;
+            draft.fill(new.expose())?;
             Ok(version)
         };
         prepare().map_err(Unswapped::Before)

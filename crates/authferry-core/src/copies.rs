@@ -161,13 +161,15 @@ pub struct Rules {
 /// There is exactly one answer for each combination: the first row that fits.
 #[must_use]
 pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement {
-    let known = head.map(|held| with_family(held, copies));
+    let known = head.map(|stored| with_family(stored, copies));
     let head = known.as_ref();
     let mut verdicts: Vec<Verdict> = copies.iter().map(|copy| judge(head, copy, rules)).collect();
-    if let Some(held) = head {
-        mark_ancestors(held, copies, &mut verdicts);
+    if let Some(stored) = head {
+        mark_ancestors(stored, copies, &mut verdicts);
     }
-    let Some((held, theirs)) = head.and_then(|held| Some((held, held.generation.as_ref()?))) else {
+    let Some((stored, theirs)) =
+        head.and_then(|stored| Some((stored, stored.generation.as_ref()?)))
+    else {
         return without_head(head, verdicts);
     };
     let all = |wanted: fn(Verdict) -> bool| {
@@ -195,7 +197,7 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
     let action = match adopted {
         Some(copy) => Action::Adopt {
             copy,
-            keep_head: verdicts[copy] != Verdict::Later || !descends(&copies[copy], held),
+            keep_head: verdicts[copy] != Verdict::Later || !descends(&copies[copy], stored),
             in_rescue: verdicts[copy] != Verdict::Later,
         },
         None if all(|verdict| verdict == Verdict::IsHead).any(|it| is_auth_file(&copies[it])) => {
@@ -230,7 +232,9 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
         }
         Content::Unusable { .. } => return Verdict::Unusable,
     };
-    let Some((held, theirs)) = head.and_then(|held| Some((held, held.generation.as_ref()?))) else {
+    let Some((stored, theirs)) =
+        head.and_then(|stored| Some((stored, stored.generation.as_ref()?)))
+    else {
         return Verdict::OnlyCopy;
     };
     if ours.fingerprint == theirs.fingerprint {
@@ -241,23 +245,23 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
         .as_ref()
         .filter(|origins| speaks_of(origins, ours));
     match origins {
-        Some(origins) if is_family_of(held, theirs, &origins.base) => {
-            let order = order_of(ours, origins, held, theirs);
+        Some(origins) if is_family_of(stored, theirs, &origins.base) => {
+            let order = order_of(ours, origins, stored, theirs);
             match order {
-                _ if was_placed(ours, origins) && is_ahead(held, theirs, &origins.base) => {
+                _ if was_placed(ours, origins) && is_ahead(stored, theirs, &origins.base) => {
                     Verdict::Ancestor
                 }
                 _ if ours.identity.contradicts(&theirs.identity) => other_identity(copy),
                 _ if rules.refused.contains(&ours.fingerprint) => Verdict::RefusedBefore,
                 Order::Later => Verdict::Later,
                 Order::Earlier => Verdict::Earlier,
-                Order::Unclear if is_head_in_line(theirs, held, &origins.base) => {
+                Order::Unclear if is_head_in_line(theirs, stored, &origins.base) => {
                     Verdict::WrittenAfterHead
                 }
                 Order::Unclear => Verdict::Unclear,
             }
         }
-        Some(origins) if was_placed(ours, origins) && held.family.is_some() => Verdict::Ancestor,
+        Some(origins) if was_placed(ours, origins) && stored.family.is_some() => Verdict::Ancestor,
         Some(origins) if !ours.identity.contradicts(&origins.base.generation.identity) => {
             Verdict::OtherFamily
         }

@@ -162,7 +162,7 @@ impl Trip {
                 self.advance()
             }
             (Sync::KeepingBase, Event::Rescued(false)) => self.strand(Cause::NotKept),
-            (Sync::Swapping(write), Event::Swapped(reply)) => self.swapped(write, reply),
+            (Sync::Swapping(write), Event::Swapped(reply)) => self.swapped(&write, reply),
             (Sync::Pausing(true), Event::Woke) => self.look(),
             (Sync::Pausing(false), Event::Woke) => self.advance(),
             (Sync::Burying(theirs), Event::Rescued(kept)) => self.bury(theirs, kept),
@@ -434,12 +434,12 @@ impl Trip {
     /// has no history, and nothing tells that ours is later, or its session hints say that it may
     /// be another login that somebody put into the home meanwhile.
     fn must_keep_base(&self, ours: &Generation) -> bool {
-        let is_unsure = |base: &&Base| {
+        let is_unsure = |base: &Base| {
             let afresh = !base.volatile_hints && ours.hints.contradict(&base.generation.hints);
             let later = order::by_times(&ours.issued, &base.generation.issued) == Order::Later;
             self.kept.as_ref() != Some(&base.version) && (afresh || !later)
         };
-        !self.terms.history && self.base.as_ref().filter(is_unsure).is_some()
+        !self.terms.history && self.base.as_ref().is_some_and(is_unsure)
     }
 
     fn has_read_base(&self) -> bool {
@@ -500,7 +500,7 @@ impl Trip {
         }
     }
 
-    fn swapped(mut self, write: Write, reply: Reply) -> Step {
+    fn swapped(mut self, write: &Write, reply: Reply) -> Step {
         match reply {
             Reply::Landed(version) => {
                 self.landed(write, version);
@@ -515,11 +515,11 @@ impl Trip {
 
     /// A write of ours is what the store holds. None sent before it can land any more: each
     /// expects a version that is gone for good.
-    fn landed(&mut self, write: Write, version: Version) {
+    fn landed(&mut self, write: &Write, version: Version) {
         self.base = self
             .base
             .take()
-            .map(|base| base.followed_by(&write, version));
+            .map(|base| base.followed_by(write, version));
         self.sent.clear();
         self.moved = false;
         self.written = true;
@@ -541,7 +541,7 @@ impl Trip {
         };
         self.read = Some(held.version.clone());
         if let Some(write) = self.ours(&held) {
-            self.landed(write, held.version);
+            self.landed(&write, held.version);
             return self.advance();
         }
         if self

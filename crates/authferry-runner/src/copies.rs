@@ -71,14 +71,14 @@ pub fn find(store: &str, rescue: &Path, rotations: Option<&Path>) -> Vec<FoundCo
 pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -> FoundCopy {
     let lent = receipt.is_some_and(|receipt| receipt.access_only);
     let (content, secret) = match look {
-        Look::Missing => (Content::Missing, None),
-        Look::Unusable { why, .. } if lent && authferry_codex::is_access_only(*why) => {
-            (Content::AccessOnly, None)
-        }
-        Look::Unusable {
+        Look::Missing
+        | Look::Unusable {
             why: Unusable::Empty,
             ..
         } => (Content::Missing, None),
+        Look::Unusable { why, .. } if lent && authferry_codex::is_access_only(*why) => {
+            (Content::AccessOnly, None)
+        }
         Look::Unusable { why, secret } => {
             let keepable = *why != Unusable::TooLarge;
             (Content::Unusable { keepable }, Some(secret))
@@ -163,7 +163,7 @@ fn unfinished(store: &str, rotations: &Path) -> Vec<FoundCopy> {
 }
 
 /// Within which time a rotation has locked the folder that it made.
-const LOCKED_WITHIN: Duration = Duration::from_secs(60);
+const LOCKED_WITHIN: Duration = Duration::from_mins(1);
 
 /// Whether a folder was made or changed a moment ago, as far as the clock can be trusted.
 fn is_recent(folder: &Path) -> bool {

@@ -50,6 +50,10 @@ const CUT: Duration = Duration::from_secs(1);
 const LAST_LOOKS: u32 = 5;
 
 /// One trip under way.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact of the trip"
+)]
 pub(crate) struct Driver<'a, 'l> {
     job: &'a Job<'a>,
     /// Keeps other trips out of the home; `None` while that is missing.

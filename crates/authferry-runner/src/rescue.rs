@@ -191,7 +191,7 @@ fn read_record(path: &Path) -> Option<Record> {
 fn is_private(directory: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
     let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if metadata.is_dir() && is_ours && metadata.mode() & 0o077 == 0 {
+    if metadata.is_dir() && is_ours && !is_open_to_others(metadata.mode()) {
         return Ok(());
     }
     let what = if metadata.is_dir() && is_ours {
@@ -200,6 +200,10 @@ fn is_private(directory: &Path) -> io::Result<()> {
         "the folder belongs to another user, or is no folder"
     };
     Err(io::Error::new(ErrorKind::PermissionDenied, what))
+}
+
+fn is_open_to_others(mode: u32) -> bool {
+    mode & 0o077 != 0
 }
 
 fn write(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -208,7 +208,9 @@ pub(super) async fn a_claim_that_nobody_renews_is_taken_over(place: Place) -> Re
     );
     // A renewal is another state, and the claim has not expired.
     let ahead = first.renews(&ahead, NOW + DAY + 2 * TERM).await?;
-    let renewed = second.sees(now, Some(&seen), &[seen.clone()]).await?;
+    let renewed = second
+        .sees(now, Some(&seen), std::slice::from_ref(&seen))
+        .await?;
     let now = now + TERM + CLOCK_SKEW;
     let won = second.takes_over(now, &renewed).await?;
     first

@@ -3,7 +3,6 @@
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::{
-    error::Error,
     fmt,
     pin::pin,
     task::{Context, Poll, Waker},

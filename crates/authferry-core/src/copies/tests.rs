@@ -282,7 +282,11 @@ fn what_one_receipt_knows_of_the_head_counts_for_every_copy() {
     let mut fresh = base(4);
     fresh.ancestors.clear();
     let later = copy(Place::Rescue, login(5)).named(fresh);
-    let alone = settle(Some(&unstamped), &[later.clone()], &Rules::default());
+    let alone = settle(
+        Some(&unstamped),
+        core::slice::from_ref(&later),
+        &Rules::default(),
+    );
     assert_eq!(alone.verdicts, [Verdict::OtherFamily]);
     let receipt = auth_file(Content::Missing).known(base(4));
     let both = settle(Some(&unstamped), &[receipt, later], &Rules::default());
@@ -411,8 +415,8 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
     let [verdict] = settled.verdicts[..] else {
         panic!("{about:#?}");
     };
-    let theirs = head.and_then(|held| held.generation.as_ref());
-    let (Some(held), Some(theirs)) = (head, theirs) else {
+    let theirs = head.and_then(|stored| stored.generation.as_ref());
+    let (Some(stored), Some(theirs)) = (head, theirs) else {
         assert!(matches!(settled.action, Action::Refuse(_)), "{about:#?}");
         return;
     };
@@ -423,7 +427,7 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
             assert!(!ours.identity.contradicts(&theirs.identity), "{about:#?}");
             assert!(!rules.refused.contains(&ours.fingerprint), "{about:#?}");
             let refused = rules.refused.contains(&theirs.fingerprint);
-            let same = is_family_of(held, theirs, &origins.base);
+            let same = is_family_of(stored, theirs, &origins.base);
             assert!(
                 same || refused,
                 "another family is only left if it is refused: {about:#?}"
@@ -435,15 +439,16 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
                 "an older one over a newer one: {about:#?}"
             );
             assert!(
-                *keep_head || is_head_the_base(theirs, held, &origins.base),
+                *keep_head || is_head_the_base(theirs, stored, &origins.base),
                 "the head is kept first unless it is the base: {about:#?}"
             );
         }
         Action::Keep => assert_eq!(verdict, Verdict::IsHead, "{about:#?}"),
         Action::Place => {
             let is_lost = match (&copy.content, copy.place) {
-                (Content::Missing | Content::AccessOnly, _) | (_, Place::Rescue) => false,
-                (Content::Unusable { .. }, Place::Rotation) => false,
+                (Content::Missing | Content::AccessOnly, _)
+                | (_, Place::Rescue)
+                | (Content::Unusable { .. }, Place::Rotation) => false,
                 (Content::Unusable { .. }, _) => true,
                 (Content::Usable(ours), _) => {
                     let known = copy

@@ -127,6 +127,7 @@ fn push(ancestors: &mut Vec<Fingerprint>, latest: Fingerprint) {
 }
 
 /// What the machine asks for. Each but `Run` and `Finish` is answered by one event.
+#[expect(clippy::large_enum_variant, reason = "made a few times for each job")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Read the store; answered by [`Event::Read`].

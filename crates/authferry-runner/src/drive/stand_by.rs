@@ -10,6 +10,7 @@ use crate::watch::Watch;
 use crate::{Report, Signals};
 
 /// What the loop woke up for.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and on the stack")]
 enum Woke {
     Event(Event),
     FileChanged,

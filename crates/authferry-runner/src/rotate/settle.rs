@@ -51,11 +51,12 @@ pub(super) fn is_settled(
         .map(|found| found.copy)
         .collect();
     match copies::settle(head.as_ref(), &all, rules).action {
-        Action::Keep | Action::Place => true,
-        // There is nothing that could be spent; the job itself tells so, or seeds.
-        Action::Refuse(Refusal::NothingStored | Refusal::UnusableStored) => true,
-        Action::Refuse(_) => false,
-        Action::Adopt { .. } => false,
+        // Of a store without a login there is nothing that could be spent; the job itself
+        // tells so, or seeds.
+        Action::Keep
+        | Action::Place
+        | Action::Refuse(Refusal::NothingStored | Refusal::UnusableStored) => true,
+        Action::Refuse(_) | Action::Adopt { .. } => false,
     }
 }
 

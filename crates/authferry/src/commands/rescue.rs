@@ -179,7 +179,7 @@ enum Place {
     /// In the rescue folder.
     Folder,
     /// In the private home of an unfinished rotation, which is locked for as long as this lives.
-    Rotation(FoundCopy),
+    Rotation(Box<FoundCopy>),
     /// In a file that somebody named.
     Elsewhere,
 }
@@ -218,7 +218,7 @@ fn find(plan: &Plan, folder: &Path, login: Option<&str>) -> Result<Found> {
                 place: if copy.record.is_some() {
                     Place::Folder
                 } else {
-                    Place::Rotation(copy)
+                    Place::Rotation(Box::new(copy))
                 },
             });
         }

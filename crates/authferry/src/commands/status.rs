@@ -31,7 +31,7 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         };
         Result::Ok((looked, copies))
     })??;
-    let Some((stored, mark, defect)) = looked else {
+    let Some(looked) = looked else {
         let ending = if copies.is_empty() {
             let what = format!("{} holds no login yet", plan.store);
             Ending::bad(exit::FAILED, "empty", what)
@@ -44,7 +44,7 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         };
         return Err(with_copies(ending, &copies).into());
     };
-    let generation = authferry_codex::parse(&stored.secret).map_err(|why| {
+    let generation = authferry_codex::parse(&looked.0.secret).map_err(|why| {
         let ending = if copies.is_empty() {
             let what = format!("what {} holds is unusable: {why}", plan.store);
             Ending::bad(exit::FAILED, "unusable", what)
@@ -61,10 +61,8 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     Ok(told(
         &plan,
         args,
-        &stored,
+        &looked,
         &generation,
-        mark.as_ref(),
-        defect,
         &copies,
         OffsetDateTime::now_utc(),
     ))
@@ -101,13 +99,12 @@ fn with_copies(mut ending: Ending, copies: &[Judged]) -> Ending {
 fn told(
     plan: &Plan,
     args: &Status,
-    stored: &Stored,
+    (stored, mark, defect): &Looked,
     generation: &Generation,
-    mark: Option<&Mark>,
-    defect: Option<LeaseDefect>,
     copies: &[Judged],
     now: OffsetDateTime,
 ) -> Ending {
+    let (mark, defect) = (mark.as_ref(), *defect);
     let ends = generation
         .issued
         .exp
