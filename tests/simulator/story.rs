@@ -86,14 +86,15 @@ impl Story {
         let wait = [1, 100, 299, 301, 3_600, 86_400][self.random.below(6)];
         self.provider.now += wait;
         match self.random.below(16) {
-            0..=4 => self.begin(),
+            0..=4 => return self.begin(),
             5..=8 => self.rotate(),
-            9..=11 => self.persist(),
+            9..=11 => return self.persist(),
             12 => self.old_file(),
-            13 => self.reseed(),
+            13 => return self.reseed(),
             14 => self.lose_a_job(),
             _ => self.odd_hands(),
         }
+        Ok(())
     }
 
     /// `authferry restore` on a machine where no job is under way.
@@ -132,9 +133,9 @@ impl Story {
     }
 
     /// Codex refreshes the login of a job and writes it down.
-    fn rotate(&mut self) -> Result<(), String> {
+    fn rotate(&mut self) {
         let Some(index) = self.session() else {
-            return Ok(());
+            return;
         };
         let Session {
             machine,
@@ -143,14 +144,14 @@ impl Story {
             ..
         } = self.sessions[index];
         let Some(held) = self.machine(machine).auth_file() else {
-            return Ok(());
+            return;
         };
         let Some(next) = self.provider.refresh(held, skew) else {
             self.note(
                 "refresh refused",
                 format!("machine {machine}: {held} is refused"),
             );
-            return Ok(());
+            return;
         };
         let text = self.provider.auth_file(next);
         self.machine(machine).write(&text, in_place);
@@ -159,7 +160,6 @@ impl Story {
             "rotation",
             format!("machine {machine}: {held} becomes {next}"),
         );
-        Ok(())
     }
 
     /// `authferry persist`, and the end of the job if that came to its end.
@@ -184,7 +184,7 @@ impl Story {
     }
 
     /// A cache or an old step puts an earlier auth file into a home.
-    fn old_file(&mut self) -> Result<(), String> {
+    fn old_file(&mut self) {
         let old = self.cached[self.random.below(self.cached.len())];
         let machine = self.random.below(2);
         let live = self.machine(machine).auth_file();
@@ -201,7 +201,6 @@ impl Story {
                 format!("machine {machine}: a cache brings {old}"),
             );
         }
-        Ok(())
     }
 
     /// A person logs in afresh and reseeds.
@@ -222,21 +221,20 @@ impl Story {
     }
 
     /// A job ends without its persist. On a machine that goes, so does what only that had.
-    fn lose_a_job(&mut self) -> Result<(), String> {
+    fn lose_a_job(&mut self) {
         let Some(index) = self.session() else {
-            return Ok(());
+            return;
         };
         let machine = self.sessions.remove(index).machine;
         if machine > 1 {
             self.machines[machine] = None;
         }
         self.note("job lost", format!("the job on machine {machine} is lost"));
-        Ok(())
     }
 
     /// Somebody touches the store's file, or removes a receipt, or another person's login comes
     /// into a home.
-    fn odd_hands(&mut self) -> Result<(), String> {
+    fn odd_hands(&mut self) {
         match self.random.below(3) {
             0 => {
                 self.world.touch();
@@ -252,8 +250,8 @@ impl Story {
             }
             _ => {
                 let hers = self.provider.login('b', self.opaque);
-                let busy = self.sessions.iter().map(|it| it.machine);
-                let machine = busy.last().unwrap_or(0);
+                let mut busy = self.sessions.iter().map(|it| it.machine);
+                let machine = busy.next_back().unwrap_or(0);
                 let held = self.machine(machine).auth_file();
                 let elsewhere = held.is_none_or(|held| {
                     !self.provider.is_live(held) || self.elsewhere(machine).contains(&held)
@@ -266,7 +264,6 @@ impl Story {
                 }
             }
         }
-        Ok(())
     }
 
     /// What a call on this machine may do. What Codex makes of a file that came into the home

@@ -14,6 +14,10 @@ use authferry_core::{BoxError, ErrorKind, StoreError};
 
 /// For a store that cannot even be opened.
 pub(crate) fn for_opening(error: &BoxError) -> Vec<String> {
+    #[cfg_attr(
+        not(any(feature = "aws", feature = "azure-kv", feature = "vault")),
+        expect(unused_mut, reason = "only the stores of the network add a hint")
+    )]
     let mut hints = Vec::new();
     #[cfg(feature = "aws")]
     hints.extend(aws::for_opening(&**error));
