@@ -242,13 +242,29 @@ fn every_home_that_a_job_can_find_while_people_change_the_store() {
         Budget { touches: 1, ..NONE },
         Budget { empties: 1, ..NONE },
     ];
-    let all = [Budget {
-        reseeds: 1,
-        keep_alives: 1,
-        backs: 1,
-        touches: 1,
-        ..NONE
-    }];
+    let all = [
+        Budget {
+            reseeds: 1,
+            keep_alives: 1,
+            ..NONE
+        },
+        Budget {
+            reseeds: 1,
+            backs: 1,
+            ..NONE
+        },
+        Budget {
+            keep_alives: 1,
+            touches: 1,
+            ..NONE
+        },
+        Budget {
+            backs: 1,
+            touches: 1,
+            ..NONE
+        },
+        Budget { empties: 1, ..NONE },
+    ];
     let budgets = if is_all() { &all[..] } else { &one };
     for &budget in budgets {
         let plan = Plan {
@@ -295,7 +311,12 @@ fn old_files(apart: bool, clocks: &'static [Clock], before: Clock) {
         apart,
         budget: Budget {
             rotations: 1,
-            old_files: if is_all() { 2 } else { 1 },
+            // With opaque tokens alone a second one can hide a rotation that was seen.
+            old_files: if is_all() && before != Clock::Opaque {
+                2
+            } else {
+                1
+            },
             forgets: 1,
             reseeds: 1,
             ..NONE
