@@ -703,7 +703,7 @@ fn kept_names(runner: &Runner) -> Vec<String> {
     } else {
         Vec::new()
     };
-    kept.retain(|name| name.ends_with(".json"));
+    kept.retain(|name| !name.ends_with(".record"));
     kept
 }
 

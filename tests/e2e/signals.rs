@@ -173,7 +173,7 @@ fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
     );
     let names = crate::ferry::names(&rescue);
     let (logins, records): (Vec<_>, Vec<_>) =
-        names.iter().partition(|name| name.ends_with(".json"));
+        names.iter().partition(|name| !name.ends_with(".record"));
     assert_eq!(records, [&format!("{}.record", logins[0])]);
     assert_eq!(logins.len(), 1, "{names:?}");
     let kept = fs::read(rescue.join(logins[0])).expect("rescued");

@@ -11,14 +11,14 @@ use crate::site::{Identity::GitHub, Site, assert_no_token};
 
 /// A store with a login in it, and the provider's stub.
 pub(crate) enum Scene {
-    File(Box<Ferry>),
+    File(Box<Ferry>, Box<Login>),
     Vault(Box<Site>),
 }
 
 impl Scene {
     pub(crate) fn on_a_file(login: &Login) -> Self {
         let ferry = Ferry::holding(rig::V0_169, login);
-        Self::File(Box::new(ferry))
+        Self::File(Box::new(ferry), Box::new(login.clone()))
     }
 
     /// Where a job logs in by the token that GitHub gives it, and by nothing else.
@@ -37,28 +37,28 @@ impl Scene {
 
     pub(crate) fn runner(&self) -> Runner {
         match self {
-            Self::File(ferry) => ferry.runner(),
+            Self::File(ferry, _) => ferry.runner(),
             Self::Vault(site) => site.runner(),
         }
     }
 
     pub(crate) fn stub(&self) -> &Stub {
         match self {
-            Self::File(ferry) => &ferry.stub,
+            Self::File(ferry, _) => &ferry.stub,
             Self::Vault(site) => &site.stub,
         }
     }
 
     pub(crate) fn address(&self) -> String {
         match self {
-            Self::File(ferry) => ferry.address(),
+            Self::File(ferry, _) => ferry.address(),
             Self::Vault(site) => site.address(GitHub),
         }
     }
 
     pub(crate) fn stored(&self) -> Vec<u8> {
         match self {
-            Self::File(ferry) => ferry.stored(),
+            Self::File(ferry, _) => ferry.stored(),
             Self::Vault(site) => site.stored(),
         }
     }
