@@ -149,7 +149,7 @@ mod tests {
             ancestors: vec![Fingerprint::new([2; 8]), Fingerprint::new([3; 8])],
             volatile_hints: true,
         };
-        let bare = Base {
+        let anonymous = Base {
             generation: Generation {
                 identity: Identity::default(),
                 hints: SessionHints::default(),
@@ -158,7 +158,7 @@ mod tests {
             },
             ..base.clone()
         };
-        for base in [base, bare] {
+        for base in [base, anonymous] {
             let text = serde_json::to_vec(&BaseText::from(&base)).expect("JSON");
             let read: BaseText = serde_json::from_slice(&text).expect("its own text");
             assert_eq!(Base::try_from(read), Ok(base));
