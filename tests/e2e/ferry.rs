@@ -179,6 +179,17 @@ pub(crate) fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{output:?}");
 }
 
+/// The names of the logins in a rescue folder, each of which has its record.
+#[track_caller]
+pub(crate) fn logins_kept(folder: &Path) -> Vec<String> {
+    let (records, logins): (Vec<_>, Vec<_>) = names(folder)
+        .into_iter()
+        .partition(|name| name.ends_with(".record"));
+    let expected: Vec<_> = logins.iter().map(|name| format!("{name}.record")).collect();
+    assert_eq!(records, expected);
+    logins
+}
+
 /// The names in a folder, sorted.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");

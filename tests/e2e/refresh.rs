@@ -237,7 +237,10 @@ fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
         assert_code(&alive, 0);
         assert!(ferry.is_live());
         let claim = fs::read_to_string(ferry.store_file().with_extension("json.claim"));
-        assert_eq!(claim.expect("a record"), "released", "the mark is gone");
+        let claim = claim.expect("a record");
+        let refused = claim.strip_prefix("released\nrefused ");
+        let refused = refused.expect("what the provider refused, and no word of a dead login");
+        assert_eq!(refused.len(), 16, "{claim}");
     }
 }
 

@@ -301,7 +301,12 @@ impl Trip {
                         if *keep_head && (*in_rescue || !self.terms.history) =>
                     {
                         self.sync = Sync::Burying(theirs.clone());
-                        (self, vec![Effect::Rescue(Keep::Theirs)])
+                        let keep = if *in_rescue {
+                            Keep::TheirsInRescue
+                        } else {
+                            Keep::Theirs
+                        };
+                        (self, vec![Effect::Rescue(keep)])
                     }
                     (_, Some(ours)) => self.swap(ours),
                     (_, None) => self.place(),
@@ -516,10 +521,16 @@ impl Trip {
     /// A write of ours is what the store holds. None sent before it can land any more: each
     /// expects a version that is gone for good.
     fn landed(&mut self, write: &Write, version: Version) {
-        self.base = self
-            .base
-            .take()
-            .map(|base| base.followed_by(write, version));
+        // A copy that was adopted at the begin and is not surely later may have been made from
+        // something else: what it replaced may be live.
+        let running = self.child != Child::NotYet;
+        let later = |base: &Base| {
+            order::by_times(&write.generation.issued, &base.generation.issued) == Order::Later
+        };
+        self.base = self.base.take().map(|base| {
+            let descends = running || later(&base);
+            base.followed_by(write, version, descends)
+        });
         self.sent.clear();
         self.moved = false;
         self.written = true;

@@ -5,7 +5,7 @@ use std::fs;
 use rig::{EXEC, Login, finish};
 
 use super::site::{Identity::GitHub, Site};
-use crate::ferry::{assert_code, names, script, start, successor, wait_until};
+use crate::ferry::{assert_code, logins_kept, script, start, successor, wait_until};
 
 #[test]
 fn a_login_that_a_person_puts_there_meanwhile_is_not_overwritten() {
@@ -56,7 +56,7 @@ fn a_login_that_a_person_puts_there_meanwhile_is_not_overwritten() {
         reseed.auth_json().as_bytes(),
         "theirs stays current"
     );
-    let [kept] = names(&rescues).try_into().expect("one rescued login");
+    let [kept] = logins_kept(&rescues).try_into().expect("one rescued login");
     let kept = fs::read(rescues.join(kept)).expect("a file");
     assert!(site.stub.is_live(&kept), "what the job rotated is found");
     assert!(site.is_live());

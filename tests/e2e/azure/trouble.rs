@@ -10,7 +10,7 @@ use rig::{Call, Failure, KeyVaultFault as Fault, Login, Moment, Op, Runner, fini
 use serde_json::json;
 
 use super::site::{Identity::GitHub, NAME, Site};
-use crate::ferry::{assert_code, names, script, start, successor, wait_until};
+use crate::ferry::{assert_code, logins_kept, script, start, successor, wait_until};
 
 /// How long a test waits for a job to come to a certain point.
 const SOON: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ fn a_login_that_a_person_puts_there_meanwhile_is_not_overwritten() {
         reseed.auth_json().as_bytes(),
         "for a job too"
     );
-    let [kept] = names(&rescues).try_into().expect("one rescued login");
+    let [kept] = logins_kept(&rescues).try_into().expect("one rescued login");
     let kept = fs::read(rescues.join(kept)).expect("a file");
     assert!(site.stub.is_live(&kept), "what the job rotated is found");
     let values = site.vault.versions(NAME);
@@ -197,7 +197,7 @@ fn a_writer_that_wakes_up_late_buries_nothing() {
         quick.auth_json().as_bytes(),
         "and counts for nothing"
     );
-    let [kept] = names(&rescues).try_into().expect("one rescued login");
+    let [kept] = logins_kept(&rescues).try_into().expect("one rescued login");
     assert_eq!(
         fs::read_to_string(rescues.join(kept)).expect("a file"),
         sleeper.auth_json()
@@ -237,7 +237,7 @@ fn two_that_write_at_once_have_one_winner() {
         let is_current = next.as_bytes() == current;
         assert_eq!(*code, if is_current { 0 } else { 122 }, "{codes:?}");
         if !is_current {
-            let [kept] = names(rescues).try_into().expect("one rescued login");
+            let [kept] = logins_kept(rescues).try_into().expect("one rescued login");
             assert_eq!(
                 fs::read_to_string(rescues.join(kept)).expect("a file"),
                 next
@@ -274,7 +274,7 @@ fn a_deleted_secret_costs_no_login() {
     let mut persist = site.in_job(&runner, GitHub, &["-v", "--rescue-dir"]);
     persist.arg(&rescues).args(["persist", "--patience", "3s"]);
     assert_code(&finish(&mut persist), 120);
-    let [kept] = names(&rescues).try_into().expect("one rescued login");
+    let [kept] = logins_kept(&rescues).try_into().expect("one rescued login");
     assert_eq!(
         fs::read_to_string(rescues.join(kept)).expect("a file"),
         next.auth_json()

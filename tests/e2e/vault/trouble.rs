@@ -11,7 +11,7 @@ use rig::{Fate, Login, OpenBao, Runner, Way, Wire, finish};
 use serde_json::json;
 
 use super::site::{Identity::GitHub, PATH, Site, written};
-use crate::ferry::{assert_code, names, script, start, successor, wait_until};
+use crate::ferry::{assert_code, logins_kept, script, start, successor, wait_until};
 
 /// How long a test waits for a job to come to a certain point.
 const SOON: Duration = Duration::from_secs(30);
@@ -42,7 +42,7 @@ fn a_server_that_is_sealed_during_a_job_costs_no_login() {
     assert!(said.to_lowercase().contains("sealed"), "{said}");
 
     let rescues = trial.runner.work().join("rescues");
-    let [kept] = names(&rescues).try_into().expect("one rescued login");
+    let [kept] = logins_kept(&rescues).try_into().expect("one rescued login");
     let kept = fs::read_to_string(rescues.join(kept)).expect("a file");
     assert_eq!(kept, trial.next.auth_json());
     let site = &trial.site;
@@ -154,7 +154,7 @@ fn reseeded_meanwhile(verb: &str) {
         Some(login.auth_json()),
         "and so does what was before"
     );
-    let [kept] = names(&rescues).try_into().expect("one rescued login");
+    let [kept] = logins_kept(&rescues).try_into().expect("one rescued login");
     let kept = fs::read(rescues.join(kept)).expect("a file");
     assert!(site.stub.is_live(&kept), "what the job rotated is found");
     assert!(site.is_live());

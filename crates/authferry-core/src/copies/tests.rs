@@ -267,7 +267,7 @@ fn a_head_without_a_stamp_that_its_family_begins_with_is_of_that_family() {
         &unstamped,
         &auth(login(6)).known(fresh),
         Verdict::Later,
-        &adopt_keeping_the_head(),
+        &adopt_keeping_the_head_in_history(),
     );
 }
 

@@ -99,13 +99,14 @@ impl Base {
         }
     }
 
-    /// Returns what follows when a write on top of this base has landed.
+    /// Returns what follows when a write on top of this base has landed. `descends`: what was
+    /// written was made from this base, which is spent then.
     #[must_use]
-    pub(crate) fn followed_by(&self, write: &Write, version: Version) -> Self {
+    pub(crate) fn followed_by(&self, write: &Write, version: Version, descends: bool) -> Self {
         let mut ancestors = self.ancestors.clone();
         if write.family != self.family {
             ancestors.clear();
-        } else if write.generation.fingerprint != self.generation.fingerprint {
+        } else if descends && write.generation.fingerprint != self.generation.fingerprint {
             push(&mut ancestors, self.generation.fingerprint);
         }
         Self {
@@ -174,6 +175,9 @@ pub enum Keep {
     Ours,
     /// The generation that was read from the store last, and is about to be replaced.
     Theirs,
+    /// The same, in the rescue folder even if the store keeps it: nothing tells that what
+    /// replaces it is later, so it is tried if the provider rejects that.
+    TheirsInRescue,
 }
 
 /// What happened in the world.

@@ -576,7 +576,7 @@ impl Machine {
                 place: Place::Rescue,
                 ..found[it].clone()
             })),
-            Keep::Theirs => {
+            Keep::Theirs | Keep::TheirsInRescue => {
                 let theirs = read.expect("read before it is kept").clone();
                 kept.push(copy(Place::Rescue, theirs, base));
             }

@@ -31,7 +31,7 @@ impl Driver<'_, '_> {
                 self.request = None;
                 keeps_history(self.job.store).await
             }
-            Keep::Ours | Keep::Copies(_) => false,
+            Keep::TheirsInRescue | Keep::Ours | Keep::Copies(_) => false,
         }
     }
 
@@ -44,7 +44,7 @@ impl Driver<'_, '_> {
                 let ours = self.ours(trip).into_iter();
                 ours.map(|secret| (secret, record.clone())).collect()
             }
-            Keep::Theirs => self.theirs(trip),
+            Keep::Theirs | Keep::TheirsInRescue => self.theirs(trip),
             Keep::Copies(numbers) => self.set_aside(numbers),
         };
         let mut kept = !wanted.is_empty();

@@ -385,7 +385,7 @@ fn ask(effect: Effect) -> Ask {
             Ask::KeepCopies(copies.iter().fold(0, |bits, copy| bits | 1 << copy))
         }
         Effect::Rescue(Keep::Ours) => Ask::KeepOurs,
-        Effect::Rescue(Keep::Theirs) => Ask::KeepTheirs,
+        Effect::Rescue(Keep::Theirs | Keep::TheirsInRescue) => Ask::KeepTheirs,
         Effect::Finish(outcome) => Ask::Finish(match outcome {
             Outcome::Refused(why) => End::Refused(why),
             Outcome::Restored => End::Restored,
