@@ -174,7 +174,7 @@ mod tests {
             owner: "job 1".to_owned(),
             holder: 1,
             until,
-            version: Version::new("00000000000000010000000000000002-r1"),
+            version: Version::new("00000000000000010000000000000002-r1-0000000000000000"),
             note: note.map(str::to_owned),
         }
     }
@@ -187,7 +187,7 @@ mod tests {
     /// What a job finds that renews its claim, which says nothing of a note.
     fn of_ours() -> crate::canned::Answer {
         held(
-            "00000000000000010000000000000002-r1",
+            "00000000000000010000000000000002-r1-0000000000000000",
             "held until 5\nby job 1",
         )
     }
@@ -240,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_tag_says_counts_for_the_end_alone() {
-        let version = "00000000000000010000000000000002-r7";
+        let version = "00000000000000010000000000000002-r7-0000000000000000";
         let until = seconds() + 600;
         let tag = |says: &str| {
             yes(&format!(

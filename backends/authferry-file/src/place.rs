@@ -135,7 +135,12 @@ impl Place {
         let version = match written {
             Ok(version) => version,
             Err(failed @ (Before(_) | Conflict)) => {
-                return Err(match (self.clean_up(&folder), failed) {
+                let mut cleaned = self.clean_up(&folder);
+                if held.is_none() && cleaned.is_ok() {
+                    // It speaks of no login that is there.
+                    cleaned = folder.remove(&self.meta);
+                }
+                return Err(match (cleaned, failed) {
                     // What is left may be rolled forward.
                     (Err(_), Before(trouble)) => After(trouble),
                     // The trouble that is already known is the one to tell.

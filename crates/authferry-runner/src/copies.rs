@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -148,18 +149,33 @@ impl FoundCopy {
     }
 }
 
+/// How the name of the folder of a rotation begins. Nothing else is looked at, let alone removed:
+/// where there is no state folder, rotations are beside the temporary files of everybody.
+pub(crate) const PREFIX: &str = "authferry-rotation-";
+
 /// The name of the home in the folder of a rotation.
 pub(crate) const HOME: &str = "home";
 
 /// The private homes of rotations that did not come to their end.
 fn unfinished(store: &str, rotations: &Path) -> Vec<FoundCopy> {
     let entries = fs::read_dir(rotations).into_iter().flatten().flatten();
-    let folders = entries.map(|entry| entry.path());
+    let folders = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
+        .map(|entry| entry.path())
+        .filter(|folder| is_private(folder));
     let mut found: Vec<FoundCopy> = folders
         .filter_map(|folder| of_rotation(store, &folder))
         .collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
+}
+
+/// Whether a folder is ours alone, as a rotation makes it, and no link to another one.
+fn is_private(folder: &Path) -> bool {
+    folder.symlink_metadata().is_ok_and(|found| {
+        let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+        found.is_dir() && is_ours && found.mode() & 0o7777 == 0o700
+    })
 }
 
 /// Within which time a rotation has locked the folder that it made.
@@ -224,4 +240,46 @@ fn of_rotation(store: &str, folder: &Path) -> Option<FoundCopy> {
             _lock: lock,
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::FileTimes, os::unix::fs::DirBuilderExt, time::SystemTime};
+
+    use super::*;
+
+    /// Makes a folder with a file in it that nobody has touched for an hour.
+    fn old_folder(above: &Path, name: &str, mode: u32) -> PathBuf {
+        let folder = above.join(name);
+        fs::DirBuilder::new()
+            .mode(mode)
+            .create(&folder)
+            .expect("room");
+        fs::write(folder.join("file"), "").expect("room");
+        let hour = Duration::from_hours(1);
+        let times = FileTimes::new().set_modified(SystemTime::now() - hour);
+        let opened = File::open(&folder).expect("a folder");
+        opened.set_times(times).expect("our folder");
+        folder
+    }
+
+    #[test]
+    fn only_the_folders_of_rotations_are_looked_at_and_swept() {
+        let above = tempfile::tempdir().expect("a folder");
+        let dead = old_folder(above.path(), &format!("{PREFIX}dead"), 0o700);
+        let others = [
+            old_folder(above.path(), "work", 0o700),
+            old_folder(above.path(), "authferry-of-another-kind", 0o700),
+            old_folder(above.path(), &format!("{PREFIX}open"), 0o755),
+        ];
+        assert!(unfinished("memory:a", above.path()).is_empty());
+        assert!(!dead.exists(), "a dead rotation stays for ever");
+        for other in others {
+            assert!(
+                other.join("file").exists(),
+                "{} was removed",
+                other.display()
+            );
+        }
+    }
 }

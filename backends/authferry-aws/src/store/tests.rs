@@ -3,7 +3,7 @@ use authferry_core::{Origin, WriteId};
 use super::*;
 use crate::canned::{Canned, no, yes};
 
-const TOKEN: &str = "00000000000000010000000000000002-r3";
+const TOKEN: &str = "00000000000000010000000000000002-r3-0505050505050505";
 
 fn login() -> Secret {
     Secret::new(b"made-up".to_vec())
@@ -40,7 +40,7 @@ async fn a_swap_puts_a_version_aside_and_moves_the_label_from_the_expected_one()
     assert_eq!(put.action, "PutSecretValue");
     for part in [
         r#""SecretId":"ci/codex""#,
-        r#""ClientRequestToken":"00000000000000010000000000000002-r3""#,
+        r#""ClientRequestToken":"00000000000000010000000000000002-r3-0505050505050505""#,
         r#""VersionStages":["AUTHFERRY_PENDING"]"#,
         r#""SecretString":"made-up""#,
     ] {
@@ -49,7 +49,7 @@ async fn a_swap_puts_a_version_aside_and_moves_the_label_from_the_expected_one()
     assert_eq!(promote.action, "UpdateSecretVersionStage");
     for part in [
         r#""VersionStage":"AWSCURRENT""#,
-        r#""MoveToVersionId":"00000000000000010000000000000002-r3""#,
+        r#""MoveToVersionId":"00000000000000010000000000000002-r3-0505050505050505""#,
         r#""RemoveFromVersionId":"the-base""#,
     ] {
         assert!(promote.body.contains(part), "{part}: {}", promote.body);

@@ -101,7 +101,7 @@ pub(crate) fn brim(login: &Login, path: &Path) {
         assert_eq!(login.look().expect("a place"), there);
         assert!(rig::leftovers(folder).is_empty(), "with {pages} pages");
     }
-    assert!(refused > 2 && done > 2, "{refused} {done}");
+    assert!(refused > 1 && done > 2, "{refused} {done}");
     assert!(unclaimed > 0 && claimed > 2, "{unclaimed} {claimed}");
     rig::say("done");
 }

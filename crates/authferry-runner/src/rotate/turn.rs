@@ -13,7 +13,7 @@ use authferry_core::{Fingerprint, Goal, Outcome, Trip};
 use tempfile::TempDir;
 
 use super::{Driver, Rotating, settle};
-use crate::copies::HOME;
+use crate::copies::{HOME, PREFIX};
 use crate::mark::Notes;
 use crate::refresher::{How, Refreshed, Refresher};
 use crate::{CommandEnd, Job, Lease, Look, Mark, NotBegun, Report, Signals, drive, lease, terms};
@@ -165,7 +165,7 @@ impl Private {
 pub(crate) fn private(rotations: &Path) -> Result<Private, NotBegun> {
     let no_place = |error| NotBegun::NoPlace(rotations.to_owned(), error);
     let folder = tempfile::Builder::new()
-        .prefix("authferry-")
+        .prefix(PREFIX)
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(rotations)
         .map_err(no_place)?;
