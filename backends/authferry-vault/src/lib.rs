@@ -28,8 +28,11 @@
 //! - **A stamp belongs to its login alone.** It names the digest of the login and the number
 //!   of the version that it was written with: a login that a person patched in beside it, or
 //!   rolled back to, has none.
-//! - **Nothing is lost that the server keeps.** A replaced login is an older version, as long
-//!   as `max_versions` of the secret is 2 or more (10 unless somebody changed it).
+//! - **A history counts if it was seen.** A replaced login is an older version where
+//!   `max_versions` of the secret, else of the mount, is 2 or more (10 unless it is configured).
+//!   The store reads that, at `MOUNT/metadata/PATH` and `MOUNT/config`, only before a login is
+//!   replaced that may be worth keeping. Without the right to read it, the login is kept in the
+//!   rescue folder.
 //! - **A token goes to the named servers alone**, and by TLS unless that is this host. One
 //!   that we made is renewed as long as we are at work, and revoked at the end.
 //!

@@ -43,7 +43,8 @@ pub enum Content {
 pub struct Origins {
     /// The head that the copy descends from.
     pub base: Base,
-    /// How many generations were seen since that head, up to this copy.
+    /// How many generations were seen since that head, up to this copy. A head that was kept
+    /// when something unclear replaced it has one: what replaced it may not descend from it.
     pub seen: u64,
     /// Whether a record names this very fingerprint: that beats a receipt, which speaks of
     /// whatever file is there.
@@ -301,13 +302,22 @@ fn with_family(held: &Held, copies: &[Copy]) -> Held {
     known
 }
 
-/// A copy that any receipt or record knows as an ancestor of the head is earlier.
+/// A copy that any receipt or record knows as an ancestor of the head is earlier. The record of a
+/// head that was replaced by something unclear does not know what became of it.
 fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
     let Some(theirs) = &held.generation else {
         return;
     };
-    let origins = copies.iter().filter_map(|copy| copy.origins.as_ref());
+    let tells = |copy: &&Copy| {
+        let ours = copy.generation().map(|ours| ours.fingerprint);
+        copy.origins.as_ref().is_some_and(|origins| {
+            let kept_head = ours == Some(origins.base.generation.fingerprint);
+            !(origins.by_name && origins.seen > 0 && kept_head)
+        })
+    };
+    let origins = copies.iter().filter(tells);
     let line: Vec<Fingerprint> = origins
+        .filter_map(|copy| copy.origins.as_ref())
         .filter(|origins| is_family_of(held, theirs, &origins.base))
         .flat_map(|origins| Base::of_head(held, theirs, Some(&origins.base)).ancestors)
         .collect();

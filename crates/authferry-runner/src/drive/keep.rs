@@ -44,7 +44,8 @@ impl Driver<'_, '_> {
                 let ours = self.ours(trip).into_iter();
                 ours.map(|secret| (secret, record.clone())).collect()
             }
-            Keep::Theirs | Keep::TheirsInRescue => self.theirs(trip),
+            Keep::Theirs => self.theirs(trip, 0),
+            Keep::TheirsInRescue => self.theirs(trip, 1),
             Keep::Copies(numbers) => self.set_aside(numbers),
         };
         let mut kept = !wanted.is_empty();
@@ -93,14 +94,17 @@ impl Driver<'_, '_> {
     }
 
     /// The head that was read last, with what is known of it.
-    fn theirs(&self, trip: &Trip) -> Vec<(Secret, Record)> {
+    fn theirs(&self, trip: &Trip, seen: u64) -> Vec<(Secret, Record)> {
         let stored = self.stored.iter();
         stored
             .map(|stored| {
                 let (held, _) = ask::held(stored);
                 let theirs = held.generation.as_ref();
                 let base = theirs.map(|theirs| Base::of_head(&held, theirs, trip.base()));
-                let record = self.record(Reason::Replaced, base);
+                let record = Record {
+                    seen,
+                    ..self.record(Reason::Replaced, base)
+                };
                 (stored.secret.duplicate(), record)
             })
             .collect()
