@@ -28,7 +28,7 @@ pub(crate) struct Story {
     sessions: Vec<Session>,
     /// Auth files that a cache keeps.
     cached: Vec<usize>,
-    /// Logins that a person replaced without authferry: nobody keeps those.
+    /// Logins that a person replaced without authferry: those are not kept.
     given_up: BTreeSet<usize>,
     /// Machines into whose home a file came since authferry placed one there.
     disturbed: BTreeSet<usize>,
@@ -188,7 +188,7 @@ impl Story {
         let old = self.cached[self.random.below(self.cached.len())];
         let machine = self.random.below(2);
         let live = self.machine(machine).auth_file();
-        // What a cache replaces nobody can keep: only files that are elsewhere as well.
+        // What a cache replaces cannot be kept: only files that are elsewhere as well.
         let elsewhere = live.is_none_or(|live| {
             !self.provider.is_live(live) || self.elsewhere(machine).contains(&live)
         });

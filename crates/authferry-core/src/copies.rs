@@ -75,7 +75,7 @@ impl Copy {
     }
 }
 
-/// What a copy is worth beside the head. The number is the row of the design's table.
+/// What a copy is worth compared with the head. The number is the row of the design's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// 1: The store holds no login, and this one could be put there by a person.
@@ -84,7 +84,7 @@ pub enum Verdict {
     Missing,
     /// 3: No login. With a receipt it is set aside, as the head is placed.
     UnusableKnown,
-    /// 3: No login, and nothing tells how it came there: refused.
+    /// 3: No login, and its origin is unknown: refused.
     Unusable,
     /// 5: It is the head.
     IsHead,
@@ -102,7 +102,7 @@ pub enum Verdict {
     Earlier,
     /// 12: Unclear, but its receipt says that it was written after the head was placed.
     WrittenAfterHead,
-    /// 13: Of the head's family, and nothing tells which is later.
+    /// 13: Of the head's family, and it is unclear which is later.
     Unclear,
     /// 14: Of an unknown family, and surely earlier.
     UnknownEarlier,
@@ -125,7 +125,7 @@ pub enum Action {
         copy: usize,
         /// Whether the head has to be kept first.
         keep_head: bool,
-        /// Whether the store's history is not enough for that: nothing tells that the copy is
+        /// Whether the store's history is not enough for that: the copy is not surely
         /// later, so the head is tried again if the provider refuses the copy, and only a
         /// record tells the next job of it.
         in_rescue: bool,

@@ -8,7 +8,7 @@ use core::fmt;
 pub struct Label(Box<str>);
 
 impl Label {
-    /// Wraps a text that is equal for equal claims and tells nothing else.
+    /// Wraps a text that is equal for equal claims and reveals nothing else.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.into())

@@ -24,7 +24,7 @@ pub enum Winner {
 impl Policy {
     /// Returns whose generation is to be current; `order` is how ours stands to theirs.
     ///
-    /// When nothing tells which is later, theirs stays: other jobs see it already.
+    /// If it is unclear which is later, theirs stays: other jobs see it already.
     #[must_use]
     pub fn judge(self, order: Order) -> Winner {
         match (self, order) {

@@ -85,7 +85,7 @@ enum Sync {
     Pausing(bool),
     /// Theirs is kept first; then ours is swapped over it.
     Burying(Base),
-    /// The base is kept first, for nothing tells that ours is later; then ours is swapped over
+    /// The base is kept first, for ours is not surely later; then ours is swapped over
     /// it.
     KeepingBase,
     Rescuing(Outcome),
@@ -436,8 +436,8 @@ impl Trip {
     }
 
     /// Whether the base has to be kept elsewhere before this generation replaces it: the store
-    /// has no history, and nothing tells that ours is later, or its session hints say that it may
-    /// be another login that somebody put into the home meanwhile.
+    /// has no history, and ours is not surely later, or its session hints say that it may
+    /// be another login that was put into the home meanwhile.
     fn must_keep_base(&self, ours: &Generation) -> bool {
         let is_unsure = |base: &Base| {
             let afresh = !base.volatile_hints && ours.hints.contradict(&base.generation.hints);

@@ -37,7 +37,7 @@ struct Unfinished {
     _lock: File,
 }
 
-/// Returns the copies beside the auth file: those of the rescue folder, newest first, then
+/// Returns the copies other than the auth file: those of the rescue folder, newest first, then
 /// those of unfinished rotations. A folder that is not ours alone has none that count.
 #[must_use]
 pub fn find(store: &str, rescue: &Path, rotations: Option<&Path>) -> Vec<FoundCopy> {
@@ -150,7 +150,7 @@ impl FoundCopy {
 }
 
 /// How the name of the folder of a rotation begins. Nothing else is looked at, let alone removed:
-/// where there is no state folder, rotations are beside the temporary files of everybody.
+/// without a state folder, rotations share the folder for temporary files.
 pub(crate) const PREFIX: &str = "authferry-rotation-";
 
 /// The name of the home in the folder of a rotation.
@@ -188,7 +188,7 @@ fn is_recent(folder: &Path) -> bool {
 }
 
 fn of_rotation(store: &str, folder: &Path) -> Option<FoundCopy> {
-    // Somebody is at work in it, or it was removed meanwhile.
+    // In use, or removed meanwhile.
     let lock = File::open(folder).ok()?;
     lock.try_lock().ok()?;
     let home = Home::new(&folder.join(HOME)).ok()?;

@@ -251,13 +251,13 @@ struct Start {
     step: (Trip, Vec<Effect>),
 }
 
-/// The receipt of an earlier trip. One that makes no sense tells nothing, and is written anew.
+/// The receipt of an earlier trip. A note that cannot be parsed counts as none, and is written anew.
 fn receipt(job: &Job<'_>) -> Option<Receipt> {
     let receipt = Receipt::read(job.home).ok().flatten();
     receipt.filter(|receipt| receipt.store == job.store.to_string())
 }
 
-/// What the provider refused, as far as it was noted beside the lease. Looked at only if there
+/// What the provider refused, as far as it was noted with the lease. Looked at only if there
 /// is a copy that is not what its receipt says the store had.
 async fn refused(job: &Job<'_>, look: &Look) -> Vec<Fingerprint> {
     let receipt = receipt(job);

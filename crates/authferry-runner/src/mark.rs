@@ -38,13 +38,13 @@ impl Mark {
         dead.filter(|mark| mark.fingerprint == generation)
     }
 
-    /// Returns what a note beside a lease says of a dead generation.
+    /// Returns what a note with a lease says of a dead generation.
     #[must_use]
     pub fn in_note(note: &str) -> Option<Self> {
         Notes::read(Some(note)).dead
     }
 
-    /// Returns the generations that the provider refused, as far as that was noted beside the
+    /// Returns the generations that the provider refused, as far as that was noted with the
     /// lease of a store; none if the store does not tell.
     pub async fn refused(store: &dyn SecretStore) -> Vec<Fingerprint> {
         let Some(claims) = store.claims() else {
@@ -55,7 +55,7 @@ impl Mark {
     }
 }
 
-/// What is left beside the lease for the next holder.
+/// What is left with the lease for the next holder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notes {
     /// Generations that the provider refused, and that another copy has replaced since: none of
@@ -69,7 +69,7 @@ impl Notes {
     /// How many refused generations are remembered.
     const REFUSED: usize = 8;
 
-    /// Reads a note. One that makes no sense tells nothing: a later version may leave others.
+    /// Reads a note. A note that cannot be parsed counts as none: a later version may leave others.
     pub(crate) fn read(note: Option<&str>) -> Self {
         let note = note.unwrap_or_default();
         let (refused, dead) = match note.strip_prefix(REFUSED_NOTE) {

@@ -14,7 +14,7 @@ const MAX_LEN: u64 = 64 * 1024;
 
 /// Which generation the auth file descends from. No secret: fingerprints and versions.
 ///
-/// It lies in the home, beside the file it speaks of, from the moment the file is placed and
+/// It lies in the home, next to the file that it describes, from the moment the file is placed and
 /// for as long as the file stays, and follows every write that lands. Whoever can
 /// change it can change the auth file as well; what it says is checked by the store's swap.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

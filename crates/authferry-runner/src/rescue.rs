@@ -1,6 +1,6 @@
 //! The rescue folder: where a generation goes that the store does not hold.
 //!
-//! Each login has a record beside it: whose it is, why, when and by which job it was kept. A
+//! Each login has a record file next to it: whose it is, why, when and by which job it was kept. A
 //! login without a record belongs to nobody, and is never used by itself.
 
 use std::{
@@ -85,7 +85,7 @@ pub(crate) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Re
     is_private(directory)?;
     let path = directory.join(name(secret));
     let text = serde_json::to_vec_pretty(&RecordText::from(record))?;
-    // The record first: a login that nobody knows is of no use to the next job.
+    // The record first: a login without its record is of no use to the next job.
     write(directory, &record_path(&path), &text)?;
     write(directory, &path, secret.expose())?;
     File::open(directory)?.sync_all()?;
@@ -172,7 +172,7 @@ fn is_login(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "json")
 }
 
-/// A record that makes no sense tells nothing.
+/// A record that cannot be parsed counts as none.
 fn read_record(path: &Path) -> Option<Record> {
     let text = fs::read(record_path(path)).ok()?;
     let text: RecordText = serde_json::from_slice(&text).ok()?;

@@ -110,7 +110,7 @@ pub struct Seed<'a> {
 /// Puts a login into the store if that is empty, or over what may be replaced.
 ///
 /// A login from the rescue folder that is later than what the store holds, in one family,
-/// needs nobody's permission. Any other one begins a new family. What is replaced is kept in
+/// needs no permission. Any other one begins a new family. What is replaced is kept in
 /// the rescue folder first where the store has no history. If another writer is faster, the
 /// store is looked at and judged again until the time is over.
 pub async fn seed(seed: &Seed<'_>) -> Result<Seeded, NotSeeded> {

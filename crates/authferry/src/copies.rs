@@ -1,4 +1,4 @@
-//! What the copies on this machine are worth beside what the store holds, for people.
+//! What the copies on this machine are worth compared with the store, for people.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ pub(crate) struct Judged {
     pub(crate) record: Option<Record>,
 }
 
-/// Judges the copies that this machine has beside the auth file of a home.
+/// Judges the copies that this machine has outside of the home.
 ///
 /// Which logins the provider refused is looked up only if there is a copy.
 pub(crate) async fn judged(
@@ -95,7 +95,7 @@ impl Judged {
     }
 }
 
-/// Says in a sentence what a copy is worth beside the store's login.
+/// Returns a sentence on what a copy is worth compared with the store's login.
 pub(crate) fn worth(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::OnlyCopy => "the store holds no login, and this one is not put there by itself",

@@ -279,7 +279,7 @@ pub enum Cause {
     OtherAccount,
     /// The file carries a generation that was issued before the one in the store.
     Older,
-    /// What the store holds could not be kept first, and nothing tells that ours is later.
+    /// What the store holds could not be kept first, and ours is not surely later.
     NotKept,
     /// The file carries no login any more.
     Unusable,

@@ -26,10 +26,10 @@ const LINGER: Duration = Duration::from_secs(5);
 const ROOM: usize = 4 << 20;
 
 impl Driver<'_> {
-    /// Makes the trip, and leaves word beside the lease if the login is found dead.
+    /// Makes the trip, and leaves a note with the lease if the login is found dead.
     ///
     /// If the provider refuses the login, the next copy that was kept is put into the store and
-    /// rotated, before anybody is asked to reseed.
+    /// rotated, before a reseed is requested.
     pub(super) async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
         let mut notes = Notes::read(self.lease.as_ref().and_then(Lease::note));
         loop {

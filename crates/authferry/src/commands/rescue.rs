@@ -120,7 +120,7 @@ fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
     Ok(ending)
 }
 
-/// Tells why a kept login was not put into the store.
+/// Explains why a kept login was not put into the store.
 fn not_put(plan: &Plan, folder: &Path, found: &Found, not: &NotSeeded) -> Ending {
     let file = found.path.display();
     let (what, option) = match &not.why {
@@ -180,7 +180,7 @@ enum Place {
     Folder,
     /// In the private home of an unfinished rotation, which is locked for as long as this lives.
     Rotation(Box<FoundCopy>),
-    /// In a file that somebody named.
+    /// In a file that was named.
     Elsewhere,
 }
 
