@@ -43,7 +43,7 @@ pub(crate) struct Story {
 enum By {
     /// Only what is later in its family may take its place.
     Authferry,
-    /// Anything of any family, but no ancestor.
+    /// Anything of any family, but no ancestor where a provider's time shows it.
     Anybody,
     /// Anything.
     Person,
@@ -316,7 +316,10 @@ impl Story {
         if old == new || by == By::Person {
             return Ok(());
         }
-        if self.provider.is_ancestor(new, old) {
+        // Of an old file without a provider's time nothing shows that it is old: then the head is
+        // kept, which was looked at above.
+        let unclear = by == By::Anybody && self.opaque;
+        if !unclear && self.provider.is_ancestor(new, old) {
             return self.fail(&format!("{new} is older than {old}, which it replaced"));
         }
         if by == By::Authferry && self.provider.family(new) != self.provider.family(old) {
