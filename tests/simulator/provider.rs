@@ -96,6 +96,11 @@ impl Provider {
         !token.spent && !self.revoked.contains(&token.family)
     }
 
+    /// Whether the provider takes a token twice.
+    pub(crate) fn is_lenient(&self) -> bool {
+        self.mode == Mode::Lenient
+    }
+
     pub(crate) fn family(&self, number: usize) -> usize {
         self.tokens[number].family
     }
