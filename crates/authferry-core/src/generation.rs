@@ -1,6 +1,6 @@
 //! What may be known of a generation by those who never see its bytes.
 
-use core::{cmp::Ordering, fmt, str::FromStr};
+use core::{fmt, str::FromStr};
 
 use crate::{Identity, SessionHints};
 
@@ -82,7 +82,7 @@ impl FromStr for Family {
 
 /// What an auth file says of when its tokens were issued.
 ///
-/// Compared field by field in this order; a field that one side lacks decides nothing.
+/// [`order::by_times`](crate::order::by_times) compares two of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Issued {
     /// The access token's `iat`, in Unix seconds.
@@ -91,22 +91,6 @@ pub struct Issued {
     pub exp: Option<i64>,
     /// The file's `last_refresh`, in Unix nanoseconds.
     pub last_refresh: Option<i128>,
-}
-
-impl Issued {
-    /// Returns whether this was issued after (`Greater`) or before (`Less`) `other`;
-    /// `None` when no field that both sides have tells them apart.
-    #[must_use]
-    pub fn compare(&self, other: &Self) -> Option<Ordering> {
-        [
-            pair(self.iat, other.iat),
-            pair(self.exp, other.exp),
-            pair(self.last_refresh, other.last_refresh),
-        ]
-        .into_iter()
-        .flatten()
-        .find(|order| order.is_ne())
-    }
 }
 
 /// How long before the end of an access token Codex replaces it, in seconds: those versions
@@ -151,10 +135,6 @@ impl Issued {
     }
 }
 
-fn pair<T: Ord>(ours: Option<T>, theirs: Option<T>) -> Option<Ordering> {
-    Some(ours?.cmp(&theirs?))
-}
-
 #[cfg(test)]
 mod tests {
     use alloc::string::ToString;
@@ -167,37 +147,6 @@ mod tests {
             exp,
             last_refresh,
         }
-    }
-
-    #[test]
-    fn the_first_field_that_differs_decides() {
-        let order = |a: Issued, b: Issued| a.compare(&b);
-        assert_eq!(
-            order(
-                issued(Some(2), Some(1), None),
-                issued(Some(1), Some(9), None)
-            ),
-            Some(Ordering::Greater)
-        );
-        assert_eq!(
-            order(
-                issued(Some(1), Some(1), None),
-                issued(Some(1), Some(9), None)
-            ),
-            Some(Ordering::Less)
-        );
-        assert_eq!(
-            order(
-                issued(Some(1), None, Some(5)),
-                issued(Some(1), Some(9), Some(4))
-            ),
-            Some(Ordering::Greater)
-        );
-        assert_eq!(
-            order(issued(None, Some(3), None), issued(Some(1), None, None)),
-            None
-        );
-        assert_eq!(order(Issued::default(), Issued::default()), None);
     }
 
     #[test]
