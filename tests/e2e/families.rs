@@ -112,6 +112,41 @@ fn a_of_an_unclear_file_and_the_stored_login_both_are_kept<S: AnyStore>(version:
     }
 }
 
+/// What a persist replaces is kept where the server keeps versions, and else in the rescue folder.
+/// The job learns from the server which it is, with the rights of `deploy`.
+#[cfg(feature = "vault")]
+#[test]
+fn p_what_persist_replaces_is_kept_also_where_vault_keeps_one_version() {
+    use crate::vault::site::{PATH, Site};
+
+    for (max_versions, in_the_folder) in [(1, true), (2, false)] {
+        let stored = Login::fresh();
+        let scene = Site::holding(rig::V0_171, &stored);
+        let metadata = format!("{}/metadata/{PATH}", scene.mount);
+        let setting = serde_json::json!({ "max_versions": max_versions });
+        scene.admin().write(&metadata, &setting);
+        let held = scene.versions();
+        let runner = job_lost_after_restore(&scene);
+        let unclear = opaque(&generation(&stored, 4, Duration::days(-2)));
+        runner.place(&unclear).expect("room");
+
+        assert_code(
+            &finish(&mut AnyStore::authferry(&scene, &runner, &["persist"])),
+            0,
+        );
+
+        assert_eq!(text(&scene.stored()), unclear);
+        let by_the_server = scene.version(held);
+        assert_eq!(by_the_server.is_none(), in_the_folder, "{max_versions}");
+        if in_the_folder {
+            assert_kept(&runner, &stored.auth_json());
+        } else {
+            assert_eq!(kept_names(&runner), [""; 0]);
+            assert_eq!(by_the_server.as_deref(), Some(&*stored.auth_json()));
+        }
+    }
+}
+
 /// The refresh token of an unclear file is spent: the login that it replaced is the live one.
 #[test]
 fn a_the_replaced_login_is_tried_when_the_provider_refuses_the_unclear_one() {

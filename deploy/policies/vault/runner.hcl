@@ -10,6 +10,16 @@ path "secret/data/ci/codex-claim" {
   capabilities = ["create", "read", "update"]
 }
 
+# Whether the server keeps what a swap replaces: the setting of the secret, else of the mount.
+# Without these two lines the job keeps a copy in the rescue folder instead.
+path "secret/metadata/ci/codex" {
+  capabilities = ["read"]
+}
+
+path "secret/config" {
+  capabilities = ["read"]
+}
+
 # Keep the job's token while the job lasts.
 path "auth/token/renew-self" {
   capabilities = ["update"]

@@ -9,7 +9,7 @@ use std::{
 
 use authferry_core::{Bid, SecretStore};
 use authferry_http::{Net, Roots};
-use authferry_vault::Settings;
+use authferry_vault::{Settings, VaultStore};
 use rig::{Login, OpenBao, finish};
 use serde_json::json;
 
@@ -58,6 +58,13 @@ const RUNNER: &[Deed] = &[
         },
     },
     Deed {
+        what: "it is told that the server keeps what is replaced",
+        works: |site| {
+            let store = store(site, &site.token("runner"));
+            runtime().block_on(store.keeps_history())
+        },
+    },
+    Deed {
         what: "it is told what it may not do",
         works: |site| tells_rights(site, &site.token("runner")),
     },
@@ -87,6 +94,13 @@ const SEEDER: &[Deed] = &[
             });
             finish(&mut site.in_job(&site.runner(), GitLab, &["status"]));
             site.tokens(GitLab) == 0
+        },
+    },
+    Deed {
+        what: "a person is told that the server keeps what is replaced",
+        works: |site| {
+            let store = store(site, &site.token("seeder"));
+            runtime().block_on(store.keeps_history())
         },
     },
     Deed {
@@ -136,7 +150,8 @@ fn a_runner_sees_no_other_secret_and_creates_no_login() {
         ("GET", path("ci/other")),
         ("POST", path("ci/other")),
         ("DELETE", path(PATH)),
-        ("GET", format!("{}/metadata/{PATH}", site.mount)),
+        ("POST", format!("{}/metadata/{PATH}", site.mount)),
+        ("POST", format!("{}/config", site.mount)),
         ("LIST", format!("{}/metadata/ci", site.mount)),
         ("DELETE", format!("{}/metadata/{PATH}", site.mount)),
         ("GET", "sys/mounts".to_owned()),
@@ -276,6 +291,28 @@ fn without(policy: &str, path: &str, right: &str) -> String {
 
 /// Takes the claim with a token, renews it, and gives it back.
 fn claim(site: &Site, token: &str) -> bool {
+    let store = store(site, token);
+    let bid = Bid {
+        owner: "https://ci.example/acme/app/runs/1".to_owned(),
+        holder: 1,
+        now: 1000,
+        until: 2000,
+        expired: None,
+    };
+    runtime().block_on(async {
+        let claims = store.claims().expect("claims");
+        let Ok(claim) = claims.acquire(&bid).await else {
+            return false;
+        };
+        let Ok(claim) = claims.renew(&claim, 3000).await else {
+            return false;
+        };
+        claims.release(&claim).await.is_ok()
+    })
+}
+
+/// The login's place, as somebody with this token opens it.
+fn store(site: &Site, token: &str) -> VaultStore {
     let settings = Settings {
         servers: Some(site.server.address()),
         net: Net {
@@ -289,28 +326,14 @@ fn claim(site: &Site, token: &str) -> bool {
         ..Settings::default()
     };
     let address = site.place().parse().expect("an address");
-    let store = authferry_vault::open(address, settings).expect("settings");
-    let bid = Bid {
-        owner: "https://ci.example/acme/app/runs/1".to_owned(),
-        holder: 1,
-        now: 1000,
-        until: 2000,
-        expired: None,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    authferry_vault::open(address, settings).expect("settings")
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let claims = store.claims().expect("claims");
-        let Ok(claim) = claims.acquire(&bid).await else {
-            return false;
-        };
-        let Ok(claim) = claims.renew(&claim, 3000).await else {
-            return false;
-        };
-        claims.release(&claim).await.is_ok()
-    })
+        .expect("a runtime")
 }
 
 /// Whether somebody with a good token is told that it is their rights that are missing.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::any_store::AnyStore;
-use crate::ferry::{AUTHFERRY, assert_code, wait_until};
+use crate::ferry::{assert_code, under_test, wait_until};
 
 /// For whom the jobs' tokens are, as the roles in `deploy` have it.
 pub(crate) const AUDIENCE: &str = "https://vault.example.com";
@@ -94,7 +94,8 @@ impl Site {
 
     /// A policy of `deploy`, for this test's mount.
     pub(crate) fn policy(&self, role: &str) -> String {
-        deployed(&format!("{role}.hcl")).replace("secret/data/", &format!("{}/data/", self.mount))
+        deployed(&format!("{role}.hcl"))
+            .replace("path \"secret/", &format!("path \"{}/", self.mount))
     }
 
     /// Lets jobs in as runners, by the role of `deploy` with a change.
@@ -149,7 +150,7 @@ impl Site {
 
     /// `authferry` on a runner, which knows where the server is and nothing else.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = self.knowing(runner, store, AUTHFERRY);
+        let mut command = self.knowing(runner, store, under_test());
         command.args(arguments);
         command
     }
