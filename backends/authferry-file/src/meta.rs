@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{facts::Facts, trouble::Trouble};
 
-/// The format that is written and read. Format 1 had no family, and format 2 did not say which
-/// version was replaced.
-const FORMAT: u64 = 3;
+/// The format that is written and read. Format 1 had no family, format 2 did not say which version
+/// was replaced, and format 3 not which bytes.
+const FORMAT: u64 = 4;
 
 /// The most that the file may take: far more than two entries do.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
@@ -19,8 +19,16 @@ pub(crate) const MAX_LEN: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Meta {
     entries: Vec<Entry>,
-    /// The version that the last entry replaces; `None` if there was no login.
-    replaces: Option<Version>,
+    /// What the last entry replaces; `None` if there was no login.
+    replaces: Option<Replaced>,
+}
+
+/// The login that was there when the next one was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replaced {
+    version: String,
+    sha256: String,
 }
 
 /// One generation that was written here.
@@ -35,26 +43,32 @@ pub(crate) struct Entry {
 }
 
 impl Meta {
-    /// Returns what stands beside `next` while it takes the place of the version `replaces`,
-    /// which may have an entry.
-    pub(crate) fn between(current: Option<Entry>, replaces: Option<Version>, next: Entry) -> Self {
+    /// Returns what stands beside `next` while it takes the place of what is there, which may
+    /// have an entry.
+    pub(crate) fn between(
+        current: Option<Entry>,
+        replaces: Option<(&Version, &Secret)>,
+        next: Entry,
+    ) -> Self {
+        let replaces = replaces.map(|(version, login)| Replaced {
+            version: version.to_string(),
+            sha256: digest(login),
+        });
         Self {
             entries: current.into_iter().chain([next]).collect(),
             replaces,
         }
     }
 
-    /// Returns the entry of `login`, which is in the file with these facts, if it is complete
-    /// and was to take the place of the version `current`.
-    pub(crate) fn next_after(
-        &self,
-        current: Option<&Version>,
-        login: &Secret,
-        facts: &Facts,
-    ) -> Option<&Entry> {
+    /// Returns the entry of `login` if it is complete and was to take the place of what is there.
+    ///
+    /// Digests decide, because inodes and times change when the folder is copied or the login is
+    /// touched.
+    pub(crate) fn next_after(&self, current: Option<&Secret>, login: &Secret) -> Option<&Entry> {
         let next = self.entries.last()?;
-        let is_complete = next.inode == facts.inode && next.sha256 == digest(login);
-        (is_complete && self.replaces.as_ref() == current).then_some(next)
+        let replaced = self.replaces.as_ref().map(|replaced| &replaced.sha256);
+        let is_next = next.sha256 == digest(login) && replaced == current.map(digest).as_ref();
+        is_next.then_some(next)
     }
 
     /// Returns the entry of exactly this file. A copy of it, or the same bytes written
@@ -83,7 +97,7 @@ impl Meta {
         let file: MetaFile = serde_json::from_slice(text).map_err(corrupt)?;
         Ok(Self {
             entries: file.entries,
-            replaces: file.replaces.as_deref().map(Version::new),
+            replaces: file.replaces,
         })
     }
 
@@ -92,7 +106,7 @@ impl Meta {
         let file = MetaFile {
             format: FORMAT,
             entries: self.entries,
-            replaces: self.replaces.map(|version| version.to_string()),
+            replaces: self.replaces,
         };
         let text = serde_json::to_vec_pretty(&file).expect("texts and numbers alone");
         // What nobody could read back must not be written either.
@@ -147,7 +161,8 @@ fn random_version() -> Result<Version, getrandom::Error> {
     Ok(Version::new(&name))
 }
 
-fn digest(login: &Secret) -> String {
+/// The SHA-256 of a login, in hexadecimal digits.
+pub(crate) fn digest(login: &Secret) -> String {
     format!("{:x}", Sha256::digest(login.expose()))
 }
 
@@ -161,7 +176,7 @@ struct Format {
 struct MetaFile {
     format: u64,
     entries: Vec<Entry>,
-    replaces: Option<String>,
+    replaces: Option<Replaced>,
 }
 
 /// An entry as it is written. The core's own types know nothing of files.
@@ -260,12 +275,14 @@ mod tests {
         let base = Version::new("base");
         let meta = Meta::between(
             Some(entry(&facts, "job 6")),
-            Some(base.clone()),
+            Some((&base, &login())),
             next.clone(),
         );
         let text = meta.text(NAME).expect("short");
         let read = Meta::parse(NAME, &text).expect("its own text");
-        assert_eq!(read.replaces, Some(base));
+        let replaced = read.replaces.as_ref().expect("what is replaced");
+        assert_eq!(replaced.version, base.to_string());
+        assert_eq!(replaced.sha256, digest(&login()));
         let [current, read] = read.entries.as_slice() else {
             panic!("{read:?}");
         };
@@ -293,27 +310,19 @@ mod tests {
 
     #[test]
     fn a_login_is_next_if_it_is_complete_and_nothing_else_came_between() {
-        let facts = facts();
-        let base = Version::new("base");
-        let meta = Meta::between(None, Some(base.clone()), entry(&facts, "job 7"));
-        let other = Version::new("other");
-        let is_next = |current: Option<&Version>, login: &Secret, facts: &Facts| {
-            meta.next_after(current, login, facts).is_some()
-        };
-        assert!(is_next(Some(&base), &login(), &facts));
-        assert!(!is_next(None, &login(), &facts));
-        assert!(!is_next(Some(&other), &login(), &facts));
+        let base = (Version::new("base"), Secret::new(b"the base".to_vec()));
+        let next = entry(&facts(), "job 7");
+        let meta = Meta::between(None, Some((&base.0, &base.1)), next.clone());
+        assert!(meta.next_after(Some(&base.1), &login()).is_some());
+        assert!(meta.next_after(None, &login()).is_none());
+        let other = Secret::new(b"another login".to_vec());
+        assert!(meta.next_after(Some(&other), &login()).is_none());
         let half = Secret::new(b"{\"token\":\"ma".to_vec());
-        assert!(!is_next(Some(&base), &half, &facts));
-        let (mut moved, mut later) = (facts, facts);
-        moved.inode += 1;
-        later.written.1 += 1;
-        assert!(!is_next(Some(&base), &login(), &moved));
-        // Its writer was killed before it set the time.
-        assert!(is_next(Some(&base), &login(), &later));
-        let first = Meta::between(None, None, entry(&facts, "job 7"));
-        assert!(first.next_after(None, &login(), &facts).is_some());
-        assert!(Meta::default().next_after(None, &login(), &facts).is_none());
+        assert!(meta.next_after(Some(&base.1), &half).is_none());
+        let first = Meta::between(None, None, next);
+        assert!(first.next_after(None, &login()).is_some());
+        assert!(first.next_after(Some(&base.1), &login()).is_none());
+        assert!(Meta::default().next_after(None, &login()).is_none());
     }
 
     #[test]
@@ -351,8 +360,8 @@ mod tests {
             "{\"format\":\"made-up-token\"}".into(),
             good[..good.len() - 2].into(),
             format!("{good}made-up-token"),
-            good.replace("\"format\": 3", "\"format\": 2"),
-            good.replace("\"format\": 3", "\"format\": 4"),
+            good.replace("\"format\": 4", "\"format\": 3"),
+            good.replace("\"format\": 4", "\"format\": 5"),
             good.replace("\"rotation\"", "\"made-up-token\""),
             good.replace("\"id\": \"", "\"id\": \"made-up-token"),
             good.replace("\"count\"", "\"made-up-token\": 0, \"count\""),

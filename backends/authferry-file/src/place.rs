@@ -10,7 +10,8 @@
 //! The new login may be the only copy of a rotated one. So the file beside it is on the disk
 //! before the bytes of the new login are, with their digest. If a writer is killed after it
 //! wrote all bytes, the next reader or writer sees that they are complete, and finishes the
-//! rename. Bytes that are not complete are removed by the next writer.
+//! rename. If somebody put another login there meanwhile, the next writer keeps the complete one
+//! beside it, as `NAME.unfinished-DIGEST`. Bytes that are not complete are removed.
 
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ impl Place {
             .lock(&self.lock, Sharing::Nobody, self.patience)
             .map_err(Before)?;
         self.roll_forward(&folder, &lock).map_err(Before)?;
-        self.clean_up(&folder).map_err(Before)?;
+        self.make_room(&folder).map_err(Before)?;
         let held = self.held(&folder).map_err(Before)?;
 
         if let Some(held) = held.as_ref().filter(|held| held.is_write(new, stamp)) {
@@ -167,7 +168,8 @@ impl Place {
             let next = Entry::new(new, &draft.facts, stamp).map_err(Trouble::Random)?;
             let version = next.version.clone();
             let current = held.and_then(|held| held.entry.clone());
-            let meta = Meta::between(current, held.map(|held| held.version().clone()), next);
+            let replaces = held.map(|held| (held.version(), &held.stored.secret));
+            let meta = Meta::between(current, replaces, next);
             folder.write(&self.meta_temp, &meta.text(&self.meta)?)?;
             folder.rename(&self.meta_temp, &self.meta)?;
             // A crash of the whole machine must not keep the second rename alone.
@@ -219,22 +221,41 @@ impl Place {
     /// Returns the entry of a complete login that a killed writer was about to put in the place
     /// of what is there.
     fn unfinished(&self, folder: &Folder, held: Option<&Held>) -> Result<Option<Entry>, Trouble> {
-        if !folder.has(&self.login_temp)? {
-            return Ok(None);
-        }
-        // Whatever else it is, it is no complete login.
-        let Ok(Some((login, facts))) = folder.read(&self.login_temp, MAX_LEN) else {
+        let Some(login) = self.left_behind(folder)? else {
             return Ok(None);
         };
-        let meta = self.meta(folder)?;
-        let next = meta.next_after(held.map(Held::version), &login, &facts);
-        Ok(next.cloned())
+        let current = held.map(|held| &held.stored.secret);
+        Ok(self.meta(folder)?.next_after(current, &login).cloned())
     }
 
-    /// Removes what a killed writer left. Only for who has the lock alone.
+    /// Returns what a killed writer left in the place of the next login.
+    fn left_behind(&self, folder: &Folder) -> Result<Option<Secret>, Trouble> {
+        match folder.read(&self.login_temp, MAX_LEN) {
+            Ok(found) => Ok(found.map(|(login, _)| login)),
+            // No writer of ours leaves such a file.
+            Err(Trouble::TooLong { .. }) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Makes room for the next login. What a killed writer left may be the only copy of a login,
+    /// and is kept if it is complete. Only for who has the lock alone.
+    fn make_room(&self, folder: &Folder) -> Result<(), Trouble> {
+        let left = self.left_behind(folder)?.filter(|_| !self.is_lease);
+        if let Some(login) = left.filter(is_complete) {
+            folder.rename(&self.login_temp, &self.unfinished_name(&login))?;
+        }
+        self.clean_up(folder)
+    }
+
+    /// Removes what a writer left. Only for who has the lock alone.
     fn clean_up(&self, folder: &Folder) -> Result<(), Trouble> {
         folder.remove(&self.login_temp)?;
         folder.remove(&self.meta_temp)
+    }
+
+    fn unfinished_name(&self, login: &Secret) -> String {
+        format!("{}.unfinished-{:.16}", self.login, meta::digest(login))
     }
 
     fn meta(&self, folder: &Folder) -> Result<Meta, Trouble> {
@@ -287,6 +308,11 @@ impl Held {
         theirs.is_some_and(|theirs| theirs.id == stamp.id)
             && self.stored.secret.expose() == new.expose()
     }
+}
+
+/// Whether all bytes of a login are there: what is cut off is no JSON.
+fn is_complete(login: &Secret) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(login.expose()).is_ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! The process dies or the disk fails, between any two steps.
 
-use std::{env, fs, os::unix::process::ExitStatusExt, path::Path, process::Command};
+use std::{
+    env,
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::Path,
+    process::Command,
+};
 
 use rustix::io::Errno;
 
@@ -197,27 +203,77 @@ fn rolling_forward_can_be_interrupted_anywhere() {
 }
 
 #[test]
-fn what_came_after_a_killed_writer_is_not_replaced_by_what_it_left() {
+fn what_came_after_a_killed_writer_is_not_replaced_and_what_it_left_is_kept() {
     type Change = fn(&Site);
-    let changes: [Change; 4] = [
+    let changes: [Change; 3] = [
         |site| site.put_by_hand(&login(7)),
-        |site| site.put_by_hand(&login(1)),
         |site| fs::remove_file(site.path("login.json")).expect("removed by hand"),
         |site| fs::remove_file(site.path("login.json.meta")).expect("removed by hand"),
     ];
     for change in changes {
         let site = Before::Ours.site();
         killed_before_the_rename(&site);
-        // The clock of a file system may tick no more than a hundred times a second.
-        std::thread::sleep(std::time::Duration::from_millis(20));
         change(&site);
         let there = site.read();
         let is_theirs = there.is_none_or(|it| it.secret.expose() != login(2));
         assert!(is_theirs);
         site.swap(3).expect("the current version");
         site.shows(3);
+        let [kept] = &site.leftovers()[..] else {
+            panic!("{:?}", site.leftovers());
+        };
+        assert!(kept.starts_with("login.json.unfinished-"), "{kept}");
+        assert_eq!(fs::read(site.path(kept)).expect("ours"), login(2));
+    }
+}
+
+/// A copy has other inodes, and a touched file another time.
+#[test]
+fn a_complete_login_is_rolled_forward_also_where_the_folder_was_copied_or_the_login_touched() {
+    type Change = fn(&Site);
+    let changes: [Change; 3] = [
+        |site| {
+            for name in ["login.json", "login.json.meta", TEMP_NAME] {
+                let copy = site.path("copy");
+                fs::copy(site.path(name), &copy).expect("room");
+                fs::rename(copy, site.path(name)).expect("room");
+            }
+        },
+        |site| {
+            let login = fs::File::options()
+                .write(true)
+                .open(site.path("login.json"));
+            let touched = login.and_then(|it| it.set_modified(std::time::SystemTime::now()));
+            touched.expect("our file");
+        },
+        |site| site.put_by_hand(&login(1)),
+    ];
+    for change in changes {
+        let site = Before::Ours.site();
+        killed_before_the_rename(&site);
+        change(&site);
+        assert_eq!(site.read().expect("a login").secret.expose(), login(2));
+        site.swap(3).expect("the current version");
+        site.shows(3);
         assert!(site.leftovers().is_empty());
     }
+}
+
+/// As `cp -r` leaves it: nobody removes a login that has to be made private first.
+#[test]
+fn a_complete_login_that_is_open_to_others_is_refused_and_stays() {
+    let site = Before::Ours.site();
+    killed_before_the_rename(&site);
+    let temp = site.path(TEMP_NAME);
+    let mode = |mode| fs::set_permissions(&temp, Permissions::from_mode(mode)).expect("ours");
+    mode(0o644);
+    let answer = site.place.swap(None, &secret(3), &stamp(3));
+    assert!(
+        matches!(&answer, Err(Unswapped::Before(trouble)) if trouble.kind() == ErrorKind::Unsafe),
+        "{answer:?}"
+    );
+    mode(0o600);
+    site.shows(2);
 }
 
 /// A refusal says that nothing was written, and stays true.
@@ -276,7 +332,7 @@ fn is_the_writer() -> bool {
 fn the_next_writer_clears_up_after_a_killed_one_and_touches_nothing_else() {
     let site = Before::Ours.site();
     for name in ["login.json.authferry-tmp", "login.json.meta.authferry-tmp"] {
-        fs::write(site.path(name), "half a log").expect("left by a killed writer");
+        site.put_private(name, b"half a log");
     }
     let theirs = [
         "login.json.tmp",
@@ -308,7 +364,7 @@ fn who_writes_a_claim_and_who_writes_its_login_clear_up_after_themselves_alone()
     let temps = |name: &str| [TEMP, ".meta.authferry-tmp"].map(|end| format!("{name}{end}"));
     let (of_the_login, of_the_claim) = (temps("login.json"), temps("login.json.claim"));
     for name in of_the_login.iter().chain(&of_the_claim) {
-        fs::write(site.path(name), "half a log").expect("left by a killed writer");
+        site.put_private(name, b"half a log");
     }
 
     site.swap(2).expect("the current version");
@@ -317,7 +373,7 @@ fn who_writes_a_claim_and_who_writes_its_login_clear_up_after_themselves_alone()
     assert!(of_the_claim.iter().all(is_there));
 
     for name in &of_the_login {
-        fs::write(site.path(name), "half a log").expect("left by a killed writer");
+        site.put_private(name, b"half a log");
     }
     let base = claim.read().expect("a place").map(|stored| stored.version);
     claim

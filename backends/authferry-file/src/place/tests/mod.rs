@@ -37,13 +37,17 @@ impl Site {
     }
 
     fn put_by_hand(&self, login: &[u8]) {
+        self.put_private("login.json", login);
+    }
+
+    fn put_private(&self, name: &str, bytes: &[u8]) {
         fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(self.path("login.json"))
-            .and_then(|mut file| file.write_all(login))
+            .open(self.path(name))
+            .and_then(|mut file| file.write_all(bytes))
             .expect("written by hand");
     }
 
