@@ -299,13 +299,15 @@ fn is_lent(look: &Look) -> bool {
 /// Keeps other trips out of a home for as long as the file lives: two of them would clean
 /// up after each other. Only a watch makes way, for it is nobody's job by itself.
 async fn alone(home: &Home, hung: Hung) -> Result<Option<File>, NotBegun> {
-    let until = Instant::now() + MAKE_WAY;
+    let began = Instant::now();
+    let until = began + MAKE_WAY;
     let mut asked = false;
     loop {
         match lock(home) {
             Err(NotBegun::Busy(_)) if sign::take_down(home) => asked = true,
             // It has gone between our look at the lock and the one at its sign.
             Err(NotBegun::Busy(_)) if std::mem::take(&mut asked) => {}
+            Err(NotBegun::Busy(_)) if began.elapsed() < LET_GO => {}
             Ok(alone) => {
                 sign::clear(home);
                 return Ok(alone);
@@ -337,6 +339,9 @@ enum Hung {
 
 /// How long a watch may take to make way: longer than it waits for the store then.
 const MAKE_WAY: Duration = Duration::from_secs(10);
+/// For how long a lock may outlive the process that took it: one that is killed while it starts
+/// another process leaves the lock with that one, until it executes its program.
+const LET_GO: Duration = Duration::from_secs(1);
 /// How often to see whether it has.
 const GLANCE: Duration = Duration::from_millis(5);
 

@@ -1,7 +1,7 @@
 //! Trips over a store that fails: what the real stores cannot be made to do at will.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
@@ -156,6 +156,20 @@ async fn a_write_that_landed_unheard_is_found_and_not_repeated() {
     assert_eq!(scene.stored().await, login(2));
     assert_eq!(scene.store.history().len(), 2, "the seed and one write");
     assert_eq!(report.writes.len(), 1);
+}
+
+/// A process that is killed while it starts another one leaves its lock with that one for a moment.
+#[tokio::test]
+async fn a_home_that_is_free_in_a_moment_is_waited_for() {
+    let scene = Scene::new().await;
+    let lock = File::open(scene.home.dir()).expect("a home");
+    lock.lock().expect("nobody else is there");
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(lock);
+    });
+    let report = scene.run(vec![], scene.rotates_to(2, "")).await;
+    assert_eq!(report.outcome, Outcome::Persisted { buried: vec![] });
 }
 
 #[tokio::test]
