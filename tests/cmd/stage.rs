@@ -2,6 +2,7 @@
 //! is not root.
 
 use std::{
+    env,
     fs::{self, DirBuilder, File, Permissions},
     io,
     os::unix::{
@@ -83,7 +84,9 @@ impl Props {
             set_mode(&folder, 0o755)?;
         }
         let authferry = self.path("bin/authferry");
-        fs::copy(env!("CARGO_BIN_EXE_authferry-under-test"), &authferry)?;
+        let built = env!("CARGO_BIN_EXE_authferry-under-test");
+        let program = env::var_os("AUTHFERRY_TEST_PROGRAM").unwrap_or_else(|| built.into());
+        fs::copy(program, &authferry)?;
         set_mode(&authferry, 0o755)?;
         for (name, script) in PROGRAMS {
             let program = self.path("bin").join(name);

@@ -9,7 +9,7 @@ use std::{
 use rig::{Codex, Login, Runner, Stub, finish};
 use serde_json::Value;
 
-use crate::ferry::AUTHFERRY;
+use crate::ferry::under_test;
 
 /// A store that holds a login, the provider's stub, and a Codex to run.
 pub(crate) trait AnyStore: Sized + Sync {
@@ -55,7 +55,7 @@ pub(crate) trait AnyStore: Sized + Sync {
 
     /// `authferry` in a job on a runner.
     fn authferry(&self, runner: &Runner, arguments: &[&str]) -> Command {
-        let mut command = self.command(runner, AUTHFERRY);
+        let mut command = self.command(runner, under_test());
         command.args(arguments);
         command
     }

@@ -80,7 +80,7 @@ fn twenty_jobs_that_outlive_their_token<S: AnyStore>(
 /// other tests leave, or they would wait for it.
 pub(crate) fn kind_run(scene: &impl AnyStore, runner: &Runner, options: &[&str]) -> Command {
     let mut command = scene.command(runner, "nice");
-    command.args(["-n", "19", crate::ferry::AUTHFERRY, "run"]);
+    command.args(["-n", "19", crate::ferry::under_test(), "run"]);
     command.args(options).args(["--", "codex"]).args(EXEC);
     command
 }

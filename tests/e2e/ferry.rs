@@ -1,10 +1,12 @@
 //! What the tests of the whole program have in common: a store, and runners that come and go.
 
 use std::{
+    env,
     fs::{self, File},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::LazyLock,
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -14,7 +16,15 @@ use tempfile::TempDir;
 
 use crate::any_store::AnyStore;
 
-pub(crate) const AUTHFERRY: &str = env!("CARGO_BIN_EXE_authferry-under-test");
+/// The program that is tested: the one that cargo built, unless `AUTHFERRY_TEST_PROGRAM` names
+/// another.
+pub(crate) fn under_test() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        let built = env!("CARGO_BIN_EXE_authferry-under-test");
+        env::var("AUTHFERRY_TEST_PROGRAM").unwrap_or_else(|_| built.to_owned())
+    });
+    &PROGRAM
+}
 
 /// A file store that holds a login, the provider's stub, and a Codex to run.
 pub(crate) struct Ferry {

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::any_store::{AnyStore, in_each_store};
 use crate::ferry::{
-    AUTHFERRY, Ferry, assert_code, assert_silent, names, script, start, wait_until,
+    Ferry, assert_code, assert_silent, names, script, start, under_test, wait_until,
 };
 
 /// A login whose access token ends so soon.
@@ -274,9 +274,10 @@ fn a_job_that_was_overtaken_is_run_once_more_if_that_is_wanted() {
         let ferry = Ferry::holding(V0_169, &login);
         let runner = ferry.runner();
         let job = format!(
-            "[ -e twice ] || CODEX_HOME={} {AUTHFERRY} refresh || exit 9; touch twice; \
+            "[ -e twice ] || CODEX_HOME={} {program} refresh || exit 9; touch twice; \
              exec codex exec --skip-git-repo-check 'Reply OK.'",
-            runner.work().display()
+            runner.work().display(),
+            program = under_test(),
         );
         let job = script(&runner, &job);
         let mut run = ferry.authferry(&runner, &["run", "--no-rotate-first"]);

@@ -6,7 +6,7 @@ use rig::{Fault, Login, Outcome, What, finish};
 use time::Duration;
 
 use crate::any_store::AnyStore;
-use crate::ferry::{AUTHFERRY, Ferry, assert_code};
+use crate::ferry::{Ferry, assert_code, under_test};
 use crate::refresh_facts::{Rule, by_each_rule};
 
 by_each_rule![
@@ -33,7 +33,7 @@ fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) 
         mkdir -p \"$rotations\" && mount -t tmpfs -o size=1m,mode=700 tmpfs \"$rotations\" && exec \"$@\"";
     let mut refresh = ferry.command(&runner, "unshare");
     refresh.args(namespace);
-    refresh.args(["sh", "-c", full, "sh", AUTHFERRY, "refresh"]);
+    refresh.args(["sh", "-c", full, "sh", under_test(), "refresh"]);
 
     let refresh = finish(&mut refresh);
 

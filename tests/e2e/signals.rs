@@ -299,7 +299,7 @@ fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
         "-c",
         "trap '' HUP; exec \"$@\"",
         "sh",
-        crate::ferry::AUTHFERRY,
+        crate::ferry::under_test(),
         "run",
         "--",
     ]);
@@ -327,7 +327,7 @@ fn ctrl_c_reaches_the_command_once() {
     );
     let line = format!(
         "exec '{}' run -- '{}'",
-        crate::ferry::AUTHFERRY,
+        crate::ferry::under_test(),
         job.display()
     );
     let mut terminal = runner.command("script");

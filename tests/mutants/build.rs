@@ -7,7 +7,6 @@
 
 use std::{
     env,
-    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -97,12 +96,18 @@ impl Cargo {
         executable(&mut command, &package, &target)
     }
 
-    /// Builds the product's binary in the copy.
-    pub(crate) fn build_binary(&self, tree: &Tree) -> Result<(), Failed> {
+    /// Builds the product's binary in the copy, and returns its path.
+    pub(crate) fn build_binary(&self, tree: &Tree) -> Result<PathBuf, Failed> {
         let mut command = self.in_copy(tree, "build");
         // With a test target selected, cargo unites the features as for tests.
         command.args(["--bin", BINARY, "--test", EMPTY]);
-        output(&mut command).map(drop)
+        let messages = messages(&mut command)?;
+        let mut executables = messages.iter().filter_map(|message| {
+            let is_it = message["target"]["name"] == BINARY;
+            message["executable"].as_str().filter(|_| is_it)
+        });
+        let path = executables.next().ok_or("there is no binary")?;
+        Ok(path.into())
     }
 
     fn in_copy(&self, tree: &Tree, verb: &str) -> Command {
@@ -119,40 +124,19 @@ impl Cargo {
     }
 
     fn command(&self, folder: &Path, verb: &str) -> Command {
-        let mut command = Command::new(env!("CARGO"));
+        let mut command = rig::cargo();
         command
             .args([verb, "--workspace", "--profile", &self.profile])
             .args(["--message-format", "json-render-diagnostics"])
             .current_dir(folder);
-        for (name, _) in env::vars_os().filter(|(name, _)| describes_this_test(name)) {
-            command.env_remove(name);
-        }
         command
     }
 }
 
-/// Returns whether cargo, or another test runner, has set this variable to describe the running
-/// test. The build script of `ring` reads some of them, so that cargo would build it and all
-/// that depends on it again.
-fn describes_this_test(variable: &OsStr) -> bool {
-    let variable = variable.to_string_lossy();
-    let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
-    let names = [
-        "CARGO_CRATE_NAME",
-        "CARGO_PRIMARY_PACKAGE",
-        "CARGO_TARGET_TMPDIR",
-        "OUT_DIR",
-    ];
-    prefixes.iter().any(|prefix| variable.starts_with(prefix)) || names.contains(&variable.as_ref())
-}
-
 /// Builds, and returns the program of one test target.
 fn executable(command: &mut Command, package: &str, target: &str) -> Result<Executable, Failed> {
-    let messages = output(command)?;
-    let mut messages = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let found = messages.find_map(|message| {
+    let messages = messages(command)?;
+    let found = messages.iter().find_map(|message| {
         let is_it = message["executable"].is_string()
             && message["profile"]["test"] == true
             && message["target"]["name"] == target
@@ -169,12 +153,15 @@ fn executable(command: &mut Command, package: &str, target: &str) -> Result<Exec
 }
 
 /// Runs cargo and returns its messages.
-fn output(command: &mut Command) -> Result<String, Failed> {
+fn messages(command: &mut Command) -> Result<Vec<Value>, Failed> {
     let output = command.output()?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
+    if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        Err(format!("it does not compile:\n{errors}").into())
+        return Err(format!("it does not compile:\n{errors}").into());
     }
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let messages = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    Ok(messages.collect())
 }

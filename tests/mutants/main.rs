@@ -43,9 +43,9 @@ struct Fault {
     caught_by: String,
 }
 
-/// The test targets that reach the product through its binary alone, so that a fault costs no
-/// build of the target itself.
-const DRIVES_THE_BINARY: [&str; 4] = ["cmd", "e2e", "github", "gitlab"];
+/// The test targets that reach the product through the binary that `AUTHFERRY_TEST_PROGRAM` names,
+/// so that a fault costs no build of the target itself.
+const DRIVES_THE_BINARY: [&str; 3] = ["cmd", "e2e", "github"];
 
 /// The time limit of one test run. Only an infinite loop exceeds it: on a busy machine an
 /// exhaustive check that a fault makes longer takes minutes.
@@ -112,21 +112,17 @@ fn is_caught(fault: &Fault, all: &[(String, Fault)]) -> Result<(), Failed> {
         let name = &fault.caught_by;
         return Err(format!("{name} does not pass without the fault:\n{before}").into());
     }
-    let drives_the_binary = fault.program.as_deref();
-    let drives_the_binary = drives_the_binary.filter(|name| DRIVES_THE_BINARY.contains(name));
-    let program = match drives_the_binary {
-        Some(name) => Some(without_the_fault(&cargo, &tree, &fault.package, name)?),
-        None => None,
-    };
     fs::write(&file, source.replace(&fault.find, &fault.replace))?;
-    let program = match program {
-        Some(program) => {
-            cargo.build_binary(&tree)?;
-            program
-        }
-        None => cargo.build_test(&tree, &fault.package, fault.program.as_deref())?,
+    let target = fault.program.as_deref();
+    let drives_the_binary = target.is_some_and(|target| DRIVES_THE_BINARY.contains(&target));
+    let (program, binary) = if drives_the_binary {
+        let program = cargo.find(&fault.package, target)?;
+        (program, Some(cargo.build_binary(&tree)?))
+    } else {
+        let program = cargo.build_test(&tree, &fault.package, target)?;
+        (program, None)
     };
-    let after = run(&program, &[&fault.caught_by]);
+    let after = run(&program, binary.as_deref(), &[&fault.caught_by]);
     if verdict(&after, &fault.caught_by) == Some("FAILED") {
         Ok(())
     } else {
@@ -165,7 +161,7 @@ fn before(
         .collect();
     tests.sort_unstable();
     tests.dedup();
-    let output = run(&cargo.find(&fault.package, target)?, &tests);
+    let output = run(&cargo.find(&fault.package, target)?, None, &tests);
     let all_pass = tests
         .iter()
         .all(|test| verdict(&output, test) == Some("ok"));
@@ -173,28 +169,6 @@ fn before(
         cache_as(&cache, tree, &output)?;
     }
     Ok(output)
-}
-
-/// Builds a test target without any fault, once for each state of the source.
-fn without_the_fault(
-    cargo: &Cargo,
-    tree: &Tree,
-    package: &str,
-    target: &str,
-) -> Result<Executable, Failed> {
-    let cache = cargo.folder().join(format!("built-{package}-{target}"));
-    let program = if let Some(program) = cached(&cache, tree)? {
-        program
-    } else {
-        let program = cargo.build_test(tree, package, Some(target))?;
-        let program = program.path.display().to_string();
-        cache_as(&cache, tree, &program)?;
-        program
-    };
-    Ok(Executable {
-        path: program.into(),
-        folder: tree.root().join("tests"),
-    })
 }
 
 /// Returns the content of a cache file, if the source has not changed since.
@@ -212,14 +186,15 @@ fn cache_as(cache: &Path, tree: &Tree, content: &str) -> io::Result<()> {
     fs::write(cache, format!("{}\n{content}", tree.hash()))
 }
 
-/// Runs these tests of a program and returns its output.
-fn run(program: &Executable, tests: &[&str]) -> String {
+/// Runs these tests of a program, maybe with another binary of the product, and returns its output.
+fn run(program: &Executable, binary: Option<&Path>, tests: &[&str]) -> String {
     let mut command = Command::new(&program.path);
     command
         .arg("--exact")
         .args(tests)
         .current_dir(&program.folder)
-        .env("CARGO_MANIFEST_DIR", &program.folder);
+        .env("CARGO_MANIFEST_DIR", &program.folder)
+        .envs(binary.map(|binary| ("AUTHFERRY_TEST_PROGRAM", binary)));
     let output = rig::finish_within(RUN_TIMEOUT, &mut command);
     let text = [output.stdout, output.stderr].concat();
     String::from_utf8_lossy(&text).into_owned()

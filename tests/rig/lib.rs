@@ -42,6 +42,7 @@ mod app_server;
 mod aws;
 #[cfg(feature = "azure-kv")]
 mod azurite;
+mod cargo;
 mod codex;
 mod gitlab;
 #[cfg(feature = "issuer")]
@@ -69,6 +70,7 @@ pub use app_server::AppServer;
 pub use aws::{ACCOUNT, Aws, Hand, Keys, REGION};
 #[cfg(feature = "azure-kv")]
 pub use azurite::{AZURITE_VERSION, Azurite};
+pub use cargo::cargo;
 pub use codex::{Codex, V0_101, V0_130, V0_145, V0_166, V0_169, V0_171};
 pub use gitlab::GitlabCiLocal;
 #[cfg(feature = "issuer")]

@@ -18,7 +18,7 @@ use rig::{
 use serde_json::{Value, json};
 
 use crate::any_store::AnyStore;
-use crate::ferry::{AUTHFERRY, assert_code, wait_until};
+use crate::ferry::{assert_code, under_test, wait_until};
 
 /// The repository or project that the policies in `deploy` let in.
 pub(crate) const PROJECT: &str = "acme/app";
@@ -190,7 +190,7 @@ impl Site {
 
     /// `authferry` on a runner, which knows where the server is and nothing else.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = self.knowing(runner, store, AUTHFERRY);
+        let mut command = self.knowing(runner, store, under_test());
         command.args(arguments);
         command
     }

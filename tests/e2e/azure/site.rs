@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     any_store::AnyStore,
-    ferry::{AUTHFERRY, assert_code},
+    ferry::{assert_code, under_test},
 };
 
 /// The repository or project whose jobs are let in by the files in `deploy`.
@@ -185,7 +185,7 @@ impl Site {
 
     /// `authferry` on a runner, which knows who gives out tokens, and nothing else.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = self.knowing(runner, store, AUTHFERRY);
+        let mut command = self.knowing(runner, store, under_test());
         command.args(arguments);
         command
     }

@@ -8,7 +8,7 @@ use std::{
 use rig::{OpenBao, finish};
 use tempfile::TempDir;
 
-use crate::ferry::{AUTHFERRY, assert_code};
+use crate::ferry::{assert_code, under_test};
 
 #[test]
 fn a_private_authority_is_named_in_each_of_the_usual_ways() {
@@ -53,7 +53,7 @@ fn a_server_that_nobody_vouches_for_gets_no_token() {
 }
 
 fn status(server: &OpenBao, change: impl FnOnce(&mut Command)) -> Output {
-    let mut command = Command::new(AUTHFERRY);
+    let mut command = Command::new(under_test());
     command
         .args(["status", "--store", "vault://secret/nothing/here"])
         .env_clear()

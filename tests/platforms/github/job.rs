@@ -20,8 +20,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::console::{Console, Ear};
-use crate::ferry::AUTHFERRY;
 use crate::ferry::files;
+use crate::ferry::under_test;
 
 /// As `workflow-cancellation` of GitHub's documentation has it.
 const BEFORE_TERM: Duration = Duration::from_millis(7500);
@@ -151,7 +151,7 @@ impl Job {
     pub(crate) fn start_uses(&mut self, with: &[(&str, &str)]) -> Step {
         let mut with = with.to_vec();
         if !with.iter().any(|(name, _)| *name == "version") {
-            with.push(("path", AUTHFERRY));
+            with.push(("path", under_test()));
         }
         self.start_action(&with, &[])
     }

@@ -13,7 +13,7 @@ use std::{
 use rig::Login;
 use serde_json::json;
 
-use crate::ferry::AUTHFERRY;
+use crate::ferry::under_test;
 use crate::job::Job;
 use crate::jobs::assert_well_ended;
 use crate::scene::Scene;
@@ -76,7 +76,7 @@ fn a_release_that_is_not_in_the_table_is_not_even_downloaded() {
 #[test]
 fn a_program_on_the_runner_has_to_be_the_one_that_was_meant() {
     let scene = Scene::on_a_file(&Login::fresh());
-    let right = digest(&scene.job(), AUTHFERRY);
+    let right = digest(&scene.job(), under_test());
     for (sha256, code) in [(right.to_uppercase(), 0), ("0".repeat(64), 124)] {
         let mut job = scene.job();
         let address = scene.address();
@@ -92,7 +92,7 @@ fn a_program_that_was_changed_in_the_job_is_not_started_at_its_end() {
     let scene = Scene::on_a_file(&Login::fresh());
     let mut job = scene.job();
     let program = job.temp().join("authferry");
-    fs::copy(AUTHFERRY, &program).expect("room");
+    fs::copy(under_test(), &program).expect("room");
     let path = program.display().to_string();
     let step = job.start_action(&[("store", &scene.address()), ("path", &path)], &[]);
     assert_eq!(job.finish(step).code, Some(0), "{}", job.log());
@@ -126,8 +126,11 @@ fn the_state_holds_the_program_and_its_digest_and_nothing_else() {
             .then(|| fs::read_to_string(path))
     });
     let states: Vec<_> = states.map(|state| state.expect("a file")).collect();
-    let digest = digest(&job, AUTHFERRY);
-    assert_eq!(states, [format!("program={AUTHFERRY}\nsha256={digest}\n")]);
+    let digest = digest(&job, under_test());
+    assert_eq!(
+        states,
+        [format!("program={}\nsha256={digest}\n", under_test())]
+    );
     assert_well_ended(&scene, &mut job);
 }
 
@@ -149,9 +152,9 @@ fn what_is_misspelt_is_refused() {
 /// Publishes a release, for the machine of one job.
 pub(crate) fn publish(job: &mut Job, version: &str) {
     let path = format!("/acme/authferry/releases/download/v{version}/authferry-{TARGET}");
-    let server = serve(path, fs::read(AUTHFERRY).expect("the program"));
+    let server = serve(path, fs::read(under_test()).expect("the program"));
     job.env.insert("GITHUB_SERVER_URL".to_owned(), server);
-    let table = json!({version: {TARGET: digest(job, AUTHFERRY)}});
+    let table = json!({version: {TARGET: digest(job, under_test())}});
     fs::write(job.action.join("releases.json"), table.to_string()).expect("room");
 }
 
