@@ -121,6 +121,8 @@ pub(crate) struct Refresher<'a> {
     how: How,
     /// Only what this wants is refreshed.
     rotating: &'a Rotating<'a>,
+    /// Whether any login is refreshed, due or not.
+    on_trial: bool,
     shield: Duration,
     /// When it is cut off.
     until: Option<Instant>,
@@ -140,11 +142,12 @@ struct Talk {
 }
 
 impl<'a> Refresher<'a> {
-    pub(crate) fn new(rotating: &'a Rotating<'a>, how: How) -> Self {
+    pub(crate) fn new(rotating: &'a Rotating<'a>, how: How, on_trial: bool) -> Self {
         Self {
             codex: rotating.codex,
             how,
             rotating,
+            on_trial,
             shield: rotating.shield,
             until: None,
             generations: Vec::new(),
@@ -156,7 +159,7 @@ impl<'a> Refresher<'a> {
 
     /// Whether this generation is to be rotated at all.
     pub(crate) fn wants(&self, generation: &Generation) -> bool {
-        self.rotating.wants(&generation.issued)
+        self.on_trial || self.rotating.wants(&generation.issued)
     }
 
     /// Starts Codex in the home, which holds the login of this fingerprint.

@@ -1,13 +1,19 @@
 //! Rotates a login that is due, at once and under the claim, outside of any job.
 
-use std::{future::Future, io, path::Path, pin::Pin, time::Duration};
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    time::Duration,
+};
 
 use authferry_codex::Home;
 use authferry_core::copies::Rules;
 use authferry_core::rotation::{Effect, Event, Grant, Outcome, Proof, Rotation, Sight, Terms};
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Generation, Issued, Policy, SecretStore, StoreError, Stored,
-    Trouble, Version, WriteId,
+    Bid, CasError, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore,
+    StoreError, Stored, Trouble, Version, WriteId,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -19,6 +25,7 @@ use crate::{
 };
 use turn::Private;
 
+mod next;
 mod proof;
 mod settle;
 pub(crate) mod turn;
@@ -84,6 +91,11 @@ pub struct Rotated {
     pub home: Option<Home>,
     /// That its refresh token is dead, as this rotation found, or an earlier one.
     pub dead: Option<Mark>,
+    /// The copies that were tried in vain in place of a login that the provider refused.
+    pub tried: Vec<Fingerprint>,
+    /// The file in the rescue folder that keeps the login for which a copy was tried, if it could
+    /// not be put back: the store holds the copy.
+    pub not_put_back: Option<PathBuf>,
     /// Whether somebody else has changed the login meanwhile, so that ours was spent in vain.
     pub moved: bool,
     /// Who held the claim, for people, and until when, in Unix seconds.
@@ -237,6 +249,8 @@ impl<'a> Driver<'a> {
                 not_begun: None,
                 home: None,
                 dead: None,
+                tried: Vec::new(),
+                not_put_back: None,
                 moved: false,
                 held: None,
                 lost: false,

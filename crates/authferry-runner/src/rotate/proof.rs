@@ -21,14 +21,7 @@ impl Driver<'_> {
         let (store, expected) = (self.rotating.store, known.version.clone());
         let id = self.write_id(known);
         let own = self.rotated.generation.as_ref().map(|it| it.fingerprint);
-        let by_hand = || Stamp {
-            id,
-            count: 1,
-            origin: Origin::Seed,
-            family: Family(own.unwrap_or(Fingerprint::new([0; 8]))),
-            volatile_hints: false,
-            writer: self.rotating.writer.to_owned(),
-        };
+        let by_hand = || stamp_by_hand(id, own, self.rotating.writer);
         let stamp = Stamp {
             id,
             ..known.stamp.clone().unwrap_or_else(by_hand)
@@ -94,25 +87,39 @@ impl Driver<'_> {
 
     /// Whether the store holds this generation. One that cannot be read, or not before a
     /// signal comes, is as it was.
-    pub(super) async fn still_holds(&mut self, held: Fingerprint, signals: &mut Signals) -> bool {
+    async fn still_holds(&mut self, held: Fingerprint, signals: &mut Signals) -> bool {
+        self.read_again(signals).await.is_none_or(|stored| {
+            authferry_codex::parse(&stored.secret).is_ok_and(|it| it.fingerprint == held)
+        })
+    }
+
+    /// Reads what the store holds; `None` if it cannot be read, holds nothing, or a signal comes
+    /// first.
+    pub(super) async fn read_again(&mut self, signals: &mut Signals) -> Option<Stored> {
         let mut read = pin!(timeout(self.rotating.patience, self.rotating.store.read()));
         loop {
             tokio::select! {
-                read = &mut read => {
-                    let Ok(Ok(Some(stored))) = read else {
-                        return true;
-                    };
-                    return authferry_codex::parse(&stored.secret)
-                        .is_ok_and(|it| it.fingerprint == held);
-                }
+                read = &mut read => return read.ok()?.ok()?,
                 told = signals.next() => match told {
                     Told::Child => {}
                     Told::End(signal) => {
                         self.rotated.signal.get_or_insert(signal.as_raw());
-                        return true;
+                        return None;
                     }
                 }
             }
         }
+    }
+}
+
+/// The stamp of a login that a person put there without authferry: a family begins with it.
+pub(super) fn stamp_by_hand(id: WriteId, login: Option<Fingerprint>, writer: &str) -> Stamp {
+    Stamp {
+        id,
+        count: 1,
+        origin: Origin::Seed,
+        family: Family(login.unwrap_or(Fingerprint::new([0; 8]))),
+        volatile_hints: false,
+        writer: writer.to_owned(),
     }
 }

@@ -74,6 +74,8 @@ pub(super) async fn settle(
     let settling = job_in(rotating, &home);
     let terms = Terms {
         refused: refused.to_vec(),
+        // What a person allowed for the job's home is allowed here: that home is among the copies.
+        replace: job.is_some_and(|job| job.replace),
         ..terms(&settling, Goal::Settle)?
     };
     let step = Trip::start(terms, copies.iter().map(|it| it.copy.clone()).collect());

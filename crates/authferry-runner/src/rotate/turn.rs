@@ -1,4 +1,4 @@
-//! The trip that rotates, and what is to be known after it.
+//! The trip that rotates, in a private home.
 
 use std::{
     fs::{File, Permissions},
@@ -8,15 +8,14 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::{Failure, Home};
-use authferry_core::{Fingerprint, Goal, Outcome, Trip};
+use authferry_codex::Home;
+use authferry_core::{Goal, Trip};
 use tempfile::TempDir;
 
-use super::{Driver, Rotating, settle};
+use super::{Driver, Rotating};
 use crate::copies::{HOME, PREFIX};
-use crate::mark::Notes;
 use crate::refresher::{How, Refreshed, Refresher};
-use crate::{CommandEnd, Job, Lease, Look, Mark, NotBegun, Report, Signals, drive, lease, terms};
+use crate::{CommandEnd, Job, Look, NotBegun, Report, Signals, drive, terms};
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
 const LINGER: Duration = Duration::from_secs(5);
@@ -26,64 +25,15 @@ const LINGER: Duration = Duration::from_secs(5);
 const ROOM: usize = 4 << 20;
 
 impl Driver<'_> {
-    /// Makes the trip, and leaves a note with the lease if the login is found dead.
-    ///
-    /// If the provider refuses the login, the next copy that was kept is put into the store and
-    /// rotated, before a reseed is requested.
-    pub(super) async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
-        let mut notes = Notes::read(self.lease.as_ref().and_then(Lease::note));
-        loop {
-            self.trips(signals).await?;
-            let Some(report) = &self.rotated.trip else {
-                return Ok(());
-            };
-            let failure = report.refreshed.as_ref().and_then(|it| it.failure);
-            let spent = report.base.as_ref().map(|it| it.generation.fingerprint);
-            let written = !report.writes.is_empty();
-            match (failure, spent) {
-                (Some(Failure::Dead(death)), Some(fingerprint)) if !written => {
-                    if !self.still_holds(fingerprint, signals).await {
-                        self.rotated.moved = true;
-                        return Ok(());
-                    }
-                    notes.refuse(fingerprint);
-                    if self.adopts_next(&notes.refused, signals).await? {
-                        continue;
-                    }
-                    let mark = Mark {
-                        fingerprint,
-                        since: lease::now(),
-                        death,
-                        by: self.rotating.writer.to_owned(),
-                    };
-                    notes.dead = Some(mark.clone());
-                    self.rotated.dead = Some(mark);
-                }
-                _ if !written => return Ok(()),
-                _ => notes.dead = None,
-            }
-            if let Some(lease) = &mut self.lease {
-                lease.leave(notes.text());
-            }
-            return Ok(());
-        }
-    }
-
-    /// Puts the next copy into the store that may be live, if there is one.
-    async fn adopts_next(
+    /// Makes the trip, and another one by a plain run where Codex has no app server. `on_trial`:
+    /// the login is rotated even if it is not due, for nothing else shows whether it is live.
+    pub(super) async fn trips(
         &mut self,
-        refused: &[Fingerprint],
+        on_trial: bool,
         signals: &mut Signals,
-    ) -> Result<bool, NotBegun> {
-        let report = settle::settle(self.rotating, self.job, None, refused, signals).await?;
-        self.rotated.known = None;
-        Ok(report.outcome == Outcome::Restored && !report.writes.is_empty())
-    }
-
-    /// Makes the trip, and another one by a plain run where Codex has no app server.
-    async fn trips(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
+    ) -> Result<(), NotBegun> {
         for how in [How::AppServer, How::Exec] {
-            let report = self.trip(how, signals).await?;
+            let report = self.trip(how, on_trial, signals).await?;
             // A program that is not there, or cannot be started, is none the second time either.
             let there = !matches!(
                 report.command,
@@ -102,7 +52,12 @@ impl Driver<'_> {
         Ok(())
     }
 
-    async fn trip(&mut self, how: How, signals: &mut Signals) -> Result<Report, NotBegun> {
+    async fn trip(
+        &mut self,
+        how: How,
+        on_trial: bool,
+        signals: &mut Signals,
+    ) -> Result<Report, NotBegun> {
         let rotating = self.rotating;
         let folder = match self.folder.take() {
             Some(folder) => folder,
@@ -111,7 +66,7 @@ impl Driver<'_> {
         let home = Home::new(&folder.path().join(HOME))?;
         let job = job_in(rotating, &home);
         let step = Trip::start(terms(&job, Goal::Run)?, Vec::new());
-        let refresher = Refresher::new(rotating, how);
+        let refresher = Refresher::new(rotating, how, on_trial);
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
             .knowing(self.rotated.known.take())
             .refreshing(refresher)

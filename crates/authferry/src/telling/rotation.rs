@@ -48,10 +48,32 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let lost = rotated.lost.then(|| {
         "somebody else took the claim over meanwhile, and may have spent the same token".to_owned()
     });
-    Ending {
+    let ending = Ending {
         warnings: ending.warnings.into_iter().chain(lost).collect(),
         ..ending
+    };
+    with_tried(ending, rotating, rotated)
+}
+
+/// Adds which copies were tried in place of a login that the provider refused.
+fn with_tried(mut ending: Ending, rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
+    for copy in &rotated.tried {
+        ending.notes.push(format!(
+            "login {copy}, a copy on this machine, was tried in its place and was not rotated either"
+        ));
     }
+    let Some(kept) = &rotated.not_put_back else {
+        return ending;
+    };
+    ending.warnings.push(format!(
+        "the store's login could not be put back: it is kept in {}",
+        kept.display()
+    ));
+    ending.hint(format!(
+        "put it back: `authferry rescue put --store '{}' --replace --allow-older {}`",
+        rotating.store,
+        kept.display()
+    ))
 }
 
 /// Whether a job may begin after a trip that was to rotate its login first: either it did,

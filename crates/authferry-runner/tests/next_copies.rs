@@ -1,0 +1,389 @@
+//! What is tried when the provider refuses the login that counts.
+
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use authferry_codex::Home;
+use authferry_conformance::MemoryStore;
+use authferry_core::rotation::Outcome;
+use authferry_core::{Generation, Policy, Secret, SecretStore};
+use authferry_runner::{Codex, Job, Rotated, Rotating, Signals, rotate, rotate_first};
+use tempfile::TempDir;
+
+/// How the provider answers who shows it a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// With the next generation.
+    Accepts,
+    /// It names the reason.
+    NamesTheReason,
+    /// The status alone, as a gateway may give it.
+    Refuses,
+    /// It is not well.
+    Fails,
+}
+use Answer::{Accepts, Fails, NamesTheReason, Refuses};
+
+#[tokio::test]
+async fn after_a_refusal_without_a_name_the_next_copy_is_tried_and_counts_if_it_is_accepted() {
+    let scene = Scene::new(&[("head", Refuses), ("copy", Accepts)]);
+    scene.keep("copy");
+    let rotated = scene.rotate().await;
+
+    assert_eq!(scene.asked(), ["head", "copy"]);
+    assert_eq!(scene.stored().await, "copy-next");
+    assert_eq!(scene.kept(), ["copy", "head"]);
+    assert_eq!(scene.note().await, None);
+    assert!(rotated.tried.is_empty() && rotated.not_put_back.is_none());
+}
+
+/// Nothing but the provider shows whether a copy is live.
+#[tokio::test]
+async fn a_copy_that_is_not_due_is_rotated_all_the_same() {
+    let scene = Scene::new(&[("head", Refuses), ("fresh-copy", Accepts)]);
+    scene.keep("fresh-copy");
+    scene.rotate().await;
+    assert_eq!(scene.asked(), ["head", "fresh-copy"]);
+    assert_eq!(scene.stored().await, "fresh-copy-next");
+}
+
+#[tokio::test]
+async fn a_gateway_that_refuses_everybody_changes_nothing_for_good() {
+    let scene = Scene::new(&[("head", Refuses), ("one", Refuses), ("two", Refuses)]);
+    scene.keep("one");
+    scene.keep("two");
+    let rotated = scene.rotate().await;
+
+    let mut asked = scene.asked();
+    asked.sort_unstable();
+    assert_eq!(asked, ["head", "one", "two"], "each once");
+    assert_eq!(scene.stored().await, "head");
+    assert_eq!(scene.kept(), ["head", "one", "two"]);
+    assert_eq!(scene.note().await, None, "a gateway condemns nobody");
+    assert_eq!(rotated.tried.len(), 2);
+    assert_eq!(rotated.not_put_back, None);
+    let report = rotated.trip.expect("a trip was made");
+    let base = report.base.expect("the store was read");
+    assert_eq!(base.generation.fingerprint.to_string(), fingerprint("head"));
+
+    scene.answers(&[("head", Accepts)]);
+    scene.rotate().await;
+    assert_eq!(scene.stored().await, "head-next");
+}
+
+/// The next rotation asks for what the gateway refused before.
+#[tokio::test]
+async fn a_refusal_without_a_name_is_forgotten_with_the_rotation() {
+    let scene = Scene::new(&[("head", Refuses), ("copy", Refuses)]);
+    scene.keep("copy");
+    scene.rotate().await;
+    scene.answers(&[("head", Refuses), ("copy", Accepts)]);
+    scene.rotate().await;
+    assert_eq!(scene.asked(), ["head", "copy", "head", "copy"]);
+    assert_eq!(scene.stored().await, "copy-next");
+}
+
+#[tokio::test]
+async fn a_copy_that_is_refused_by_name_is_noted_and_makes_way_again() {
+    let scene = Scene::new(&[("head", Refuses), ("copy", NamesTheReason)]);
+    scene.keep("copy");
+    let rotated = scene.rotate().await;
+    assert_eq!(scene.stored().await, "head");
+    let note = scene.note().await.expect("the provider's own word");
+    assert_eq!(note, format!("refused {}", fingerprint("copy")));
+    assert_eq!(rotated.dead, None, "the store's login may be live");
+    scene.rotate().await;
+    assert_eq!(scene.asked(), ["head", "copy", "head"]);
+}
+
+#[tokio::test]
+async fn an_outage_is_no_refusal() {
+    let scene = Scene::new(&[("head", Fails), ("copy", Accepts)]);
+    scene.keep("copy");
+    scene.rotate().await;
+    assert_eq!(scene.asked(), ["head"]);
+    assert_eq!(scene.stored().await, "head");
+
+    scene.answers(&[("head", Refuses), ("copy", Fails)]);
+    scene.rotate().await;
+    assert_eq!(scene.asked(), ["head", "head", "copy"]);
+    assert_eq!(scene.stored().await, "head", "nothing shows that the copy is live");
+}
+
+/// A dead login has nothing to come back for.
+#[tokio::test]
+async fn after_a_refusal_by_name_the_copy_stays_until_it_is_refused_itself() {
+    let scene = Scene::new(&[("head", NamesTheReason), ("copy", Fails)]);
+    scene.keep("copy");
+    scene.rotate().await;
+    assert_eq!(scene.asked(), ["head", "copy"]);
+    assert_eq!(scene.stored().await, "copy");
+    let note = scene.note().await.expect("the provider's own word");
+    assert_eq!(note, format!("refused {}", fingerprint("head")));
+}
+
+/// Its private home is removed when it is adopted.
+#[tokio::test]
+async fn a_copy_of_an_unfinished_rotation_is_kept_before_it_makes_way() {
+    let scene = Scene::new(&[("head", Refuses), ("unfinished", Refuses)]);
+    scene.leave_unfinished("unfinished");
+    scene.rotate().await;
+    assert_eq!(scene.asked(), ["head", "unfinished"]);
+    assert_eq!(scene.stored().await, "head");
+    assert_eq!(scene.kept(), ["head", "unfinished"]);
+}
+
+#[tokio::test]
+async fn another_persons_copy_is_none_of_the_next() {
+    let scene = Scene::new(&[("head", Refuses), ("other-account", Accepts)]);
+    scene.keep("other-account");
+    scene.rotate().await;
+    assert_eq!(scene.asked(), ["head"]);
+    assert_eq!(scene.stored().await, "head");
+}
+
+/// A person's word for the home counts for the copies beside it as well.
+#[tokio::test]
+async fn a_home_that_may_be_replaced_keeps_no_copy_from_being_tried() {
+    let scene = Scene::new(&[("head", NamesTheReason), ("copy", Accepts)]);
+    scene.keep("copy");
+    let home = scene.path("home");
+    make(&home);
+    private(&home.join("auth.json"), &login("of-unknown-family"));
+    let home = Home::new(&home).expect("a home");
+    let (rescue, rotations) = (scene.path("rescue"), scene.path("rotations"));
+    let job = Job {
+        store: &scene.store,
+        home: &home,
+        rescue: &rescue,
+        rotations: Some(&rotations),
+        policy: Policy::Newest,
+        replace: true,
+        allow_account_change: false,
+        access_only: false,
+        writer: "a job",
+        witness: None,
+        patience: PATIENCE,
+        linger: PATIENCE,
+    };
+    let mut signals = Signals::install().expect("signals");
+    let rotating = scene.rotating(&rescue, &rotations);
+    let rotated = rotate_first(&rotating, &job, &mut signals).await;
+    rotated.expect("begun").expect("settled");
+    assert_eq!(scene.asked(), ["head", "copy"]);
+    assert_eq!(scene.stored().await, "copy-next");
+}
+
+struct Scene {
+    folder: TempDir,
+    store: MemoryStore,
+    codex: Codex,
+}
+
+impl Scene {
+    /// A store that holds `head`, and a provider with these answers.
+    fn new(answers: &[(&str, Answer)]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let store = MemoryStore::new("next");
+        store.put_by_hand(login("head").as_bytes());
+        let codex = codex(folder.path());
+        for name in ["rescue", "rotations"] {
+            make(&folder.path().join(name));
+        }
+        let scene = Self {
+            folder,
+            store,
+            codex,
+        };
+        scene.answers(answers);
+        scene
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn answers(&self, answers: &[(&str, Answer)]) {
+        for (name, answer) in answers {
+            fs::write(self.path(&format!("answer-{name}")), format!("{answer:?}")).expect("room");
+            let next = login(&format!("{name}-next"));
+            fs::write(self.path(&format!("next-{name}")), next).expect("room");
+        }
+    }
+
+    fn rotating<'a>(&'a self, rescue: &'a Path, rotations: &'a Path) -> Rotating<'a> {
+        Rotating {
+            store: &self.store,
+            codex: &self.codex,
+            rotations,
+            rescue,
+            policy: Policy::Newest,
+            writer: "a job",
+            due_by: A_DAY_IN_JANUARY,
+            sparing: false,
+            patience: PATIENCE,
+            wait: PATIENCE,
+            shield: PATIENCE,
+        }
+    }
+
+    async fn rotate(&self) -> Rotated {
+        let (rescue, rotations) = (self.path("rescue"), self.path("rotations"));
+        let rotating = self.rotating(&rescue, &rotations);
+        let mut signals = Signals::install().expect("signals");
+        let rotated = rotate(&rotating, &mut signals).await.expect("a rotation");
+        let rotated = rotated.expect("nothing to be settled");
+        assert_eq!(rotated.outcome, Outcome::Turned);
+        rotated
+    }
+
+    /// Puts a login of a family of its own into the rescue folder, with its record.
+    fn keep(&self, name: &str) {
+        let file = self.path("rescue").join(format!("{}.json", fingerprint(name)));
+        fs::write(file.with_extension("json.record"), record(name)).expect("room");
+        private(&file, &login(name));
+    }
+
+    /// Leaves the private home of a rotation whose receipt is of another family than the head.
+    fn leave_unfinished(&self, name: &str) {
+        let folder = self.path("rotations").join("authferry-rotation-made-up");
+        make(&folder);
+        let home = folder.join("home");
+        make(&home);
+        private(&home.join("auth.json"), &login(name));
+        let receipt = format!(
+            r#"{{"format":2,"store":"memory:next","base":{},"began":null,"placed":true,"access_only":false,"time":1}}"#,
+            base("parent")
+        );
+        private(&home.join("authferry-receipt.json"), &receipt);
+    }
+
+    /// Whose refresh tokens the provider was shown, in order.
+    fn asked(&self) -> Vec<String> {
+        let asked = fs::read_to_string(self.path("asked")).unwrap_or_default();
+        asked.lines().map(str::to_owned).collect()
+    }
+
+    async fn stored(&self) -> String {
+        let stored = self.store.read().await.expect("memory").expect("a login");
+        name_of(stored.secret.expose())
+    }
+
+    /// The logins in the rescue folder.
+    fn kept(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("rescue")).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let logins = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let mut names: Vec<String> = logins
+            .map(|path| {
+                assert!(path.with_extension("json.record").exists(), "{path:?}");
+                name_of(&fs::read(path).expect("a login"))
+            })
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// What was left with the lease.
+    async fn note(&self) -> Option<String> {
+        let claims = self.store.claims().expect("memory has claims");
+        claims.look().await.expect("memory").and_then(|it| it.note)
+    }
+}
+
+/// A program that refreshes as the provider answers, and writes down who was shown.
+fn codex(folder: &Path) -> Codex {
+    let program = folder.join("codex");
+    let text = format!(
+        r#"#!/bin/sh
+cd '{}' || exit 1
+name=$(sed 's/.*refresh_token":"\([^"]*\)".*/\1/' "$CODEX_HOME/auth.json")
+echo "$name" >> asked
+case $(cat "answer-$name") in
+Accepts) umask 077; cp "next-$name" "$CODEX_HOME/new" && mv "$CODEX_HOME/new" "$CODEX_HOME/auth.json" ;;
+NamesTheReason) echo 'Failed to refresh token: 400: {{"code": "refresh_token_reused"}}' >&2 ;;
+Refuses) echo 'Failed to refresh token status=401 Unauthorized' >&2 ;;
+Fails) echo 'Failed to refresh token status=500 Internal Server Error' >&2 ;;
+esac
+"#,
+        folder.display()
+    );
+    fs::write(&program, text).expect("room");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("our file");
+    Codex {
+        program,
+        withheld: vec![],
+        path: None,
+        apart: None,
+    }
+}
+
+/// An auth file whose refresh token is the name; it is due unless it is fresh or the next one.
+fn login(name: &str) -> String {
+    let account = if name.starts_with("other") {
+        "other"
+    } else {
+        "account"
+    };
+    let refreshed = if name.starts_with("fresh") || name.ends_with("next") {
+        "2999-01-01T00:00:00Z"
+    } else {
+        "2001-01-01T00:00:00Z"
+    };
+    format!(
+        r#"{{"tokens":{{"id_token":"e30.e30.x","access_token":"e30.e30.x","refresh_token":"{name}","account_id":"{account}"}},"last_refresh":"{refreshed}"}}"#
+    )
+}
+
+fn name_of(bytes: &[u8]) -> String {
+    let text = std::str::from_utf8(bytes).expect("text");
+    let (_, rest) = text.split_once(r#"refresh_token":""#).expect("a token");
+    rest.split('"').next().expect("a name").to_owned()
+}
+
+fn generation(name: &str) -> Generation {
+    let login = authferry_codex::parse(&Secret::new(login(name).into_bytes()));
+    login.expect("a login")
+}
+
+fn fingerprint(name: &str) -> String {
+    generation(name).fingerprint.to_string()
+}
+
+fn record(name: &str) -> String {
+    let base = base(name);
+    format!(
+        r#"{{"format":1,"store":"memory:next","reason":"set-aside","base":{base},"seen":1,"time":1,"job":"a job"}}"#
+    )
+}
+
+/// A head that the store held, of a family that begins with it.
+fn base(name: &str) -> String {
+    let Generation {
+        fingerprint,
+        identity,
+        ..
+    } = generation(name);
+    let account = identity.account.expect("an account");
+    format!(
+        r#"{{"version":"gone","generation":{{"fingerprint":"{fingerprint}","account":"{account}","chatgpt_user":null,"user":null,"subject":null,"session":null,"password_time":null,"iat":null,"exp":null,"last_refresh":null}},"count":1,"family":"{fingerprint}","ancestors":[],"volatile_hints":false}}"#
+    )
+}
+
+fn make(folder: &Path) {
+    DirBuilder::new().mode(0o700).create(folder).expect("room");
+}
+
+fn private(path: &Path, text: &str) {
+    fs::write(path, text).expect("room");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("our file");
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// 2001-01-20, in Unix seconds.
+const A_DAY_IN_JANUARY: i64 = 979_948_800;
