@@ -302,24 +302,20 @@ fn with_family(held: &Held, copies: &[Copy]) -> Held {
     known
 }
 
-/// A copy that any receipt or record knows as an ancestor of the head is earlier. The record of a
-/// head that was replaced by something unclear does not know what became of it.
+/// A copy that any receipt or record knows as an ancestor of the head is earlier; but for a head
+/// that was kept when something unclear replaced it, whoever says so: a higher count is all that
+/// a receipt knows of the two.
 fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
     let Some(theirs) = &held.generation else {
         return;
     };
-    let tells = |copy: &&Copy| {
-        let ours = copy.generation().map(|ours| ours.fingerprint);
-        copy.origins.as_ref().is_some_and(|origins| {
-            let kept_head = ours == Some(origins.base.generation.fingerprint);
-            !(origins.by_name && origins.seen > 0 && kept_head)
-        })
-    };
-    let origins = copies.iter().filter(tells);
-    let line: Vec<Fingerprint> = origins
+    let line: Vec<Fingerprint> = copies
+        .iter()
+        .filter(|copy| !is_kept_head(copy))
         .filter_map(|copy| copy.origins.as_ref())
         .filter(|origins| is_family_of(held, theirs, &origins.base))
         .flat_map(|origins| Base::of_head(held, theirs, Some(&origins.base)).ancestors)
+        .filter(|ancestor| !kept_heads(copies).any(|kept| kept == *ancestor))
         .collect();
     for (copy, verdict) in copies.iter().zip(verdicts) {
         let is_known = copy
@@ -334,6 +330,22 @@ fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
             *verdict = Verdict::Earlier;
         }
     }
+}
+
+/// The heads that were kept when something unclear replaced them.
+pub(crate) fn kept_heads(copies: &[Copy]) -> impl Iterator<Item = Fingerprint> + '_ {
+    let kept = copies.iter().filter(|copy| is_kept_head(copy));
+    kept.filter_map(|copy| Some(copy.generation()?.fingerprint))
+}
+
+/// Whether a record says that this was the head, and that what replaced it may not descend from
+/// it.
+fn is_kept_head(copy: &Copy) -> bool {
+    let ours = copy.generation().map(|ours| ours.fingerprint);
+    copy.origins.as_ref().is_some_and(|origins| {
+        let is_base = ours == Some(origins.base.generation.fingerprint);
+        origins.by_name && origins.seen > 0 && is_base
+    })
 }
 
 fn without_head(head: Option<&Held>, verdicts: Vec<Verdict>) -> Settlement {

@@ -280,7 +280,11 @@ impl Trip {
         let known = origins
             .map(|origins| &origins.base)
             .find(|base| copies::is_family_of(held, theirs, base));
-        Some(Base::of_head(held, theirs, known))
+        let mut base = Base::of_head(held, theirs, known);
+        // A receipt takes a head that it knows for an ancestor of one with a higher count.
+        let kept: Vec<Fingerprint> = copies::kept_heads(&self.copies).collect();
+        base.ancestors.retain(|ancestor| !kept.contains(ancestor));
+        Some(base)
     }
 
     /// Does what was decided, once nothing is lost by it.

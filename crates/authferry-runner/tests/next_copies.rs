@@ -151,31 +151,22 @@ async fn another_persons_copy_is_none_of_the_next() {
 async fn a_home_that_may_be_replaced_keeps_no_copy_from_being_tried() {
     let scene = Scene::new(&[("head", NamesTheReason), ("copy", Accepts)]);
     scene.keep("copy");
-    let home = scene.path("home");
-    make(&home);
-    private(&home.join("auth.json"), &login("of-unknown-family"));
-    let home = Home::new(&home).expect("a home");
-    let (rescue, rotations) = (scene.path("rescue"), scene.path("rotations"));
-    let job = Job {
-        store: &scene.store,
-        home: &home,
-        rescue: &rescue,
-        rotations: Some(&rotations),
-        policy: Policy::Newest,
-        replace: true,
-        allow_account_change: false,
-        access_only: false,
-        writer: "a job",
-        witness: None,
-        patience: PATIENCE,
-        linger: PATIENCE,
-    };
-    let mut signals = Signals::install().expect("signals");
-    let rotating = scene.rotating(&rescue, &rotations);
-    let rotated = rotate_first(&rotating, &job, &mut signals).await;
-    rotated.expect("begun").expect("settled");
+    scene.place("of-unknown-family");
+    scene.rotate_first(true).await;
     assert_eq!(scene.asked(), ["head", "copy"]);
     assert_eq!(scene.stored().await, "copy-next");
+}
+
+/// A person touched a tag or the file since the receipt was written.
+#[tokio::test]
+async fn the_proof_leaves_a_login_that_lost_its_stamp_in_its_family() {
+    let scene = Scene::new(&[("head", Fails)]);
+    scene.leave_receipt("head", "parent", 7);
+    scene.rotate_first(false).await;
+    let proven = scene.store.history().pop().expect("a login");
+    let stamp = proven.stamp.expect("the proof's");
+    assert_eq!(stamp.family.to_string(), fingerprint("parent"));
+    assert_eq!((stamp.count, stamp.volatile_hints), (7, true));
 }
 
 struct Scene {
@@ -191,7 +182,7 @@ impl Scene {
         let store = MemoryStore::new("next");
         store.put_by_hand(login("head").as_bytes());
         let codex = codex(folder.path());
-        for name in ["rescue", "rotations"] {
+        for name in ["rescue", "rotations", "home"] {
             make(&folder.path().join(name));
         }
         let scene = Self {
@@ -241,6 +232,45 @@ impl Scene {
         rotated
     }
 
+    /// What `run` does before its command.
+    async fn rotate_first(&self, replace: bool) {
+        let home = Home::new(&self.path("home")).expect("a home");
+        let (rescue, rotations) = (self.path("rescue"), self.path("rotations"));
+        let job = Job {
+            store: &self.store,
+            home: &home,
+            rescue: &rescue,
+            rotations: Some(&rotations),
+            policy: Policy::Newest,
+            replace,
+            allow_account_change: false,
+            access_only: false,
+            writer: "a job",
+            witness: None,
+            patience: PATIENCE,
+            linger: PATIENCE,
+        };
+        let mut signals = Signals::install().expect("signals");
+        let rotating = self.rotating(&rescue, &rotations);
+        let rotated = rotate_first(&rotating, &job, &mut signals).await;
+        rotated.expect("begun").expect("settled");
+    }
+
+    /// Puts a login into the home.
+    fn place(&self, name: &str) {
+        private(&self.path("home").join("auth.json"), &login(name));
+    }
+
+    /// Leaves the receipt of a job that began with a login of this family.
+    fn leave_receipt(&self, name: &str, family: &str, count: u64) {
+        let (own, family) = (fingerprint(name), fingerprint(family));
+        let base = base(name)
+            .replace(&format!(r#""family":"{own}""#), &format!(r#""family":"{family}""#))
+            .replace(r#""count":1"#, &format!(r#""count":{count}"#))
+            .replace(r#""volatile_hints":false"#, r#""volatile_hints":true"#);
+        private(&self.path("home").join(RECEIPT), &receipt(&base));
+    }
+
     /// Puts a login of a family of its own into the rescue folder, with its record.
     fn keep(&self, name: &str) {
         let file = self.path("rescue").join(format!("{}.json", fingerprint(name)));
@@ -255,11 +285,7 @@ impl Scene {
         let home = folder.join("home");
         make(&home);
         private(&home.join("auth.json"), &login(name));
-        let receipt = format!(
-            r#"{{"format":2,"store":"memory:next","base":{},"began":null,"placed":true,"access_only":false,"time":1}}"#,
-            base("parent")
-        );
-        private(&home.join("authferry-receipt.json"), &receipt);
+        private(&home.join(RECEIPT), &receipt(&base("parent")));
     }
 
     /// Whose refresh tokens the provider was shown, in order.
@@ -352,6 +378,14 @@ fn generation(name: &str) -> Generation {
 
 fn fingerprint(name: &str) -> String {
     generation(name).fingerprint.to_string()
+}
+
+const RECEIPT: &str = "authferry-receipt.json";
+
+fn receipt(base: &str) -> String {
+    format!(
+        r#"{{"format":2,"store":"memory:next","base":{base},"began":null,"placed":true,"access_only":false,"time":1}}"#
+    )
 }
 
 fn record(name: &str) -> String {

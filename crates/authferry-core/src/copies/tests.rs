@@ -307,6 +307,21 @@ fn a_copy_that_another_receipt_knows_as_an_ancestor_of_the_head_is_earlier() {
     assert_eq!(settled.verdicts, [Verdict::Missing, Verdict::Earlier]);
 }
 
+/// The receipt of a home knows that the head has a higher count, and not what it was made from.
+#[test]
+fn a_head_that_something_unclear_replaced_is_no_ancestor_whoever_says_so() {
+    let opaque = |mut base: Base| {
+        base.generation = without_times(base.generation);
+        base
+    };
+    let kept = copy(Place::Rescue, without_times(login(5))).named(opaque(base(5)));
+    let receipt = auth_file(Content::Missing).known(opaque(base(5)));
+    let unclear = without_head_times(head(6));
+    let settled = settle(Some(&unclear), &[receipt, kept], &Rules::default());
+    assert_eq!(settled.verdicts, [Verdict::Missing, Verdict::Unclear]);
+    assert_eq!(settled.next, [1], "tried if the provider refuses the head");
+}
+
 #[test]
 fn a_file_that_is_not_in_the_line_of_a_head_that_went_back_was_written_after_it() {
     let file = auth(without_times(login(6))).known(base(5));

@@ -12,7 +12,7 @@ use authferry_core::{
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Driver, settle};
+use super::{Driver, proof::stamp_of, settle};
 use crate::drive::ask;
 use crate::mark::Notes;
 use crate::rescue::{self, Reason, Record};
@@ -196,7 +196,7 @@ impl Driver<'_> {
                     number += 1;
                     expected = Some(held.version.clone());
                 }
-                let stamp = stamp(WriteId { trip, number }, trial, self.rotating.writer);
+                let stamp = self.stamp(WriteId { trip, number }, &trial.before);
                 let secret = &trial.before.secret;
                 // Never cut short: whether it landed would then be unknown.
                 let swapped = store.compare_and_swap(Some(&held.version), secret, &stamp);
@@ -216,6 +216,18 @@ impl Driver<'_> {
             sleep_until(next).await;
         }
         PutBack::Failed
+    }
+
+    /// The stamp that the login had: it is the same generation of the same family as before.
+    fn stamp(&self, id: WriteId, before: &Stored) -> Stamp {
+        let lost = || {
+            let base = settle::base_of(self.rotating, self.job, before);
+            stamp_of(id, base.as_ref(), self.rotating.writer)
+        };
+        Stamp {
+            id,
+            ..before.stamp.clone().unwrap_or_else(lost)
+        }
     }
 
     /// Whether the copy is in the rescue folder. What its record says stays: only that knows what
@@ -259,13 +271,3 @@ fn holds(stored: &Stored, login: Fingerprint) -> bool {
     fingerprint(stored) == Some(login)
 }
 
-/// The stamp that the login had: it is the same generation of the same family as before.
-fn stamp(id: WriteId, trial: &Trial, writer: &str) -> Stamp {
-    match &trial.before.stamp {
-        Some(stamp) => Stamp {
-            id,
-            ..stamp.clone()
-        },
-        None => super::proof::stamp_by_hand(id, fingerprint(&trial.before), writer),
-    }
-}

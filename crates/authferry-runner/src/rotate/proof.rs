@@ -4,10 +4,10 @@
 use std::pin::pin;
 
 use authferry_core::rotation::Proof;
-use authferry_core::{CasError, Family, Fingerprint, Origin, Stamp, Stored, Trouble, WriteId};
+use authferry_core::{Base, CasError, Family, Fingerprint, Origin, Stamp, Stored, Trouble, WriteId};
 use tokio::time::timeout;
 
-use super::{Answer, Driver};
+use super::{Answer, Driver, settle};
 use crate::mark::Notes;
 use crate::signals::Told;
 use crate::{Mark, Signals};
@@ -20,11 +20,13 @@ impl Driver<'_> {
         };
         let (store, expected) = (self.rotating.store, known.version.clone());
         let id = self.write_id(known);
-        let own = self.rotated.generation.as_ref().map(|it| it.fingerprint);
-        let by_hand = || stamp_by_hand(id, own, self.rotating.writer);
+        let lost = || {
+            let base = settle::base_of(self.rotating, self.job, known);
+            stamp_of(id, base.as_ref(), self.rotating.writer)
+        };
         let stamp = Stamp {
             id,
-            ..known.stamp.clone().unwrap_or_else(by_hand)
+            ..known.stamp.clone().unwrap_or_else(lost)
         };
         let secret = known.secret.duplicate();
         self.proving = Some((expected.clone(), id));
@@ -112,14 +114,15 @@ impl Driver<'_> {
     }
 }
 
-/// The stamp of a login that a person put there without authferry: a family begins with it.
-pub(super) fn stamp_by_hand(id: WriteId, login: Option<Fingerprint>, writer: &str) -> Stamp {
+/// The stamp of a login that has none: a person put it there, or touched another field, a tag or
+/// the file. It stays in its family if that is known; else a family begins with it.
+pub(super) fn stamp_of(id: WriteId, base: Option<&Base>, writer: &str) -> Stamp {
     Stamp {
         id,
-        count: 1,
+        count: base.map_or(1, |base| base.count),
         origin: Origin::Seed,
-        family: Family(login.unwrap_or(Fingerprint::new([0; 8]))),
-        volatile_hints: false,
+        family: base.map_or(Family(Fingerprint::new([0; 8])), |base| base.family),
+        volatile_hints: base.is_some_and(|base| base.volatile_hints),
         writer: writer.to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use authferry_codex::{Home, Look};
 use authferry_core::copies::{self, Action, Rules};
-use authferry_core::{Fingerprint, Goal, Refusal, Stored, Terms, Trip};
+use authferry_core::{Base, Fingerprint, Goal, Refusal, Stored, Terms, Trip};
 
 use super::Rotating;
 use super::turn::{job_in, private};
@@ -58,6 +58,22 @@ pub(super) fn is_settled(
         | Action::Refuse(Refusal::NothingStored | Refusal::UnusableStored) => true,
         Action::Refuse(_) | Action::Adopt { .. } => false,
     }
+}
+
+/// What the store holds as a base, with what the receipt or a record on this machine knows of it:
+/// a login that lost its stamp still is of its family.
+pub(super) fn base_of(
+    rotating: &Rotating<'_>,
+    job: Option<&Job<'_>>,
+    stored: &Stored,
+) -> Option<Base> {
+    let (head, _) = held(stored);
+    let theirs = head.generation.as_ref()?;
+    let copies = all_copies(rotating, job);
+    let bases = copies.iter().filter_map(|found| found.copy.origins.as_ref());
+    let mut bases = bases.map(|origins| &origins.base);
+    let known = bases.find(|base| copies::is_family_of(&head, theirs, base));
+    Some(Base::of_head(&head, theirs, known))
 }
 
 /// Puts the copy that counts into the store, and places nothing.
