@@ -13,6 +13,7 @@ mod doctor;
 mod families;
 mod ferry;
 mod moments;
+mod passed_on;
 mod refresh;
 mod refresh_facts;
 mod refresh_faults;

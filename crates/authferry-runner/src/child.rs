@@ -143,13 +143,20 @@ impl Family {
         }
     }
 
+    /// Passes a signal on to the command, if it is not gone.
+    pub(crate) fn pass_on(&self, signal: Signal) {
+        if let Some(pid) = self.command().filter(|_| self.end.is_none()) {
+            // It may be dead already; then there is nobody to tell.
+            rustix::process::kill_process(pid, signal).ok();
+        }
+    }
+
     /// Passes a signal on to the command; `SIGKILL` to its descendants as well. Once the
     /// command is gone, what it left behind gets no more time.
     pub(crate) fn signal(&mut self, signal: Signal) {
         self.hurried = true;
         if self.end.is_none() {
-            // A child that is not yet waited for keeps its pid: this cannot hit another.
-            let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+            let pid = self.command();
             let below = if signal == Signal::KILL {
                 pid.map(descendants)
             } else {
@@ -177,6 +184,11 @@ impl Family {
     /// How many processes that the command left behind could not be ended.
     pub(crate) fn left(&self) -> usize {
         self.left
+    }
+
+    /// The command's process. Until it is waited for it keeps its pid: no other can be hit.
+    fn command(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
     /// Those that were given to us because their parents died.

@@ -307,6 +307,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                     return self.answered(answer);
                 }
                 Woke::Told(Told::End(signal)) => self.told_to_end(signal),
+                Woke::Told(Told::Other(signal)) => self.pass_on(signal),
                 Woke::Told(Told::Child) | Woke::FamilyTime | Woke::Renewed => {}
                 Woke::RefreshOver => {
                     if let Some(refresher) = &mut self.refresher {
@@ -382,6 +383,17 @@ impl<'a, 'l> Driver<'a, 'l> {
                 self.report.command = Some(CommandEnd::NotStarted(error));
                 Some(self.exited(trip))
             }
+        }
+    }
+
+    /// A signal whose meaning only the command knows is the command's to act on. Before there is
+    /// a command it does what it does by default: the job ends. After it nothing is left but to
+    /// persist.
+    fn pass_on(&mut self, signal: Signal) {
+        match &mut self.family {
+            Some(family) if self.refresher.is_none() => family.pass_on(signal),
+            None if self.ready => {}
+            Some(_) | None => self.told_to_end(signal),
         }
     }
 

@@ -47,7 +47,7 @@ pub use rehearse::{Introduction, foresee, try_claim};
 pub use report::{CommandEnd, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
-pub use signals::Signals;
+pub use signals::{Signals, survive_file_size_limit};
 
 use sign::Sign;
 use tokio::time::{Instant, sleep};

@@ -339,7 +339,7 @@ impl<'a> Driver<'a> {
                 }
                 told = signals.next() => match told {
                     Told::Child => {}
-                    Told::End(signal) => {
+                    Told::End(signal) | Told::Other(signal) => {
                         self.rotated.signal.get_or_insert(signal.as_raw());
                         if self.retract_by.is_none() {
                             self.retract_by = Some(Instant::now() + RETRACT);

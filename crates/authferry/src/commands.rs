@@ -16,9 +16,7 @@ use std::{
 };
 
 use authferry_core::SecretStore;
-use rustix::process::Signal;
 use tokio::runtime::{self, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::args::{Command, Global};
@@ -49,8 +47,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 fn block_on<T>(store: &dyn SecretStore, future: impl Future<Output = T>) -> Result<T> {
     let runtime = runtime()?;
     let value = runtime.block_on(async {
-        // A file that may not grow any further is to be an error, and not the end of us.
-        let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+        authferry_runner::survive_file_size_limit();
         let value = future.await;
         // Nobody waits for a server that is gone: what is not ended here expires.
         let _in_time = timeout(FAREWELL, store.close()).await;

@@ -62,7 +62,7 @@ impl Driver<'_, '_> {
                         until = Some(Instant::now() + CUT);
                         continue;
                     }
-                    Woke::Told(Told::End(signal)) => {
+                    Woke::Told(Told::End(signal) | Told::Other(signal)) => {
                         self.told += 1;
                         self.report.signal.get_or_insert(signal.as_raw());
                         until = Some(Instant::now() + self.patience());

@@ -104,7 +104,7 @@ impl Driver<'_> {
                 read = &mut read => return read.ok()?.ok()?,
                 told = signals.next() => match told {
                     Told::Child => {}
-                    Told::End(signal) => {
+                    Told::End(signal) | Told::Other(signal) => {
                         self.rotated.signal.get_or_insert(signal.as_raw());
                         return None;
                     }
