@@ -90,6 +90,24 @@ fn no_endpoint_of_the_provider_is_known() {
     }
 }
 
+/// The moments of a clock end: `Instant + Duration` panics there, and what a person or a server
+/// names as a time limit has no end.
+#[test]
+fn no_time_limit_can_overflow() {
+    for (path, text) in sources() {
+        for sum in [
+            "now() + ",
+            "now + ",
+            "now_utc() + ",
+            "UNIX_EPOCH + ",
+            "began + ",
+            "begin + ",
+        ] {
+            assert!(!text.contains(sum), "`{sum}` in {}", path.display());
+        }
+    }
+}
+
 #[test]
 fn no_secret_is_exposed_but_where_bytes_are_moved() {
     // Each of these hands bytes to a file or to the parser, and to nothing else. What

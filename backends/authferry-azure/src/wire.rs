@@ -313,7 +313,7 @@ impl Calm {
         if let Err(Failure::Answer(answer)) = &reply {
             let rest = answer.retry_after.map(|rest| rest.min(LONGEST_REST));
             let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-            *until = rest.map(|rest| Instant::now() + rest);
+            *until = rest.and_then(|rest| Instant::now().checked_add(rest));
         }
         reply
     }

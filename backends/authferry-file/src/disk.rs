@@ -83,7 +83,7 @@ impl Folder {
         sharing: Sharing,
         patience: Duration,
     ) -> Result<Lock<'n>, Trouble> {
-        let deadline = Instant::now() + patience;
+        let begin = Instant::now();
         loop {
             let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
             let facts = self.vetted(&file, name)?;
@@ -99,7 +99,7 @@ impl Folder {
                         inode: facts.inode,
                     });
                 }
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                Err(TryLockError::WouldBlock) if begin.elapsed() < patience => {
                     thread::sleep(LOCK_PACE);
                 }
                 Err(TryLockError::WouldBlock) => return Err(Trouble::Locked(name.into())),

@@ -215,7 +215,7 @@ async fn keep(session: Weak<Session>, token: SecretString, mut end: Instant) {
     loop {
         // Two thirds of what is left, and again after a failure: the tries grow denser.
         let left = end.saturating_duration_since(Instant::now());
-        let pause = left * 2 / 3;
+        let pause = left / 3 * 2;
         if pause < BREATH {
             return;
         }
@@ -248,7 +248,8 @@ enum Obtained {
 impl Held {
     fn lives(&self) -> bool {
         // What is asked with it takes its time, too.
-        self.end.is_none_or(|end| Instant::now() + BREATH < end)
+        self.end
+            .is_none_or(|end| end.saturating_duration_since(Instant::now()) > BREATH)
     }
 }
 
@@ -260,8 +261,10 @@ impl Drop for Held {
     }
 }
 
+/// A token whose end no clock can hold has none.
 fn end_of(grant: &Grant) -> Option<Instant> {
-    (!grant.lease.is_zero()).then(|| Instant::now() + grant.lease)
+    let lease = Some(grant.lease).filter(|lease| !lease.is_zero())?;
+    Instant::now().checked_add(lease)
 }
 
 /// Takes what can be a token, without the line's end that files and variables have.

@@ -18,6 +18,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::time::Instant;
 
+use crate::deadline;
+
 /// Between asking what was left behind to end, and making it end.
 const GRACE: Duration = Duration::from_secs(2);
 /// The same, once somebody wants the job to end.
@@ -116,11 +118,11 @@ impl Family {
         }
         let now = Instant::now();
         match self.phase {
-            Phase::Running => self.phase = Phase::Lingering(now + linger),
+            Phase::Running => self.phase = Phase::Lingering(deadline::from(now, linger)),
             Phase::Lingering(until) if now >= until => {
                 let grace = if self.hurried { HURRIED_GRACE } else { GRACE };
                 self.ended = end_all(&orphans, Signal::TERM);
-                self.phase = Phase::Killing(now + grace, 0);
+                self.phase = Phase::Killing(deadline::from(now, grace), 0);
             }
             Phase::Killing(_, ROUNDS) => {
                 self.left = orphans.len();
@@ -128,7 +130,7 @@ impl Family {
             }
             Phase::Killing(from, round) if now >= from => {
                 end_all(&orphans, Signal::KILL);
-                self.phase = Phase::Killing(now + ROUND, round + 1);
+                self.phase = Phase::Killing(deadline::from(now, ROUND), round + 1);
             }
             Phase::Lingering(_) | Phase::Killing(..) => {}
         }

@@ -24,7 +24,7 @@ use crate::refresher::Refresher;
 use crate::sign::Sign;
 use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::watch::Watch;
-use crate::{CommandEnd, FoundCopy, Job, Receipt, Report, Signals, seen};
+use crate::{CommandEnd, FoundCopy, Job, Receipt, Report, Signals, deadline, seen};
 
 pub(crate) mod ask;
 pub(crate) mod keep;
@@ -216,7 +216,7 @@ impl<'a, 'l> Driver<'a, 'l> {
         (mut trip, mut effects): (Trip, Vec<Effect>),
         signals: &mut Signals,
     ) -> Report {
-        self.deadline = Some(Instant::now() + self.job.patience);
+        self.deadline = Some(deadline::after(self.job.patience));
         let mut last_looks = 0;
         loop {
             let mut event = None;
@@ -236,7 +236,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                     Effect::Read => self.read(),
                     Effect::Swap(write) => self.swap(&write),
                     Effect::Wait(time) => {
-                        self.request = Some(Request::Pause(Instant::now() + time));
+                        self.request = Some(Request::Pause(deadline::after(time)));
                     }
                     Effect::Place(login) => event = Some(Event::Placed(self.place(login))),
                     Effect::Run => event = self.run(&trip),
@@ -275,7 +275,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                         } else {
                             self.job.patience
                         };
-                        self.cut = Some(Instant::now() + left);
+                        self.cut = Some(deadline::after(left));
                     }
                 } else {
                     self.cut = None;
@@ -401,12 +401,15 @@ impl<'a, 'l> Driver<'a, 'l> {
     /// leaves it less time.
     fn told_to_end(&mut self, signal: Signal) {
         let now = Instant::now();
-        if self.told_at.is_some_and(|before| now < before + ONE_WISH) {
+        if self
+            .told_at
+            .is_some_and(|before| now < deadline::from(before, ONE_WISH))
+        {
             return;
         }
         self.told_at = Some(now);
         self.told += 1;
-        self.cut = self.cut.map(|cut| cut.min(now + CUT));
+        self.cut = self.cut.map(|cut| cut.min(deadline::from(now, CUT)));
         self.report.signal.get_or_insert(signal.as_raw());
         if let (Some(refresher), Some(_)) = (&mut self.refresher, &self.family) {
             refresher.hurry();
@@ -423,7 +426,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             } else {
                 Duration::ZERO
             };
-            let end = now + left;
+            let end = deadline::from(now, left);
             self.deadline = self.deadline.map(|deadline| deadline.min(end));
         }
     }
@@ -473,7 +476,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             self.report.refreshed = self.refresher.as_mut().map(Refresher::end);
         }
         self.watch = None;
-        self.deadline = Some(Instant::now() + self.patience());
+        self.deadline = Some(deadline::after(self.patience()));
         match self.job.home.settled_look() {
             Ok(look) => {
                 let seen = match trip.base().filter(|_| self.lent) {

@@ -10,6 +10,8 @@ use std::{
 use authferry_core::{Bid, CLOCK_SKEW, Claim, ClaimError, Claims, RecordState, Standing};
 use tokio::time::{Instant, sleep_until};
 
+use crate::deadline;
+
 /// How long a claim lasts that nobody renews: as long as others wait for a holder that died.
 const TERM: Duration = Duration::from_mins(1);
 
@@ -41,7 +43,7 @@ impl<'a> Lease<'a> {
         Self {
             claims,
             claim,
-            next: Instant::now() + left.min(TERM) / 3,
+            next: deadline::after(left.min(TERM) / 3),
             renewal: None,
             lost: false,
         }
@@ -82,24 +84,24 @@ impl<'a> Lease<'a> {
         let Some(renewal) = &mut self.renewal else {
             sleep_until(self.next).await;
             let (claims, claim) = (self.claims, self.claim.clone());
-            let until = now() + TERM.as_secs();
+            let until = now().saturating_add(TERM.as_secs());
             self.renewal = Some(Box::pin(async move { claims.renew(&claim, until).await }));
             return;
         };
         let renewed = renewal.as_mut().await;
         self.renewal = None;
-        self.next = Instant::now() + TERM / 3;
+        self.next = deadline::after(TERM / 3);
         match renewed {
             Ok(claim) => self.claim = claim,
             Err(ClaimError::Lost | ClaimError::Held { .. }) => self.lost = true,
-            Err(ClaimError::Store(_)) => self.next = Instant::now() + AGAIN,
+            Err(ClaimError::Store(_)) => self.next = deadline::after(AGAIN),
         }
     }
 
     /// Lets go of a renewal that is not answered.
     pub(crate) fn give_up(&mut self) {
         self.renewal = None;
-        self.next = Instant::now() + AGAIN;
+        self.next = deadline::after(AGAIN);
     }
 
     /// Gives the claim back. If that fails it ends by itself.
@@ -124,7 +126,7 @@ pub(crate) fn bid(owner: &str, holder: u64) -> Bid {
         owner: owner.to_owned(),
         holder,
         now,
-        until: now + TERM.as_secs(),
+        until: now.saturating_add(TERM.as_secs()),
         expired: None,
     }
 }
@@ -170,7 +172,7 @@ impl LeaseDefect {
         let (until, now) = (standing.until?, now());
         if standing.is_foreign && until.saturating_add(CLOCK_SKEW) > now {
             Some(Self::Foreign)
-        } else if until > now + EXPIRY.as_secs() {
+        } else if until > now.saturating_add(EXPIRY.as_secs()) {
             Some(Self::EndsTooLate)
         } else {
             None

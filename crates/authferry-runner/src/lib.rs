@@ -10,6 +10,7 @@
 mod base_text;
 mod child;
 mod copies;
+mod deadline;
 mod drive;
 mod lease;
 mod mark;
@@ -300,7 +301,7 @@ fn is_lent(look: &Look) -> bool {
 /// up after each other. Only a watch makes way, for it is nobody's job by itself.
 async fn alone(home: &Home, hung: Hung) -> Result<Option<File>, NotBegun> {
     let began = Instant::now();
-    let until = began + MAKE_WAY;
+    let until = deadline::from(began, MAKE_WAY);
     let mut asked = false;
     loop {
         match lock(home) {

@@ -16,7 +16,7 @@ use authferry_codex::{Failure, Home, Look, OVERRIDES};
 use authferry_core::{Fingerprint, Generation};
 use tokio::time::Instant;
 
-use crate::{Rotating, child::Family};
+use crate::{Rotating, child::Family, deadline};
 
 /// How long a refresh may take. One that a provider answers takes half a second.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -165,7 +165,7 @@ impl<'a> Refresher<'a> {
     /// Starts Codex in the home, which holds the login of this fingerprint.
     pub(crate) fn spawn(&mut self, home: &Home, before: Fingerprint) -> io::Result<Family> {
         let mut family = Family::spawn(&mut self.command(home.dir()))?;
-        self.until = Some(Instant::now() + LIMIT);
+        self.until = Some(deadline::after(LIMIT));
         self.generations.push(before);
         let (stdin, stdout, stderr) = family.pipes();
         if let Some(stderr) = stderr {
@@ -209,7 +209,7 @@ impl<'a> Refresher<'a> {
 
     /// A signal does not reach the refresh, but leaves it no more than the shield's time.
     pub(crate) fn hurry(&mut self) {
-        let end = Instant::now() + self.shield;
+        let end = deadline::after(self.shield);
         self.until = self.until.map(|until| until.min(end));
     }
 

@@ -169,13 +169,13 @@ const GLANCE: Duration = Duration::from_millis(5);
 
 /// Runs a program that leads a process group to its end, or ends the group.
 fn end(command: &mut Command, limit: Duration) -> io::Result<Option<ExitStatus>> {
-    let until = Instant::now() + limit;
+    let begin = Instant::now();
     let mut child = command.spawn()?;
     loop {
         if let Some(end) = child.try_wait()? {
             return Ok(Some(end));
         }
-        if Instant::now() > until {
+        if begin.elapsed() > limit {
             let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
             group.map(|group| kill_process_group(group, Signal::KILL));
             child.wait()?;

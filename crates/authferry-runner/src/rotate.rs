@@ -17,6 +17,7 @@ use authferry_core::{
 };
 use tokio::time::{Instant, sleep_until};
 
+use crate::deadline;
 use crate::lease::{self, Lease, Observation};
 use crate::signals::Told;
 use crate::{
@@ -287,7 +288,7 @@ impl<'a> Driver<'a> {
                     }
                     Effect::Prove => self.prove(),
                     Effect::Wait(time) => {
-                        let until = Instant::now() + time;
+                        let until = deadline::after(time);
                         self.request = Some(Box::pin(async move {
                             sleep_until(until).await;
                             Answer::Woke
@@ -328,7 +329,9 @@ impl<'a> Driver<'a> {
             } else {
                 self.rotating.patience
             };
-            let deadline = self.retract_by.unwrap_or(self.began + patience);
+            let deadline = self
+                .retract_by
+                .unwrap_or(deadline::from(self.began, patience));
             let Some(request) = &mut self.request else {
                 unreachable!("the machine asks for something until it is done");
             };
@@ -342,7 +345,7 @@ impl<'a> Driver<'a> {
                     Told::End(signal) | Told::Other(signal) => {
                         self.rotated.signal.get_or_insert(signal.as_raw());
                         if self.retract_by.is_none() {
-                            self.retract_by = Some(Instant::now() + RETRACT);
+                            self.retract_by = Some(deadline::after(RETRACT));
                             return Event::Deadline;
                         }
                     }
@@ -354,7 +357,7 @@ impl<'a> Driver<'a> {
                         self.request = None;
                         return Event::Claimed(Grant::Trouble(Trouble::Transient));
                     }
-                    self.retract_by = Some(Instant::now() + RETRACT);
+                    self.retract_by = Some(deadline::after(RETRACT));
                     return Event::Deadline;
                 }
             }

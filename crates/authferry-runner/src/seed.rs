@@ -16,8 +16,8 @@ use authferry_core::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::drive::{ask, keep::keeps_history};
-use crate::random;
 use crate::rescue::{self, Reason, Record};
+use crate::{deadline, random};
 
 /// What a seed did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub async fn seed(seed: &Seed<'_>) -> Result<Seeded, NotSeeded> {
         rescued: None,
         doubtful: false,
     };
-    let seeded = seeding.run(Instant::now() + seed.patience).await;
+    let seeded = seeding.run(deadline::after(seed.patience)).await;
     let Seeding {
         replaced,
         rescued,

@@ -56,6 +56,20 @@ async fn one_login_serves_all() {
     );
 }
 
+/// What a server says of a time may be more than a clock can hold.
+#[tokio::test]
+async fn a_token_may_last_for_ever() {
+    for lease in [u64::MAX, u64::MAX / 2, u64::MAX / 3] {
+        let server =
+            Canned::new(vec![granted("made-up-1", lease), answer(204, &json!(null))]).await;
+        let session = by_jwt(&server);
+        assert_eq!(token(&session).await, "made-up-1");
+        assert_eq!(token(&session).await, "made-up-1");
+        tokio::task::yield_now().await;
+        session.close().await;
+    }
+}
+
 #[tokio::test]
 async fn nobody_logs_in_who_needs_no_token() {
     let server = ready().await;

@@ -7,7 +7,7 @@ use super::{CUT, Driver, Request, answer, at, changed};
 use crate::sign::Sign;
 use crate::signals::Told;
 use crate::watch::Watch;
-use crate::{Report, Signals};
+use crate::{Report, Signals, deadline};
 
 /// What the loop woke up for.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and on the stack")]
@@ -38,7 +38,7 @@ impl Driver<'_, '_> {
                     Effect::Read => self.read(),
                     Effect::Swap(write) => self.swap(&write),
                     Effect::Wait(time) => {
-                        self.request = Some(Request::Pause(Instant::now() + time));
+                        self.request = Some(Request::Pause(deadline::after(time)));
                     }
                     Effect::Rescue(keep) => event = Some(Event::Rescued(self.rescue(&trip, &keep))),
                     Effect::Place(_) | Effect::Run | Effect::Finish(_) => {
@@ -59,13 +59,13 @@ impl Driver<'_, '_> {
                     },
                     Woke::Sign if self.is_relieved() && until.is_none() => {
                         // Whoever has come looks at the file by himself.
-                        until = Some(Instant::now() + CUT);
+                        until = Some(deadline::after(CUT));
                         continue;
                     }
                     Woke::Told(Told::End(signal) | Told::Other(signal)) => {
                         self.told += 1;
                         self.report.signal.get_or_insert(signal.as_raw());
-                        until = Some(Instant::now() + self.patience());
+                        until = Some(deadline::after(self.patience()));
                         match self.file_changed() {
                             Some(event) => event,
                             None => continue,

@@ -1,0 +1,35 @@
+//! Deadlines that cannot overflow.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Longer than any job takes, and short enough for every clock.
+const FAR: Duration = Duration::from_hours(24 * 365 * 30);
+
+/// Returns the deadline that is `span` from now. A span that the clock cannot hold counts as one
+/// without end: `--linger 500000000000years` is no reason to abort after the command has run.
+pub(crate) fn after(span: Duration) -> Instant {
+    from(Instant::now(), span)
+}
+
+/// The same, counted from `begin`.
+pub(crate) fn from(begin: Instant, span: Duration) -> Instant {
+    begin.checked_add(span.min(FAR)).unwrap_or(begin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_span_overflows() {
+        let begin = Instant::now();
+        let seconds = Duration::from_secs;
+        assert_eq!(from(begin, seconds(5)) - begin, seconds(5));
+        for span in [seconds(u64::MAX), Duration::MAX, seconds(u64::MAX / 2)] {
+            assert_eq!(from(begin, span) - begin, FAR);
+            assert!(after(span) - begin >= FAR);
+        }
+    }
+}
