@@ -2,17 +2,15 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, File},
     io::{self, Write},
     process::ExitCode,
 };
 
-use authferry_codex::parse;
-use authferry_core::Secret;
 use serde_json::{Map, Value, json};
 
 use crate::args::Global;
-use crate::{exit, github};
+use crate::github;
+use crate::report::ReportFile;
 
 /// What there is to tell at the end. Holds no secret.
 #[derive(Debug, Default)]
@@ -104,10 +102,10 @@ impl Ending {
     ///
     /// A stream that nobody reads any more, or a report that cannot be finished, is no reason
     /// to fail: the login matters more.
-    pub(crate) fn tell(self, global: &Global, report: Option<File>) -> ExitCode {
+    pub(crate) fn tell(self, global: &Global, report: Option<ReportFile>) -> ExitCode {
         // First of all: whoever reads the other two may have stopped to.
-        let written = report.map_or(Ok(()), |mut file| {
-            writeln!(file, "{:#}", self.for_programs())
+        let written = report.map_or(Ok(()), |report| {
+            report.write(&format!("{:#}\n", self.for_programs()))
         });
         let mut err = io::stderr().lock();
         err.write_all(self.for_people(global).as_bytes()).ok();
@@ -178,22 +176,4 @@ impl Ending {
 fn lines(text: &mut String, label: &str, message: &str) {
     // Writing to a string cannot fail.
     writeln!(text, "{label}{message}").ok();
-}
-
-/// Makes the report's file before anything else is done, so that none is missed at the end.
-pub(crate) fn report_file(global: &Global) -> Result<Option<File>> {
-    let Some(path) = &global.report else {
-        return Ok(None);
-    };
-    let refused = |what: &str| Ending::refused(exit::FAILED, format!("{what} {}", path.display()));
-    let is_a_login = fs::read(path).is_ok_and(|bytes| parse(&Secret::new(bytes)).is_ok());
-    if is_a_login {
-        let what = "the report would be written over the login in";
-        return Err(refused(what)
-            .hint("name another file with `--report FILE`")
-            .into());
-    }
-    let file = File::create(path)
-        .map_err(|error| Box::new(refused("the report cannot be written to").caused_by(&error)))?;
-    Ok(Some(file))
 }

@@ -16,6 +16,7 @@ use std::{
     fs::File,
     hash::{BuildHasher, RandomState},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -27,6 +28,7 @@ use serde_json::Value;
 use crate::args::Global;
 use crate::ending::Ending;
 use crate::env;
+use crate::report::NEVER_WAIT;
 
 /// As long as a mask may be, in bytes; the two lines around it take some hundred more, and a
 /// pipe takes 4096 in one piece.
@@ -239,7 +241,9 @@ fn say(text: &str) {
 }
 
 fn append(file: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::options().append(true).create(true).open(file)?;
+    let mut options = File::options();
+    options.append(true).create(true).custom_flags(NEVER_WAIT);
+    let mut file = options.open(file)?;
     file.write_all(text.as_bytes())
 }
 

@@ -8,7 +8,9 @@ mod ending;
 mod env;
 pub mod exit;
 mod github;
+mod own_files;
 mod plan;
+mod report;
 mod stores;
 mod telling;
 mod trust;
@@ -16,6 +18,8 @@ mod trust;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+use report::ReportFile;
 
 /// Runs the command line that this process was started with, and returns its exit code.
 #[must_use]
@@ -25,7 +29,7 @@ pub fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).ok();
     let args = args::Args::parse();
-    let (ending, report) = match ending::report_file(&args.global) {
+    let (ending, report) = match ReportFile::open(&args.global) {
         Ok(report) => (commands::run(args.command, &args.global), report),
         Err(ending) => (Err(ending), None),
     };

@@ -61,10 +61,8 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         };
         let (report, begin) = made;
         if args.retry_reused && begin.spent {
-            let (report, mut again) = trip(&mut signals).await?;
-            again.notes.splice(0..0, begin.notes);
-            again.notes.push("the command was run once more".to_owned());
-            return Ok(((report, again), note));
+            let second = trip(&mut signals).await;
+            return Ok((once_more(&job, (report, begin), second), note));
         }
         Ok(((report, begin), note))
     })?;
@@ -187,6 +185,28 @@ enum First {
     Made(Box<(Report, Begin)>),
     /// The store was empty and was filled, as the note says: it is to be made again.
     Filled(String),
+}
+
+/// Tells of a second trip, unless it came to nothing: what became of the first one's login and
+/// command is what counts then.
+fn once_more(
+    job: &Job<'_>,
+    (first, mut begin): (Report, Begin),
+    second: Result<(Report, Begin)>,
+) -> (Report, Begin) {
+    let why = match second {
+        Ok((report, mut again)) if !matches!(report.outcome, Outcome::Refused(_)) => {
+            again.notes.splice(0..0, begin.notes);
+            again.notes.push("the command was run once more".to_owned());
+            return (report, again);
+        }
+        Ok((report, _)) => telling::trip(job, &report, None).message,
+        Err(ending) => ending.message,
+    };
+    begin
+        .notes
+        .push(format!("the command was not run once more: {why}"));
+    (first, begin)
 }
 
 /// Fills an empty store from the environment if that was asked for.

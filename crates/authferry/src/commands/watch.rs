@@ -12,7 +12,7 @@ use crate::args::{Global, Watch};
 use crate::commands::{block_on, trips};
 use crate::ending::{Ending, Result};
 use crate::plan::{self, JobTerms, Plan};
-use crate::{exit, telling};
+use crate::{exit, report, telling};
 
 pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
@@ -26,6 +26,7 @@ pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
         });
     }
     if let (Some(log), false) = (&args.detach, args.detached) {
+        report::check(log, "--detach", global)?;
         return detach(log, home.dir());
     }
     if args.detached {
@@ -62,6 +63,8 @@ fn detach(log: &Path, home: &Path) -> Result<Ending> {
         .create(true)
         .append(true)
         .mode(0o600)
+        // A pipe that nobody reads is refused: the job must not wait for a reader.
+        .custom_flags(report::NEVER_WAIT)
         .open(log)
         .map_err(|error| failed(&format!("cannot write to {}", log.display()), &error))?;
     let program = plan::this_program().unwrap_or_else(|| "authferry".into());
