@@ -5,7 +5,7 @@ use std::{fs, process::Child, thread, time::Duration};
 use rig::{Login, Runner, finish};
 
 use crate::any_store::AnyStore;
-use crate::ferry::{AUTHFERRY, Ferry, assert_code, script, start, successor, wait_until};
+use crate::ferry::{Ferry, assert_code, script, start, successor, under_test, wait_until};
 
 /// Those that ask for the end, those of timers and limits, and some of the real-time ones.
 const ENDING: [i32; 18] = [
@@ -95,7 +95,7 @@ fn what_was_ignored_from_the_start_is_ignored_by_the_command_as_well() {
         let mut shell = runner.command("sh");
         shell.env("AUTHFERRY_STORE", ferry.address());
         shell.args(["-c", "trap '' $0; exec \"$@\"", &signal.to_string()]);
-        shell.args([AUTHFERRY, "run", "--"]).arg(job);
+        shell.args([under_test(), "run", "--"]).arg(job);
         assert_code(&finish(&mut shell), 9);
     }
 }

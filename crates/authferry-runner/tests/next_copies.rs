@@ -111,7 +111,11 @@ async fn an_outage_is_no_refusal() {
     scene.answers(&[("head", Refuses), ("copy", Fails)]);
     scene.rotate().await;
     assert_eq!(scene.asked(), ["head", "head", "copy"]);
-    assert_eq!(scene.stored().await, "head", "nothing shows that the copy is live");
+    assert_eq!(
+        scene.stored().await,
+        "head",
+        "nothing shows that the copy is live"
+    );
 }
 
 /// A dead login has nothing to come back for.
@@ -265,7 +269,10 @@ impl Scene {
     fn leave_receipt(&self, name: &str, family: &str, count: u64) {
         let (own, family) = (fingerprint(name), fingerprint(family));
         let base = base(name)
-            .replace(&format!(r#""family":"{own}""#), &format!(r#""family":"{family}""#))
+            .replace(
+                &format!(r#""family":"{own}""#),
+                &format!(r#""family":"{family}""#),
+            )
             .replace(r#""count":1"#, &format!(r#""count":{count}"#))
             .replace(r#""volatile_hints":false"#, r#""volatile_hints":true"#);
         private(&self.path("home").join(RECEIPT), &receipt(&base));
@@ -273,7 +280,9 @@ impl Scene {
 
     /// Puts a login of a family of its own into the rescue folder, with its record.
     fn keep(&self, name: &str) {
-        let file = self.path("rescue").join(format!("{}.json", fingerprint(name)));
+        let file = self
+            .path("rescue")
+            .join(format!("{}.json", fingerprint(name)));
         fs::write(file.with_extension("json.record"), record(name)).expect("room");
         private(&file, &login(name));
     }
@@ -306,7 +315,7 @@ impl Scene {
         let logins = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
         let mut names: Vec<String> = logins
             .map(|path| {
-                assert!(path.with_extension("json.record").exists(), "{path:?}");
+                assert!(path.with_extension("json.record").exists(), "{}", path.display());
                 name_of(&fs::read(path).expect("a login"))
             })
             .collect();

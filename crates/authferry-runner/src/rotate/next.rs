@@ -10,13 +10,13 @@ use authferry_codex::{Death, Failure};
 use authferry_core::{
     Base, CasError, Fingerprint, Outcome, Stamp, Stored, Version, WriteId, pause,
 };
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{sleep_until, timeout_at};
 
 use super::{Driver, proof::stamp_of, settle};
 use crate::drive::ask;
 use crate::mark::Notes;
 use crate::rescue::{self, Reason, Record};
-use crate::{Lease, Mark, NotBegun, Report, Signals, lease, random};
+use crate::{Lease, Mark, NotBegun, Report, Signals, deadline, lease, random};
 
 /// A login that the provider refused, and its own word for why, if it gave one.
 struct Refused {
@@ -54,11 +54,7 @@ impl Driver<'_> {
         turned
     }
 
-    async fn try_each(
-        &mut self,
-        notes: &mut Notes,
-        signals: &mut Signals,
-    ) -> Result<(), NotBegun> {
+    async fn try_each(&mut self, notes: &mut Notes, signals: &mut Signals) -> Result<(), NotBegun> {
         let mut refused = notes.all_refused();
         let mut trial: Option<Trial> = None;
         loop {
@@ -96,7 +92,9 @@ impl Driver<'_> {
                 let login = fingerprint(&trial.before);
                 self.rotated.trip = Some(trial.report);
                 // An outage is no refusal: it is none of the next copy either.
-                found = found.zip(login).map(|(_, login)| Refused { login, death: None });
+                found = found
+                    .zip(login)
+                    .map(|(_, login)| Refused { login, death: None });
                 held = Some(trial.before);
             }
             let (Some(Refused { login, death }), false) = (found, self.is_cancelled()) else {
@@ -173,7 +171,7 @@ impl Driver<'_> {
         };
         let store = self.rotating.store;
         let wanted = fingerprint(&trial.before);
-        let until = Instant::now() + self.rotating.patience;
+        let until = deadline::after(self.rotating.patience);
         // One intent for each version that it is to replace.
         let mut expected: Option<Version> = None;
         let mut number = 0;
@@ -209,7 +207,7 @@ impl Driver<'_> {
                     Err(CasError::Conflict | CasError::Ambiguous(_) | CasError::Refused(_)) => {}
                 }
             }
-            let next = Instant::now() + pause(attempt, trip);
+            let next = deadline::after(pause(attempt, trip));
             if next >= until {
                 return PutBack::Failed;
             }
@@ -239,9 +237,9 @@ impl Driver<'_> {
         if kept.iter().any(|kept| kept.fingerprint() == Some(copy)) {
             return true;
         }
-        let (head, _) = ask::held(held);
-        let base = head.generation.as_ref();
-        let base = base.map(|theirs| Base::of_head(&head, theirs, None));
+        let (known, _) = ask::held(held);
+        let base = known.generation.as_ref();
+        let base = base.map(|theirs| Base::of_head(&known, theirs, None));
         let record = Record::new(store, Reason::Replaced, base, rotating.writer);
         rescue::keep(rotating.rescue, &held.secret, &record).is_ok()
     }
@@ -270,4 +268,3 @@ fn fingerprint(stored: &Stored) -> Option<Fingerprint> {
 fn holds(stored: &Stored, login: Fingerprint) -> bool {
     fingerprint(stored) == Some(login)
 }
-

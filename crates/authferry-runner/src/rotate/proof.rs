@@ -4,7 +4,9 @@
 use std::pin::pin;
 
 use authferry_core::rotation::Proof;
-use authferry_core::{Base, CasError, Family, Fingerprint, Origin, Stamp, Stored, Trouble, WriteId};
+use authferry_core::{
+    Base, CasError, Family, Fingerprint, Origin, Stamp, Stored, Trouble, WriteId,
+};
 use tokio::time::timeout;
 
 use super::{Answer, Driver, settle};

@@ -70,7 +70,9 @@ pub(super) fn base_of(
     let (head, _) = held(stored);
     let theirs = head.generation.as_ref()?;
     let copies = all_copies(rotating, job);
-    let bases = copies.iter().filter_map(|found| found.copy.origins.as_ref());
+    let bases = copies
+        .iter()
+        .filter_map(|found| found.copy.origins.as_ref());
     let mut bases = bases.map(|origins| &origins.base);
     let known = bases.find(|base| copies::is_family_of(&head, theirs, base));
     Some(Base::of_head(&head, theirs, known))
