@@ -87,7 +87,7 @@ pub struct Rules {
     pub resource: String,
     /// How long a token lives.
     pub token_lifetime: Duration,
-    /// How long a write takes before the service stamps it.
+    /// How long a write takes before the service stamps it. A change counts at once.
     pub put_latency: Duration,
     /// How long it takes from there until anybody can see it.
     pub put_stuck: Duration,
@@ -318,6 +318,12 @@ impl KeyVault {
     #[must_use]
     pub fn versions(&self, name: &str) -> Vec<Version> {
         self.shared.lock().secrets.all(name)
+    }
+
+    /// Returns whether a write to a secret is on its way.
+    #[must_use]
+    pub fn is_writing(&self, name: &str) -> bool {
+        self.shared.lock().secrets.is_busy(name)
     }
 
     /// Returns the names of all secrets.

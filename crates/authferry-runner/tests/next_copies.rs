@@ -315,7 +315,11 @@ impl Scene {
         let logins = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
         let mut names: Vec<String> = logins
             .map(|path| {
-                assert!(path.with_extension("json.record").exists(), "{}", path.display());
+                assert!(
+                    path.with_extension("json.record").exists(),
+                    "{}",
+                    path.display()
+                );
                 name_of(&fs::read(path).expect("a login"))
             })
             .collect();

@@ -121,6 +121,11 @@ impl Secrets {
         Ok(value.to_owned())
     }
 
+    /// Whether a version of this secret is on its way.
+    pub(super) fn is_busy(&self, name: &str) -> bool {
+        self.busy.contains(name)
+    }
+
     /// Adds a version that was stamped at a time.
     pub(super) fn put(
         &mut self,
