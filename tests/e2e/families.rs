@@ -231,6 +231,49 @@ fn d_a_dead_login_in_a_home_does_not_come_back<S: AnyStore>(version: &str) {
     }
 }
 
+/// A cache brings back what was set aside, or what was placed before a person reseeded.
+#[test]
+fn d_a_login_that_a_cache_brings_back_buries_no_reseed() {
+    let first = Login::fresh();
+    let next = generation(&first, 6, Duration::minutes(30));
+    let reseed = first.afresh(2, first.issued - Duration::hours(5));
+    let persist: &[&str] = &["persist"];
+    for (rotated, brought_back) in [(true, &next), (false, &first)] {
+        for act in BEGINS.into_iter().chain([persist, &["writing"]]) {
+            let ferry = Ferry::holding(V0_169, &first);
+            let runner = job_lost_after_restore(&ferry);
+            if rotated {
+                runner.place(&next.auth_json()).expect("room");
+            }
+            assert_code(&ferry.put(&reseed, &["--replace", "--allow-older"]), 0);
+            assert_code(&finish(&mut ferry.authferry(&runner, BEGINS[0])), 0);
+            assert_in_home(&runner, &reseed);
+            assert_eq!(kept_names(&runner).len(), usize::from(rotated));
+
+            let (done, code) = if act[0] == "writing" {
+                (finish(&mut writing(&ferry, &runner, brought_back)), 120)
+            } else {
+                runner.place(&brought_back.auth_json()).expect("room");
+                let code = if act == persist { 120 } else { 0 };
+                (finish(&mut ferry.authferry(&runner, act)), code)
+            };
+
+            assert_code(&done, code);
+            assert_stored(&ferry, &reseed);
+            assert_kept(&runner, &brought_back.auth_json());
+            // Nor is what is kept of it used later, here or in another home.
+            let mut other = ferry.authferry(&runner, BEGINS[1]);
+            for run in [
+                &mut ferry.authferry(&runner, BEGINS[1]),
+                other.env("CODEX_HOME", new_home(&runner)),
+            ] {
+                assert_code(&finish(run), 0);
+                assert_stored(&ferry, &reseed);
+            }
+        }
+    }
+}
+
 fn e_a_rotated_reseed_stays_whatever_a_job_of_the_other_family_writes_last<S: AnyStore>(
     version: &str,
 ) {
@@ -418,6 +461,12 @@ fn n_a_fresh_login_of_a_person_is_refused_with_both_ways_out<S: AnyStore>(versio
     assert_code(&finish(&mut scene.authferry(&runner, &replace)), 0);
     assert_in_home(&runner, &stored);
     assert_kept(&runner, &own.auth_json());
+    // Her word stays: the next job does not use what she rejected.
+    for begin in BEGINS {
+        assert_code(&finish(&mut scene.authferry(&runner, begin)), 0);
+        assert_stored(&scene, &stored);
+        assert_in_home(&runner, &stored);
+    }
 }
 
 /// A provider whose refresh changes the session marks: they are worth nothing from the first

@@ -46,8 +46,7 @@ pub struct Origins {
     /// How many generations were seen since that head, up to this copy. A head that was kept
     /// when something unclear replaced it has one: what replaced it may not descend from it.
     pub seen: u64,
-    /// Whether a record names this very fingerprint: that beats a receipt, which speaks of
-    /// whatever file is there.
+    /// Whether a record names this very fingerprint, see [`with_record`].
     pub by_name: bool,
     /// Whether session hints count. They do for the auth file of a home that stays.
     pub hints_count: bool,
@@ -164,7 +163,8 @@ pub struct Rules {
 pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement {
     let known = head.map(|stored| with_family(stored, copies));
     let head = known.as_ref();
-    let mut verdicts: Vec<Verdict> = copies.iter().map(|copy| judge(head, copy, rules)).collect();
+    let judged: Vec<Copy> = copies.iter().map(|it| with_record(it, copies)).collect();
+    let mut verdicts: Vec<Verdict> = judged.iter().map(|copy| judge(head, copy, rules)).collect();
     if let Some(stored) = head {
         mark_ancestors(stored, copies, &mut verdicts);
     }
@@ -190,7 +190,10 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
     }
     let next = latest_first(
         copies,
-        all(is_next).filter(|&index| is_worth_a_try(&copies[index], theirs, rules)),
+        all(is_next).filter(|&index| {
+            let known = lineage(&judged[index], verdicts[index]);
+            known.is_some() && is_worth_a_try(&copies[index], theirs, rules)
+        }),
     );
     let head_is_refused = rules.refused.contains(&theirs.fingerprint);
     let adopted = latest(copies, all(is_adopted))
@@ -198,7 +201,7 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
     let action = match adopted {
         Some(copy) => Action::Adopt {
             copy,
-            keep_head: verdicts[copy] != Verdict::Later || !descends(&copies[copy], stored),
+            keep_head: verdicts[copy] != Verdict::Later || !descends(&judged[copy], stored),
             in_rescue: verdicts[copy] != Verdict::Later,
         },
         None if all(|verdict| verdict == Verdict::IsHead).any(|it| is_auth_file(&copies[it])) => {
@@ -241,11 +244,16 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
     if ours.fingerprint == theirs.fingerprint {
         return Verdict::IsHead;
     }
-    let origins = copy
-        .origins
-        .as_ref()
-        .filter(|origins| speaks_of(origins, ours));
+    let known = copy.origins.as_ref();
+    let origins = known.filter(|origins| speaks_of(origins, ours));
     match origins {
+        None if !ours.identity.contradicts(&theirs.identity)
+            && known.is_some_and(|it| {
+                is_unrelated(it, ours) && is_family_of(stored, theirs, &it.base)
+            }) =>
+        {
+            Verdict::OtherFamily
+        }
         Some(origins) if is_family_of(stored, theirs, &origins.base) => {
             let order = order_of(ours, origins, stored, theirs);
             match order {
@@ -273,6 +281,101 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
             Order::Earlier => Verdict::UnknownEarlier,
             Order::Later | Order::Unclear => Verdict::UnknownFamily,
         },
+    }
+}
+
+/// Returns a copy with what a record that names this very login says of it. That beats a
+/// receipt, which speaks of whatever file is there, unless the receipt names the login itself.
+#[must_use]
+pub fn with_record(copy: &Copy, all: &[Copy]) -> Copy {
+    let known = copy.generation().and_then(|ours| {
+        let receipt = copy.origins.as_ref();
+        let in_line = receipt.is_some_and(|it| is_in_line(&it.base, ours.fingerprint));
+        let mut records = all.iter().filter(|it| it.place == Place::Rescue);
+        let record = records.find(|it| {
+            let theirs = it.generation().map(|theirs| theirs.fingerprint);
+            theirs == Some(ours.fingerprint)
+        })?;
+        // A record that knows nothing is no better than a receipt that knows what it is not.
+        let receipt = receipt.filter(|it| is_unrelated(it, ours));
+        let by_record = copy.place != Place::Rescue && !in_line;
+        by_record.then(|| record.origins.as_ref().or(receipt).cloned())
+    });
+    Copy {
+        origins: known.unwrap_or_else(|| copy.origins.clone()),
+        ..copy.clone()
+    }
+}
+
+/// Returns what a verdict knew of a copy: nothing if it did not go by the receipt or record.
+/// Nothing else may be written into the record of the copy, where it would count as known.
+#[must_use]
+pub fn lineage(copy: &Copy, verdict: Verdict) -> Option<&Origins> {
+    let origins = copy.origins.as_ref()?;
+    let is_of = |ours: &Generation| {
+        speaks_of(origins, ours) && !ours.identity.contradicts(&origins.base.generation.identity)
+    };
+    match verdict {
+        Verdict::OnlyCopy
+        | Verdict::Missing
+        | Verdict::Unusable
+        | Verdict::OtherIdentity
+        | Verdict::UnknownEarlier
+        | Verdict::UnknownFamily
+        | Verdict::Listed => None,
+        Verdict::UnusableKnown
+        | Verdict::IsHead
+        | Verdict::Ancestor
+        | Verdict::OtherFamily
+        | Verdict::RefusedBefore
+        | Verdict::Later
+        | Verdict::Earlier
+        | Verdict::WrittenAfterHead
+        | Verdict::Unclear => copy.generation().is_none_or(is_of).then_some(origins),
+    }
+}
+
+/// Returns the copies of which a base says that they count less than it: what brings one of them
+/// back is no rotation.
+pub(crate) fn decided_against(base: &Base, copies: &[Copy]) -> Vec<Fingerprint> {
+    let head = Held {
+        version: base.version.clone(),
+        generation: Some(base.generation.clone()),
+        id: None,
+        count: base.count,
+        family: Some(base.family),
+        volatile_hints: base.volatile_hints,
+    };
+    let against = copies.iter().filter(|copy| {
+        let verdict = judge(Some(&head), copy, &Rules::default());
+        !is_adopted(verdict) && verdict != Verdict::IsHead
+    });
+    let logins = against.filter_map(Copy::generation);
+    logins.map(|login| login.fingerprint).collect()
+}
+
+/// Whether a copy that makes way for a head is not of its family, as far as is known.
+pub(crate) fn is_of_another_family(copy: &Copy, verdict: Verdict, head: &Base) -> bool {
+    match verdict {
+        Verdict::OtherFamily
+        | Verdict::OtherIdentity
+        | Verdict::UnknownEarlier
+        | Verdict::UnknownFamily => true,
+        Verdict::Ancestor => {
+            let family = copy.origins.as_ref().map(|origins| origins.base.family);
+            family != Some(head.family)
+        }
+        Verdict::OnlyCopy
+        | Verdict::Missing
+        | Verdict::UnusableKnown
+        | Verdict::Unusable
+        | Verdict::IsHead
+        | Verdict::RefusedBefore
+        | Verdict::Later
+        | Verdict::Earlier
+        | Verdict::WrittenAfterHead
+        | Verdict::Unclear
+        | Verdict::Listed => false,
     }
 }
 
@@ -430,12 +533,21 @@ fn other_identity(copy: &Copy) -> Verdict {
 /// mean that a person logged in afresh; hints that changed in a rotation of ours say nothing.
 fn speaks_of(origins: &Origins, ours: &Generation) -> bool {
     let base = &origins.base;
-    let known = base.generation.fingerprint == ours.fingerprint
-        || base.ancestors.contains(&ours.fingerprint);
+    let known = is_in_line(base, ours.fingerprint);
     let afresh = origins.hints_count
         && !base.volatile_hints
         && ours.hints.contradict(&base.generation.hints);
-    origins.by_name || known || !afresh
+    origins.by_name || known || !(afresh || is_unrelated(origins, ours))
+}
+
+/// Whether a base or its known ancestors name a generation.
+fn is_in_line(base: &Base, generation: Fingerprint) -> bool {
+    base.generation.fingerprint == generation || base.ancestors.contains(&generation)
+}
+
+/// Whether a receipt knows a login as one of another family.
+fn is_unrelated(origins: &Origins, ours: &Generation) -> bool {
+    origins.base.unrelated.contains(&ours.fingerprint)
 }
 
 /// Where a copy stands to the head, within one family.

@@ -33,6 +33,7 @@ pub use store::{
     Stored, Swap, UnknownText, Version, WriteId,
 };
 pub use trip::{
-    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, Terms, Trip, Trouble, Write,
+    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, SetAside, Terms, Trip,
+    Trouble, Write,
 };
 pub use verdict::{Held, Refusal, Seen};

@@ -12,7 +12,7 @@
 use alloc::{vec, vec::Vec};
 
 use crate::backoff;
-use crate::copies::{self, Action, Copy, Origins, Place, Rules};
+use crate::copies::{self, Action, Copy, Origins, Place, Rules, Verdict};
 use crate::order::{self, Order};
 use crate::policy::Winner;
 use crate::verdict::{Held, Refusal, Seen};
@@ -27,7 +27,8 @@ mod rows;
 mod walks;
 
 pub use messages::{
-    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, Terms, Trouble, Write,
+    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, SetAside, Terms, Trouble,
+    Write,
 };
 
 /// A round trip under way.
@@ -38,6 +39,8 @@ pub struct Trip {
     sync: Sync,
     /// What was found on this machine before the trip; what a restore is judged by.
     copies: Vec<Copy>,
+    /// Generations that the begin decided against: a cache may bring one back.
+    against: Vec<Fingerprint>,
     /// The copy that is being adopted.
     adopting: Option<usize>,
     /// `None` only until the first read.
@@ -105,20 +108,23 @@ impl Trip {
     }
 
     /// Begins the second half of a trip whose first half another process made: persists
-    /// what `seen` found on disk, which descends from `base`.
+    /// what `seen` found on disk, which descends from `base`, unless it is one of `copies`
+    /// that counts less.
     #[must_use]
-    pub fn resume(terms: Terms, base: Base, seen: Seen) -> Step {
+    pub fn resume(terms: Terms, base: Base, copies: &[Copy], seen: Seen) -> Step {
         let mut trip = Self::new(terms, Child::Running);
+        trip.against = copies::decided_against(&base, copies);
         trip.base = Some(base);
         trip.step(Event::Exited(seen))
     }
 
     /// Joins a trip that another process has begun, and that is still under way: `seen` is on
-    /// disk now, and descends from `base`. Until it is told that the command has exited, it
-    /// writes through and does nothing else.
+    /// disk now, and descends from `base`, unless it is one of `copies` that counts less. Until
+    /// it is told that the command has exited, it writes through and does nothing else.
     #[must_use]
-    pub fn join(terms: Terms, base: Base, seen: Seen) -> Step {
+    pub fn join(terms: Terms, base: Base, copies: &[Copy], seen: Seen) -> Step {
         let mut trip = Self::new(terms, Child::Running);
+        trip.against = copies::decided_against(&base, copies);
         trip.base = Some(base);
         match seen {
             Seen::Usable(generation) => trip.step(Event::Changed(generation)),
@@ -222,6 +228,14 @@ impl Trip {
             .filter(|g| g.fingerprint != base.generation.fingerprint)
     }
 
+    /// Returns what the generation that is due descends from, and how many generations were seen
+    /// on disk since then.
+    #[must_use]
+    pub fn descent(&self) -> Option<(Base, u64)> {
+        let base = self.base.as_ref()?;
+        Some((base.with_past(&self.past), self.generations_seen()))
+    }
+
     /// Lets a model forget how often something was tried: only the length of a pause
     /// depends on it.
     #[cfg(test)]
@@ -235,6 +249,7 @@ impl Trip {
             child,
             sync: Sync::Idle,
             copies: Vec::new(),
+            against: Vec::new(),
             adopting: None,
             base: None,
             newest: None,
@@ -260,17 +275,57 @@ impl Trip {
         };
         let settlement = copies::settle(held.as_ref(), &self.copies, &rules);
         self.base = held.as_ref().and_then(|held| self.base_of(held));
+        self.note_against(&settlement.verdicts);
         self.newest = None;
         self.adopting = None;
         self.read = held.map(|held| held.version);
         if settlement.set_aside.is_empty() {
             return self.act(&settlement.action);
         }
+        let verdicts = settlement.verdicts;
+        let set_aside = settlement.set_aside.into_iter().map(|copy| SetAside {
+            copy,
+            origins: copies::lineage(&self.copy(copy), verdicts[copy]).cloned(),
+        });
+        let set_aside = set_aside.collect();
         self.sync = Sync::SettingAside(settlement.action);
-        (
-            self,
-            vec![Effect::Rescue(Keep::Copies(settlement.set_aside))],
-        )
+        (self, vec![Effect::Rescue(Keep::Copies(set_aside))])
+    }
+
+    /// A copy, with what a record says of this very login.
+    fn copy(&self, index: usize) -> Copy {
+        copies::with_record(&self.copies[index], &self.copies)
+    }
+
+    /// Notes what counts less than the head, and of that what is not of its family: the next
+    /// receipt knows it.
+    fn note_against(&mut self, verdicts: &[Verdict]) {
+        let logins = self.copies.iter().filter_map(Copy::generation);
+        self.against = logins.map(|login| login.fingerprint).collect();
+        let Some(base) = &mut self.base else {
+            return;
+        };
+        for (copy, verdict) in self.copies.iter().zip(verdicts) {
+            let known = copy.origins.as_ref().map(|origins| &origins.base);
+            let other = known.filter(|known| known.family != base.family);
+            // A head that was kept when the copy was about to replace it.
+            self.against
+                .extend(other.map(|it| it.generation.fingerprint));
+            if copy.place != Place::AuthFile {
+                continue;
+            }
+            for it in other.into_iter().flat_map(|it| &it.ancestors) {
+                base.note_unrelated(*it);
+            }
+            if let Some(other) = other {
+                base.note_unrelated(other.generation.fingerprint);
+            }
+            if let Some(login) = copy.generation()
+                && copies::is_of_another_family(copy, *verdict, base)
+            {
+                base.note_unrelated(login.fingerprint);
+            }
+        }
     }
 
     /// What the store holds, with what the receipt knows of it, or the first record that does.
@@ -377,17 +432,17 @@ impl Trip {
     }
 
     /// Whether a generation on disk is surely earlier than the latest one that is known, or than
-    /// the base, or is a known ancestor of the base, or a copy that the begin decided against: a
+    /// the base, or is a known ancestor of the base, or one that the begin decided against: a
     /// cache may bring it back.
     fn is_earlier(&self, generation: &Generation, latest: &Generation) -> bool {
         let base = self.base.as_ref();
-        let mut copies = self.copies.iter().filter_map(Copy::generation);
+        let ours = &generation.fingerprint;
         let than =
             |it: &Generation| order::by_times(&generation.issued, &it.issued) == Order::Earlier;
-        base.is_some_and(|base| base.ancestors.contains(&generation.fingerprint))
+        base.is_some_and(|base| base.ancestors.contains(ours) || base.unrelated.contains(ours))
             || base.is_some_and(|base| than(&base.generation))
             || than(latest)
-            || copies.any(|copy| copy.fingerprint == generation.fingerprint)
+            || self.against.contains(ours)
     }
 
     /// Whether the newest generation descends from this one.
@@ -492,9 +547,9 @@ impl Trip {
     /// The family that the next write belongs to, and how many generations that has had then.
     /// A copy of another family, adopted since the provider refuses the head, brings its own.
     fn family_of_next(&self, base: &Base, generation: &Generation) -> (Family, u64) {
-        let copy = self.adopting.map(|index| &self.copies[index]);
+        let copy = self.adopting.map(|index| self.copy(index));
         let copy = copy.filter(|copy| copy.generation() == Some(generation));
-        let own = copy.and_then(|copy| copy.origins.as_ref());
+        let own = copy.as_ref().and_then(|copy| copy.origins.as_ref());
         match own.filter(|own| own.base.family != base.family) {
             Some(Origins {
                 base: own, seen, ..
@@ -588,10 +643,7 @@ impl Trip {
             return self.yield_to(stranger);
         }
         let seen = self.generations_seen();
-        let known = Base {
-            ancestors: [base.ancestors.clone(), self.past.clone()].concat(),
-            ..base.clone()
-        };
+        let known = base.with_past(&self.past);
         let superseded = Outcome::Superseded {
             by: theirs.fingerprint,
             rescued: false,

@@ -1,8 +1,7 @@
 //! A base as receipts and records write it down. No secret: fingerprints and versions.
 
 use authferry_core::{
-    Base, Family, Fingerprint, Generation, Identity, Issued, Label, NotAFingerprint, SessionHints,
-    Version,
+    Base, Family, Generation, Identity, Issued, Label, NotAFingerprint, SessionHints, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +16,7 @@ pub(crate) struct BaseText {
     family: String,
     ancestors: Vec<String>,
     volatile_hints: bool,
+    unrelated: Vec<String>,
 }
 
 /// What is known of a generation. Never flattened: serde cannot read an `i128` then.
@@ -47,6 +47,7 @@ impl From<&Base> for BaseText {
             family: base.family.to_string(),
             ancestors: base.ancestors.iter().map(ToString::to_string).collect(),
             volatile_hints: base.volatile_hints,
+            unrelated: base.unrelated.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -55,14 +56,15 @@ impl TryFrom<BaseText> for Base {
     type Error = NotAFingerprint;
 
     fn try_from(text: BaseText) -> Result<Self, Self::Error> {
-        let ancestors = text.ancestors.iter().map(|it| it.parse::<Fingerprint>());
+        let all = |texts: &[String]| texts.iter().map(|it| it.parse()).collect::<Result<_, _>>();
         Ok(Self {
             version: Version::new(&text.version),
             generation: text.generation.try_into()?,
             count: text.count,
             family: text.family.parse::<Family>()?,
-            ancestors: ancestors.collect::<Result<_, _>>()?,
+            ancestors: all(&text.ancestors)?,
             volatile_hints: text.volatile_hints,
+            unrelated: all(&text.unrelated)?,
         })
     }
 }
@@ -119,6 +121,8 @@ impl TryFrom<GenerationText> for Generation {
 
 #[cfg(test)]
 mod tests {
+    use authferry_core::Fingerprint;
+
     use super::*;
 
     #[test]
@@ -148,6 +152,7 @@ mod tests {
             family: Family(Fingerprint::new([2; 8])),
             ancestors: vec![Fingerprint::new([2; 8]), Fingerprint::new([3; 8])],
             volatile_hints: true,
+            unrelated: vec![Fingerprint::new([4; 8])],
         };
         let anonymous = Base {
             generation: Generation {

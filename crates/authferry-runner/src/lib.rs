@@ -35,6 +35,7 @@ use std::{
 };
 
 use authferry_codex::{Home, Look, Unfit};
+use authferry_core::copies::Copy;
 use authferry_core::{
     Effect, Fingerprint, Goal, Policy, Secret, SecretStore, Seen, Stored, Terms, Trip,
 };
@@ -170,7 +171,8 @@ pub async fn persist(
     } else {
         seen
     };
-    let step = Trip::resume(terms(job, Goal::Run)?, receipt.base.clone(), seen);
+    let base = receipt.base.clone();
+    let step = Trip::resume(terms(job, Goal::Run)?, base, &records(job), seen);
     let driver = drive::Driver::new(job, alone, look, None, receipt.placed).resumed(receipt, unfit);
     Ok(driver.drive(step, signals).await)
 }
@@ -191,7 +193,8 @@ pub async fn watch(
     // From here on a change is noticed; what was written before is there to be looked at.
     let watch = Watch::new(job.home.auth_file());
     let look = job.home.settled_look().unwrap_or(Look::Missing);
-    let step = Trip::join(terms(job, Goal::Run)?, receipt.base.clone(), seen(&look));
+    let base = receipt.base.clone();
+    let step = Trip::join(terms(job, Goal::Run)?, base, &records(job), seen(&look));
     let driver = drive::Driver::new(job, alone, look, None, receipt.placed).resumed(receipt, None);
     began();
     Ok(driver.stand_by(step, sign, watch, signals).await)
@@ -250,6 +253,13 @@ struct Start {
     placed: bool,
     copies: Vec<FoundCopy>,
     step: (Trip, Vec<Effect>),
+}
+
+/// What the records in the rescue folder say of the logins there, for a trip whose first half
+/// another process made: a cache may bring one of them back.
+fn records(job: &Job<'_>) -> Vec<Copy> {
+    let found = copies::find(&job.store.to_string(), job.rescue, None);
+    found.into_iter().map(|found| found.copy).collect()
 }
 
 /// The receipt of an earlier trip. A note that cannot be parsed counts as none, and is written anew.

@@ -36,11 +36,15 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
     }
     let look = job.home.settled_look()?;
     let Start {
-        step: (trip, _), ..
+        step: (trip, _),
+        copies: found,
+        ..
     } = start(job, Goal::Restore, &look, &[])?;
     let (held, stored_unusable) = held(stored);
     let in_home = auth_file(job, &look, receipt(job).as_ref());
-    let verdict = copies::judge(Some(&held), &in_home.copy, &Rules::default());
+    let found: Vec<_> = found.into_iter().map(|found| found.copy).collect();
+    let in_home = copies::with_record(&in_home.copy, &found);
+    let verdict = copies::judge(Some(&held), &in_home, &Rules::default());
     let is_adopted = matches!(verdict, Verdict::Later | Verdict::WrittenAfterHead);
     let (_, effects) = trip.step(Event::Read(Ok(Some(held))));
     let (outcome, placement) = match effects.into_iter().next() {

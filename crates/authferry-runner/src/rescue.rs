@@ -75,7 +75,9 @@ pub struct Rescued {
 /// Writes the bytes to a file of mode 0600 in `directory` (made 0700 if missing) with its
 /// record, safe against a crash once it returns; gives its path.
 ///
-/// A file that is there already under that name is the same login; the record is written anew.
+/// A file that is there already under that name is the same login. Its record keeps what it says
+/// of the login's family, unless the store itself has said it meanwhile: a job that finds the
+/// login again knows less of it than the one that kept it first.
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub(crate) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Result<PathBuf> {
     fs::DirBuilder::new()
@@ -84,6 +86,15 @@ pub(crate) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Re
         .create(directory)?;
     is_private(directory)?;
     let path = directory.join(name(secret));
+    let known = read_record(&path).filter(|known| known.store == record.store);
+    let record = &match known {
+        Some(known) if record.reason != Reason::Replaced => Record {
+            base: known.base,
+            seen: known.seen,
+            ..record.clone()
+        },
+        Some(_) | None => record.clone(),
+    };
     let text = serde_json::to_vec_pretty(&RecordText::from(record))?;
     // The record first: a login without its record is of no use to the next job.
     write(directory, &record_path(&path), &text)?;
@@ -249,6 +260,8 @@ impl From<&Record> for RecordText {
 
 #[cfg(test)]
 mod tests {
+    use authferry_core::{Family, Fingerprint, Identity, Issued, SessionHints, Version};
+
     use super::*;
 
     fn record() -> Record {
@@ -290,6 +303,60 @@ mod tests {
         );
         forget(&rescued.path).expect("there");
         assert_eq!(fs::read_dir(&place).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn a_record_keeps_what_it_says_of_the_family() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let place = dir.path().join("rescue");
+        let login = Secret::new(b"made up".to_vec());
+        let found = |record: &Record| {
+            keep(&place, &login, record).expect("kept");
+            let mut found = list(&place).expect("our folder");
+            assert_eq!(found.len(), 1, "{found:?}");
+            found.remove(0).record.expect("a record")
+        };
+        let first = Record {
+            base: Some(base(1)),
+            seen: 2,
+            ..Record::new("memory:a".into(), Reason::SetAside, None, "a job")
+        };
+        assert_eq!(found(&first), first);
+        let again = Record {
+            base: Some(base(7)),
+            time: first.time + 9,
+            ..record()
+        };
+        let expected = Record {
+            base: Some(base(1)),
+            seen: 2,
+            ..again.clone()
+        };
+        assert_eq!(found(&again), expected);
+        let of_the_store = Record {
+            base: Some(base(7)),
+            reason: Reason::Replaced,
+            ..record()
+        };
+        assert_eq!(found(&of_the_store), of_the_store);
+    }
+
+    fn base(number: u8) -> Base {
+        let fingerprint = Fingerprint::new([number; 8]);
+        Base {
+            version: Version::new("1"),
+            generation: Generation {
+                fingerprint,
+                identity: Identity::default(),
+                hints: SessionHints::default(),
+                issued: Issued::default(),
+            },
+            count: 1,
+            family: Family(fingerprint),
+            ancestors: vec![],
+            volatile_hints: false,
+            unrelated: vec![],
+        }
     }
 
     #[test]

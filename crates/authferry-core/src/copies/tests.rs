@@ -334,6 +334,91 @@ fn a_file_that_is_not_in_the_line_of_a_head_that_went_back_was_written_after_it(
 }
 
 #[test]
+fn a_record_that_names_the_login_in_the_home_beats_the_receipt() {
+    let file = auth(login(8)).known(base(5));
+    let record = |origins: Option<Base>| {
+        let copy = copy(Place::Rescue, login(8));
+        match origins {
+            Some(base) => copy.named(base),
+            None => copy,
+        }
+    };
+    let mut first_family = base(7);
+    first_family.family = family_id(99);
+    first_family.ancestors.clear();
+    let settled = |record: Copy| settle(Some(&head(5)), &[file.clone(), record], &Rules::default());
+    assert_eq!(settled(record(Some(base(5)))).verdicts[0], Verdict::Later);
+    let reseeded = settled(record(Some(first_family)));
+    assert_eq!(reseeded.verdicts, [Verdict::OtherFamily; 2]);
+    assert_eq!(reseeded.action, Action::Place);
+    // Its record says that nothing is known of it, and the receipt what it is not.
+    let unknown = settled(record(None));
+    assert_eq!(unknown.verdicts[0], Verdict::UnknownFamily);
+    let mut receipt = base(5);
+    receipt.unrelated.push(login(8).fingerprint);
+    let copies = [auth(login(8)).known(receipt), record(None)];
+    let settled = settle(Some(&head(5)), &copies, &Rules::default());
+    assert_eq!(settled.verdicts[0], Verdict::OtherFamily);
+}
+
+#[test]
+fn a_receipt_that_names_the_login_itself_is_not_beaten() {
+    let mut other = base(4);
+    other.family = family_id(99);
+    other.ancestors.clear();
+    let copies = [
+        auth(login(5)).known(base(5)),
+        copy(Place::Rescue, login(5)).named(other),
+    ];
+    let settled = settle(Some(&head(6)), &copies, &Rules::default());
+    assert_eq!(settled.verdicts[0], Verdict::Ancestor);
+}
+
+#[test]
+fn what_a_receipt_knows_as_of_another_family_is_never_adopted() {
+    let mut receipt = base(5);
+    receipt.unrelated.push(login(8).fingerprint);
+    let file = auth(login(8)).known(receipt.clone());
+    is(&head(5), &file, Verdict::OtherFamily, &Action::Place);
+    assert_eq!(set_aside(&head(5), &file), [0]);
+    assert_eq!(lineage(&file, Verdict::OtherFamily), None);
+    // Nobody knows which family it would go on with.
+    let refused = Rules {
+        refused: vec![login(5).fingerprint],
+        ..Rules::default()
+    };
+    let settled = settle(Some(&head(5)), core::slice::from_ref(&file), &refused);
+    assert_eq!((settled.action, settled.next), (Action::Place, vec![]));
+    let hers = auth(person(login(8), "hers")).known(receipt);
+    is(
+        &head(5),
+        &hers,
+        Verdict::OtherIdentity,
+        &Action::Refuse(Refusal::OtherAccount),
+    );
+}
+
+#[test]
+fn a_receipt_that_did_not_decide_is_no_lineage() {
+    let afresh =
+        auth(with_session(login(6), "another")).known(with_session_of_base(base(5), "one"));
+    let hers = auth(person(login(6), "hers")).known(base(5));
+    for (copy, verdict) in [
+        (afresh.clone(), Verdict::UnknownFamily),
+        (hers, Verdict::OtherIdentity),
+        (auth(login(6)), Verdict::UnknownFamily),
+    ] {
+        let settled = settle(Some(&head(5)), core::slice::from_ref(&copy), &replacing());
+        assert_eq!(settled.verdicts, [verdict]);
+        assert_eq!(lineage(&copy, verdict), None, "{copy:?}");
+    }
+    // Refused before, and that without a look at the receipt.
+    assert_eq!(lineage(&afresh, Verdict::RefusedBefore), None);
+    let file = auth(login(6)).known(base(5));
+    assert_eq!(lineage(&file, Verdict::Later), file.origins.as_ref());
+}
+
+#[test]
 fn a_count_and_a_clock_that_contradict_each_other_are_unclear() {
     let file = auth(login(7)).known(base(4));
     is(&head(6), &file, Verdict::Unclear, &Action::Place);
@@ -635,6 +720,7 @@ fn base(number: u8) -> Base {
         family: family_id(1),
         ancestors: (1..number).map(|it| login(it).fingerprint).collect(),
         volatile_hints: false,
+        unrelated: vec![],
     }
 }
 

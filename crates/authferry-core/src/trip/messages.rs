@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::copies::Origins;
 use crate::policy::Policy;
 use crate::verdict::{Held, Refusal, Seen};
 use crate::{Family, Fingerprint, Generation, Version, WriteId, copies};
@@ -53,11 +54,17 @@ pub struct Base {
     pub ancestors: Vec<Fingerprint>,
     /// Whether session hints were seen to change in a rotation of this family.
     pub volatile_hints: bool,
+    /// Generations of other families that the home had, or a receipt there knew, when a login
+    /// of this family was placed there: the last [`Base::UNRELATED`]. A cache may bring one back,
+    /// and a receipt speaks of whatever file is there.
+    pub unrelated: Vec<Fingerprint>,
 }
 
 impl Base {
     /// How many known ancestors are kept.
     pub const ANCESTORS: usize = 32;
+    /// How many generations of other families are kept: two lines of ancestors.
+    pub const UNRELATED: usize = 64;
 
     /// Returns what a store holds as a base, with what a receipt or record knows of it.
     ///
@@ -75,7 +82,11 @@ impl Base {
                 ancestors.truncate(place);
             } else if known.generation.fingerprint != generation.fingerprint {
                 if copies::is_ahead(held, generation, known) {
-                    push(&mut ancestors, known.generation.fingerprint);
+                    push(
+                        &mut ancestors,
+                        known.generation.fingerprint,
+                        Self::ANCESTORS,
+                    );
                 } else {
                     // The store went back: what descends from the head is no ancestor of it.
                     ancestors.clear();
@@ -84,6 +95,8 @@ impl Base {
         }
         let unstamped = known.filter(|_| held.family.is_none());
         let behind = unstamped.map(|known| known.ancestors.len().saturating_sub(ancestors.len()));
+        let mut unrelated = known.map_or_else(Vec::new, |known| known.unrelated.clone());
+        unrelated.retain(|it| *it != generation.fingerprint);
         let count = unstamped.zip(behind).map(|(known, behind)| {
             let behind = u64::try_from(behind).unwrap_or(u64::MAX);
             known.count.saturating_sub(behind).max(1)
@@ -96,6 +109,34 @@ impl Base {
             family: family.unwrap_or_else(own),
             ancestors,
             volatile_hints: held.volatile_hints || known.is_some_and(|known| known.volatile_hints),
+            unrelated,
+        }
+    }
+
+    /// Returns this base with the generations that were on disk after it, oldest first, as known
+    /// ancestors of what follows them.
+    #[must_use]
+    pub(crate) fn with_past(&self, past: &[Fingerprint]) -> Self {
+        let mut base = self.clone();
+        let is_known =
+            |it: &Fingerprint| *it == self.generation.fingerprint || self.ancestors.contains(it);
+        if past.iter().all(is_known) {
+            return base;
+        }
+        // They come after the base, and the line goes by its first mention of each.
+        let line = [&self.generation.fingerprint].into_iter().chain(past);
+        for it in line {
+            if !base.ancestors.contains(it) {
+                push(&mut base.ancestors, *it, Self::ANCESTORS);
+            }
+        }
+        base
+    }
+
+    /// Notes a generation of another family.
+    pub(crate) fn note_unrelated(&mut self, generation: Fingerprint) {
+        if generation != self.generation.fingerprint && !self.unrelated.contains(&generation) {
+            push(&mut self.unrelated, generation, Self::UNRELATED);
         }
     }
 
@@ -104,10 +145,12 @@ impl Base {
     #[must_use]
     pub(crate) fn followed_by(&self, write: &Write, version: Version, descends: bool) -> Self {
         let mut ancestors = self.ancestors.clone();
+        let mut unrelated = self.unrelated.clone();
         if write.family != self.family {
             ancestors.clear();
+            unrelated.clear();
         } else if descends && write.generation.fingerprint != self.generation.fingerprint {
-            push(&mut ancestors, self.generation.fingerprint);
+            push(&mut ancestors, self.generation.fingerprint, Self::ANCESTORS);
         }
         Self {
             version,
@@ -116,15 +159,16 @@ impl Base {
             family: write.family,
             ancestors,
             volatile_hints: write.volatile_hints,
+            unrelated,
         }
     }
 }
 
-fn push(ancestors: &mut Vec<Fingerprint>, latest: Fingerprint) {
-    if ancestors.len() >= Base::ANCESTORS {
-        ancestors.remove(0);
+fn push(list: &mut Vec<Fingerprint>, latest: Fingerprint, most: usize) {
+    if list.len() >= most {
+        list.remove(0);
     }
-    ancestors.push(latest);
+    list.push(latest);
 }
 
 /// What the machine asks for. Each but `Run` and `Finish` is answered by one event.
@@ -168,8 +212,8 @@ pub struct Write {
 /// What a rescue is to keep.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Keep {
-    /// The copies with these numbers, in the order in which they were given.
-    Copies(Vec<usize>),
+    /// Copies that were found on this machine.
+    Copies(Vec<SetAside>),
     /// Everything of ours that the store lacks: the newest generation seen on disk, and
     /// what the last look at the file found, if that is something else.
     Ours,
@@ -178,6 +222,16 @@ pub enum Keep {
     /// The same, in the rescue folder even if the store keeps it: nothing tells that what
     /// replaces it is later, so it is tried if the provider rejects that.
     TheirsInRescue,
+}
+
+/// A copy that is kept elsewhere before it is replaced or removed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SetAside {
+    /// Its number, in the order in which the copies were given.
+    pub copy: usize,
+    /// What the decision knew of it: its record says no more. `None` if a receipt did not
+    /// speak of it.
+    pub origins: Option<Origins>,
 }
 
 /// What happened in the world.

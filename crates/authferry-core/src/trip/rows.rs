@@ -9,7 +9,7 @@ use crate::{Identity, Issued, Label, Policy, SessionHints};
 
 #[test]
 fn the_same_tokens_cost_no_request() {
-    let (_, effects) = Trip::resume(terms(), base(1), Seen::Usable(generation(1, "a")));
+    let (_, effects) = Trip::resume(terms(), base(1), &[], Seen::Usable(generation(1, "a")));
     assert_eq!(effects, [Effect::Finish(Outcome::Unchanged)]);
 }
 
@@ -20,12 +20,12 @@ fn who_joins_a_trip_writes_through_and_ends_nothing() {
         Seen::Unusable,
         Seen::Usable(generation(1, "a")),
     ] {
-        let (trip, effects) = Trip::join(terms(), base(1), seen);
+        let (trip, effects) = Trip::join(terms(), base(1), &[], seen);
         assert_eq!(effects, []);
         let (_, effects) = trip.step(Event::Changed(generation(2, "a")));
         assert!(matches!(effects[..], [Effect::Swap(_)]), "{effects:?}");
     }
-    let (trip, effects) = Trip::join(terms(), base(1), Seen::Usable(generation(2, "a")));
+    let (trip, effects) = Trip::join(terms(), base(1), &[], Seen::Usable(generation(2, "a")));
     let [Effect::Swap(write)] = &effects[..] else {
         panic!("what is there already is written: {effects:?}");
     };
@@ -49,9 +49,9 @@ fn a_new_generation_is_swapped_over_the_version_that_was_read() {
 
 #[test]
 fn a_file_that_carries_no_login_leaves_the_store_alone() {
-    let (_, effects) = Trip::resume(terms(), base(1), Seen::Missing);
+    let (_, effects) = Trip::resume(terms(), base(1), &[], Seen::Missing);
     assert_eq!(effects, [stranded(Cause::Missing, false)]);
-    let (trip, effects) = Trip::resume(terms(), base(1), Seen::Unusable);
+    let (trip, effects) = Trip::resume(terms(), base(1), &[], Seen::Unusable);
     assert_eq!(effects, [Effect::Rescue(Keep::Ours)]);
     assert_eq!(
         trip.step(Event::Rescued(true)).1,
@@ -62,7 +62,7 @@ fn a_file_that_carries_no_login_leaves_the_store_alone() {
 #[test]
 fn another_account_is_refused_unless_it_was_allowed() {
     let foreign = Seen::Usable(generation(2, "b"));
-    let (trip, effects) = Trip::resume(terms(), base(1), foreign.clone());
+    let (trip, effects) = Trip::resume(terms(), base(1), &[], foreign.clone());
     assert_eq!(effects, [Effect::Rescue(Keep::Ours)]);
     assert_eq!(
         trip.step(Event::Rescued(true)).1,
@@ -72,13 +72,13 @@ fn another_account_is_refused_unless_it_was_allowed() {
         allow_account_change: true,
         ..terms()
     };
-    let (_, effects) = Trip::resume(allowed, base(1), foreign);
+    let (_, effects) = Trip::resume(allowed, base(1), &[], foreign);
     assert!(matches!(effects[..], [Effect::Swap(_)]), "{effects:?}");
 }
 
 #[test]
 fn a_file_set_back_to_an_older_login_is_rescued_and_never_written() {
-    let (trip, effects) = Trip::resume(terms(), base(3), Seen::Usable(generation(2, "a")));
+    let (trip, effects) = Trip::resume(terms(), base(3), &[], Seen::Usable(generation(2, "a")));
     assert_eq!(effects, [Effect::Rescue(Keep::Ours)]);
     assert_eq!(
         trip.step(Event::Rescued(true)).1,
@@ -316,7 +316,13 @@ fn a_foreign_file_that_is_let_go_of_is_kept_first() {
     };
     let (trip, _) = Trip::start(terms, vec![auth_file(generation(2, "b"), None)]);
     let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
-    assert_eq!(effects, [Effect::Rescue(Keep::Copies(vec![0]))]);
+    assert_eq!(
+        effects,
+        [Effect::Rescue(Keep::Copies(vec![SetAside {
+            copy: 0,
+            origins: None
+        }]))]
+    );
     let head = generation(1, "a").fingerprint;
     assert_eq!(trip.step(Event::Rescued(true)).1, [Effect::Place(head)]);
 }
@@ -334,7 +340,8 @@ fn a_newer_file_that_the_store_refuses_starts_nothing() {
 
 /// A resumed trip whose first swap is under way.
 fn swapping(number: u8) -> (Trip, Write) {
-    let (trip, effects) = Trip::resume(terms(), base(1), Seen::Usable(generation(number, "a")));
+    let (trip, effects) =
+        Trip::resume(terms(), base(1), &[], Seen::Usable(generation(number, "a")));
     (trip, only_swap(effects))
 }
 
@@ -375,6 +382,7 @@ fn base(number: u8) -> Base {
         family: family(1),
         ancestors: vec![],
         volatile_hints: false,
+        unrelated: vec![],
     }
 }
 

@@ -26,6 +26,8 @@ struct Machine {
     /// Rescue folder and private homes, newest first.
     others: Vec<Copy>,
     refused: Vec<Fingerprint>,
+    /// A person gives `--replace`.
+    replace: bool,
     jobs: u64,
 }
 
@@ -260,29 +262,139 @@ fn a_codex_that_rotates_on_after_such_a_kill_is_tried_when_the_head_is_refused()
 
 #[test]
 fn a_set_aside_login_brought_back_by_a_cache_is_set_aside_again() {
-    for running in [false, true] {
-        let (mut store, mut own) = (Store::with(1), Machine::default());
-        own.run(&mut store, vec![]);
-        own.write(login(8));
-        let cache = own.receipt.clone();
-        store.seed(opaque(100));
-        own.run(&mut store, vec![]);
-        assert_eq!((store.current(), own.kept()), (100, vec![8]));
-        own.write(login(8));
-        own.receipt = cache;
-        let acts = if running {
-            vec![Act::Write(login(8))]
-        } else {
-            vec![]
-        };
-        let end = own.run(&mut store, acts);
-        let older = Outcome::Stranded {
-            cause: Cause::Older,
-            rescued: true,
-        };
-        assert_eq!(end, Some(if running { older } else { Outcome::Unchanged }));
-        assert_eq!((store.current(), own.kept()), (100, vec![8]));
+    // The cache has the receipt of its file, or not.
+    for its_receipt in [false, true] {
+        for running in [false, true] {
+            let (mut store, mut own) = (Store::with(1), Machine::default());
+            own.run(&mut store, vec![]);
+            own.write(login(8));
+            let cache = own.receipt.clone();
+            store.seed(opaque(100));
+            own.run(&mut store, vec![]);
+            assert_eq!((store.current(), own.kept()), (100, vec![8]));
+            own.write(login(8));
+            if its_receipt {
+                own.receipt = cache;
+            }
+            let acts = if running {
+                vec![Act::Write(login(8))]
+            } else {
+                vec![]
+            };
+            let end = own.run(&mut store, acts);
+            assert_eq!(
+                end,
+                Some(if running { older() } else { Outcome::Unchanged })
+            );
+            assert_eq!((store.current(), own.kept()), (100, vec![8]));
+            // What was said of it then is what the next job goes by, in this home and in another.
+            own.run(&mut store, vec![]);
+            assert_eq!((store.current(), own.file()), (100, Some(100)));
+            own.file = None;
+            own.receipt = None;
+            own.run(&mut store, vec![]);
+            assert_eq!((store.current(), own.kept()), (100, vec![8]));
+        }
     }
+}
+
+#[test]
+fn a_set_aside_login_brought_back_by_a_cache_before_the_persist_is_set_aside_again() {
+    let (mut store, mut own) = (Store::with(1), Machine::default());
+    own.run(&mut store, vec![]);
+    own.write(login(8));
+    store.seed(opaque(100));
+    own.restore(&mut store);
+    assert_eq!(own.kept(), [8]);
+    own.write(login(8));
+    assert_eq!(own.persist(&mut store), Some(older()));
+    assert_eq!((store.current(), own.kept()), (100, vec![8]));
+}
+
+/// Nothing was set aside, for the receipt said that the store had it: only the receipt of the
+/// login that was placed over it can know of it.
+#[test]
+fn a_login_of_another_family_that_was_placed_over_does_not_come_back() {
+    let acts: [fn(&mut Machine, &mut Store) -> Option<Outcome>; 4] = [
+        |own, store| own.run(store, vec![]),
+        |own, store| own.restore(store),
+        |own, store| own.persist(store),
+        |own, store| {
+            let end = own.run(store, vec![Act::Write(login(8))]);
+            assert_eq!(end, Some(older()));
+            own.run(store, vec![])
+        },
+    ];
+    for act in acts {
+        let (mut store, mut own) = (Store::with(8), Machine::default());
+        own.run(&mut store, vec![]);
+        store.seed(opaque(100));
+        own.restore(&mut store);
+        assert_eq!((own.file(), own.kept()), (Some(100), vec![]));
+        own.write(login(8));
+        act(&mut own, &mut store);
+        assert_eq!((store.current(), own.kept()), (100, vec![8]));
+        // The receipt stays true through what follows.
+        own.run(&mut store, vec![Act::Write(opaque(101))]);
+        own.write(login(8));
+        own.others.clear();
+        own.run(&mut store, vec![]);
+        assert_eq!((store.current(), own.kept()), (101, vec![8]));
+    }
+}
+
+/// Where a rescued login is put into the store from once that works again.
+#[test]
+fn a_login_that_was_not_persisted_is_no_old_one_for_the_next_persist() {
+    for times in [login, opaque] {
+        let (mut store, mut own) = (Store::with(1), Machine::default());
+        own.restore(&mut store);
+        own.write(times(2));
+        let base = own.receipt.clone();
+        own.others = vec![copy(Place::Rescue, times(2), base)];
+        assert_eq!(own.persist(&mut store), Some(persisted()));
+        assert_eq!(store.current(), 2);
+    }
+}
+
+/// A person logs in afresh in the home, and then decides for the store's login.
+#[test]
+fn a_login_that_a_person_rejected_is_never_used_by_itself() {
+    let (mut store, mut own) = (Store::with(1), Machine::default());
+    store.held.generation = Some(of_session(login(1), "one"));
+    own.run(&mut store, vec![]);
+    own.write(of_session(login(2), "another"));
+    let unknown = Outcome::Refused(Refusal::UnknownFamily);
+    assert_eq!(own.restore(&mut store), Some(unknown));
+    own.replace = true;
+    assert_eq!(own.restore(&mut store), Some(Outcome::Restored));
+    own.replace = false;
+    assert_eq!((own.file(), own.kept()), (Some(1), vec![2]));
+    own.run(&mut store, vec![]);
+    assert_eq!((store.current(), own.file()), (1, Some(1)));
+    // Nor where the provider refuses the store's: whose it is nobody knows.
+    own.refused.push(login(1).fingerprint);
+    own.run(&mut store, vec![]);
+    assert_eq!(store.current(), 1);
+}
+
+/// Codex writes 6 and 7, which the store does not take, and only a runner's clock speaks of them.
+#[test]
+fn what_a_rescued_login_descends_from_is_in_its_record() {
+    let (mut store, mut own) = (Store::with(5), Machine::default());
+    own.restore(&mut store);
+    let base = own.receipt.clone().expect("a receipt");
+    let (trip, _) = Trip::join(own.terms(Goal::Run), base, &[], Seen::Usable(opaque(6)));
+    let (trip, _) = trip.step(Event::Changed(opaque(7)));
+    assert_eq!(trip.due(), Some(&opaque(7)));
+    own.write(opaque(7));
+    own.keep(&trip, Keep::Ours, &[], None);
+    own.file = None;
+    own.receipt = None;
+    assert_eq!(own.kept(), [7]);
+    store.put_by_hand(opaque(6));
+    own.run(&mut store, vec![]);
+    assert_eq!((store.current(), own.file()), (7, Some(7)));
 }
 
 #[test]
@@ -460,7 +572,9 @@ impl Machine {
 
     fn persist(&mut self, store: &mut Store) -> Option<Outcome> {
         let base = self.receipt.clone().expect("a receipt");
-        let step = Trip::resume(self.terms(Goal::Run), base, self.seen());
+        let records = self.others.iter().filter(|it| it.place == Place::Rescue);
+        let records: Vec<Copy> = records.cloned().collect();
+        let step = Trip::resume(self.terms(Goal::Run), base, &records, self.seen());
         self.drive(step, store, vec![])
     }
 
@@ -472,7 +586,7 @@ impl Machine {
             // The address of the machine tells two of them apart.
             trip: core::ptr::from_ref(self).addr() as u64 + self.jobs,
             history: false,
-            replace: false,
+            replace: self.replace,
             refused: self.refused.clone(),
             allow_account_change: false,
         }
@@ -572,19 +686,35 @@ impl Machine {
         let base = trip.base().cloned();
         let mut kept = vec![];
         match keep {
-            Keep::Copies(numbers) => kept.extend(numbers.into_iter().map(|it| Copy {
+            Keep::Copies(copies) => kept.extend(copies.into_iter().map(|it| Copy {
                 place: Place::Rescue,
-                ..found[it].clone()
+                content: found[it.copy].content.clone(),
+                origins: it.origins.map(|origins| Origins {
+                    seen: origins.seen.max(1),
+                    by_name: true,
+                    hints_count: false,
+                    ..origins
+                }),
             })),
             Keep::Theirs | Keep::TheirsInRescue => {
                 let theirs = read.expect("read before it is kept").clone();
+                self.others
+                    .retain(|it| it.place != Place::Rescue || it.generation() != Some(&theirs));
                 kept.push(copy(Place::Rescue, theirs, base));
             }
             Keep::Ours => {
-                let newest = trip.newest.clone();
+                let descent = trip.descent().map(|(base, seen)| Origins {
+                    base,
+                    seen,
+                    by_name: true,
+                    hints_count: false,
+                });
+                kept.extend(trip.due().cloned().map(|it| Copy {
+                    origins: descent,
+                    ..copy(Place::Rescue, it, None)
+                }));
                 let file = self.copies().remove(0).generation().cloned();
-                let both = newest.into_iter().chain(file);
-                kept.extend(both.map(|it| copy(Place::Rescue, it, base.clone())));
+                kept.extend(file.map(|it| copy(Place::Rescue, it, None)));
             }
         }
         for copy in kept {
@@ -614,6 +744,18 @@ fn copy(place: Place, login: Generation, base: Option<Base>) -> Copy {
 
 fn persisted() -> Outcome {
     Outcome::Persisted { buried: vec![] }
+}
+
+fn older() -> Outcome {
+    Outcome::Stranded {
+        cause: Cause::Older,
+        rescued: true,
+    }
+}
+
+fn of_session(mut login: Generation, session: &str) -> Generation {
+    login.hints.session = Some(Label::new(session));
+    login
 }
 
 fn superseded_by(number: u8) -> Outcome {

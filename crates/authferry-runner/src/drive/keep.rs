@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use authferry_codex::{Look, Unusable};
 use authferry_core::copies::{Content, Place};
-use authferry_core::{Base, Fingerprint, Keep, Outcome, Refusal, Secret, SecretStore, Seen, Trip};
+use authferry_core::{
+    Base, Fingerprint, Keep, Outcome, Refusal, Secret, SecretStore, Seen, SetAside, Trip,
+};
 use tokio::time::timeout;
 
 use super::{Driver, Request, ask};
@@ -39,14 +41,10 @@ impl Driver<'_, '_> {
         // A request whose answer nobody awaits any more ends here.
         self.request = None;
         let wanted = match keep {
-            Keep::Ours => {
-                let record = self.record(Reason::NotPersisted, trip.base().cloned());
-                let ours = self.ours(trip).into_iter();
-                ours.map(|secret| (secret, record.clone())).collect()
-            }
+            Keep::Ours => self.ours(trip),
             Keep::Theirs => self.theirs(trip, 0),
             Keep::TheirsInRescue => self.theirs(trip, 1),
-            Keep::Copies(numbers) => self.set_aside(numbers),
+            Keep::Copies(copies) => self.set_aside(copies),
         };
         let mut kept = !wanted.is_empty();
         for (secret, record) in wanted {
@@ -63,10 +61,18 @@ impl Driver<'_, '_> {
 
     /// What of ours the store lacks: the generation that is due, and whatever was found in
     /// the file last, if that is something else.
-    fn ours(&self, trip: &Trip) -> Vec<Secret> {
+    fn ours(&self, trip: &Trip) -> Vec<(Secret, Record)> {
         let due = trip.due().map(|generation| generation.fingerprint);
         let base = trip.base().map(|base| base.generation.fingerprint);
         let newest = due.and_then(|due| self.generations.get(&due));
+        let newest = newest.map(|secret| {
+            let (base, seen) = trip.descent().unzip();
+            let record = Record {
+                seen: seen.unwrap_or(1),
+                ..self.record(Reason::NotPersisted, base)
+            };
+            (secret.duplicate(), record)
+        });
         let last = match &self.look {
             // Nothing was read that could be worth keeping, or not all of it.
             Look::Missing
@@ -80,12 +86,13 @@ impl Driver<'_, '_> {
                 (!known).then_some(secret)
             }
         };
-        newest
-            .map(|secret| &**secret)
-            .into_iter()
-            .chain(last)
-            .map(Secret::duplicate)
-            .collect()
+        // The trip took no note of it: it is older, or of another account, and what it descends
+        // from nobody knows.
+        let last = last.map(|secret| {
+            let record = self.record(Reason::NotPersisted, None);
+            (secret.duplicate(), record)
+        });
+        newest.into_iter().chain(last).collect()
     }
 
     fn record(&self, reason: Reason, base: Option<Base>) -> Record {
@@ -110,14 +117,15 @@ impl Driver<'_, '_> {
             .collect()
     }
 
-    fn set_aside(&self, numbers: &[usize]) -> Vec<(Secret, Record)> {
-        let copies = numbers.iter().map(|number| &self.copies[*number]);
+    fn set_aside(&self, copies: &[SetAside]) -> Vec<(Secret, Record)> {
         copies
-            .filter_map(|copy| {
-                let origins = copy.copy.origins.as_ref();
+            .iter()
+            .filter_map(|it| {
+                let origins = it.origins.as_ref();
                 let mut record = self.record(Reason::SetAside, origins.map(|it| it.base.clone()));
                 record.seen = origins.map_or(record.seen, |it| it.seen.max(1));
-                Some((copy.secret.as_ref()?.duplicate(), record))
+                let secret = self.copies[it.copy].secret.as_ref()?;
+                Some((secret.duplicate(), record))
             })
             .collect()
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::logins::{self, Login};
 use crate::copies::{Content, Copy as Found, Origins, Place};
 use crate::trip::{
-    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, Terms, Trip, Trouble,
+    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, SetAside, Terms, Trip, Trouble,
 };
 use crate::{Family, Held, Policy, Refusal, Seen, Version, WriteId};
 
@@ -108,8 +108,8 @@ pub(super) enum Ask {
     Run,
     Swap(Put),
     Wait,
-    /// Bits of the numbers of copies.
-    KeepCopies(u8),
+    /// Bits of the numbers of copies, and of those of which the decision knew something.
+    KeepCopies(u8, u8),
     KeepOurs,
     KeepTheirs,
     Finish(End),
@@ -177,6 +177,8 @@ pub(super) struct Stepped {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
     pub(super) base: Option<Known>,
+    /// What its newest generation descends from.
+    pub(super) descent: Option<Known>,
     /// Whether the trip waits for a pause to end.
     pub(super) pauses: bool,
     /// The newest generation on disk that it has taken note of.
@@ -238,11 +240,11 @@ impl Machines {
             refused: bits(key.refused).map(logins::fingerprint).collect(),
             allow_account_change: false,
         };
-        let copies = key.copies.iter().map(|copy| self.found(copy)).collect();
+        let copies: Vec<Found> = key.copies.iter().map(|copy| self.found(copy)).collect();
         let (trip, effects) = match key.resumes {
             Some((base, look)) => {
                 let base = self.bases.all[usize::from(base)].clone();
-                Trip::resume(terms, base, seen(look))
+                Trip::resume(terms, base, &copies, seen(look))
             }
             None => Trip::start(terms, copies),
         };
@@ -295,8 +297,13 @@ impl Machines {
                 base: self.keep_base(base),
                 seen: u8::try_from(trip.generations_seen()).expect("small"),
             });
+            let descent = trip.descent().map(|(base, seen)| Known {
+                base: self.keep_base(&base),
+                seen: u8::try_from(seen.max(1)).expect("small"),
+            });
             self.facts.push(Facts {
                 base,
+                descent,
                 pauses: matches!(trip.sync, crate::trip::Sync::Pausing(_)),
                 newest: trip
                     .newest
@@ -382,7 +389,9 @@ fn ask(effect: Effect) -> Ask {
         }),
         Effect::Wait(_) => Ask::Wait,
         Effect::Rescue(Keep::Copies(copies)) => {
-            Ask::KeepCopies(copies.iter().fold(0, |bits, copy| bits | 1 << copy))
+            let bits = |bits, it: &SetAside| bits | 1 << it.copy;
+            let known = copies.iter().filter(|it| it.origins.is_some());
+            Ask::KeepCopies(copies.iter().fold(0, bits), known.fold(0, bits))
         }
         Effect::Rescue(Keep::Ours) => Ask::KeepOurs,
         Effect::Rescue(Keep::Theirs | Keep::TheirsInRescue) => Ask::KeepTheirs,

@@ -424,7 +424,12 @@ impl World {
                     let mut logins = copies.iter().map(|it| it.look);
                     logins.any(|it| it == self.look(File::Login(login)))
                 });
-                let same = is_of_base(login) || found || !placed;
+                let known = home.records.iter().any(|it| it.login == login)
+                    || home.receipt.is_some_and(|base| {
+                        let unrelated = &machines.base(base).unrelated;
+                        unrelated.iter().any(|it| number(*it) == login)
+                    });
+                let same = is_of_base(login) || found || known || !placed;
                 if home.file != File::Login(login) && same {
                     let mut world = self.clone();
                     world.left.old_files -= 1;
@@ -568,7 +573,7 @@ impl World {
             Some(Ask::Wait) => {
                 next.push(("woke", answered.event(at, Happens::Woke, plan, machines)));
             }
-            Some(ask @ (Ask::KeepCopies(_) | Ask::KeepOurs | Ask::KeepTheirs)) => {
+            Some(ask @ (Ask::KeepCopies(..) | Ask::KeepOurs | Ask::KeepTheirs)) => {
                 answered.keep(at, ask, job, machines);
                 let event = Happens::Rescued(true);
                 next.push(("kept", answered.event(at, event, plan, machines)));
@@ -654,10 +659,12 @@ impl World {
         if let (true, Some(base)) = (home.restored, home.receipt) {
             let mut world = self.clone();
             world.homes[at].restored = false;
+            let begins = self.key(home, plan, Goal::Run);
+            let records = begins.copies.into_iter();
             let key = StartKey {
                 resumes: Some((base, self.look(home.file))),
-                copies: vec![],
-                ..self.key(home, plan, Goal::Run)
+                copies: records.filter(|it| it.place == Place::Rescue).collect(),
+                ..begins
             };
             let world = world.start(at, &key, Phase::Exited, plan, machines);
             next.push(("persist begins", world));
@@ -773,7 +780,7 @@ impl World {
                 }
                 self.end_job(at);
             }
-            Ask::KeepCopies(_) | Ask::KeepOurs | Ask::KeepTheirs => {
+            Ask::KeepCopies(..) | Ask::KeepOurs | Ask::KeepTheirs => {
                 // The deadline cut a request short; a swap that was under way may land yet.
                 if let Some(Ask::Swap(put)) = job.asked.replace(ask) {
                     self.send(put, start, begins);
@@ -822,12 +829,14 @@ impl World {
         let facts = machines.facts(job.trip);
         let mut records = vec![];
         match ask {
-            Ask::KeepCopies(bits) => {
+            Ask::KeepCopies(bits, knows) => {
                 let copies = &machines.started(job.start).copies;
                 let kept = (0..copies.len()).filter(|index| bits & (1 << index) != 0);
-                for copy in kept.map(|index| copies[index]) {
+                for index in kept {
+                    let copy = copies[index];
                     if let Look::Login(login) = copy.look {
-                        records.push((login.number, copy.known));
+                        let known = copy.known.filter(|_| knows & (1 << index) != 0);
+                        records.push((login.number, known));
                     }
                 }
             }
@@ -839,13 +848,18 @@ impl World {
                     let generation = shown.login.generation();
                     let base = Base::of_head(&held, &generation, known.as_ref());
                     let base = machines.keep_base(&base);
-                    records.push((shown.login.number, Some(Known { base, seen: 0 })));
+                    // The store's own word on a login counts more than an older record.
+                    let known = Some(Known { base, seen: 0 });
+                    let kept = &mut self.homes[at].records;
+                    kept.retain(|it| it.login != shown.login.number);
+                    records.push((shown.login.number, known));
                 }
             }
             Ask::KeepOurs => {
-                records.extend(facts.newest.map(|it| (it, facts.base)));
+                records.extend(facts.newest.map(|it| (it, facts.descent)));
+                // What the trip did not take note of descends from nothing that is known.
                 if let File::Login(login) = self.homes[at].file {
-                    records.push((login, facts.base));
+                    records.push((login, None));
                 }
             }
             Ask::Read | Ask::Place(_) | Ask::Run | Ask::Swap(_) | Ask::Wait | Ask::Finish(_) => {}
