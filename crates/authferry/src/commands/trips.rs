@@ -44,7 +44,8 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
             };
             let known = begin.known.take();
             let command = command(&args.command, &args.restoring, &plan, &home);
-            let report = authferry_runner::run(&job, command, known, lease.as_mut(), signals).await;
+            let run = authferry_runner::run(&job, command, known, lease.as_mut(), signals);
+            let report = Box::pin(run).await;
             if let Some(lease) = lease {
                 begin.warnings.extend(ahead::lost(&lease));
                 lease.release().await;

@@ -829,13 +829,13 @@ impl World {
         let facts = machines.facts(job.trip);
         let mut records = vec![];
         match ask {
-            Ask::KeepCopies(bits, knows) => {
+            Ask::KeepCopies(bits, with_record) => {
                 let copies = &machines.started(job.start).copies;
                 let kept = (0..copies.len()).filter(|index| bits & (1 << index) != 0);
                 for index in kept {
                     let copy = copies[index];
                     if let Look::Login(login) = copy.look {
-                        let known = copy.known.filter(|_| knows & (1 << index) != 0);
+                        let known = copy.known.filter(|_| with_record & (1 << index) != 0);
                         records.push((login.number, known));
                     }
                 }
