@@ -179,8 +179,9 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
             .filter(move |(_, verdict)| wanted(**verdict))
             .map(|(index, _)| index)
     };
-    let refusal = all(|verdict| refusal(verdict).is_some()).next();
-    if let Some(why) = refusal.and_then(|index| refusal_of(verdicts[index], rules)) {
+    let mut refusals = all(|verdict| refusal(verdict).is_some());
+    if let Some(why) = refusals.find_map(|index| refusal_of(&copies[index], verdicts[index], rules))
+    {
         return Settlement {
             verdicts,
             action: Action::Refuse(why),
@@ -488,9 +489,10 @@ fn refusal(verdict: Verdict) -> Option<Refusal> {
     }
 }
 
-/// A person's `--replace` lifts every refusal of the auth file.
-fn refusal_of(verdict: Verdict, rules: &Rules) -> Option<Refusal> {
-    refusal(verdict).filter(|_| !rules.replace)
+/// A person's `--replace` lifts every refusal of an auth file that can be set aside.
+fn refusal_of(copy: &Copy, verdict: Verdict, rules: &Rules) -> Option<Refusal> {
+    let keepable = copy.content != Content::Unusable { keepable: false };
+    refusal(verdict).filter(|_| !(rules.replace && keepable))
 }
 
 fn is_adopted(verdict: Verdict) -> bool {

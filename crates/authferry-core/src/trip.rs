@@ -236,6 +236,12 @@ impl Trip {
         Some((base.with_past(&self.past), self.generations_seen()))
     }
 
+    /// Returns the number of the copy that is put into the store before the command, if one is.
+    #[must_use]
+    pub fn adopting(&self) -> Option<usize> {
+        self.adopting
+    }
+
     /// Lets a model forget how often something was tried: only the length of a pause
     /// depends on it.
     #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,11 +39,11 @@ struct Unfinished {
 }
 
 /// Returns the copies other than the auth file: those of the rescue folder, newest first, then
-/// those of unfinished rotations. A folder that is not ours alone has none that count.
-#[must_use]
-pub fn find(store: &str, rescue: &Path, rotations: Option<&Path>) -> Vec<FoundCopy> {
-    let mut found: Vec<FoundCopy> = rescue::list(rescue)
-        .unwrap_or_default()
+/// those of unfinished rotations.
+///
+/// Fails if the rescue folder cannot be listed: the only live login may be there.
+pub fn find(store: &str, rescue: &Path, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
+    let mut found: Vec<FoundCopy> = rescue::list(rescue)?
         .into_iter()
         .filter_map(|rescued| {
             let record = rescued.record.filter(|record| record.store == store)?;
@@ -65,7 +66,7 @@ pub fn find(store: &str, rescue: &Path, rotations: Option<&Path>) -> Vec<FoundCo
         })
         .collect();
     found.extend(rotations.into_iter().flat_map(|it| unfinished(store, it)));
-    found
+    Ok(found)
 }
 
 /// Returns the auth file of a home as a copy.
@@ -77,7 +78,7 @@ pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -
             why: Unusable::Empty,
             ..
         } => (Content::Missing, None),
-        Look::Unusable { why, .. } if lent && authferry_codex::is_access_only(*why) => {
+        Look::Unusable { why, .. } if authferry_codex::is_access_only(*why) => {
             (Content::AccessOnly, None)
         }
         Look::Unusable { why, secret } => {
@@ -133,7 +134,7 @@ impl FoundCopy {
         };
         let now = Home::new(&rotation.folder.join(HOME)).and_then(|home| {
             home.settled_look()
-                .map_err(|_| std::io::ErrorKind::InvalidData.into())
+                .map_err(|_| io::ErrorKind::InvalidData.into())
         });
         let unchanged = match now {
             Ok(Look::Usable { generation, .. }) => {

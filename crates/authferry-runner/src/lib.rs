@@ -109,6 +109,9 @@ pub enum NotBegun {
     /// There is no place for the home in which the login is rotated.
     #[error("cannot make a private folder in {}", .0.display())]
     NoPlace(PathBuf, #[source] io::Error),
+    /// The rescue folder cannot be listed: the only live login may be there.
+    #[error("the rescue folder {} cannot be used: {}", .0.display(), .1)]
+    NoRescue(PathBuf, io::Error),
     /// The system does not give what every trip needs.
     #[error("cannot get random bytes from the system")]
     System(#[from] io::Error),
@@ -209,30 +212,29 @@ async fn begin<'a, 'l: 'a>(
     let alone = alone(job.home, Hung::IsBusy).await?;
     let look = job.home.settled_look()?;
     let refused = refused(job, &look).await;
-    let start = start(job, goal, &look, &refused)?;
+    let found = copies::find(&job.store.to_string(), job.rescue, job.rotations)
+        .map_err(|error| NotBegun::NoRescue(job.rescue.to_owned(), error))?;
+    let start = start(job, goal, &look, &refused, found)?;
     let driver = drive::Driver::new(job, alone, look, command, start.placed)
         .knowing(known)
         .with_copies(start.copies);
     Ok((driver, start.step))
 }
 
-/// The first step of a trip that finds `look` in the home, with the copies that it begins with,
-/// and whether what is placed there is to be taken away again.
+/// The first step of a trip that finds `look` in the home and `found` elsewhere, with the copies
+/// that it begins with, and whether what is placed there is to be taken away again.
 fn start(
     job: &Job<'_>,
     goal: Goal,
     look: &Look,
     refused: &[Fingerprint],
+    found: Vec<FoundCopy>,
 ) -> Result<Start, NotBegun> {
     let receipt = receipt(job);
-    let before = before(job, look, receipt.as_ref())?;
+    let before = before(job, look)?;
     let placed = before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
     let mut copies = vec![copies::auth_file(job, look, receipt.as_ref())];
-    copies.extend(copies::find(
-        &job.store.to_string(),
-        job.rescue,
-        job.rotations,
-    ));
+    copies.extend(found);
     let terms = Terms {
         refused: refused.to_vec(),
         ..terms(job, goal)?
@@ -258,7 +260,8 @@ struct Start {
 /// What the records in the rescue folder say of the logins there, for a trip whose first half
 /// another process made: a cache may bring one of them back.
 fn records(job: &Job<'_>) -> Vec<Copy> {
-    let found = copies::find(&job.store.to_string(), job.rescue, None);
+    // What Codex wrote is not left behind because of a folder that cannot be listed.
+    let found = copies::find(&job.store.to_string(), job.rescue, None).unwrap_or_default();
     found.into_iter().map(|found| found.copy).collect()
 }
 
@@ -278,7 +281,8 @@ async fn refused(job: &Job<'_>, look: &Look) -> Vec<Fingerprint> {
         Look::Missing | Look::Unusable { .. } => None,
     };
     let differs = in_home.is_some_and(|it| Some(it) != settled)
-        || !copies::find(&job.store.to_string(), job.rescue, job.rotations).is_empty();
+        || copies::find(&job.store.to_string(), job.rescue, job.rotations)
+            .is_ok_and(|found| !found.is_empty());
     if differs {
         Mark::refused(job.store).await
     } else {
@@ -286,12 +290,11 @@ async fn refused(job: &Job<'_>, look: &Look) -> Vec<Fingerprint> {
     }
 }
 
-/// What is in the home before anything is done. An access-only file that a trip left there
-/// is as good as none: there is nothing in it to be kept.
-fn before(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -> Result<Seen, NotBegun> {
-    let lent = receipt.is_some_and(|receipt| receipt.access_only);
+/// What is in the home before anything is done. An access-only file is as good as none: there is
+/// nothing in it to be kept.
+fn before(job: &Job<'_>, look: &Look) -> Result<Seen, NotBegun> {
     match seen(look) {
-        Seen::Unusable if lent && is_lent(look) => Ok(Seen::Missing),
+        Seen::Unusable if is_lent(look) => Ok(Seen::Missing),
         Seen::Unusable | Seen::Usable(_) if job.access_only => {
             Err(NotBegun::Occupied(job.home.auth_file().to_owned()))
         }

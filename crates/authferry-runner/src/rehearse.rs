@@ -16,7 +16,7 @@ use authferry_core::copies::{self, Rules, Verdict};
 use authferry_core::{Bid, ClaimError, Claims, Effect, Event, Goal, Outcome, Stored};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::copies::auth_file;
+use crate::copies::{auth_file, find};
 use crate::drive::ask::held;
 use crate::lease::Observation;
 use crate::rotate::turn::private;
@@ -35,11 +35,13 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
         lock => drop(lock?),
     }
     let look = job.home.settled_look()?;
+    // A rescue folder that cannot be listed is another finding.
+    let found = find(&job.store.to_string(), job.rescue, job.rotations).unwrap_or_default();
     let Start {
         step: (trip, _),
         copies: found,
         ..
-    } = start(job, Goal::Restore, &look, &[])?;
+    } = start(job, Goal::Restore, &look, &[], found)?;
     let (held, stored_unusable) = held(stored);
     let in_home = auth_file(job, &look, receipt(job).as_ref());
     let found: Vec<_> = found.into_iter().map(|found| found.copy).collect();

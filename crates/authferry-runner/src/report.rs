@@ -32,9 +32,10 @@ pub struct Report {
     pub rescued: Vec<PathBuf>,
     /// The usable copies of a login on this machine, where the store holds none.
     pub copies: Vec<PathBuf>,
-    /// The copy that was put into the store before the command, if it was not the auth file.
+    /// The copy that was, or was about to be, put into the store before the command, if it was
+    /// not the auth file.
     pub adopted_from: Option<PathBuf>,
-    /// Whether a receipt spoke of an auth file that was missing or empty: what the store holds
+    /// Whether a receipt spoke of an auth file that held no login any more: what the store holds
     /// may be spent.
     pub may_be_spent: bool,
     /// Why something could not be kept.

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -13,8 +13,15 @@ use std::{
 use authferry_codex::{MAX_LEN, Unusable};
 use authferry_core::{Base, Generation, Secret};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use crate::{base_text::BaseText, lease};
+
+mod forget;
+
+pub use forget::forget;
+
+use forget::Seen;
 
 /// What is known of a login that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,9 +74,22 @@ pub struct Rescued {
     /// Its bytes.
     pub secret: Secret,
     /// The login, or why it is none.
-    pub login: Result<Generation, Unusable>,
+    pub login: Result<Generation, NotALogin>,
     /// What is known of it.
     pub record: Option<Record>,
+    /// Which files were read: the login's and its record's.
+    seen: [Option<Seen>; 2],
+}
+
+/// Why a file in the rescue folder is not a login.
+#[derive(Debug, thiserror::Error)]
+pub enum NotALogin {
+    /// Its content.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(io::Error),
 }
 
 /// Writes the bytes to a file of mode 0600 in `directory` (made 0700 if missing) with its
@@ -77,7 +97,8 @@ pub struct Rescued {
 ///
 /// A file that is there already under that name is the same login. Its record keeps what it says
 /// of the login's family, unless the store itself has said it meanwhile: a job that finds the
-/// login again knows less of it than the one that kept it first.
+/// login again knows less of it than the one that kept it first. The record of another store is
+/// never touched: the login has a second file then.
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub(crate) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Result<PathBuf> {
     fs::DirBuilder::new()
@@ -85,22 +106,49 @@ pub(crate) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Re
         .mode(0o700)
         .create(directory)?;
     is_private(directory)?;
-    let path = directory.join(name(secret));
-    let known = read_record(&path).filter(|known| known.store == record.store);
-    let record = &match known {
-        Some(known) if record.reason != Reason::Replaced => Record {
-            base: known.base,
-            seen: known.seen,
-            ..record.clone()
-        },
-        Some(_) | None => record.clone(),
-    };
-    let text = serde_json::to_vec_pretty(&RecordText::from(record))?;
     // The record first: a login without its record is of no use to the next job.
-    write(directory, &record_path(&path), &text)?;
-    write(directory, &path, secret.expose())?;
+    let path = keep_record(directory, &name(secret), record)?;
+    temporary(directory, secret.expose())?.persist(&path)?;
     File::open(directory)?.sync_all()?;
     Ok(path)
+}
+
+/// Writes the record of a login; returns the login's path.
+fn keep_record(directory: &Path, name: &str, record: &Record) -> io::Result<PathBuf> {
+    let store = Secret::new(record.store.clone().into_bytes());
+    let store = authferry_codex::fingerprint_of_bytes(&store);
+    let mut path = directory.join(format!("{name}.json"));
+    let second = directory.join(format!("{name}-{store}.json"));
+    loop {
+        let known = read_record(&path);
+        let is_ours = known.as_ref().is_some_and(|it| it.store == record.store);
+        if record_path(&path).exists() && !is_ours && path != second {
+            path.clone_from(&second);
+            continue;
+        }
+        let merged = match known.filter(|_| is_ours) {
+            Some(known) if record.reason != Reason::Replaced => Record {
+                base: known.base,
+                seen: known.seen,
+                ..record.clone()
+            },
+            Some(_) | None => record.clone(),
+        };
+        let text = serde_json::to_vec_pretty(&RecordText::from(&merged))?;
+        let text = temporary(directory, &text)?;
+        if is_ours || path == second {
+            text.persist(record_path(&path))?;
+            return Ok(path);
+        }
+        match text.persist_noclobber(record_path(&path)) {
+            // A job of another store has kept the same login at the same moment.
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {}
+            written => {
+                written?;
+                return Ok(path);
+            }
+        }
+    }
 }
 
 /// Checks that logins can be kept in a rescue folder; it need not be there.
@@ -113,52 +161,62 @@ pub fn check(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns what a rescue folder holds, newest first; nothing if there is no folder.
+/// Returns what a rescue folder holds, newest first; nothing if there is no folder. A file that
+/// cannot be read is no reason not to see the others.
 ///
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub fn list(directory: &Path) -> io::Result<Vec<Rescued>> {
     match is_private(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
         checked => checked?,
     }
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        let metadata = entry.metadata()?;
-        if !metadata.is_file() || metadata.len() > MAX_LEN as u64 || !is_login(&path) {
+        let path = entry?.path();
+        if !is_login(&path) {
             continue;
         }
-        let secret = Secret::new(fs::read(&path)?);
-        found.push(Rescued {
-            login: authferry_codex::parse(&secret),
-            record: read_record(&path),
-            secret,
-            path,
-        });
+        match read(path) {
+            // Another process has removed it meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            read => found.extend(read?),
+        }
     }
     let time = |rescued: &Rescued| rescued.record.as_ref().map_or(0, |record| record.time);
     found.sort_by(|a, b| time(b).cmp(&time(a)).then_with(|| a.path.cmp(&b.path)));
     Ok(found)
 }
 
-/// Removes a login from the rescue folder, and its record.
-pub fn forget(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)?;
-    match fs::remove_file(record_path(path)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Reads one file; `None` if it is no file.
+fn read(path: PathBuf) -> io::Result<Option<Rescued>> {
+    if !fs::symlink_metadata(&path)?.is_file() {
+        return Ok(None);
     }
+    let seen = [Seen::of(&path), Seen::of(&record_path(&path))];
+    let mut bytes = Vec::new();
+    let limit = MAX_LEN as u64 + 1;
+    let read = File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    let secret = Secret::new(bytes);
+    let login = match read {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
+        Err(error) => Err(NotALogin::Unreadable(error)),
+        Ok(_) => authferry_codex::parse(&secret).map_err(NotALogin::from),
+    };
+    Ok(Some(Rescued {
+        login,
+        record: read_record(&path),
+        secret,
+        path,
+        seen,
+    }))
 }
 
-/// Returns the name under which bytes are kept. The same bytes have the same name.
-pub(crate) fn name(secret: &Secret) -> String {
+/// Returns the name under which bytes are kept, without its ending. The same bytes have the same
+/// name.
+fn name(secret: &Secret) -> String {
     match authferry_codex::parse(secret) {
-        Ok(generation) => format!("{}.json", generation.fingerprint),
-        Err(_) => format!(
-            "unusable-{}.json",
-            authferry_codex::fingerprint_of_bytes(secret)
-        ),
+        Ok(generation) => generation.fingerprint.to_string(),
+        Err(_) => format!("unusable-{}", authferry_codex::fingerprint_of_bytes(secret)),
     }
 }
 
@@ -198,6 +256,11 @@ fn read_record(path: &Path) -> Option<Record> {
     })
 }
 
+/// Whether there is no folder: what is above it may be a file.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
 /// Refuses a folder from which others could take a login, or into which they could put one.
 fn is_private(directory: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
@@ -217,15 +280,14 @@ fn is_open_to_others(mode: u32) -> bool {
     mode & 0o077 != 0
 }
 
-fn write(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn temporary(directory: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(".rescue-")
         .permissions(fs::Permissions::from_mode(0o600))
         .tempfile_in(directory)?;
     file.as_file_mut().write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    Ok(file)
 }
 
 /// The only format so far.
@@ -259,114 +321,4 @@ impl From<&Record> for RecordText {
 }
 
 #[cfg(test)]
-mod tests {
-    use authferry_core::{Family, Fingerprint, Identity, Issued, SessionHints, Version};
-
-    use super::*;
-
-    fn record() -> Record {
-        Record::new("memory:a".into(), Reason::NotPersisted, None, "a job")
-    }
-
-    #[test]
-    fn a_rescue_is_ours_alone_to_read_and_has_its_record() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let place = dir.path().join("state/rescue");
-        assert!(list(&place).expect("no folder").is_empty());
-        for _ in 0..2 {
-            let path = keep(&place, &Secret::new(b"made up".to_vec()), &record()).expect("kept");
-            let mode =
-                |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-            assert_eq!((mode(&place), mode(&path)), (0o700, 0o600));
-            assert_eq!(mode(&record_path(&path)), 0o600);
-            assert_eq!(fs::read(&path).expect("readable"), b"made up");
-        }
-        let found = list(&place).expect("our folder");
-        let [rescued] = &found[..] else {
-            panic!("{found:?}");
-        };
-        let found = rescued.record.as_ref().expect("a record");
-        assert_eq!(
-            Record {
-                time: 0,
-                ..found.clone()
-            },
-            Record {
-                time: 0,
-                ..record()
-            }
-        );
-        assert_eq!(
-            fs::read_dir(&place).expect("there").count(),
-            2,
-            "no temporary file stays"
-        );
-        forget(&rescued.path).expect("there");
-        assert_eq!(fs::read_dir(&place).expect("there").count(), 0);
-    }
-
-    #[test]
-    fn a_record_keeps_what_it_says_of_the_family() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let place = dir.path().join("rescue");
-        let login = Secret::new(b"made up".to_vec());
-        let found = |record: &Record| {
-            keep(&place, &login, record).expect("kept");
-            let mut found = list(&place).expect("our folder");
-            assert_eq!(found.len(), 1, "{found:?}");
-            found.remove(0).record.expect("a record")
-        };
-        let first = Record {
-            base: Some(base(1)),
-            seen: 2,
-            ..Record::new("memory:a".into(), Reason::SetAside, None, "a job")
-        };
-        assert_eq!(found(&first), first);
-        let again = Record {
-            base: Some(base(7)),
-            time: first.time + 9,
-            ..record()
-        };
-        let expected = Record {
-            base: Some(base(1)),
-            seen: 2,
-            ..again.clone()
-        };
-        assert_eq!(found(&again), expected);
-        let of_the_store = Record {
-            base: Some(base(7)),
-            reason: Reason::Replaced,
-            ..record()
-        };
-        assert_eq!(found(&of_the_store), of_the_store);
-    }
-
-    fn base(number: u8) -> Base {
-        let fingerprint = Fingerprint::new([number; 8]);
-        Base {
-            version: Version::new("1"),
-            generation: Generation {
-                fingerprint,
-                identity: Identity::default(),
-                hints: SessionHints::default(),
-                issued: Issued::default(),
-            },
-            count: 1,
-            family: Family(fingerprint),
-            ancestors: vec![],
-            volatile_hints: false,
-            unrelated: vec![],
-        }
-    }
-
-    #[test]
-    fn a_folder_that_is_open_to_others_is_refused() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).expect("ours");
-        let kept = keep(dir.path(), &Secret::new(b"made up".to_vec()), &record());
-        for error in [kept.map(drop), list(dir.path()).map(drop)] {
-            let error = error.expect_err("open to others");
-            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        }
-    }
-}
+mod tests;

@@ -21,8 +21,7 @@ use crate::deadline;
 use crate::lease::{self, Lease, Observation};
 use crate::signals::Told;
 use crate::{
-    Codex, Hung, Job, Mark, NotBegun, Report, Signals, alone, before, drive, random, receipt,
-    restore,
+    Codex, Hung, Job, Mark, NotBegun, Report, Signals, alone, before, drive, random, restore,
 };
 use turn::Private;
 
@@ -122,7 +121,7 @@ pub async fn rotate_first(
     signals: &mut Signals,
 ) -> Result<Result<Rotated, Report>, NotBegun> {
     // A file that an access-only one would replace keeps the job out.
-    before(job, &job.home.settled_look()?, receipt(job).as_ref())?;
+    before(job, &job.home.settled_look()?)?;
     let mut rotated = {
         // Whoever is at work there keeps the job out: nothing is to be rotated for it.
         let _alone = alone(job.home, Hung::IsBusy).await?;
@@ -177,7 +176,7 @@ async fn begin(
     signals: &mut Signals,
 ) -> Result<Rotated, NotBegun> {
     let (mut driver, rotation, effects) = Driver::new(rotating, job, false)?;
-    driver.rules = settle::rules(rotating, job).await;
+    driver.rules = settle::rules(rotating, job).await?;
     let (rotated, _) = driver.drive(rotation, effects, signals).await?;
     Ok(rotated)
 }

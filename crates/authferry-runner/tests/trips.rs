@@ -14,7 +14,7 @@ use authferry_core::{
     Cause, ErrorKind, Family, Origin, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, WriteId,
 };
 use authferry_runner::{
-    CommandEnd, Job, Placement, Receipt, Replace, Report, Seed, SeedError, Signals,
+    CommandEnd, Job, NotBegun, Placement, Receipt, Replace, Report, Seed, SeedError, Signals,
 };
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
@@ -190,6 +190,26 @@ async fn a_write_that_did_not_land_is_sent_again() {
         assert_eq!(scene.store.history().len(), 2, "{fault:?}");
         assert!(!scene.home.auth_file().exists(), "the login is left behind");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_spent_while_the_rescue_folder_cannot_be_listed() {
+    let scene = Scene::new().await;
+    let rescue = scene.rescue();
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create(&rescue)
+        .expect("room");
+    let job = job(&scene.store, &scene.home, &rescue);
+    let mut signals = Signals::install().expect("signals");
+    let command = scene.rotates_to(2, "");
+    let run = authferry_runner::run(&job, command, None, None, &mut signals).await;
+    let restore = authferry_runner::restore(&job, None, &mut signals).await;
+    for begun in [run, restore] {
+        assert!(matches!(begun, Err(NotBegun::NoRescue(..))), "{begun:?}");
+    }
+    assert!(!scene.home.auth_file().exists());
+    assert_eq!(scene.stored().await, login(1));
 }
 
 #[tokio::test]
@@ -407,11 +427,12 @@ async fn the_receipt_follows_every_write_so_that_a_killed_run_can_be_persisted()
 #[tokio::test]
 async fn a_home_without_room_for_a_rescue_keeps_the_only_copy() {
     let scene = Scene::new().await;
-    fs::write(scene.rescue(), "a file where the folder should be").expect("room");
+    // A file where the folder should be.
+    let before = format!("touch '{}'", scene.rescue().display());
     let report = scene
         .run(
             vec![Fault::Refused(ErrorKind::Full); 2],
-            scene.rotates_to(2, ""),
+            scene.rotates_to(2, &before),
         )
         .await;
     assert_eq!(

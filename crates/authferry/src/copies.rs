@@ -1,6 +1,7 @@
 //! What the copies on this machine are worth compared with the store, for people.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -31,13 +32,13 @@ pub(crate) async fn judged(
     rescue: &Path,
     stored: Option<&Stored>,
     patience: Duration,
-) -> Vec<Judged> {
+) -> io::Result<Vec<Judged>> {
     let head = stored.map(|stored| {
         let generation = authferry_codex::parse(&stored.secret).ok();
         Held::new(stored.version.clone(), generation, stored.stamp.as_ref())
     });
     let store = plan.store.to_string();
-    let found = authferry_runner::find(&store, rescue, Some(&plan.rotations));
+    let found = authferry_runner::find(&store, rescue, Some(&plan.rotations))?;
     let refused = if found.is_empty() {
         Vec::new()
     } else {
@@ -48,7 +49,7 @@ pub(crate) async fn judged(
         refused,
         ..Rules::default()
     };
-    found
+    let judged = found
         .into_iter()
         .filter_map(|found| {
             Some(Judged {
@@ -58,7 +59,8 @@ pub(crate) async fn judged(
                 record: found.record,
             })
         })
-        .collect()
+        .collect();
+    Ok(judged)
 }
 
 /// The copies, for programs: the same in every report.

@@ -18,6 +18,7 @@ use crate::ending::Ending;
 use crate::exit;
 
 mod hints;
+pub(crate) mod pasted;
 mod rotation;
 pub(crate) mod time;
 mod unsaved;
@@ -78,6 +79,7 @@ pub(crate) fn not_begun(error: &NotBegun) -> Ending {
         NotBegun::NoPlace(rotations, _) => Ending::refused(exit::FAILED, error)
             .because(error)
             .hint(elsewhere(rotations)),
+        NotBegun::NoRescue(folder, error) => rescue_folder(folder, error),
         NotBegun::System(_) => Ending::refused(exit::FAILED, error).because(error),
     }
 }
@@ -150,8 +152,11 @@ pub(crate) fn out_of_time(store: impl Display) -> Ending {
 
 /// Tells that no login can be kept in a rescue folder.
 pub(crate) fn rescue_folder(folder: &Path, error: &io::Error) -> Ending {
-    let folder = folder.display();
-    let what = format!("the rescue folder {folder} cannot be used: {error}");
+    let what = format!(
+        "the rescue folder {} cannot be used: {error}",
+        folder.display()
+    );
+    let folder = pasted::path(folder);
     Ending::refused(exit::REFUSED, what).hint(format!(
         "close it to others with `chmod 700 {folder}`, or name another with `--rescue-dir DIR`"
     ))
@@ -172,6 +177,7 @@ pub(crate) fn unusable_stored(store: impl Display, why: Option<Unusable>) -> End
 /// Tells that a store holds no login, and that this machine has copies that it could hold.
 pub(crate) fn only_copies<'a>(
     store: impl Display,
+    rescue: &Path,
     unusable: Option<Unusable>,
     copies: impl IntoIterator<Item = &'a PathBuf>,
 ) -> Ending {
@@ -192,9 +198,8 @@ pub(crate) fn only_copies<'a>(
             format!("{what}, but {count} on this machine: {listed}"),
         ),
         |ending, copy| {
-            ending.hint(format!(
-                "put it into the store: `authferry rescue put{replace} {copy}`"
-            ))
+            let put = pasted::rescue_put(&store, rescue, replace, copy);
+            ending.hint(format!("put it into the store: {put}"))
         },
     )
 }
@@ -212,13 +217,21 @@ pub(crate) fn paths<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<Str
 
 fn refused(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
     let ending = refusal(job, report, why);
+    if !report.writes.is_empty() {
+        // A copy was put into the store first.
+        let touched = format!("{} is now in {}, but ", login(report), job.store);
+        let message = ending
+            .message
+            .replacen("nothing was touched: ", &touched, 1);
+        return Ending { message, ..ending };
+    }
     if !report.doubtful {
         return ending;
     }
-    // A newer file was on its way to the store: whether it is there nobody has said.
+    // A newer copy was on its way to the store: whether it is there nobody has said.
     let touched = format!(
         "{} is as it was, and may be in {} already: ",
-        job.home.auth_file().display(),
+        newer(job, report).display(),
         job.store
     );
     let message = ending
@@ -235,8 +248,12 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
         Refusal::UnusableStored => unusable_stored(job.store, report.stored_unusable),
         Refusal::UnusableFile => {
             let what = format!("{file} is unusable: {}", reason(report.file_unusable));
-            Ending::refused(exit::REFUSED, what)
-                .hint("let go of it with `--replace`, or move it away")
+            let hint = match report.file_unusable {
+                // Not even `--replace` can keep all of it.
+                Some(Unusable::TooLarge) => "move it away",
+                Some(_) | None => "let go of it with `--replace`, or move it away",
+            };
+            Ending::refused(exit::REFUSED, what).hint(hint)
         }
         Refusal::OtherAccount => {
             let what = format!(
@@ -252,10 +269,15 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 job.store
             );
             Ending::refused(exit::REFUSED, what)
-                .hint(format!("if that login is to be used: `authferry seed --replace {file}`"))
+                .hint(format!("if that login is to be used: {}", pasted::seed(job.store, job.home.auth_file())))
                 .hint("if the login in the store is to be used: repeat the command with `--replace`, which sets the file aside")
         }
-        Refusal::OnlyCopies => only_copies(job.store, report.stored_unusable, &report.copies),
+        Refusal::OnlyCopies => only_copies(
+            job.store,
+            job.rescue,
+            report.stored_unusable,
+            &report.copies,
+        ),
         Refusal::Unreadable => store_error.map_or_else(
             || Ending::refused(exit::FAILED, format!("{} cannot be read", job.store)),
             store,
@@ -265,7 +287,8 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 || Ending::refused(exit::FAILED, format!("{} cannot be written", job.store)),
                 store,
             );
-            ending.hint(format!("{file} is newer than the store: it stays where it is, and is put there first when this is mended"))
+            let newer = newer(job, report).display();
+            ending.hint(format!("{newer} is newer than the store: it stays where it is, and is put there first when this is mended"))
         }
         Refusal::OutOfTime if report.signal.is_some() => {
             Ending::refused(cancelled(report), "the job was cancelled before it began")
@@ -299,6 +322,12 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
             None => Ending::refused(exit::FAILED, format!("{file} cannot be placed")),
         },
     }
+}
+
+/// The copy that counts more than the store's login.
+fn newer<'a>(job: &'a Job<'_>, report: &'a Report) -> &'a Path {
+    let copy = report.adopted_from.as_deref();
+    copy.unwrap_or_else(|| job.home.auth_file())
 }
 
 fn restored(job: &Job<'_>, report: &Report) -> Ending {
@@ -396,7 +425,7 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
     let unchanged = matches!(report.outcome, Outcome::Restored | Outcome::Unchanged);
     if report.may_be_spent && unchanged {
         ending.warnings.push(format!(
-            "{} was missing or empty after an earlier job: {} may be spent",
+            "{} held no login after an earlier job: {} may be spent",
             job.home.auth_file().display(),
             login(report)
         ));
@@ -498,11 +527,12 @@ fn version(report: &Report) -> &str {
 
 /// The rescue file of one fingerprint.
 fn kept(report: &Report, fingerprint: Fingerprint) -> Option<String> {
-    let name = format!("{fingerprint}.json");
-    let file = report
-        .rescued
-        .iter()
-        .find(|path| path.file_name() == Some(OsStr::new(&name)))?;
+    let name = fingerprint.to_string();
+    let is_of = |path: &&PathBuf| {
+        let file = path.file_name().unwrap_or_default();
+        file.as_encoded_bytes().starts_with(name.as_bytes())
+    };
+    let file = report.rescued.iter().find(is_of)?;
     Some(file.display().to_string())
 }
 

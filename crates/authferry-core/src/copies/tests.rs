@@ -41,6 +41,8 @@ fn row_3_an_unusable_file_with_a_receipt_is_set_aside() {
     is(&head(5), &torn, Verdict::Unusable, &refused);
     let unreadable = auth_file(Content::Unusable { keepable: false }).known(base(5));
     is(&head(5), &unreadable, Verdict::Unusable, &refused);
+    let not_even = settle(Some(&head(5)), &[unreadable], &replacing());
+    assert_eq!(not_even.action, refused);
     let replaced = settle(Some(&head(5)), &[torn], &replacing());
     assert_eq!(
         (replaced.action, &*replaced.set_aside),
@@ -566,7 +568,8 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
                 Place::AuthFile,
                 "only the auth file is refused: {about:#?}"
             );
-            assert!(!rules.replace, "a person's word: {about:#?}");
+            let keepable = copy.content != Content::Unusable { keepable: false };
+            assert!(!(rules.replace && keepable), "a person's word: {about:#?}");
         }
     }
 }

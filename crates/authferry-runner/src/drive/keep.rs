@@ -162,13 +162,16 @@ impl Driver<'_, '_> {
         }
     }
 
-    /// Notes whether a receipt speaks of an auth file that was missing or empty.
+    /// Notes whether a receipt speaks of an auth file that holds no login any more.
     fn note_missing(&mut self) {
         let placed = self.report.placement == Some(Placement::Placed);
         let is_gone = |copy: &FoundCopy| {
             let copy = &copy.copy;
-            let missing = copy.place == Place::AuthFile && copy.content == Content::Missing;
-            missing && copy.origins.is_some()
+            let no_login = match copy.content {
+                Content::Missing | Content::Unusable { .. } | Content::AccessOnly => true,
+                Content::Usable(_) => false,
+            };
+            copy.place == Place::AuthFile && no_login && copy.origins.is_some()
         };
         self.report.may_be_spent |=
             placed && self.report.writes.is_empty() && self.copies.iter().any(is_gone);
@@ -223,6 +226,11 @@ impl Driver<'_, '_> {
     pub(super) fn finish(mut self, trip: &Trip, outcome: Outcome) -> Report {
         if outcome == Outcome::Refused(Refusal::OnlyCopies) {
             self.report.copies = copies::paths_of_logins(&self.copies);
+        }
+        if let (Outcome::Refused(_), Some(copy)) = (&outcome, trip.adopting()) {
+            let copy = self.copies.get(copy);
+            let copy = copy.filter(|copy| copy.copy.place != Place::AuthFile);
+            self.report.adopted_from = copy.map(|copy| copy.path.clone());
         }
         match &outcome {
             Outcome::Restored if self.settling => {

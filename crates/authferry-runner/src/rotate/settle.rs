@@ -12,30 +12,34 @@ use crate::{Job, Mark, NotBegun, Report, Signals, receipt, terms};
 
 /// Returns the copies that this machine can see: the auth file of the job that is to follow,
 /// if there is one, then those of the rescue folder and of unfinished rotations.
-fn all_copies(rotating: &Rotating<'_>, job: Option<&Job<'_>>) -> Vec<FoundCopy> {
+fn all_copies(rotating: &Rotating<'_>, job: Option<&Job<'_>>) -> Result<Vec<FoundCopy>, NotBegun> {
     let in_home = job.and_then(|job| {
         // A file that may not be opened keeps the job out by itself.
         let look = job.home.settled_look().ok()?;
         Some(auth_file(job, &look, receipt(job).as_ref()))
     });
     let store = rotating.store.to_string();
-    let others = find(&store, rotating.rescue, Some(rotating.rotations));
-    in_home.into_iter().chain(others).collect()
+    let others = find(&store, rotating.rescue, Some(rotating.rotations))
+        .map_err(|error| NotBegun::NoRescue(rotating.rescue.to_owned(), error))?;
+    Ok(in_home.into_iter().chain(others).collect())
 }
 
 /// What a person allowed, and what the provider refused before: that is looked up only if
 /// there is a copy.
-pub(super) async fn rules(rotating: &Rotating<'_>, job: Option<&Job<'_>>) -> Rules {
+pub(super) async fn rules(
+    rotating: &Rotating<'_>,
+    job: Option<&Job<'_>>,
+) -> Result<Rules, NotBegun> {
     let is_login = |found: &FoundCopy| found.fingerprint().is_some();
-    let refused = if all_copies(rotating, job).iter().any(is_login) {
+    let refused = if all_copies(rotating, job)?.iter().any(is_login) {
         Mark::refused(rotating.store).await
     } else {
         Vec::new()
     };
-    Rules {
+    Ok(Rules {
         replace: job.is_some_and(|job| job.replace),
         refused,
-    }
+    })
 }
 
 /// Whether what the store holds counts more than every copy.
@@ -46,10 +50,11 @@ pub(super) fn is_settled(
     rules: &Rules,
 ) -> bool {
     let head = stored.map(|stored| held(stored).0);
-    let all: Vec<_> = all_copies(rotating, job)
-        .into_iter()
-        .map(|found| found.copy)
-        .collect();
+    // A folder that cannot be listed any more is met by whoever settles.
+    let Ok(all) = all_copies(rotating, job) else {
+        return false;
+    };
+    let all: Vec<_> = all.into_iter().map(|found| found.copy).collect();
     match copies::settle(head.as_ref(), &all, rules).action {
         // Of a store without a login there is nothing that could be spent; the job itself
         // tells so, or seeds.
@@ -88,7 +93,7 @@ pub(super) async fn settle(
 ) -> Result<Report, NotBegun> {
     let folder = private(rotating.rotations)?;
     let home = Home::new(&folder.path().join(HOME))?;
-    let copies = all_copies(rotating, job);
+    let copies = all_copies(rotating, job)?;
     let settling = job_in(rotating, &home);
     let terms = Terms {
         refused: refused.to_vec(),

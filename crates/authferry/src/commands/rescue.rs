@@ -1,11 +1,14 @@
 //! `rescue`: what this machine keeps of logins that the store does not hold.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use authferry_codex::Unusable;
 use authferry_core::copies::Origins;
 use authferry_core::{Fingerprint, Secret, Stored};
-use authferry_runner::rescue::{self, Rescued};
+use authferry_runner::rescue::{self, NotALogin, Rescued};
 use authferry_runner::{FoundCopy, Mark, NotSeeded, Replace, Seed, SeedError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -15,6 +18,7 @@ use crate::commands::{block_on, seed};
 use crate::copies::{self, Judged};
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
+use crate::telling::pasted;
 use crate::telling::time::at;
 use crate::{exit, telling};
 
@@ -36,7 +40,8 @@ fn list(common: &Common, global: &Global) -> Result<Ending> {
     let judged = block_on(&*plan.store, async {
         let stored = read(&plan, common).await?;
         let patience = common.patience;
-        Result::Ok(copies::judged(&plan, &folder, stored.as_ref(), patience).await)
+        let judged = copies::judged(&plan, &folder, stored.as_ref(), patience).await;
+        Result::Ok(judged.map_err(|error| telling::rescue_folder(&folder, &error))?)
     })??;
     let mut ending = Ending::good("listed", "");
     for copy in &judged {
@@ -78,6 +83,12 @@ fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let folder = plan.rescue_dir(global)?;
     let found = find(&plan, &folder, args.login.as_deref())?;
+    if let Place::Folder(kept) = &found.place
+        && let Some(other) = other_store(kept, &plan)
+        && !args.replace
+    {
+        return Err(of_another_store(&plan, &folder, kept, &other).into());
+    }
     let replace = match (args.replace, args.allow_older) {
         (false, _) => Replace::Nothing,
         (true, false) => Replace::NotNewer,
@@ -101,23 +112,56 @@ fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
     let seeded = block_on(&*plan.store, seeding)?;
     let seeded = seeded.map_err(|not| not_put(&plan, &folder, &found, &not))?;
     let mut ending = seed::told(&plan, &seeded);
-    let removed = match &found.place {
-        Place::Folder => rescue::forget(&found.path),
+    match &found.place {
+        Place::Folder(kept) => {
+            ending.hints.clear();
+            match forget(kept, &plan) {
+                Ok(note) => ending.notes.extend(note),
+                Err(error) => ending.warnings.push(format!(
+                    "{} cannot be removed: {error}",
+                    found.path.display()
+                )),
+            }
+        }
         Place::Rotation(rotation) => {
+            ending.hints.clear();
             rotation.sweep();
-            Ok(())
         }
         // The file is the person's own.
-        Place::Elsewhere => return Ok(ending),
-    };
-    ending.hints.clear();
-    if let Err(error) = removed {
-        ending.warnings.push(format!(
-            "{} cannot be removed: {error}",
-            found.path.display()
-        ));
+        Place::Elsewhere => {}
     }
     Ok(ending)
+}
+
+/// Removes a login that is in the store now, unless it is kept for another store, too; returns
+/// what to say if it stays.
+fn forget(kept: &Rescued, plan: &Plan) -> io::Result<Option<String>> {
+    let file = kept.path.display();
+    if let Some(other) = other_store(kept, plan) {
+        return Ok(Some(format!("{file} stays: it is kept for {other}")));
+    }
+    let forgotten = rescue::forget(kept)?;
+    Ok((!forgotten).then(|| format!("{file} stays: a job has kept the login anew meanwhile")))
+}
+
+/// The other store to which a kept login belongs, if it does.
+fn other_store(kept: &Rescued, plan: &Plan) -> Option<String> {
+    let record = kept.record.as_ref()?;
+    (record.store != plan.store.to_string()).then(|| record.store.clone())
+}
+
+/// Refuses to put a login into a store from which no job would read it.
+fn of_another_store(plan: &Plan, folder: &Path, kept: &Rescued, other: &str) -> Ending {
+    let file = kept.path.display();
+    let what = format!("{file} belongs to {other}, not to {}", plan.store);
+    let put = |store: &str, options| pasted::rescue_put(store, folder, options, &file);
+    let here = put(&plan.store.to_string(), " --replace");
+    Ending::refused(exit::REFUSED, what)
+        .hint(format!("put it there: {}", put(other, "")))
+        .hint(format!(
+            "if it is to be the login of {} as well: {here}",
+            plan.store
+        ))
 }
 
 /// Explains why a kept login was not put into the store.
@@ -126,15 +170,15 @@ fn not_put(plan: &Plan, folder: &Path, found: &Found, not: &NotSeeded) -> Ending
     let (what, option) = match &not.why {
         SeedError::Filled => (
             "it is not known to be later than the login in the store",
-            "--replace",
+            " --replace",
         ),
         SeedError::Spent(_) => (
             "it was spent for the login in the store, or is earlier",
-            "--replace --allow-older",
+            " --replace --allow-older",
         ),
         SeedError::Older(_) => (
             "the login in the store was issued later",
-            "--replace --allow-older",
+            " --replace --allow-older",
         ),
         SeedError::Unusable(_)
         | SeedError::NotKept(_)
@@ -146,7 +190,8 @@ fn not_put(plan: &Plan, folder: &Path, found: &Found, not: &NotSeeded) -> Ending
     Ending::refused(exit::FAILED, what)
         .hint("see what both are worth: `authferry status`")
         .hint(format!(
-            "if the login in the store is dead and this one is not: `authferry rescue put {option} {file}`"
+            "if the login in the store is dead and this one is not: {}",
+            pasted::rescue_put(&plan.store, folder, option, &file)
         ))
 }
 
@@ -158,10 +203,13 @@ fn drop_one(args: &RescueDrop, global: &Global) -> Result<Ending> {
     let Some(found) = kept.iter().find(|kept| is_meant(kept, &args.login)) else {
         return Err(unknown(&args.login, &folder).into());
     };
-    rescue::forget(&found.path).map_err(|error| {
-        let what = format!("{} cannot be removed", found.path.display());
-        Ending::refused(exit::FAILED, what).caused_by(&error)
-    })?;
+    let what = || format!("{} cannot be removed", found.path.display());
+    let forgotten = rescue::forget(found)
+        .map_err(|error| Ending::refused(exit::FAILED, what()).caused_by(&error))?;
+    if !forgotten {
+        let what = format!("{}: a job has kept the login anew meanwhile", what());
+        return Err(Ending::refused(exit::FAILED, what).into());
+    }
     let message = format!("{} was removed", found.path.display());
     Ok(Ending::good("dropped", message))
 }
@@ -177,7 +225,7 @@ struct Found {
 /// Where it was found.
 enum Place {
     /// In the rescue folder.
-    Folder,
+    Folder(Box<Rescued>),
     /// In the private home of an unfinished rotation, which is locked for as long as this lives.
     Rotation(Box<FoundCopy>),
     /// In a file that was named.
@@ -188,8 +236,9 @@ enum Place {
 /// of this store.
 fn find(plan: &Plan, folder: &Path, login: Option<&str>) -> Result<Found> {
     let store = plan.store.to_string();
-    let kept = kept(folder)?;
-    let mut of_store = authferry_runner::find(&store, folder, Some(&plan.rotations));
+    let mut kept = kept(folder)?;
+    let of_store = authferry_runner::find(&store, folder, Some(&plan.rotations));
+    let mut of_store = of_store.map_err(|error| telling::rescue_folder(folder, &error))?;
     of_store.retain(|copy| {
         copy.fingerprint().is_some_and(|fingerprint| {
             login.is_none_or(|login| names(login, Some(fingerprint), &copy.path))
@@ -203,23 +252,26 @@ fn find(plan: &Plan, folder: &Path, login: Option<&str>) -> Result<Found> {
         let each = of_store.iter().map(|copy| copy.path.display());
         return Err(each
             .fold(Ending::refused(exit::FAILED, what), |ending, file| {
-                ending.hint(format!("name one of them: `authferry rescue put {file}`"))
+                let put = pasted::rescue_put(&store, folder, "", &file);
+                ending.hint(format!("name one of them: {put}"))
             })
             .hint("see what each is worth: `authferry rescue list`")
             .into());
     }
     if !of_store.is_empty() {
         let copy = of_store.remove(0);
+        let (path, origins) = (copy.path.clone(), copy.copy.origins.clone());
+        let kept = kept
+            .iter()
+            .position(|it| it.path == path)
+            .map(|at| kept.swap_remove(at));
+        let kept = kept.map(|kept| Place::Folder(Box::new(kept)));
         if let Some(secret) = copy.secret() {
             return Ok(Found {
-                path: copy.path.clone(),
+                path,
                 secret: secret.duplicate(),
-                origins: copy.copy.origins.clone(),
-                place: if copy.record.is_some() {
-                    Place::Folder
-                } else {
-                    Place::Rotation(Box::new(copy))
-                },
+                origins,
+                place: kept.unwrap_or_else(|| Place::Rotation(Box::new(copy))),
             });
         }
     }
@@ -232,10 +284,10 @@ fn find(plan: &Plan, folder: &Path, login: Option<&str>) -> Result<Found> {
     // Another store's, or of no known store: it begins a new family in this one.
     if let Some(found) = kept.into_iter().find(|kept| is_meant(kept, login)) {
         return Ok(Found {
-            path: found.path,
-            secret: found.secret,
+            path: found.path.clone(),
+            secret: found.secret.duplicate(),
             origins: None,
-            place: Place::Folder,
+            place: Place::Folder(Box::new(found)),
         });
     }
     let file = Path::new(login);
@@ -299,7 +351,8 @@ fn lines(copy: &Judged) -> Vec<String> {
 fn name(kept: &Rescued) -> String {
     match &kept.login {
         Ok(login) => login.fingerprint.to_string(),
-        Err(Unusable::Empty) => "empty".to_owned(),
+        Err(NotALogin::Unusable(Unusable::Empty)) => "empty".to_owned(),
+        Err(NotALogin::Unreadable(_)) => "unreadable".to_owned(),
         Err(_) => "unusable".to_owned(),
     }
 }

@@ -1,6 +1,6 @@
 //! `status`: what the store holds.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, path::Path, time::Duration};
 
 use authferry_core::{Generation, Origin, Stamp, Stored};
 use authferry_runner::{LeaseDefect, Mark};
@@ -25,12 +25,14 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         let copies = match &folder {
             Some(folder) => {
                 let stored = looked.as_ref().map(|(stored, _, _)| stored);
-                copies::judged(&plan, folder, stored, patience).await
+                let judged = copies::judged(&plan, folder, stored, patience).await;
+                judged.map_err(|error| telling::rescue_folder(folder, &error))?
             }
             None => Vec::new(),
         };
         Result::Ok((looked, copies))
     })??;
+    let folder = folder.unwrap_or_default();
     let Some(looked) = looked else {
         let ending = if copies.is_empty() {
             let what = format!("{} holds no login yet", plan.store);
@@ -39,7 +41,7 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         } else {
             Ending {
                 outcome: "empty",
-                ..telling::only_copies(&plan.store, None, copies.iter().map(|it| &it.path))
+                ..telling::only_copies(&plan.store, &folder, None, copies.iter().map(|it| &it.path))
             }
         };
         return Err(with_copies(ending, &copies).into());
@@ -53,13 +55,14 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
             let paths = copies.iter().map(|it| &it.path);
             Ending {
                 outcome: "unusable",
-                ..telling::only_copies(&plan.store, Some(why), paths)
+                ..telling::only_copies(&plan.store, &folder, Some(why), paths)
             }
         };
         with_copies(ending, &copies)
     })?;
     Ok(told(
         &plan,
+        &folder,
         args,
         &looked,
         &generation,
@@ -98,6 +101,7 @@ fn with_copies(mut ending: Ending, copies: &[Judged]) -> Ending {
 
 fn told(
     plan: &Plan,
+    rescue: &Path,
     args: &Status,
     (stored, mark, defect): &Looked,
     generation: &Generation,
@@ -148,10 +152,8 @@ fn told(
         ending.lines.push(format!("{:<13} {}", "copy", copy.line()));
     }
     let attention = if let Some(copy) = copies.iter().find(|copy| copy.is_adopted()) {
-        let hint = format!(
-            "let a job adopt it, or `authferry rescue put {}`",
-            copy.fingerprint
-        );
+        let put = telling::pasted::rescue_put(&plan.store, rescue, "", &copy.fingerprint);
+        let hint = format!("let a job adopt it, or {put}");
         Some(("a later one is kept on this machine".to_owned(), hint))
     } else if mark.is_some() {
         let what = "its refresh token is dead".to_owned();

@@ -242,27 +242,35 @@ pub(crate) fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
             "the receipt in {} cannot be read: {error}",
             home.dir().display()
         );
-        Ending::refused(exit::REFUSED, what).hint(ADOPT)
+        adoptable(plan, home, what)
     })?;
     let Some(receipt) = receipt else {
         let what = format!(
             "{} holds no receipt of `authferry restore`",
             home.dir().display()
         );
-        return Err(Ending::refused(exit::REFUSED, what).hint(ADOPT).into());
+        return Err(adoptable(plan, home, what).into());
     };
     if receipt.store != plan.store.to_string() {
         let what = format!(
             "the login was restored from {}, not from {}",
             receipt.store, plan.store
         );
-        let hint = format!("use `--store {}`", receipt.store);
+        let hint = format!("use `--store '{}'`", receipt.store);
         return Err(Ending::refused(exit::REFUSED, what).hint(hint).into());
     }
     Ok(receipt)
 }
 
-const ADOPT: &str = "run `authferry restore` there: it puts a newer auth file into the store";
+/// Refuses to persist a file of which nothing tells where it came from.
+fn adoptable(plan: &Plan, home: &Home, what: String) -> Ending {
+    let ending = Ending::refused(exit::REFUSED, what);
+    if !home.auth_file().exists() {
+        return ending;
+    }
+    let seed = telling::pasted::seed(&plan.store, home.auth_file());
+    ending.hint(format!("if the login there is to be used: {seed}"))
+}
 
 /// From here on no signal ends this process by itself.
 pub(crate) fn install() -> Result<Signals> {

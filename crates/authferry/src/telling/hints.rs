@@ -12,6 +12,8 @@ use std::path::Path;
 use authferry_codex::Unfit;
 use authferry_core::{BoxError, ErrorKind, StoreError};
 
+use super::pasted::{self, quoted};
+
 /// For a store that cannot even be opened.
 pub(crate) fn for_opening(error: &BoxError) -> Vec<String> {
     #[cfg_attr(
@@ -37,7 +39,7 @@ pub(super) fn for_home(unfit: &Unfit) -> Option<String> {
         }
         Unfit::NotARegularFile { path } => format!("move {} away", path.display()),
         Unfit::HardLinked { path, .. } => {
-            let path = path.display();
+            let path = pasted::path(path);
             format!("give it one name: `cp -p {path} {path}.new && mv {path}.new {path}`")
         }
         Unfit::MountPoint { .. } => {
@@ -45,12 +47,12 @@ pub(super) fn for_home(unfit: &Unfit) -> Option<String> {
                 .to_owned()
         }
         Unfit::ForeignOwner { path, .. } | Unfit::HomeNotOurs { path, .. } => {
-            format!("run as its owner, or `chown USER {}`", path.display())
+            format!("run as its owner, or `chown USER {}`", pasted::path(path))
         }
         Unfit::ReadOnlyFile { path } => {
-            format!("`chmod 600 {}`: Codex has to write it", path.display())
+            format!("`chmod 600 {}`: Codex has to write it", pasted::path(path))
         }
-        Unfit::HomeReadableByOthers { path, .. } => format!("`chmod 700 {}`", path.display()),
+        Unfit::HomeReadableByOthers { path, .. } => format!("`chmod 700 {}`", pasted::path(path)),
         Unfit::HomeNotWritable { path } => format!(
             "see that this user can write to {}, or name another home with `--codex-home DIR`",
             path.display()
@@ -80,7 +82,8 @@ pub(super) fn for_claim(error: &StoreError) -> Option<String> {
         return for_store(error);
     }
     let away = if let Some(claim) = error.store.strip_prefix("file://") {
-        format!("`rm -f {claim} {claim}.meta`")
+        let beside = quoted(&format!("{claim}.meta"));
+        format!("`rm -f {} {beside}`", quoted(claim))
     } else if let Some(claim) = error.store.strip_prefix("vault://") {
         let (claim, _) = claim.split_once('?').unwrap_or((claim, ""));
         format!("`bao kv metadata delete {claim}`, or the same with vault")
@@ -125,7 +128,7 @@ pub(super) fn for_store(error: &StoreError) -> Option<String> {
             let folder = Path::new(login).parent().unwrap_or(Path::new("/"));
             format!(
                 "make the folder, as the user of the jobs: `mkdir -m 700 -p {}`",
-                folder.display()
+                pasted::path(folder)
             )
         }
         (ErrorKind::NotFound, None) => {
@@ -136,7 +139,10 @@ pub(super) fn for_store(error: &StoreError) -> Option<String> {
         }
         (ErrorKind::Unauthenticated, _) => "check how the job logs in to the store".to_owned(),
         (ErrorKind::Unavailable, Some(login)) => {
-            format!("see who holds {login}.lock: `fuser -v {login}.lock`")
+            format!(
+                "see who holds {login}.lock: `fuser -v {}`",
+                quoted(&format!("{login}.lock"))
+            )
         }
         (ErrorKind::Throttled | ErrorKind::Unavailable, _) => {
             "give it longer with `--patience TIME`".to_owned()
@@ -146,10 +152,16 @@ pub(super) fn for_store(error: &StoreError) -> Option<String> {
             this user, has one name, and lies in a folder that nobody else can write to"
             .to_owned(),
         (ErrorKind::Malformed, Some(login)) => format!(
-            "if the login itself is good, `mv {login}.meta {login}.meta.bad` makes it one put there by hand"
+            "if the login itself is good, `mv {} {}` makes it one put there by hand",
+            quoted(&format!("{login}.meta")),
+            quoted(&format!("{login}.meta.bad"))
         ),
         (ErrorKind::TooLarge, Some(login)) => {
-            format!("that is no login: `mv {login} {login}.bad`, and seed the store again")
+            let bad = quoted(&format!("{login}.bad"));
+            format!(
+                "that is no login: `mv {} {bad}`, and seed the store again",
+                quoted(login)
+            )
         }
         (
             ErrorKind::Unsafe | ErrorKind::Malformed | ErrorKind::TooLarge | ErrorKind::Unexpected,

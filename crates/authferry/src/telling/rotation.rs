@@ -306,8 +306,9 @@ fn unchanged(rotating: &Rotating<'_>, report: &Report, told: Ending) -> Ending {
             let refreshed = refreshed.clone().unwrap_or_default();
             let why = not_rotated(&refreshed);
             let message = format!("{login} in {store} was not rotated: {why}");
+            // Codex may have sent the token, and lost the answer.
             failed(exit::FAILED, "not-rotated", message)
-                .hint("try again later; the login is as it was, as far as Codex tells")
+                .hint("try again later; the login may be spent")
         }
     };
     Ending {

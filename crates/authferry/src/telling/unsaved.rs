@@ -4,7 +4,7 @@ use authferry_codex::Unusable;
 use authferry_core::{Cause, Fingerprint};
 use authferry_runner::{Job, Report};
 
-use super::{hints, login, reason};
+use super::{hints, login, pasted, reason};
 use crate::ending::Ending;
 use crate::exit;
 
@@ -22,8 +22,8 @@ pub(super) fn superseded(job: &Job<'_>, report: &Report, by: Fingerprint, rescue
     Ending::bad(exit::SUPERSEDED, "superseded", message)
         .hint("nothing has to be done unless the current login is dead")
         .hint(format!(
-            "in that case: `authferry rescue put --replace --allow-older {}`",
-            rescued_login(report)
+            "in that case: {}",
+            put(job, report, " --replace --allow-older")
         ))
 }
 
@@ -46,23 +46,23 @@ pub(super) fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bo
     match cause {
         Cause::Store if rescued => ending
             .hint(format!(
-                "when the store is well again: let the next job on this machine put it there, or `authferry rescue put {}`",
-                rescued_login(report)
+                "when the store is well again: let the next job on this machine put it there, or {}",
+                put(job, report, "")
             ))
             .hint(BEFORE_THE_MACHINE_GOES),
         Cause::Emptied if rescued => ending
-            .hint(format!("put it into the store: `authferry rescue put {}`", rescued_login(report)))
+            .hint(format!("put it into the store: {}", put(job, report, "")))
             .hint(BEFORE_THE_MACHINE_GOES),
         Cause::Stranger if rescued => ending
             .hint(format!(
-                "if this login is to be used: `authferry rescue put --replace {}`",
-                rescued_login(report)
+                "if this login is to be used: {}",
+                put(job, report, " --replace")
             ))
             .hint(BEFORE_THE_MACHINE_GOES),
         Cause::OtherAccount if rescued => ending
             .hint(format!(
-                "if the change of account is wanted: `authferry rescue put --replace {}`",
-                rescued_login(report)
+                "if the change of account is wanted: {}",
+                put(job, report, " --replace")
             ))
             .hint(BEFORE_THE_MACHINE_GOES),
         Cause::Older => ending.hint("let nothing but Codex write the auth file, no cache and no copy"),
@@ -82,6 +82,8 @@ const BEFORE_THE_MACHINE_GOES: &str = "if this machine goes away with the job: c
 /// What became of the login: the first thing that a person wants to know.
 fn whereabouts(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> (u8, String) {
     let (store, login) = (job.store, login(report));
+    // A swap that was never answered may have landed.
+    let is_there = if report.doubtful { "may be" } else { "is not" };
     match cause {
         Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing | Cause::NotKept
             if rescued =>
@@ -89,25 +91,25 @@ fn whereabouts(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> (
             (
                 exit::RESCUED,
                 format!(
-                    "{store} still holds {login}, and the file is kept in {}",
+                    "{store} held {login} when it was looked at last, and the file is kept in {}",
                     files(report)
                 ),
             )
         }
         Cause::OtherAccount | Cause::Older | Cause::Unusable | Cause::Missing | Cause::NotKept => (
             exit::LOST,
-            format!("{store} still holds {login}, which may be spent"),
+            format!("{store} held {login} when it was looked at last, and that may be spent"),
         ),
         Cause::Store | Cause::Stranger | Cause::Emptied if rescued => (
             exit::RESCUED,
             format!(
-                "the rotated login is not in the store, and is kept in {}",
+                "the rotated login {is_there} in the store, and is kept in {}",
                 files(report)
             ),
         ),
         Cause::Store | Cause::Stranger | Cause::Emptied => (
             exit::LOST,
-            "the rotated login is not in the store, and was not kept".to_owned(),
+            format!("the rotated login {is_there} in the store, and was not kept"),
         ),
     }
 }
@@ -161,6 +163,11 @@ fn not_kept(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
 
 fn files(report: &Report) -> String {
     super::paths(&report.rescued).join(" and ")
+}
+
+/// The command that puts what was rescued into the store.
+fn put(job: &Job<'_>, report: &Report, options: &str) -> String {
+    pasted::rescue_put(job.store, job.rescue, options, &rescued_login(report))
 }
 
 /// The rescued file that carries a login, of which there is one at most.

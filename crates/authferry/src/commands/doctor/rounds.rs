@@ -51,7 +51,10 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
         let read = read(plan, args).await;
         let judged = match (&read, &folder) {
             (Ok(stored), Some(folder)) => {
-                copies::judged(plan, folder, stored.as_ref(), args.common.patience).await
+                // A folder that cannot be listed has a check of its own.
+                let patience = args.common.patience;
+                let judged = copies::judged(plan, folder, stored.as_ref(), patience).await;
+                judged.unwrap_or_default()
             }
             (Err(_), _) | (_, None) => Vec::new(),
         };
@@ -67,7 +70,8 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
     found.history = history;
     let stored = found.look("store", read, |_| format!("{} can be read", plan.store));
     if let Some(stored) = stored {
-        let login = login(plan, stored, &judged, &claim);
+        let rescue = folder.as_deref().unwrap_or_else(|| Path::new(""));
+        let login = login(plan, rescue, stored, &judged, &claim);
         let login = found.look("login", login, |(stored, it)| {
             let by = written(stored.stamp.as_ref());
             let (fingerprint, account) = (it.fingerprint, &it.identity);
@@ -140,6 +144,7 @@ async fn read(plan: &Plan, args: &Doctor) -> Result<Option<Stored>> {
 /// The login that the store holds, if it is one, and is not known to be dead.
 fn login(
     plan: &Plan,
+    rescue: &Path,
     stored: Option<Stored>,
     copies: &[Judged],
     claim: &Claim,
@@ -148,11 +153,11 @@ fn login(
     let paths = || copies.iter().map(|copy| &copy.path);
     let stored = stored.ok_or_else(|| match copies {
         [] => telling::nothing_stored(store),
-        [..] => telling::only_copies(store, None, paths()),
+        [..] => telling::only_copies(store, rescue, None, paths()),
     })?;
     let generation = authferry_codex::parse(&stored.secret).map_err(|why| match copies {
         [] => telling::unusable_stored(store, Some(why)),
-        [..] => telling::only_copies(store, Some(why), paths()),
+        [..] => telling::only_copies(store, rescue, Some(why), paths()),
     })?;
     let mark = claim.mark();
     match mark.filter(|mark| mark.fingerprint == generation.fingerprint) {
