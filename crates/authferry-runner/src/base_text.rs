@@ -16,6 +16,8 @@ pub(crate) struct BaseText {
     family: String,
     ancestors: Vec<String>,
     volatile_hints: bool,
+    /// A base that was written down before this was known has none.
+    #[serde(default)]
     unrelated: Vec<String>,
 }
 

@@ -233,7 +233,7 @@ impl Driver<'_> {
     fn keep(&self, held: &Stored, copy: Fingerprint) -> bool {
         let rotating = self.rotating;
         let store = rotating.store.to_string();
-        let kept = crate::find(&store, rotating.rescue, None);
+        let kept = crate::find(&store, rotating.rescue, None).unwrap_or_default();
         if kept.iter().any(|kept| kept.fingerprint() == Some(copy)) {
             return true;
         }
@@ -246,8 +246,16 @@ impl Driver<'_> {
 
     /// The copy stays in the store, and what it replaced in the rescue folder.
     fn note_not_put_back(&mut self, trial: &Trial) {
-        let name = rescue::name(&trial.before.secret);
-        self.rotated.not_put_back = Some(self.rotating.rescue.join(name));
+        let store = self.rotating.store.to_string();
+        let kept = crate::find(&store, self.rotating.rescue, None).unwrap_or_default();
+        let before = fingerprint(&trial.before);
+        let mut kept = kept.into_iter().filter(|it| it.fingerprint() == before);
+        let kept = kept.next().map(|it| it.path);
+        let usual = || {
+            let name = format!("{}.json", before?);
+            Some(self.rotating.rescue.join(name))
+        };
+        self.rotated.not_put_back = kept.or_else(usual);
         let base = self.rotated.trip.as_ref().and_then(|it| it.base.as_ref());
         self.rotated.generation = base.map(|base| base.generation.clone());
     }

@@ -74,7 +74,7 @@ pub(super) fn base_of(
 ) -> Option<Base> {
     let (head, _) = held(stored);
     let theirs = head.generation.as_ref()?;
-    let copies = all_copies(rotating, job);
+    let copies = all_copies(rotating, job).unwrap_or_default();
     let bases = copies
         .iter()
         .filter_map(|found| found.copy.origins.as_ref());

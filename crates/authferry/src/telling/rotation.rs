@@ -8,6 +8,7 @@ use authferry_core::{Fingerprint, Outcome as End, Refusal, SecretStore};
 use authferry_runner::{CommandEnd, Job, Mark, Refreshed, Report, Rotated, Rotating};
 use time::OffsetDateTime;
 
+use super::pasted;
 use super::time::{at, text};
 use crate::ending::Ending;
 use crate::{commands, exit};
@@ -69,11 +70,9 @@ fn with_tried(mut ending: Ending, rotating: &Rotating<'_>, rotated: &Rotated) ->
         "the store's login could not be put back: it is kept in {}",
         kept.display()
     ));
-    ending.hint(format!(
-        "put it back: `authferry rescue put --store '{}' --replace --allow-older {}`",
-        rotating.store,
-        kept.display()
-    ))
+    let options = " --replace --allow-older";
+    let put = pasted::rescue_put(rotating.store, rotating.rescue, options, &kept.display());
+    ending.hint(format!("put it back: {put}"))
 }
 
 /// Whether a job may begin after a trip that was to rotate its login first: either it did,
