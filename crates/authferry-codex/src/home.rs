@@ -9,7 +9,9 @@ use std::{
 
 use authferry_core::Secret;
 
-use crate::{Unfit, checks};
+use crate::{Look, Unfit, checks};
+
+mod aside;
 
 /// A `CODEX_HOME`: the folder in which Codex keeps its auth file.
 ///
@@ -24,6 +26,10 @@ pub struct Home {
 
 /// How the names of temporary files begin.
 const TEMP: &str = ".authferry-";
+
+/// The name of the auth file while it is replaced or removed. Not that of a temporary file: it may
+/// be the only one that holds its login.
+const ASIDE: &str = "auth.json.authferry-aside";
 
 impl Home {
     /// The auth file's name.
@@ -63,13 +69,18 @@ impl Home {
         checks::preflight(self).map(drop)
     }
 
-    /// Puts these bytes in the auth file's place, mode 0600.
+    /// Puts these bytes in the auth file's place, mode 0600, if what is there is what is
+    /// expected; returns whether it was.
     ///
     /// Begins with [`preflight`](Self::preflight), and makes a missing home, mode 0700. A
     /// reader sees the file that was there or the new one, whole, also after a crash; after
-    /// an error it is the former. Must not be called while Codex runs, which would throw its
-    /// own rotation away.
-    pub fn place(&self, secret: &Secret) -> Result<(), Unfit> {
+    /// an error it is the former. What was there is looked at once more when it has been taken
+    /// away. Must not be called while Codex runs, which would throw its own rotation away.
+    pub fn place(
+        &self,
+        secret: &Secret,
+        is_expected: impl Fn(&Look) -> bool,
+    ) -> Result<bool, Unfit> {
         if !checks::preflight(self)? {
             self.make()?;
         }
@@ -89,29 +100,55 @@ impl Home {
         // A rename replaces whatever came there since the preflight; it follows no link.
         // The folder is not synced: what is placed is in the store, so that a crash which
         // undoes the rename costs nothing.
-        file.persist(&self.auth_file)
+        let aside = self.aside();
+        file.persist_noclobber(&aside)
             .map_err(|error| write(error.error))?;
-        Ok(())
+        aside::exchange(&aside, &self.auth_file, secret, is_expected).map_err(write)
     }
 
-    /// Removes the auth file; a missing one is fine.
+    /// Removes the auth file if it is what is expected; returns whether it was. A missing one is
+    /// fine.
     ///
-    /// [`Unfit::Symlink`] and [`Unfit::NotARegularFile`] for what
-    /// [`place`](Self::place) cannot have put there.
-    pub fn remove(&self) -> Result<(), Unfit> {
+    /// It is renamed and looked at once more before it is removed. [`Unfit::Symlink`] and
+    /// [`Unfit::NotARegularFile`] for what [`place`](Self::place) cannot have put there.
+    pub fn remove(&self, is_expected: impl Fn(&Look) -> bool) -> Result<bool, Unfit> {
         let path = || self.auth_file.clone();
         let removed = match self.auth_file.symlink_metadata() {
             Ok(found) if found.is_symlink() => return Err(Unfit::Symlink { path: path() }),
             Ok(found) if !found.is_file() => return Err(Unfit::NotARegularFile { path: path() }),
-            Ok(_) => fs::remove_file(&self.auth_file),
+            Ok(_) => aside::remove(&self.auth_file, &self.aside(), is_expected),
             Err(error) => Err(error),
         };
         match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(Unfit::io("remove", path(), error))
             }
-            Ok(()) | Err(_) => Ok(()),
+            Ok(removed) => Ok(removed),
+            Err(_) => Ok(true),
         }
+    }
+
+    /// Gives an auth file its name again that was being replaced or removed when its process was
+    /// killed. Returns what else is there, with its path: a file that came into its place must not
+    /// be replaced by it.
+    pub fn recover(&self) -> Result<Option<(PathBuf, Secret)>, Unfit> {
+        let aside = self.aside();
+        if aside.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let read = |error| Unfit::io("read", &aside, error);
+        match aside::put_back(&aside, &self.auth_file) {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(aside::bytes(&aside)
+                .map_err(read)?
+                .map(|it| (aside.clone(), it))),
+            Err(error) => Err(read(error)),
+        }
+    }
+
+    /// Where the auth file goes for as long as it is looked at once more.
+    fn aside(&self) -> PathBuf {
+        self.dir.join(ASIDE)
     }
 
     /// Removes what a killed predecessor left half-way: it may hold a whole login.
@@ -158,6 +195,10 @@ mod tests {
         made_up::{auth_file, home, mode, secret, set_mode},
     };
 
+    fn any(_: &Look) -> bool {
+        true
+    }
+
     fn names(dir: &Path) -> Vec<String> {
         let entries = fs::read_dir(dir).expect("a folder");
         let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
@@ -181,7 +222,7 @@ mod tests {
     fn a_missing_home_is_made() {
         let above = tempfile::tempdir().expect("a folder");
         let home = Home::new(&above.path().join("a/b")).expect("a home");
-        home.place(&secret(2)).expect("a place");
+        home.place(&secret(2), any).expect("a place");
         assert_eq!(
             fs::read(home.auth_file()).expect("a file"),
             auth_file(2).as_bytes()
@@ -195,7 +236,7 @@ mod tests {
     fn what_a_killed_predecessor_left_is_removed() {
         let (_above, home) = home();
         fs::write(home.dir().join(".authferry-a1b2c3"), auth_file(1)).expect("a file");
-        home.place(&secret(2)).expect("a place");
+        home.place(&secret(2), any).expect("a place");
         assert_eq!(names(home.dir()), ["auth.json"]);
     }
 
@@ -211,7 +252,7 @@ mod tests {
         let (_above, home) = home();
         set_mode(home.auth_file(), 0o644);
         fs::write(home.dir().join("other"), "other").expect("a file");
-        home.place(&secret(2)).expect("a place");
+        home.place(&secret(2), any).expect("a place");
         assert_eq!(
             fs::read(home.auth_file()).expect("a file"),
             auth_file(2).as_bytes()
@@ -226,7 +267,7 @@ mod tests {
         thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for n in 0..60 {
-                    home.place(&secret(n % 3)).expect("a place");
+                    home.place(&secret(n % 3), any).expect("a place");
                 }
             });
             while !writer.is_finished() {
@@ -248,7 +289,7 @@ mod tests {
         let elsewhere = above.path().join("elsewhere");
         let refused = |variant: &str| {
             let before = names(home.dir());
-            let unfit = home.place(&secret(2)).expect_err("a refusal");
+            let unfit = home.place(&secret(2), any).expect_err("a refusal");
             assert!(format!("{unfit:?}").starts_with(variant), "{unfit}");
             assert_eq!(names(home.dir()), before);
         };
@@ -268,28 +309,66 @@ mod tests {
 
         let missing = Home::new(&above.path().join("a/b")).expect("a home");
         fs::create_dir(above.path().join(".git")).expect("a folder");
-        let unfit = missing.place(&secret(2)).expect_err("a refusal");
+        let unfit = missing.place(&secret(2), any).expect_err("a refusal");
         assert!(matches!(unfit, Unfit::InsideGitWorkTree { .. }), "{unfit}");
         assert!(!above.path().join("a").exists());
     }
 
     #[test]
+    fn what_changed_is_neither_replaced_nor_removed() {
+        let (_above, home) = home();
+        let is = |n: u8| move |look: &Look| crate::made_up::is(look, n.into());
+        assert!(!home.place(&secret(2), is(3)).expect("a place"));
+        assert!(!home.remove(is(3)).expect("a file"));
+        let bytes = |path: &Path| fs::read(path).expect("a file");
+        assert_eq!(bytes(home.auth_file()), auth_file(1).as_bytes());
+        assert_eq!(names(home.dir()), ["auth.json"]);
+        // What comes where nothing was expected stays as well.
+        let missing = |look: &Look| matches!(look, Look::Missing);
+        assert!(!home.place(&secret(2), missing).expect("a place"));
+        assert_eq!(bytes(home.auth_file()), auth_file(1).as_bytes());
+        assert!(home.place(&secret(2), is(1)).expect("a place"));
+        assert!(home.remove(is(2)).expect("a file"));
+        assert!(!home.place(&secret(2), is(1)).expect("a place"));
+        assert!(names(home.dir()).is_empty());
+    }
+
+    #[test]
+    fn what_a_killed_predecessor_took_away_comes_back() {
+        let (_above, home) = home();
+        let aside = home.dir().join(ASIDE);
+        assert!(home.recover().expect("a home").is_none());
+        fs::rename(home.auth_file(), &aside).expect("a file");
+        assert!(home.recover().expect("a home").is_none());
+        assert_eq!(names(home.dir()), ["auth.json"]);
+        // Something else has come into its place.
+        fs::write(&aside, auth_file(2)).expect("room");
+        let (path, other) = home.recover().expect("a home").expect("another one");
+        assert_eq!((path, other.expose()), (aside, auth_file(2).as_bytes()));
+        assert!(home.place(&secret(3), any).is_err());
+        assert_eq!(names(home.dir()), ["auth.json", ASIDE]);
+    }
+
+    #[test]
     fn what_was_placed_is_removed_and_nothing_else() {
         let (above, home) = home();
-        home.remove().expect("a file");
+        home.remove(any).expect("a file");
         assert!(names(home.dir()).is_empty());
-        home.remove().expect("no file");
+        home.remove(any).expect("no file");
 
         let elsewhere = above.path().join("elsewhere");
         fs::write(&elsewhere, "other").expect("a file");
         symlink(&elsewhere, home.auth_file()).expect("a link");
-        assert!(matches!(home.remove(), Err(Unfit::Symlink { .. })));
+        assert!(matches!(home.remove(any), Err(Unfit::Symlink { .. })));
         fs::remove_file(home.auth_file()).expect("a link");
         fs::create_dir(home.auth_file()).expect("a folder");
-        assert!(matches!(home.remove(), Err(Unfit::NotARegularFile { .. })));
+        assert!(matches!(
+            home.remove(any),
+            Err(Unfit::NotARegularFile { .. })
+        ));
         assert!(elsewhere.exists());
 
         let missing = Home::new(&above.path().join("a/b")).expect("a home");
-        missing.remove().expect("no home");
+        missing.remove(any).expect("no home");
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    path::Path,
 };
 
 use authferry_core::{Generation, Secret};
@@ -52,13 +53,10 @@ impl Home {
         })
     }
 
-    /// Opens the auth file: without following a link, and without waiting for the other
-    /// end of a pipe.
+    /// Opens the auth file.
     fn open(&self) -> Result<Option<File>, Unfit> {
         let path = self.auth_file();
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        let file = match rustix::fs::open(path, FLAGS, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::LOOP) => return Err(Unfit::Symlink { path: path.into() }),
@@ -73,11 +71,27 @@ impl Home {
     }
 }
 
+/// Looks at a file under another name than the auth file's.
+pub(crate) fn look_at(path: &Path) -> io::Result<Look> {
+    let secret = read(File::from(rustix::fs::open(path, FLAGS, Mode::empty())?))?;
+    Ok(match parse(&secret) {
+        Ok(generation) => Look::Usable { secret, generation },
+        Err(why) => Look::Unusable { secret, why },
+    })
+}
+
+/// Without following a link, and without waiting for the other end of a pipe.
+const FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
 /// Reads a file up to the first byte that is too much.
 ///
 /// The buffer starts larger than any real file is, for a vector that grows or shrinks
 /// leaves copies behind; the secret gets one of exactly its own size.
-fn read(file: File) -> io::Result<Secret> {
+pub(crate) fn read(file: File) -> io::Result<Secret> {
     let mut buffer = Zeroizing::new(Vec::with_capacity(64 << 10));
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut buffer)?;
     Ok(Secret::new(buffer.to_vec()))

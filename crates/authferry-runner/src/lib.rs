@@ -155,6 +155,7 @@ pub async fn persist(
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
     let alone = alone(job.home, Hung::IsNoReason).await?;
+    recover(job)?;
     // A watch that has made way for us may have moved it meanwhile.
     let moved = self::receipt(job);
     let receipt = moved.as_ref().unwrap_or(receipt);
@@ -192,6 +193,7 @@ pub async fn watch(
     began: impl FnOnce(),
 ) -> Result<Report, NotBegun> {
     let alone = alone(job.home, Hung::IsBusy).await?;
+    recover(job)?;
     let sign = Sign::put_up(job.home)?;
     // From here on a change is noticed; what was written before is there to be looked at.
     let watch = Watch::new(job.home.auth_file());
@@ -210,6 +212,7 @@ async fn begin<'a, 'l: 'a>(
     known: Option<Stored>,
 ) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
     let alone = alone(job.home, Hung::IsBusy).await?;
+    recover(job)?;
     let look = job.home.settled_look()?;
     let refused = refused(job, &look).await;
     let found = copies::find(&job.store.to_string(), job.rescue, job.rotations)
@@ -219,6 +222,19 @@ async fn begin<'a, 'l: 'a>(
         .knowing(known)
         .with_copies(start.copies);
     Ok((driver, start.step))
+}
+
+/// Gives an auth file its name again that was being replaced or removed when a job was killed. If
+/// something else has the name, it is kept.
+fn recover(job: &Job<'_>) -> Result<(), NotBegun> {
+    if let Some((aside, secret)) = job.home.recover()? {
+        let store = job.store.to_string();
+        let record = rescue::Record::new(store, rescue::Reason::SetAside, None, job.writer);
+        rescue::keep(job.rescue, &secret, &record)
+            .map_err(|error| NotBegun::NoRescue(job.rescue.to_owned(), error))?;
+        std::fs::remove_file(aside)?;
+    }
+    Ok(())
 }
 
 /// The first step of a trip that finds `look` in the home and `found` elsewhere, with the copies

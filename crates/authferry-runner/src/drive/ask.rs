@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use authferry_codex::Unusable;
+use authferry_codex::{Look, Unusable};
 use authferry_core::{
     CasError, Event, Fingerprint, Held, Origin, Placing, Reply, Secret, Stamp, StoreError, Stored,
     Trouble, Write,
@@ -134,8 +134,10 @@ impl Driver<'_, '_> {
         if let Some(witness) = self.job.witness {
             witness.sees(login);
         }
-        match self.job.home.place(login) {
-            Ok(()) => {
+        let is_judged = |look: &Look| seen(look) == seen(&self.look);
+        match self.job.home.place(login, is_judged) {
+            Ok(false) => Placing::Overtaken,
+            Ok(true) => {
                 self.report.placement = Some(Placement::Placed);
                 Placing::Done
             }

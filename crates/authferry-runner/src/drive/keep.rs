@@ -271,12 +271,12 @@ impl Driver<'_, '_> {
 
     /// Takes the auth file away if it is still what was seen last, and then its receipt.
     fn clean_up(&mut self, auth_file: bool) {
-        let still = self.job.home.look().is_ok_and(|look| {
-            let same = seen(&look) == seen(&self.look);
+        let is_still = |look: &Look| {
+            let same = seen(look) == seen(&self.look);
             // A login that came in the place of a file that was lent is none of ours.
             same && (!self.lent || !matches!(look, Look::Usable { .. }))
-        });
-        if !still {
+        };
+        if !self.job.home.look().is_ok_and(|look| is_still(&look)) {
             // Somebody is at work here: what they leave behind is judged by the next restore,
             // which needs the receipt for that.
             self.report.busy = auth_file;
@@ -286,8 +286,9 @@ impl Driver<'_, '_> {
         if !auth_file {
             return;
         }
-        match self.job.home.remove() {
-            Ok(()) => {
+        match self.job.home.remove(is_still) {
+            Ok(false) => self.report.busy = true,
+            Ok(true) => {
                 Receipt::remove(self.job.home).ok();
             }
             Err(unfit) => self.report.unfit = Some(unfit),
