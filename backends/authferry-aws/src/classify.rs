@@ -40,7 +40,9 @@ fn written(failure: &Failure) -> Known {
     match &failure.why {
         Why::Said { status, .. } if *status < 500 => Known::Not,
         Why::NoLogin { .. } | Why::Unsent(_) | Why::Kept(_) | Why::Unreached(_) => Known::Not,
-        Why::Said { .. } | Why::Late | Why::Broken(_) | Why::Unintelligible(_) => Known::Unknown,
+        Why::Said { .. } | Why::Late | Why::Broken(_) | Why::TooLong | Why::Unintelligible(_) => {
+            Known::Unknown
+        }
     }
 }
 
@@ -57,6 +59,7 @@ pub(crate) fn kind(failure: &Failure) -> ErrorKind {
         Why::Unreached(_) | Why::Late | Why::Broken(_) => return ErrorKind::Unavailable,
         Why::Kept(_) => return ErrorKind::Unsafe,
         Why::Unsent(_) | Why::Unintelligible(_) => return ErrorKind::Unexpected,
+        Why::TooLong => return ErrorKind::Malformed,
     };
     match code {
         "AccessDeniedException" | "AccessDenied" | "UnauthorizedAccess" => {

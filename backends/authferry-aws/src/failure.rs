@@ -12,6 +12,7 @@ use aws_smithy_runtime_api::client::{
     result::{ConnectorError, SdkError},
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use http_body_util::LengthLimitError;
 use hyper_util::client::legacy;
 
 use crate::{classify, login::NoLogin, net::Plain};
@@ -103,6 +104,12 @@ pub(crate) enum Why {
     /// It was answered.
     #[error("got an answer that makes no sense (status {0})")]
     Unintelligible(u16),
+    /// It was answered, and the answer was not read to its end.
+    #[error(
+        "got an answer of more than {} bytes, which was not read",
+        crate::net::MAX_ANSWER
+    )]
+    TooLong,
 }
 
 impl Failure {
@@ -111,6 +118,7 @@ impl Failure {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let why = match error {
+            _ if find::<LengthLimitError>(error).is_some() => Why::TooLong,
             SdkError::ServiceError(answer) => Why::Said {
                 status: answer.raw().status().as_u16(),
                 code: answer.err().code().unwrap_or_default().to_owned(),
@@ -139,6 +147,7 @@ impl Failure {
             | Why::Unreached(_)
             | Why::Late
             | Why::Broken(_)
+            | Why::TooLong
             | Why::Unintelligible(_) => None,
         }
     }
@@ -153,6 +162,7 @@ impl Failure {
             | Why::Unreached(_)
             | Why::Late
             | Why::Broken(_)
+            | Why::TooLong
             | Why::Unintelligible(_) => None,
         }
     }
@@ -183,6 +193,7 @@ impl Why {
             | Self::Unreached(_)
             | Self::Late
             | Self::Broken(_)
+            | Self::TooLong
             | Self::Unintelligible(_) => String::new(),
         }
     }

@@ -17,9 +17,11 @@ use aws_smithy_runtime_api::client::{
         HttpClient, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector,
         http_client_fn,
     },
-    orchestrator::HttpRequest,
+    orchestrator::{HttpRequest, HttpResponse},
     result::ConnectorError,
 };
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -118,10 +120,23 @@ struct Guarded(SharedHttpConnector);
 impl HttpConnector for Guarded {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         match guard(request.uri()) {
-            Ok(()) => self.0.call(request),
+            Ok(()) => {
+                let reply = self.0.call(request);
+                HttpConnectorFuture::new(async { reply.await.map(bounded) })
+            }
             Err(plain) => HttpConnectorFuture::ready(Err(ConnectorError::user(plain.into()))),
         }
     }
+}
+
+/// The longest answer that is read, in bytes. A secret has at most 64 KB.
+pub(crate) const MAX_ANSWER: usize = 1 << 20;
+
+/// Ends an answer that is longer than any that makes sense: the SDK takes all of it into memory.
+fn bounded(mut reply: HttpResponse) -> HttpResponse {
+    let body = Limited::new(reply.take_body(), MAX_ANSWER);
+    *reply.body_mut() = SdkBody::from_body_1_x(body);
+    reply
 }
 
 /// A server that would have been spoken to without TLS.
@@ -161,6 +176,7 @@ fn is_of_the_host(address: IpAddr) -> bool {
 mod tests {
     use std::path::PathBuf;
 
+    use http_body_util::BodyExt;
     use secrecy::SecretString;
 
     use super::*;
@@ -198,6 +214,18 @@ mod tests {
             ..Settings::default()
         };
         assert!(matches!(trusted(&nowhere), Err(Misfit::Unreadable { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_not_read() {
+        let read = async |len: usize| {
+            let body = SdkBody::from("x".repeat(len));
+            let reply = HttpResponse::new(200.try_into().expect("a status"), body);
+            let body = bounded(reply).into_body().collect().await;
+            body.map(|body| body.to_bytes().len())
+        };
+        assert_eq!(read(MAX_ANSWER).await.expect("fits"), MAX_ANSWER);
+        assert!(read(MAX_ANSWER + 1).await.is_err());
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl Trouble {
                     ErrorKind::Unavailable
                 }
                 Silence::Elsewhere(_) | Silence::Unmade(_) => ErrorKind::Unexpected,
+                Silence::TooLong(_) => ErrorKind::Malformed,
             },
             Self::NoJobToken(error) if error.is_transient() => ErrorKind::Unavailable,
             Self::Login(Rejection::Other { status, .. }) if *status == 429 || *status >= 500 => {

@@ -17,6 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::Secret;
+use authferry_http::Silence;
 use azure_core::{
     credentials::TokenCredential,
     error::ErrorKind,
@@ -89,6 +90,9 @@ pub(crate) enum Replaced {
 
 /// The pauses before what changes nothing is asked for again.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
+
+/// The longest answer that is read, in bytes. A secret has 25 KB, a page of versions some 200.
+const MAX_ANSWER: usize = 1 << 20;
 
 /// The longest that a server may ask us to leave it alone; beyond that the caller is told.
 const LONGEST_REST: Duration = Duration::from_secs(20);
@@ -286,12 +290,29 @@ impl HttpClient for Guarded {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
         let to = origin(request.url());
         if self.servers.contains(&to) {
-            self.client.execute_request(request).await
+            self.client.execute_request(request).await.map(bounded)
         } else {
             let elsewhere = failure::Elsewhere(to);
             Err(azure_core::Error::new(ErrorKind::Other, elsewhere))
         }
     }
+}
+
+/// Ends an answer that is longer than any that makes sense: the libraries take all of it into
+/// memory.
+fn bounded(reply: AsyncRawResponse) -> AsyncRawResponse {
+    let (status, headers, body) = reply.deconstruct();
+    let mut left = MAX_ANSWER;
+    let body = body.map(move |chunk| {
+        let chunk = chunk?;
+        let too_long = || {
+            let too_long = Silence::TooLong(MAX_ANSWER);
+            azure_core::Error::new(ErrorKind::Other, too_long)
+        };
+        left = left.checked_sub(chunk.len()).ok_or_else(too_long)?;
+        Ok(chunk)
+    });
+    AsyncRawResponse::new(status, headers, Box::pin(body))
 }
 
 /// Leaves a server alone as long as it has asked for that.
@@ -377,5 +398,26 @@ pub(crate) fn is_this_host(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         Some(Host::Domain(name)) => name == "localhost",
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use azure_core::http::{StatusCode, headers::Headers};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_not_read() {
+        let read = async |len: usize| {
+            let body = vec![b'x'; len];
+            let reply = AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body);
+            let body = bounded(reply).into_body().collect().await;
+            body.map(|body| body.len()).map_err(Failure::from)
+        };
+        assert_eq!(read(MAX_ANSWER).await.expect("fits"), MAX_ANSWER);
+        let failure = read(MAX_ANSWER + 1).await.expect_err("too long");
+        let too_long = matches!(failure, Failure::Silent(Silence::TooLong(MAX_ANSWER)));
+        assert!(too_long && !failure.is_transient(), "{failure:?}");
     }
 }

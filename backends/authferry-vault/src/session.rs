@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    io::{self, Read},
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -157,7 +158,7 @@ impl Session {
             Login::Given {
                 token: None,
                 file: Some(file),
-            } => match fs::read_to_string(file).map(SecretString::from) {
+            } => match read(file).map(SecretString::from) {
                 Ok(token) => checked(token.expose_secret()).map(Obtained::Given),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Trouble::NoToken),
                 Err(source) => Err(Trouble::UnreadableToken {
@@ -265,6 +266,14 @@ impl Drop for Held {
 fn end_of(grant: &Grant) -> Option<Instant> {
     let lease = Some(grant.lease).filter(|lease| !lease.is_zero())?;
     Instant::now().checked_add(lease)
+}
+
+/// Reads no further than a token can be long.
+fn read(file: &Path) -> io::Result<String> {
+    const MAX: u64 = 64 * 1024;
+    let mut text = String::new();
+    fs::File::open(file)?.take(MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Takes what can be a token, without the line's end that files and variables have.

@@ -124,7 +124,7 @@ struct VaultPlace {
 
 /// The longest value. Servers on raft take no entry of 1 MiB, and each quotation mark of an
 /// auth file takes two bytes there.
-const MAX_LEN: usize = 512 * 1024;
+pub(crate) const MAX_LEN: usize = 512 * 1024;
 
 /// How many versions a server keeps of a secret unless it is configured.
 const DEFAULT_MAX_VERSIONS: u64 = 10;

@@ -141,6 +141,7 @@ impl Trouble {
                 | Silence::Late
                 | Silence::Broken(_) => ErrorKind::Unavailable,
                 Silence::Unmade(_) => ErrorKind::Unexpected,
+                Silence::TooLong(_) => ErrorKind::Malformed,
             },
             Self::Sealed | Self::Behind => ErrorKind::Unavailable,
             Self::NoJobToken(error) if error.is_transient() => ErrorKind::Unavailable,

@@ -6,6 +6,7 @@
 //! would panic; its settings, its errors and its requests print secrets with `Debug`, so
 //! none of them leaves this module. It logs what it does, and nobody here listens.
 
+mod api;
 mod failure;
 
 use std::{
@@ -17,7 +18,6 @@ use authferry_http::Silence;
 use reqwest::Client as Http;
 use rustify::{
     Endpoint,
-    clients::reqwest::Client as RestClient,
     enums::{RequestMethod, RequestType, ResponseType},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -25,21 +25,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::sleep;
 use url::Url;
-use vaultrs::{
-    api::{
-        self, AuthInfo, EndpointMiddleware,
-        kv2::{
-            requests::{ReadSecretRequest, SetSecretRequest, SetSecretRequestOptions},
-            responses::SecretVersionMetadata,
-        },
+use vaultrs::api::{
+    AuthInfo, EndpointMiddleware,
+    auth::{approle::requests::LoginWithApproleRequest, oidc::requests::JWTLoginRequest},
+    kv2::{
+        requests::{ReadSecretRequest, SetSecretRequest, SetSecretRequestOptions},
+        responses::SecretVersionMetadata,
     },
-    auth,
-    client::{VaultClient, VaultClientSettings},
-    error::ClientError,
-    token,
+    token::requests::{RenewTokenSelfRequest, RevokeTokenSelfRequest},
 };
 
 use crate::settings::{Misfit, Settings};
+use api::Api;
 pub(crate) use failure::{Answer, Failure, is_not_ready};
 
 /// The servers of one cluster.
@@ -119,7 +116,7 @@ impl Wire {
                     path: path.to_owned(),
                     version: None,
                 };
-                api::exec_with_result(&client, request).await
+                client.result(request).await
             })
             .await;
         match reply {
@@ -166,7 +163,7 @@ impl Wire {
                     data,
                     options: Some(SetSecretRequestOptions { cas }),
                 };
-                api::exec_with_result(&client, request).await
+                client.result(request).await
             }
         })
         .await
@@ -181,7 +178,7 @@ impl Wire {
     ) -> Result<Engine, Failure> {
         let found = self
             .patiently(token, |client| async move {
-                api::exec_with_result(&client, ReadMount(mount)).await
+                client.result(ReadMount(mount)).await
             })
             .await?;
         let version = found.options.and_then(|options| options.version);
@@ -201,7 +198,7 @@ impl Wire {
     ) -> Result<u64, Failure> {
         let found = self
             .patiently(token, |client| async move {
-                api::exec_with_result(&client, ReadMaxVersions(path)).await
+                client.result(ReadMaxVersions(path)).await
             })
             .await?;
         Ok(found.max_versions)
@@ -215,13 +212,12 @@ impl Wire {
         jwt: &SecretString,
     ) -> Result<Grant, Failure> {
         self.once(None, |client| async move {
-            auth::oidc::login(
-                &client,
-                mount,
-                jwt.expose_secret(),
-                role.map(ToOwned::to_owned),
-            )
-            .await
+            let request = JWTLoginRequest {
+                mount: mount.to_owned(),
+                jwt: jwt.expose_secret().to_owned(),
+                role: role.map(ToOwned::to_owned),
+            };
+            client.grant(request).await
         })
         .await?
         .try_into()
@@ -235,8 +231,12 @@ impl Wire {
         secret_id: &SecretString,
     ) -> Result<Grant, Failure> {
         self.once(None, |client| async move {
-            let (role_id, secret_id) = (role_id.expose_secret(), secret_id.expose_secret());
-            auth::approle::login(&client, mount, role_id, secret_id).await
+            let request = LoginWithApproleRequest {
+                mount: mount.to_owned(),
+                role_id: role_id.expose_secret().to_owned(),
+                secret_id: secret_id.expose_secret().to_owned(),
+            };
+            client.grant(request).await
         })
         .await?
         .try_into()
@@ -245,7 +245,7 @@ impl Wire {
     /// Makes a token live longer.
     pub(crate) async fn renew(&self, token: &SecretString) -> Result<Grant, Failure> {
         self.once(Some(token), |client| async move {
-            token::renew_self(&client, None).await
+            client.grant(RenewTokenSelfRequest::default()).await
         })
         .await?
         .try_into()
@@ -254,7 +254,7 @@ impl Wire {
     /// Ends a token.
     pub(crate) async fn revoke(&self, token: &SecretString) -> Result<(), Failure> {
         self.once(Some(token), |client| async move {
-            token::revoke_self(&client).await
+            client.nothing(RevokeTokenSelfRequest {}).await
         })
         .await
     }
@@ -263,26 +263,21 @@ impl Wire {
     pub(crate) async fn look_up(&self, token: &SecretString) -> Result<(), Failure> {
         self.patiently(token, |client| async move {
             // What is in it is of no interest, and not the same everywhere.
-            api::exec_with_result(&client, LookUp)
-                .await
-                .map(|Any {}| ())
+            client.result(LookUp).await.map(|Any {}| ())
         })
         .await
     }
 
     /// Sends a request once: another server gets it only if this one was not reached.
-    async fn once<T, F: Future<Output = Result<T, ClientError>>>(
+    async fn once<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         token: Option<&SecretString>,
-        call: impl Fn(VaultClient) -> F,
+        call: impl Fn(Api) -> F,
     ) -> Result<T, Failure> {
         let first = self.current.load(Ordering::Relaxed);
         let mut unreached = Failure::Unintelligible;
         for server in (0..self.servers.len()).map(|n| (first + n) % self.servers.len()) {
-            match call(self.client(server, token))
-                .await
-                .map_err(Failure::from)
-            {
+            match call(self.client(server, token)).await {
                 Err(failure @ Failure::Silent(Silence::Unreached(_))) => unreached = failure,
                 reply => {
                     self.current.store(server, Ordering::Relaxed);
@@ -294,10 +289,10 @@ impl Wire {
     }
 
     /// Sends a request that changes nothing until a server can answer it.
-    async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
+    async fn patiently<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         token: &SecretString,
-        call: impl Fn(VaultClient) -> F,
+        call: impl Fn(Api) -> F,
     ) -> Result<T, Failure> {
         let mut pauses = PAUSES.iter();
         loop {
@@ -329,29 +324,17 @@ impl Wire {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn client(&self, server: usize, token: Option<&SecretString>) -> VaultClient {
+    fn client(&self, server: usize, token: Option<&SecretString>) -> Api {
         let server = &self.servers[server % self.servers.len()];
         let token = token.map(|token| token.expose_secret().to_owned());
-        VaultClient {
-            http: RestClient::new(server.as_str(), self.http.clone()),
+        Api {
+            http: self.http.clone(),
+            base: server.to_string(),
             middle: EndpointMiddleware {
                 token: token.unwrap_or_default(),
                 version: "v1".to_owned(),
                 wrap: None,
                 namespace: self.namespace.clone(),
-            },
-            // All of it is in the two above.
-            settings: VaultClientSettings {
-                address: server.clone(),
-                ca_certs: Vec::new(),
-                identity: None,
-                timeout: None,
-                token: String::new(),
-                verify: true,
-                version: 1,
-                wrapping: false,
-                namespace: None,
-                proxy: None,
             },
         }
     }

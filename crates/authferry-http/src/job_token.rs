@@ -1,6 +1,12 @@
 //! The identity that a CI job has of its own.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
+    time::Duration,
+};
 
 use reqwest::{StatusCode, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
@@ -10,7 +16,7 @@ use url::Url;
 
 use crate::{
     net::{Net, Roots, Unusable},
-    silence::Silence,
+    silence::{Silence, read_body},
 };
 
 /// Where the job's own OIDC token comes from.
@@ -82,7 +88,7 @@ impl NoJobToken {
         match self {
             Self::Silent(silence) => match silence {
                 Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => true,
-                Silence::Elsewhere(_) | Silence::Unmade(_) => false,
+                Silence::Elsewhere(_) | Silence::Unmade(_) | Silence::TooLong(_) => false,
             },
             Self::Refused(status) => *status == 429 || *status >= 500,
             Self::NotPermitted
@@ -101,6 +107,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis
 
 /// Far more than a token takes.
 const MAX_LEN: u64 = 64 * 1024;
+const MAX_ANSWER: usize = 64 * 1024;
 
 impl JobToken {
     /// Returns a token for `audience`. Without one GitHub names the repository's owner;
@@ -133,11 +140,12 @@ impl JobToken {
                     path: shown.clone(),
                     source,
                 };
-                let len = std::fs::metadata(path).map_err(unreadable)?.len();
-                if len > MAX_LEN {
+                let mut text = String::new();
+                let file = File::open(path).map_err(unreadable)?;
+                let read = file.take(MAX_LEN + 1).read_to_string(&mut text);
+                if read.map_err(unreadable)? as u64 > MAX_LEN {
                     return Err(NoJobToken::NotAToken(shown));
                 }
-                let text = std::fs::read_to_string(path).map_err(unreadable)?;
                 checked(SecretString::from(text).expose_secret(), &shown)
             }
         }
@@ -184,7 +192,9 @@ async fn ask(
     if reply.status() != StatusCode::OK {
         return Err(NoJobToken::Refused(reply.status().as_u16()));
     }
-    let body = reply.bytes().await.map_err(silent)?;
+    let body = read_body(reply, MAX_ANSWER)
+        .await
+        .map_err(NoJobToken::Silent)?;
     // The parser's own error could quote the token.
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| NoJobToken::Unintelligible)?;
     checked(answer.value.expose_secret(), "GitHub's answer")

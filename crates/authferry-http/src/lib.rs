@@ -21,4 +21,4 @@ mod silence;
 
 pub use job_token::{JobToken, NoJobToken};
 pub use net::{Net, Roots, Unusable};
-pub use silence::Silence;
+pub use silence::{Silence, read_body};

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use reqwest::Response;
+
 use crate::net::Elsewhere;
 
 /// Why there was no answer, and whether the request left at all. Its text names no path, no
@@ -23,6 +25,9 @@ pub enum Silence {
     /// The request left, and the connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// The request left, and what came back was not read to its end.
+    #[error("the answer has more than {0} bytes, and was not read")]
+    TooLong(usize),
 }
 
 impl Silence {
@@ -31,7 +36,7 @@ impl Silence {
     pub fn may_have_acted(&self) -> bool {
         match self {
             Self::Unreached(_) | Self::Elsewhere(_) | Self::Unmade(_) => false,
-            Self::Late | Self::Broken(_) => true,
+            Self::Late | Self::Broken(_) | Self::TooLong(_) => true,
         }
     }
 }
@@ -54,6 +59,23 @@ impl From<&reqwest::Error> for Silence {
             Self::Broken(deepest(error))
         }
     }
+}
+
+/// Reads an answer of at most `max` bytes. Of a longer one no more than that is ever in memory.
+pub async fn read_body(mut reply: Response, max: usize) -> Result<Vec<u8>, Silence> {
+    let announced = reply.content_length().unwrap_or(0);
+    let fits = usize::try_from(announced).is_ok_and(|announced| announced <= max);
+    if !fits {
+        return Err(Silence::TooLong(max));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = reply.chunk().await.map_err(|error| Silence::from(&error))? {
+        if body.len() + chunk.len() > max {
+            return Err(Silence::TooLong(max));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// Returns the text at the bottom: those above it say that a request failed, and where.

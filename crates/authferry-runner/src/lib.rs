@@ -8,6 +8,7 @@
 //! One process makes one trip at a time: it collects every child that the process has.
 
 mod base_text;
+mod bounded;
 mod child;
 mod copies;
 mod deadline;

@@ -1,16 +1,21 @@
 //! What restore leaves for persist.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
 
 use authferry_codex::Home;
 use authferry_core::{Base, Fingerprint};
 use serde::{Deserialize, Serialize};
 
-use crate::{base_text::BaseText, lease};
+use crate::{base_text::BaseText, bounded, lease};
 
 const NAME: &str = "authferry-receipt.json";
 /// More than any receipt takes, in bytes.
-const MAX_LEN: u64 = 64 * 1024;
+const MAX_LEN: usize = 64 * 1024;
 
 /// Which generation the auth file descends from. No secret: fingerprints and versions.
 ///
@@ -55,12 +60,8 @@ impl Receipt {
     /// Reads the receipt that a home holds; `None` if it holds none. `InvalidData` when it
     /// is not one that was written here.
     pub fn read(home: &Home) -> io::Result<Option<Self>> {
-        let path = path(home);
-        match path.symlink_metadata() {
-            Ok(found) if found.is_file() && found.len() <= MAX_LEN => {
-                Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
-            }
-            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+        match bounded::read(&path(home), MAX_LEN) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -71,7 +72,8 @@ impl Receipt {
             .prefix(".authferry-receipt-")
             .permissions(fs::Permissions::from_mode(0o600))
             .tempfile_in(home.dir())?;
-        serde_json::to_writer(&mut file, &Lines::from(self))?;
+        // In one piece: the writer of the library makes some eighty calls.
+        file.write_all(&serde_json::to_vec(&Lines::from(self))?)?;
         file.persist(path(home))?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, DirBuilder, File},
-    io,
+    io::{self, Read},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -194,12 +194,18 @@ fn end(command: &mut Command, limit: Duration) -> io::Result<Option<ExitStatus>>
 /// What is told of somebody else's words: the first line that says anything, not too long, and
 /// nothing that a terminal obeys.
 fn words(file: &Path) -> String {
-    let text = fs::read(file).unwrap_or_default();
+    let mut text = Vec::new();
+    // It may say a lot within its time.
+    let read = File::open(file).and_then(|file| file.take(MAX_WORDS).read_to_end(&mut text));
+    read.ok();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
     let plain = line.unwrap_or_default().chars().filter(|c| !c.is_control());
     plain.take(LONGEST).collect()
 }
+
+/// As many bytes as are looked at.
+const MAX_WORDS: u64 = 1 << 16;
 
 /// As many characters as are told.
 const LONGEST: usize = 200;

@@ -15,7 +15,10 @@ use authferry_core::{Base, Generation, Secret};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::{base_text::BaseText, lease};
+use crate::{base_text::BaseText, bounded, lease};
+
+/// More than any record takes, in bytes.
+const MAX_RECORD: usize = 64 * 1024;
 
 mod forget;
 
@@ -243,7 +246,7 @@ fn is_login(path: &Path) -> bool {
 
 /// A record that cannot be parsed counts as none.
 fn read_record(path: &Path) -> Option<Record> {
-    let text = fs::read(record_path(path)).ok()?;
+    let text = bounded::read(&record_path(path), MAX_RECORD).ok()?;
     let text: RecordText = serde_json::from_slice(&text).ok()?;
     (text.format == FORMAT).then_some(())?;
     Some(Record {

@@ -4,11 +4,14 @@
 //! public repositories, and not for changes that come from a fork. Outside of CI there is
 //! nothing to ask, and what an event does not say is not held against the job.
 
-use std::fs;
+use std::{fs::File, io::Read};
 
 use serde_json::Value;
 
 use crate::env::Env;
+
+/// Longer than any event, in bytes: GitHub's own have 25 MB at most.
+const MAX_EVENT: u64 = 32 << 20;
 
 /// Returns why the job is not to be trusted, or `None` if nothing speaks against it.
 pub(crate) fn distrust(env: &Env) -> Option<&'static str> {
@@ -20,7 +23,10 @@ pub(crate) fn distrust(env: &Env) -> Option<&'static str> {
     if source.is_some() && source != job("CI_PROJECT_ID") {
         return Some("the merge request comes from a fork (CI_MERGE_REQUEST_SOURCE_PROJECT_ID)");
     }
-    let event = fs::read(job("GITHUB_EVENT_PATH")?).unwrap_or_default();
+    let mut event = Vec::new();
+    let read = File::open(job("GITHUB_EVENT_PATH")?)
+        .and_then(|file| file.take(MAX_EVENT).read_to_end(&mut event));
+    read.ok();
     match serde_json::from_slice(&event) {
         Ok(event) => event_distrust(&event),
         Err(_) => Some("the event of this job cannot be read (GITHUB_EVENT_PATH)"),

@@ -69,7 +69,7 @@ impl Failure {
         match self {
             Self::Silent(silence) => match silence {
                 Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => true,
-                Silence::Elsewhere(_) | Silence::Unmade(_) => false,
+                Silence::Elsewhere(_) | Silence::Unmade(_) | Silence::TooLong(_) => false,
             },
             Self::Answer(answer) | Self::NoToken(NoToken::Answer(answer)) => answer.is_transient(),
             Self::NoToken(NoToken::Silent(_)) => true,
@@ -147,6 +147,9 @@ fn silence(error: &azure_core::Error) -> Option<Silence> {
     while let Some(error) = below {
         if let Some(error) = error.downcast_ref::<reqwest::Error>() {
             return Some(Silence::from(error));
+        }
+        if let Some(Silence::TooLong(max)) = error.downcast_ref() {
+            return Some(Silence::TooLong(*max));
         }
         if let Some(elsewhere) = error.downcast_ref::<Elsewhere>() {
             return Some(Silence::Elsewhere(elsewhere.to_string()));

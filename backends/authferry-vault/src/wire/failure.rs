@@ -4,7 +4,7 @@
 use authferry_http::Silence;
 use rustify::errors::ClientError as RestError;
 use serde::Deserialize;
-use vaultrs::{api::kv2::responses::SecretVersionMetadata, error::ClientError};
+use vaultrs::api::{EndpointError, kv2::responses::SecretVersionMetadata};
 
 use super::Point;
 
@@ -39,7 +39,7 @@ impl Failure {
                 | Silence::Elsewhere(_)
                 | Silence::Late
                 | Silence::Broken(_) => true,
-                Silence::Unmade(_) => false,
+                Silence::Unmade(_) | Silence::TooLong(_) => false,
             },
             Self::Answer(answer) => {
                 matches!(answer.status, 412 | 429 | 472 | 473 | 500..)
@@ -55,44 +55,27 @@ pub(crate) fn is_not_ready(text: &str) -> bool {
     text.contains("from non-versioned to versioned data")
 }
 
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::APIError { code, errors } => Self::Answer(Answer {
-                status: code,
-                texts: errors.iter().map(|text| presentable(text)).collect(),
-                gone: None,
-            }),
-            ClientError::RestClientError { source } => source.into(),
-            ClientError::JsonParseError { .. }
-            | ClientError::ResponseEmptyError
-            | ClientError::ResponseDataEmptyError
-            | ClientError::ResponseWrapError
-            | ClientError::WrapInvalidError => Self::Unintelligible,
-            ClientError::FileNotFoundError { .. }
-            | ClientError::FileReadError { .. }
-            | ClientError::FileWriteError { .. }
-            | ClientError::InvalidLoginMethodError
-            | ClientError::ParseCertificateError { .. }
-            | ClientError::RestClientBuildError { .. }
-            | ClientError::InvalidUpdateParameter => unmade(),
-        }
-    }
-}
-
 impl From<RestError> for Failure {
     fn from(error: RestError) -> Self {
         match error {
-            RestError::ServerResponseError { code, content } => Self::Answer(Answer {
-                status: code,
-                texts: Vec::new(),
-                gone: content.as_deref().and_then(gone),
-            }),
+            RestError::ServerResponseError { code, content } => {
+                let content = content.as_deref().unwrap_or_default();
+                let texts = serde_json::from_str(content).map(|it: EndpointError| it.errors);
+                Self::Answer(Answer {
+                    status: code,
+                    gone: texts.is_err().then(|| gone(content)).flatten(),
+                    texts: texts
+                        .iter()
+                        .flatten()
+                        .map(|text| presentable(text))
+                        .collect(),
+                })
+            }
             RestError::RequestError { source, .. } | RestError::ResponseError { source } => {
-                match source.downcast_ref::<reqwest::Error>() {
-                    Some(error) => Self::Silent(error.into()),
-                    None => Self::Silent(Silence::Broken("no reason given".to_owned())),
-                }
+                Self::Silent(match source.downcast::<Silence>() {
+                    Ok(silence) => silence,
+                    Err(_) => Silence::Broken("no reason given".to_owned()),
+                })
             }
             RestError::ResponseConversionError { .. } | RestError::ResponseParseError { .. } => {
                 Self::Unintelligible

@@ -53,6 +53,23 @@ async fn a_write_has_its_condition_with_it() {
     );
 }
 
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_not_read() {
+    let long = "x".repeat(2 << 20);
+    let answers = vec![
+        version(4, &json!({ "auth_json": long })),
+        answer(200, &json!({ "data": long })),
+    ];
+    let server = Canned::new(answers).await;
+    let wire = wire(&[&server]);
+    let failure = read(&wire).await.err().expect("too long");
+    assert!(matches!(failure, Failure::Silent(Silence::TooLong(_))));
+    // The write may have been made all the same.
+    let failure = write(&wire).await.expect_err("too long");
+    assert!(matches!(&failure, Failure::Silent(it) if it.may_have_acted()));
+    assert_eq!(server.requests().len(), 2, "asked for again");
+}
+
 /// The library does not look at what it puts into a path, and nobody else does it.
 #[tokio::test]
 async fn a_path_arrives_as_it_was_meant() {

@@ -50,6 +50,15 @@ async fn github_is_asked_for_the_audience() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_long_is_not_read() {
+    let body = format!("{{\"value\":\"{}\"}}", "x".repeat(1 << 20));
+    let server = Canned::new(vec![answer("200 OK", &body)]).await;
+    let error = github(&server).fetch(None).await.expect_err("too long");
+    assert!(told(&error).contains("more than 65536 bytes"));
+    assert!(!error.is_transient());
+}
+
+#[tokio::test]
 async fn github_names_the_audience_if_nobody_does() {
     let body = format!("{{\"value\":\"{JWT}\"}}");
     let server = Canned::new(vec![answer("200 OK", &body)]).await;

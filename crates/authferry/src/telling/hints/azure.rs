@@ -113,9 +113,11 @@ fn for_silence(silence: &Silence, named_by: &str) -> Option<String> {
         Silence::Unreached(_) => {
             format!("see whether {named_by} is right, or give it longer with `--patience TIME`")
         }
-        Silence::Elsewhere(_) | Silence::Unmade(_) | Silence::Late | Silence::Broken(_) => {
-            return None;
-        }
+        Silence::Elsewhere(_)
+        | Silence::Unmade(_)
+        | Silence::Late
+        | Silence::Broken(_)
+        | Silence::TooLong(_) => return None,
     };
     Some(hint)
 }

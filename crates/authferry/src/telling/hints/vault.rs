@@ -77,7 +77,9 @@ fn for_silence(silence: &Silence) -> Option<String> {
         Silence::Elsewhere(_) => {
             "name every server of the cluster in BAO_ADDR or VAULT_ADDR, with commas between them"
         }
-        Silence::Unmade(_) | Silence::Late | Silence::Broken(_) => return None,
+        Silence::Unmade(_) | Silence::Late | Silence::Broken(_) | Silence::TooLong(_) => {
+            return None;
+        }
     };
     Some(hint.to_owned())
 }
