@@ -14,7 +14,13 @@ impl Home {
     /// none counts in time, the last look is returned as it is. Errors as in
     /// [`look`](Self::look).
     pub fn settled_look(&self) -> Result<Look, Unfit> {
-        settle(PATIENCE, || self.look())
+        self.settled_look_with(&mut None)
+    }
+
+    /// The same. `glimpse` becomes the last look that found a whole login which the next look did
+    /// not find again: if nothing better comes, that login may exist nowhere else.
+    pub fn settled_look_with(&self, glimpse: &mut Option<Look>) -> Result<Look, Unfit> {
+        settle(PATIENCE, || self.look(), glimpse)
     }
 }
 
@@ -34,18 +40,28 @@ const STEP: Duration = Duration::from_millis(10);
 /// How many times a look that does not count is followed by another.
 const PATIENCE: u32 = 25;
 
-fn settle(patience: u32, mut look: impl FnMut() -> Result<Look, Unfit>) -> Result<Look, Unfit> {
+fn settle(
+    patience: u32,
+    mut look: impl FnMut() -> Result<Look, Unfit>,
+    glimpse: &mut Option<Look>,
+) -> Result<Look, Unfit> {
     let mut last = look()?;
     for _ in 0..patience {
         // Codex never removes the file in order to write it: a missing one is not torn.
         if matches!(last, Look::Missing) {
             break;
         }
-        let next = look()?;
-        if next.whole().is_some() && next.whole() == last.whole() {
-            return Ok(next);
+        let next = look();
+        let agrees = next
+            .as_ref()
+            .is_ok_and(|next| next.whole().is_some() && next.whole() == last.whole());
+        if !agrees && matches!(last, Look::Usable { .. }) {
+            *glimpse = Some(last);
         }
-        last = next;
+        last = next?;
+        if agrees {
+            return Ok(last);
+        }
         thread::sleep(STEP);
     }
     Ok(last)
@@ -83,7 +99,8 @@ mod tests {
     fn settled(looks: Vec<Look>) -> (Look, usize) {
         let mut taken = 0;
         let mut looks = looks.into_iter().inspect(|_| taken += 1);
-        let look = settle(3, || Ok(looks.next().expect("no further look"))).expect("a look");
+        let look =
+            settle(3, || Ok(looks.next().expect("no further look")), &mut None).expect("a look");
         drop(looks);
         (look, taken)
     }
@@ -113,6 +130,40 @@ mod tests {
                 matches!(look, Look::Unusable { .. }) && taken == 4,
                 "{look:?}"
             );
+        }
+    }
+
+    type Looks = Vec<Result<Look, Unfit>>;
+
+    /// A whole login that is gone at the next look is not lost, whatever took its place.
+    #[test]
+    fn a_glimpse_is_kept() {
+        let unfit = |home: &Home| Unfit::NotARegularFile {
+            path: home.auth_file().into(),
+        };
+        let (_above, home) = home();
+        let cases: [(Looks, Option<u32>); 6] = [
+            (vec![Ok(usable(1)), Ok(Look::Missing)], Some(1)),
+            (vec![Ok(usable(1)), Err(unfit(&home))], Some(1)),
+            (
+                vec![Ok(usable(1)), Ok(usable(2)), Ok(Look::Missing)],
+                Some(2),
+            ),
+            (
+                vec![Ok(usable(1)), Ok(unusable(b"{}")), Ok(unusable(b"{}"))],
+                Some(1),
+            ),
+            (vec![Ok(usable(1)), Ok(usable(1))], None),
+            (vec![Ok(unusable(b"{")), Ok(Look::Missing)], None),
+        ];
+        for (looks, wanted) in cases {
+            let (mut looks, mut glimpse) = (looks.into_iter(), None);
+            settle(3, || looks.next().expect("no further look"), &mut glimpse).ok();
+            match (&glimpse, wanted) {
+                (None, None) => {}
+                (Some(look), Some(n)) if is(look, n) => {}
+                _ => panic!("{glimpse:?} for {wanted:?}"),
+            }
         }
     }
 
@@ -159,7 +210,7 @@ mod tests {
                 });
                 while !writer.is_finished() {
                     // Patient, so that a busy machine does not fail the test.
-                    let look = settle(1000, || home.look()).expect("a look");
+                    let look = settle(1000, || home.look(), &mut None).expect("a look");
                     assert!((0..3).any(|n| is(&look, n)), "{look:?}");
                 }
             });

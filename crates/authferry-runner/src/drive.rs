@@ -12,8 +12,8 @@ use std::{
 
 use authferry_codex::{Look, Unfit};
 use authferry_core::{
-    CasError, Effect, Event, Fingerprint, Reply, Secret, Seen, StoreError, Stored, Trip, Trouble,
-    Version,
+    CasError, Effect, Event, Fingerprint, Generation, Reply, Secret, Seen, StoreError, Stored,
+    Trip, Trouble, Version,
 };
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
@@ -26,8 +26,11 @@ use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::watch::Watch;
 use crate::{CommandEnd, FoundCopy, Job, Receipt, Report, Signals, deadline, seen};
 
+use pace::Pace;
+
 pub(crate) mod ask;
 pub(crate) mod keep;
+mod pace;
 mod stand_by;
 
 /// How long the store may still take after somebody said for the first and for the second
@@ -87,6 +90,15 @@ pub(crate) struct Driver<'a, 'l> {
     stored: Option<Stored>,
     /// What was found in the auth file's place last.
     look: Look,
+    /// A whole login that was seen after that, and that the next look did not find again.
+    glimpse: Option<Look>,
+    /// One that came too fast after another, and that the machine was not told of.
+    deferred: Option<Look>,
+    /// What the machine is told next.
+    queued: Option<Event>,
+    pace: Pace,
+    /// When to look again at a file that changed too fast.
+    look_again: Option<Instant>,
     family: Option<Family>,
     watch: Option<Watch>,
     request: Option<Request<'a>>,
@@ -157,6 +169,11 @@ impl<'a, 'l> Driver<'a, 'l> {
             known: None,
             stored: None,
             look: Look::Missing,
+            glimpse: None,
+            deferred: None,
+            queued: None,
+            pace: Pace::default(),
+            look_again: None,
             family: None,
             watch: None,
             request: None,
@@ -185,6 +202,14 @@ impl<'a, 'l> Driver<'a, 'l> {
     /// Begins with what was found on this machine.
     pub(crate) fn with_copies(mut self, copies: Vec<FoundCopy>) -> Self {
         self.copies = copies;
+        self
+    }
+
+    /// Begins with a whole login that was gone at the next look.
+    pub(crate) fn with_glimpse(mut self, glimpse: Option<&Look>) -> Self {
+        if let Some(Look::Usable { secret, generation }) = glimpse {
+            self.see(generation, secret);
+        }
         self
     }
 
@@ -262,6 +287,9 @@ impl<'a, 'l> Driver<'a, 'l> {
 
     async fn next_event(&mut self, trip: &Trip, signals: &mut Signals) -> Event {
         loop {
+            if let Some(event) = self.queued.take() {
+                return event;
+            }
             let renewing = self.lease.as_ref().is_some_and(|lease| lease.is_at_work());
             let store_at_work = renewing || matches!(self.request, Some(Request::Store { .. }));
             let mut family_time = None;
@@ -295,6 +323,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                 answer = answer(&mut self.request) => Woke::Answer(answer),
                 told = signals.next() => Woke::Told(told),
                 () = changed(self.watch.as_ref()) => Woke::FileChanged,
+                () = at(self.look_again) => Woke::FileChanged,
                 () = at(family_time) => Woke::FamilyTime,
                 () = renewed(self.lease.as_deref_mut()) => Woke::Renewed,
                 () = at(refresh_until) => Woke::RefreshOver,
@@ -440,16 +469,37 @@ impl<'a, 'l> Driver<'a, 'l> {
         }
     }
 
+    /// Looks at the file until it holds still. What was whole meanwhile is not forgotten.
+    fn take_look(&mut self) -> Result<Look, Unfit> {
+        let mut glimpse = None;
+        let look = self.job.home.settled_look_with(&mut glimpse);
+        if matches!(look, Ok(Look::Usable { .. })) {
+            self.glimpse = None;
+        } else if glimpse.is_some() && !self.lent {
+            self.glimpse = glimpse;
+        }
+        look
+    }
+
     fn file_changed(&mut self) -> Option<Event> {
+        self.look_again = None;
         // A file that is gone or odd may be so for an instant; what it is in the end, the
         // last look tells.
-        let look @ Look::Usable { .. } = self.job.home.settled_look().ok()? else {
+        let look @ Look::Usable { .. } = self.take_look().ok()? else {
             return None;
         };
         let Seen::Usable(generation) = seen(&look) else {
             return None;
         };
         let known = seen(&self.look) == Seen::Usable(generation.clone());
+        if !known && self.refresher.is_none() {
+            self.look_again = self.pace.note(generation.fingerprint, Instant::now());
+            if self.look_again.is_some() {
+                self.deferred = Some(look);
+                return None;
+            }
+        }
+        self.deferred = None;
         self.remember(look);
         if let Some(refresher) = &mut self.refresher
             && refresher.saw(generation.fingerprint)
@@ -476,39 +526,57 @@ impl<'a, 'l> Driver<'a, 'l> {
             self.report.refreshed = self.refresher.as_mut().map(Refresher::end);
         }
         self.watch = None;
+        self.look_again = None;
+        self.report.rotations_in_a_loop = self.pace.rotations_in_a_loop();
         self.deadline = Some(deadline::after(self.patience()));
-        match self.job.home.settled_look() {
+        let (glimpse, deferred) = (self.glimpse.take(), self.deferred.take());
+        let found = match self.take_look() {
             Ok(look) => {
-                let seen = match trip.base().filter(|_| self.lent) {
-                    Some(base) => Seen::Usable(base.generation.clone()),
-                    None => seen(&look),
-                };
+                let found = seen(&look);
                 self.remember(look);
-                Event::Exited(seen)
+                found
             }
             Err(unfit) => {
                 self.report.unfit = Some(unfit);
-                Event::Exited(match trip.base().filter(|_| self.lent) {
-                    Some(base) => Seen::Usable(base.generation.clone()),
-                    None => Seen::Unusable,
-                })
+                Seen::Unusable
             }
+        };
+        let exited = Event::Exited(match trip.base().filter(|_| self.lent) {
+            Some(base) => Seen::Usable(base.generation.clone()),
+            None => found.clone(),
+        });
+        // Nobody will see again what was in the file before.
+        let glimpse = self.glimpse.take().or(glimpse);
+        let glimpse = glimpse.filter(|_| !matches!(found, Seen::Usable(_)));
+        let deferred = deferred.filter(|look| seen(look) != found);
+        match glimpse.or(deferred) {
+            Some(Look::Usable { secret, generation }) => {
+                self.see(&generation, &secret);
+                self.queued = Some(exited);
+                Event::Changed(generation)
+            }
+            Some(Look::Missing | Look::Unusable { .. }) | None => exited,
         }
     }
 
     fn remember(&mut self, look: Look) {
-        if let (Some(witness), Look::Usable { secret, .. }) = (self.job.witness, &look) {
-            witness.sees(secret);
-        }
         self.report.file_unusable = match &look {
             Look::Unusable { why, .. } => Some(*why),
             Look::Missing | Look::Usable { .. } => None,
         };
         if let Look::Usable { secret, generation } = &look {
-            let secret = Arc::new(secret.duplicate());
-            self.generations.insert(generation.fingerprint, secret);
+            self.see(generation, secret);
         }
         self.look = look;
+    }
+
+    /// Keeps the bytes of a login until the store has them.
+    fn see(&mut self, generation: &Generation, secret: &Secret) {
+        if let Some(witness) = self.job.witness {
+            witness.sees(secret);
+        }
+        let secret = Arc::new(secret.duplicate());
+        self.generations.insert(generation.fingerprint, secret);
     }
 }
 

@@ -38,7 +38,7 @@ use std::{
 use authferry_codex::{Home, Look, Unfit};
 use authferry_core::copies::Copy;
 use authferry_core::{
-    Effect, Fingerprint, Goal, Policy, Secret, SecretStore, Seen, Stored, Terms, Trip,
+    Effect, Event, Fingerprint, Goal, Policy, Secret, SecretStore, Seen, Stored, Terms, Trip,
 };
 
 pub use copies::{FoundCopy, find};
@@ -131,7 +131,7 @@ pub async fn run(
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
     let (driver, step) = begin(job, Goal::Run, Some(command), known).await?;
-    Ok(driver.holding(lease).drive(step, signals).await)
+    Ok(Box::pin(driver.holding(lease).drive(step, signals)).await)
 }
 
 /// Restores the login and leaves a receipt beside it.
@@ -144,7 +144,7 @@ pub async fn restore(
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
     let (driver, step) = begin(job, Goal::Restore, None, known).await?;
-    Ok(driver.drive(step, signals).await)
+    Ok(Box::pin(driver.drive(step, signals)).await)
 }
 
 /// Persists what is in the home, which descends from what `receipt` tells.
@@ -161,7 +161,8 @@ pub async fn persist(
     let moved = self::receipt(job);
     let receipt = moved.as_ref().unwrap_or(receipt);
     // A file that may not be opened is as unusable as one that makes no sense.
-    let (look, unfit) = match job.home.settled_look() {
+    let mut glimpse = None;
+    let (look, unfit) = match job.home.settled_look_with(&mut glimpse) {
         Ok(look) => (look, None),
         Err(unfit) => (Look::Missing, Some(unfit)),
     };
@@ -176,10 +177,22 @@ pub async fn persist(
     } else {
         seen
     };
-    let base = receipt.base.clone();
-    let step = Trip::resume(terms(job, Goal::Run)?, base, &records(job), seen);
-    let driver = drive::Driver::new(job, alone, look, None, receipt.placed).resumed(receipt, unfit);
-    Ok(driver.drive(step, signals).await)
+    let glimpse = glimpse.filter(|_| !matches!(seen, Seen::Usable(_)));
+    let (terms, base) = (terms(job, Goal::Run)?, receipt.base.clone());
+    let step = match &glimpse {
+        None => Trip::resume(terms, base, &records(job), seen),
+        Some(glimpse) => {
+            let (trip, mut effects) =
+                Trip::join(terms, base, &records(job), self::seen(glimpse));
+            let (trip, more) = trip.step(Event::Exited(seen));
+            effects.extend(more);
+            (trip, effects)
+        }
+    };
+    let driver = drive::Driver::new(job, alone, look, None, receipt.placed)
+        .resumed(receipt, unfit)
+        .with_glimpse(glimpse.as_ref());
+    Ok(Box::pin(driver.drive(step, signals)).await)
 }
 
 /// Writes through what others do to the home, until a signal or somebody else who comes to

@@ -54,6 +54,9 @@ pub struct Report {
     pub ended: usize,
     /// How many processes that the command left behind could not be ended.
     pub left: usize,
+    /// How many rotations the job saw, if they followed each other too fast: the access token
+    /// ends as soon as it is there, by the clock of this machine.
+    pub rotations_in_a_loop: Option<usize>,
     /// Whether a swap was sent and never answered, so that the store may have changed.
     pub doubtful: bool,
     /// Whether the auth file was left behind because somebody else was just writing it.
@@ -128,6 +131,7 @@ impl Report {
             receipt_error: None,
             ended: 0,
             left: 0,
+            rotations_in_a_loop: None,
             doubtful: false,
             busy: false,
         }

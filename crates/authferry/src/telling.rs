@@ -207,6 +207,9 @@ pub(crate) fn only_copies<'a>(
 /// What brings a login back that is dead or spoilt.
 pub(crate) const RESEED: &str = "put a fresh login over it with `authferry seed --replace FILE`";
 
+/// What ends a loop of rotations.
+const CLOCK: &str = "set the clock: Codex would rotate such a login for ever";
+
 /// Paths for programs.
 pub(crate) fn paths<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<String> {
     paths
@@ -421,6 +424,13 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
             "{} that the command left behind cannot be ended, and may still rotate the login",
             processes(report.left)
         ));
+    }
+    if let Some(count) = report.rotations_in_a_loop {
+        ending.warnings.push(format!(
+            "the login was rotated {count} times, three of them within a minute: is the clock of \
+             this machine ahead?"
+        ));
+        ending.hints.push(CLOCK.to_owned());
     }
     let unchanged = matches!(report.outcome, Outcome::Restored | Outcome::Unchanged);
     if report.may_be_spent && unchanged {

@@ -260,9 +260,12 @@ impl Driver<'_, '_> {
         if self.lent || !well {
             return None;
         }
-        let look = self.job.home.settled_look().ok()?;
+        let look = match self.take_look() {
+            Ok(look @ Look::Usable { .. }) => look,
+            Ok(Look::Missing | Look::Unusable { .. }) | Err(_) => self.glimpse.take()?,
+        };
         let now = seen(&look);
-        let changed = matches!(look, Look::Usable { .. }) && now != seen(&self.look);
+        let changed = now != seen(&self.look);
         changed.then(|| {
             self.remember(look);
             now

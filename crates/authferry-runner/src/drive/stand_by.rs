@@ -92,6 +92,7 @@ impl Driver<'_, '_> {
             answer = answer(&mut self.request) => answer,
             told = signals.next() => return Woke::Told(told),
             () = changed(self.watch.as_ref()), if until.is_none() => return Woke::FileChanged,
+            () = at(self.look_again), if until.is_none() => return Woke::FileChanged,
             () = seen_down(sign), if until.is_none() => return Woke::Sign,
             () = at(until) => return Woke::Over,
         };
@@ -105,6 +106,7 @@ impl Driver<'_, '_> {
         // While the lock is ours, so that it is not the next one's that we take down.
         self.sign = None;
         self.report.doubtful |= matches!(self.request, Some(Request::Store { swap: true, .. }));
+        self.report.rotations_in_a_loop = self.pace.rotations_in_a_loop();
         self.report.base = trip.base().cloned();
         self.report.left_due = trip.due().map(|generation| generation.fingerprint);
         self.report.outcome = if self.report.writes.is_empty() {

@@ -106,5 +106,5 @@ pub(super) async fn settle(
         .knowing(known)
         .with_copies(copies)
         .settling();
-    Ok(driver.drive(step, signals).await)
+    Ok(Box::pin(driver.drive(step, signals)).await)
 }

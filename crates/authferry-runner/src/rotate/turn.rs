@@ -71,7 +71,7 @@ impl Driver<'_> {
             .knowing(self.rotated.known.take())
             .refreshing(refresher)
             .holding(self.lease.as_mut());
-        let report = driver.drive(step, signals).await;
+        let report = Box::pin(driver.drive(step, signals)).await;
         if report.is_only_copy() {
             folder.keep();
         }

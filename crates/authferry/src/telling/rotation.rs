@@ -242,7 +242,7 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
                 failed: true,
                 ..told
             }
-            .hint("set the clock: Codex would rotate such a login for ever")
+            .hint(super::CLOCK)
         }
         End::Persisted { .. } => Ending {
             code: exit::OK,

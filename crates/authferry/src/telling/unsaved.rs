@@ -1,6 +1,6 @@
 //! What to say when the newest login is not what the store holds.
 
-use authferry_codex::Unusable;
+use authferry_codex::{MAX_LEN, Unusable};
 use authferry_core::{Cause, Fingerprint};
 use authferry_runner::{Job, Report};
 
@@ -152,7 +152,10 @@ fn not_kept(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
             .push(format!("cannot write to {}: {error}", job.rescue.display()));
     }
     let file = job.home.auth_file();
-    if file.exists() && report.file_unusable != Some(Unusable::Empty) {
+    // A folder, a pipe or a file that is longer than any login holds none.
+    let may_hold_a_login = std::fs::metadata(file)
+        .is_ok_and(|found| found.is_file() && (1..=MAX_LEN as u64).contains(&found.len()));
+    if may_hold_a_login && report.file_unusable != Some(Unusable::Empty) {
         ending = ending.hint(format!(
             "the only copy is {}: save it before the machine goes",
             file.display()
