@@ -21,5 +21,7 @@ mod refresh_faults;
 mod round_trip;
 mod signals;
 #[cfg(feature = "vault")]
+mod stopped_store;
+#[cfg(feature = "vault")]
 mod vault;
 mod watch;

@@ -103,6 +103,11 @@ pub(crate) struct Driver<'a, 'l> {
     watch: Option<Watch>,
     request: Option<Request<'a>>,
     deadline: Option<Instant>,
+    /// Since when the store may take its time.
+    begin: Instant,
+    /// Until when the store may take its time, once the command has ended while it was at work:
+    /// one budget for that request and for the persist.
+    budget_end: Option<Instant>,
     /// When a request is given up that was under way as the command ended.
     cut: Option<Instant>,
     /// When somebody said last that the job is to end.
@@ -178,6 +183,8 @@ impl<'a, 'l> Driver<'a, 'l> {
             watch: None,
             request: None,
             deadline: None,
+            begin: Instant::now(),
+            budget_end: None,
             cut: None,
             told_at: None,
             told: 0,
@@ -190,6 +197,12 @@ impl<'a, 'l> Driver<'a, 'l> {
     /// Begins with what was just read, which saves a request.
     pub(crate) fn knowing(mut self, known: Option<Stored>) -> Self {
         self.known = known;
+        self
+    }
+
+    /// What came before was the store's time as well.
+    pub(crate) fn since(mut self, begin: Instant) -> Self {
+        self.begin = begin;
         self
     }
 
@@ -241,7 +254,7 @@ impl<'a, 'l> Driver<'a, 'l> {
         (mut trip, mut effects): (Trip, Vec<Effect>),
         signals: &mut Signals,
     ) -> Report {
-        self.deadline = Some(deadline::after(self.job.patience));
+        self.deadline = Some(deadline::from(self.begin, self.job.patience));
         let mut last_looks = 0;
         loop {
             let mut event = None;
@@ -298,12 +311,13 @@ impl<'a, 'l> Driver<'a, 'l> {
                 // short, no other child than the command is collected.
                 if store_at_work {
                     if self.cut.is_none() && family.command_is_gone() {
-                        let left = if self.told > 0 {
-                            CUT
+                        let left = self.patience();
+                        let end = *self.budget_end.get_or_insert(deadline::after(left));
+                        self.cut = Some(if self.told > 0 {
+                            end.min(deadline::after(CUT))
                         } else {
-                            self.job.patience
-                        };
-                        self.cut = Some(deadline::after(left));
+                            end
+                        });
                     }
                 } else {
                     self.cut = None;
@@ -332,6 +346,10 @@ impl<'a, 'l> Driver<'a, 'l> {
             };
             match woke {
                 Woke::Answer(answer) => {
+                    if let Some(Request::Store { .. }) = self.request {
+                        // It answers: the persist has all of its time.
+                        self.budget_end = None;
+                    }
                     self.request = None;
                     return self.answered(answer);
                 }
@@ -528,7 +546,8 @@ impl<'a, 'l> Driver<'a, 'l> {
         self.watch = None;
         self.look_again = None;
         self.report.rotations_in_a_loop = self.pace.rotations_in_a_loop();
-        self.deadline = Some(deadline::after(self.patience()));
+        let end = deadline::after(self.patience());
+        self.deadline = Some(self.budget_end.map_or(end, |of_before| of_before.min(end)));
         let (glimpse, deferred) = (self.glimpse.take(), self.deferred.take());
         let found = match self.take_look() {
             Ok(look) => {

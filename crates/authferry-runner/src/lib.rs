@@ -53,7 +53,7 @@ pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
 pub use signals::{Signals, survive_file_size_limit};
 
 use sign::Sign;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use watch::Watch;
 
 /// What a trip works with.
@@ -155,7 +155,8 @@ pub async fn persist(
     receipt: &Receipt,
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
-    let alone = alone(job.home, Hung::IsNoReason).await?;
+    let begin = Instant::now();
+    let alone = alone(job.home, Hung::IsNoReason, job.patience).await?;
     recover(job)?;
     // A watch that has made way for us may have moved it meanwhile.
     let moved = self::receipt(job);
@@ -191,6 +192,7 @@ pub async fn persist(
     };
     let driver = drive::Driver::new(job, alone, look, None, receipt.placed)
         .resumed(receipt, unfit)
+        .since(begin)
         .with_glimpse(glimpse.as_ref());
     Ok(Box::pin(driver.drive(step, signals)).await)
 }
@@ -206,7 +208,7 @@ pub async fn watch(
     signals: &mut Signals,
     began: impl FnOnce(),
 ) -> Result<Report, NotBegun> {
-    let alone = alone(job.home, Hung::IsBusy).await?;
+    let alone = alone(job.home, Hung::IsBusy, job.patience).await?;
     recover(job)?;
     let sign = Sign::put_up(job.home)?;
     // From here on a change is noticed; what was written before is there to be looked at.
@@ -225,14 +227,17 @@ async fn begin<'a, 'l: 'a>(
     command: Option<Command>,
     known: Option<Stored>,
 ) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
-    let alone = alone(job.home, Hung::IsBusy).await?;
+    let begin = Instant::now();
+    let alone = alone(job.home, Hung::IsBusy, job.patience).await?;
     recover(job)?;
     let look = job.home.settled_look()?;
-    let refused = refused(job, &look).await;
+    let refused = timeout(job.patience, refused(job, &look)).await;
+    let refused = refused.unwrap_or_default();
     let found = copies::find(&job.store.to_string(), job.rescue, job.rotations)
         .map_err(|error| NotBegun::NoRescue(job.rescue.to_owned(), error))?;
     let start = start(job, goal, &look, &refused, found)?;
     let driver = drive::Driver::new(job, alone, look, command, start.placed)
+        .since(begin)
         .knowing(known)
         .with_copies(start.copies);
     Ok((driver, start.step))
@@ -342,9 +347,15 @@ fn is_lent(look: &Look) -> bool {
 
 /// Keeps other trips out of a home for as long as the file lives: two of them would clean
 /// up after each other. Only a watch makes way, for it is nobody's job by itself.
-async fn alone(home: &Home, hung: Hung) -> Result<Option<File>, NotBegun> {
+///
+/// A watch that hangs leaves the persist half of the store's time.
+async fn alone(home: &Home, hung: Hung, patience: Duration) -> Result<Option<File>, NotBegun> {
     let began = Instant::now();
-    let until = deadline::from(began, MAKE_WAY);
+    let limit = match hung {
+        Hung::IsBusy => MAKE_WAY,
+        Hung::IsNoReason => MAKE_WAY.min(patience / 2),
+    };
+    let until = deadline::from(began, limit);
     let mut asked = false;
     loop {
         match lock(home) {

@@ -124,7 +124,7 @@ pub async fn rotate_first(
     before(job, &job.home.settled_look()?)?;
     let mut rotated = {
         // Whoever is at work there keeps the job out: nothing is to be rotated for it.
-        let _alone = alone(job.home, Hung::IsBusy).await?;
+        let _alone = alone(job.home, Hung::IsBusy, job.patience).await?;
         begin(rotating, Some(job), signals).await?
     };
     if rotated.unsettled {

@@ -282,7 +282,7 @@ impl Seeding<'_> {
         let seed = self.seed;
         let theirs = held.generation.as_ref();
         self.replaced = theirs.map(|theirs| theirs.fingerprint);
-        if !keeps_history(seed.store).await {
+        if !keeps_history(seed.store, None).await {
             let known = seed.origins.as_ref().map(|origins| &origins.base);
             let base = theirs.map(|theirs| Base::of_head(held, theirs, known));
             let record = Record::new(seed.store.to_string(), Reason::Replaced, base, seed.writer);

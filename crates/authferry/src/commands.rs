@@ -39,8 +39,9 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
     }
 }
 
-/// How long a store may take to end what was begun to reach it.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a store may take to end what was begun to reach it, on top of its own time: a job that
+/// is cancelled has no more.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Awaits what works with `store` on this one thread, and closes the store. A thread that
 /// hangs in a file system is left behind.

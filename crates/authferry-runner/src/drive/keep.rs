@@ -7,10 +7,11 @@ use authferry_core::copies::{Content, Place};
 use authferry_core::{
     Base, Fingerprint, Keep, Outcome, Refusal, Secret, SecretStore, Seen, SetAside, Trip,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Driver, Request, ask};
 use crate::copies;
+use crate::deadline;
 use crate::rescue::{self, Reason, Record};
 use crate::sign::Sign;
 use crate::{FoundCopy, Placement, Receipt, Report, Written, seen};
@@ -18,9 +19,11 @@ use crate::{FoundCopy, Placement, Receipt, Report, Written, seen};
 /// How long the store may take to say whether it has a history.
 pub(crate) const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether the store was seen to keep a login that is replaced.
-pub(crate) async fn keeps_history(store: &dyn SecretStore) -> bool {
-    let kept = timeout(HISTORY_TIMEOUT, store.keeps_history()).await;
+/// Whether the store was seen to keep a login that is replaced, at most until a deadline.
+pub(crate) async fn keeps_history(store: &dyn SecretStore, deadline: Option<Instant>) -> bool {
+    let end = deadline::after(HISTORY_TIMEOUT);
+    let end = deadline.map_or(end, |deadline| deadline.min(end));
+    let kept = timeout_at(end, store.keeps_history()).await;
     kept.unwrap_or(false)
 }
 
@@ -31,7 +34,7 @@ impl Driver<'_, '_> {
             Keep::Theirs => {
                 // A request whose answer nobody awaits any more ends here.
                 self.request = None;
-                keeps_history(self.job.store).await
+                keeps_history(self.job.store, self.deadline).await
             }
             Keep::TheirsInRescue | Keep::Ours | Keep::Copies(_) => false,
         }
