@@ -53,7 +53,7 @@ fn answer(mut stream: TcpStream, begin: &str) -> Option<()> {
 fn status(runner: &Runner, store: &str, env: &[(&str, &str)]) -> String {
     let limit = format!("ulimit -v {ROOM}; exec \"$@\"");
     let mut shell = runner.command("sh");
-    shell.args(["-c", &limit, "sh", crate::ferry::AUTHFERRY, "status"]);
+    shell.args(["-c", &limit, "sh", crate::ferry::under_test(), "status"]);
     shell.args(["--store", store]).envs(env.iter().copied());
     let status = finish(&mut shell);
     let said = String::from_utf8_lossy(&status.stderr).into_owned();
