@@ -114,7 +114,7 @@ fn a_file_that_cannot_be_read_hides_no_other_one() {
     fs::write(place.join("odd.json"), vec![b' '; 2 * MAX_LEN]).expect("room");
     let sealed = place.join("sealed.json");
     fs::write(&sealed, "made up").expect("room");
-    fs::set_permissions(&sealed, fs::Permissions::from_mode(0)).expect("ours");
+    fs::set_permissions(&sealed, fs::Permissions::from_mode(0o000)).expect("ours");
     // What is no login is not even looked at.
     std::os::unix::fs::symlink("nowhere", place.join("gone.json")).expect("room");
     std::os::unix::fs::symlink("nowhere", place.join(".rescue-x")).expect("room");
