@@ -368,10 +368,8 @@ fn g_an_emptied_store_is_not_filled_by_itself_and_the_copy_is_named() {
         assert_code(&done, 125);
         let said = text(&done.stderr);
         let file = rescue_folder(&runner).join(kept_names(&runner)[0].as_str());
-        assert!(
-            said.contains(&format!("authferry rescue put {}", file.display())),
-            "{said}"
-        );
+        assert!(said.contains("`authferry rescue put --store '"), "{said}");
+        assert!(said.contains(&format!("' {}`", file.display())), "{said}");
         assert!(!ferry.store_file().exists(), "{said}");
     }
     assert_eq!(ferry.stub.count(What::is_refresh), 0);
@@ -448,8 +446,10 @@ fn n_a_fresh_login_of_a_person_is_refused_with_both_ways_out<S: AnyStore>(versio
         let refused = finish(&mut scene.authferry(&runner, begin));
         assert_code(&refused, 124);
         let said = text(&refused.stderr);
-        let seed = format!("authferry seed --replace {}", runner.auth_file().display());
-        assert!(said.contains(&seed), "{said}");
+        let file = runner.auth_file();
+        assert!(said.contains("`authferry seed --store '"), "{said}");
+        let replaces = format!("' --replace {}`", file.display());
+        assert!(said.contains(&replaces), "{said}");
         assert!(
             said.contains("repeat the command with `--replace`"),
             "{said}"
