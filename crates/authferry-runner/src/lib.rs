@@ -183,8 +183,7 @@ pub async fn persist(
     let step = match &glimpse {
         None => Trip::resume(terms, base, &records(job), seen),
         Some(glimpse) => {
-            let (trip, mut effects) =
-                Trip::join(terms, base, &records(job), self::seen(glimpse));
+            let (trip, mut effects) = Trip::join(terms, base, &records(job), self::seen(glimpse));
             let (trip, more) = trip.step(Event::Exited(seen));
             effects.extend(more);
             (trip, effects)

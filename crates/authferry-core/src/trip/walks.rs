@@ -307,6 +307,9 @@ fn a_set_aside_login_brought_back_by_a_cache_before_the_persist_is_set_aside_aga
     own.restore(&mut store);
     assert_eq!(own.kept(), [8]);
     own.write(login(8));
+    let base = own.receipt.clone().expect("a receipt");
+    let watch = Trip::join(own.terms(Goal::Run), base, &own.others, own.seen());
+    assert_eq!(watch.1, [], "a watch writes it through");
     assert_eq!(own.persist(&mut store), Some(older()));
     assert_eq!((store.current(), own.kept()), (100, vec![8]));
 }
