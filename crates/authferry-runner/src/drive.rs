@@ -12,8 +12,8 @@ use std::{
 
 use authferry_codex::{Look, Unfit};
 use authferry_core::{
-    CasError, Effect, Event, Fingerprint, Generation, Reply, Secret, Seen, StoreError, Stored,
-    Trip, Trouble, Version,
+    CasError, Effect, Event, Fingerprint, Generation, Outcome, Reply, Secret, Seen, StoreError,
+    Stored, Trip, Trouble, Version,
 };
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +23,7 @@ use crate::lease::Lease;
 use crate::refresher::Refresher;
 use crate::sign::Sign;
 use crate::signals::{Told, reaches_the_command_by_itself};
+use crate::unwound::guarded;
 use crate::watch::Watch;
 use crate::{CommandEnd, FoundCopy, Job, Receipt, Report, Signals, deadline, seen};
 
@@ -31,6 +32,7 @@ use pace::Pace;
 pub(crate) mod ask;
 pub(crate) mod keep;
 mod pace;
+mod panicked;
 mod stand_by;
 
 /// How long the store may still take after somebody said for the first and for the second
@@ -248,12 +250,23 @@ impl<'a, 'l> Driver<'a, 'l> {
         self
     }
 
-    /// Carries a trip to its end.
+    /// Carries a trip to its end. What the command wrote is kept whatever panics.
     pub(crate) async fn drive(
         mut self,
-        (mut trip, mut effects): (Trip, Vec<Effect>),
+        step: (Trip, Vec<Effect>),
         signals: &mut Signals,
     ) -> Report {
+        match guarded(self.carry(step, signals)).await {
+            Ok((trip, outcome)) => self.finish(&trip, outcome),
+            Err(panicked) => self.keep_what_is_there(panicked, signals).await,
+        }
+    }
+
+    async fn carry(
+        &mut self,
+        (mut trip, mut effects): (Trip, Vec<Effect>),
+        signals: &mut Signals,
+    ) -> (Trip, Outcome) {
         self.deadline = Some(deadline::from(self.begin, self.job.patience));
         let mut last_looks = 0;
         loop {
@@ -267,7 +280,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                             .filter(|_| last_looks < LAST_LOOKS)
                         {
                             Some(seen) => (trip, effects) = trip.reopen(seen),
-                            None => return self.finish(&trip, outcome),
+                            None => return (trip, outcome),
                         }
                         break;
                     }

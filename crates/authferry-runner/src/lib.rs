@@ -24,6 +24,7 @@ mod rotate;
 mod seed;
 mod sign;
 mod signals;
+mod unwound;
 mod watch;
 
 use std::{
@@ -51,6 +52,7 @@ pub use report::{CommandEnd, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
 pub use signals::{Signals, survive_file_size_limit};
+pub use unwound::Panicked;
 
 use sign::Sign;
 use tokio::time::{Instant, sleep, timeout};

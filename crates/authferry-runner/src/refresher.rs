@@ -6,7 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{ChildStderr, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::Duration,
 };
@@ -164,29 +164,34 @@ impl<'a> Refresher<'a> {
 
     /// Starts Codex in the home, which holds the login of this fingerprint.
     pub(crate) fn spawn(&mut self, home: &Home, before: Fingerprint) -> io::Result<Family> {
+        // What listens to it is there before it is: without a thread no token is spent.
+        let (send_stderr, stderr_read) = channel();
+        let read_stderr = helper(move |stderr| send_stderr.send(read(stderr)).ok())?;
+        let (send_talk, talked) = channel();
+        let home_of_talk = home.clone();
+        let talk_with = helper(move |server| {
+            let rotated = || {
+                let look = home_of_talk.settled_look();
+                matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
+            };
+            send_talk.send(talk(server, rotated, SLOW)).ok()
+        })?;
         let mut family = Family::spawn(&mut self.command(home.dir()))?;
         self.until = Some(deadline::after(LIMIT));
         self.generations.push(before);
         let (stdin, stdout, stderr) = family.pipes();
         if let Some(stderr) = stderr {
-            let (send, receive) = channel();
-            self.stderr = Some(receive);
-            thread::spawn(move || send.send(read(stderr)));
+            self.stderr = Some(stderr_read);
+            read_stderr.send(stderr).ok();
         }
         if let (Some(stdin), Some(stdout)) = (stdin, stdout) {
-            let (send, receive) = channel();
-            self.talk = Some(receive);
-            let home = home.clone();
-            let rotated = move || {
-                let look = home.settled_look();
-                matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
-            };
+            self.talk = Some(talked);
             let server = Server {
                 input: stdin,
                 output: BufReader::new(stdout),
                 number: 0,
             };
-            thread::spawn(move || send.send(talk(server, rotated, SLOW)));
+            talk_with.send(server).ok();
         }
         Ok(family)
     }
@@ -247,6 +252,19 @@ impl<'a> Refresher<'a> {
             ..self.so_far.clone()
         }
     }
+}
+
+/// Starts a thread for work that what it works with is sent to later, or never.
+fn helper<T: Send + 'static, R>(
+    work: impl FnOnce(T) -> R + Send + 'static,
+) -> io::Result<Sender<T>> {
+    let (send, receive) = channel();
+    thread::Builder::new().spawn(move || {
+        if let Ok(with) = receive.recv() {
+            work(with);
+        }
+    })?;
+    Ok(send)
 }
 
 /// Asks for a look, and for a rotation only if the look did not lead to one: a version by

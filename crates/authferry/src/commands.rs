@@ -12,6 +12,9 @@ mod watch;
 
 use std::{
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc::channel,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -47,6 +50,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// hangs in a file system is left behind.
 fn block_on<T>(store: &dyn SecretStore, future: impl Future<Output = T>) -> Result<T> {
     let runtime = runtime()?;
+    begin_threads(&runtime)?;
     let value = runtime.block_on(async {
         authferry_runner::survive_file_size_limit();
         let value = future.await;
@@ -60,10 +64,48 @@ fn block_on<T>(store: &dyn SecretStore, future: impl Future<Output = T>) -> Resu
 
 /// What awaits, on this one thread.
 fn runtime() -> Result<Runtime> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(A_JOB)
+        .build();
     Ok(runtime.map_err(|error| {
         Ending::refused(exit::FAILED, "the system gives no event queue").caused_by(&error)
     })?)
+}
+
+/// Longer than any job: a thread for what blocks is never given back.
+const A_JOB: Duration = Duration::from_hours(24 * 365);
+
+/// As many as that: the second is for what hangs in the first.
+const THREADS: usize = 2;
+
+/// Begins the threads for what blocks (the disk, the look-up of a name), before anything is touched:
+/// the command may use up what the system has. A request then waits for a thread that is there, where
+/// the runtime would panic without any.
+fn begin_threads(runtime: &Runtime) -> Result<()> {
+    let refused = || {
+        Ending::refused(exit::FAILED, "the system gives no thread").hint(
+            "raise the limit for processes (`ulimit -u`, or that of the container), and run the \
+             command again",
+        )
+    };
+    // The runtime does not say that it gets none, but panics.
+    let spare = thread::Builder::new().spawn(|| ());
+    let spare = spare.map_err(|error| refused().caused_by(&error))?;
+    spare.join().ok();
+    let mut busy = Vec::new();
+    for _ in 0..THREADS {
+        let (hold, released) = channel::<()>();
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            // Each is busy until all have begun, or one would do the work of two.
+            drop(runtime.spawn_blocking(move || released.recv().ok()));
+        }));
+        if begun.is_err() {
+            return Err(refused().into());
+        }
+        busy.push(hold);
+    }
+    Ok(())
 }
 
 /// The Unix second that is so far away.

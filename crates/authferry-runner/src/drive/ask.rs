@@ -9,6 +9,7 @@ use authferry_core::{
 };
 
 use super::{Answer, Driver, Request};
+use crate::unwound::guarded;
 use crate::{Placement, seen};
 
 impl Driver<'_, '_> {
@@ -18,7 +19,10 @@ impl Driver<'_, '_> {
         let answer = Box::pin(async {
             Answer::Read(match known {
                 Some(known) => Ok(Some(known)),
-                None => store.read().await,
+                None => match guarded(store.read()).await {
+                    Ok(read) => read,
+                    Err(panicked) => Err(panicked.at(store, "read")),
+                },
             })
         });
         self.request = Some(Request::Store {
@@ -43,11 +47,12 @@ impl Driver<'_, '_> {
             writer: self.job.writer.to_owned(),
         };
         let answer = Box::pin(async move {
-            Answer::Swapped(
-                store
-                    .compare_and_swap(Some(&expected), &secret, &stamp)
-                    .await,
-            )
+            let swap = guarded(store.compare_and_swap(Some(&expected), &secret, &stamp));
+            Answer::Swapped(match swap.await {
+                Ok(swapped) => swapped,
+                // Nobody knows how far it came.
+                Err(panicked) => Err(CasError::Ambiguous(panicked.at(store, "write"))),
+            })
         });
         self.request = Some(Request::Store { answer, swap: true });
     }

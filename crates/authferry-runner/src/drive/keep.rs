@@ -98,7 +98,7 @@ impl Driver<'_, '_> {
         newest.into_iter().chain(last).collect()
     }
 
-    fn record(&self, reason: Reason, base: Option<Base>) -> Record {
+    pub(super) fn record(&self, reason: Reason, base: Option<Base>) -> Record {
         let store = self.job.store.to_string();
         Record::new(store, reason, base, self.job.writer)
     }
@@ -197,6 +197,7 @@ impl Driver<'_, '_> {
             return;
         };
         self.version = Some(base.version.clone());
+        self.report.base = Some(base.clone());
         let fingerprint = base.generation.fingerprint;
         if due == Some(fingerprint) && self.sent == Some(fingerprint) {
             let version = base.version.clone();

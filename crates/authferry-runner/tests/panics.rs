@@ -1,0 +1,234 @@
+//! Something panics in the middle of a job: what the command wrote is kept.
+
+use std::{
+    fmt, fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use authferry_codex::Home;
+use authferry_conformance::MemoryStore;
+use authferry_core::{
+    CasError, Cause, Guarantees, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, StoreError,
+    Stored, Version,
+};
+use authferry_runner::{CommandEnd, Job, Replace, Report, Signals, Witness};
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// One process makes one trip at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A store whose library panics from the nth request on.
+#[derive(Debug)]
+struct Panicking {
+    store: MemoryStore,
+    asked: AtomicUsize,
+    good: usize,
+}
+
+impl Panicking {
+    fn count(&self) {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        assert!(asked < self.good, "the library panics");
+    }
+}
+
+impl fmt::Display for Panicking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+#[async_trait]
+impl SecretStore for Panicking {
+    fn guarantees(&self) -> Guarantees {
+        self.store.guarantees()
+    }
+
+    async fn read(&self) -> Result<Option<Stored>, StoreError> {
+        self.count();
+        self.store.read().await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: Option<&Version>,
+        new: &Secret,
+        stamp: &Stamp,
+    ) -> Result<Version, CasError> {
+        self.count();
+        self.store.compare_and_swap(expected, new, stamp).await
+    }
+}
+
+/// Panics on the nth login that it sees.
+#[derive(Debug, Default)]
+struct Startled {
+    seen: AtomicUsize,
+    on: usize,
+}
+
+impl Witness for Startled {
+    fn sees(&self, _: &Secret) {
+        let seen = self.seen.fetch_add(1, Ordering::Relaxed);
+        assert!(seen + 1 != self.on, "the witness panics");
+    }
+
+    fn command_begins(&self) {}
+}
+
+/// A home, and a store with login 1.
+struct Scene {
+    above: TempDir,
+    home: Home,
+    store: MemoryStore,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let turn = TURN.lock().await;
+        let above = TempDir::new().expect("a temporary folder");
+        let dir = above.path().join("home");
+        let made = fs::DirBuilder::new().mode(0o700).create(&dir);
+        made.expect("a folder");
+        let store = MemoryStore::new("panics");
+        authferry_runner::seed(&authferry_runner::Seed {
+            store: &store,
+            secret: &Secret::new(login(1).into_bytes()),
+            origins: None,
+            replace: Replace::Nothing,
+            refused: Vec::new(),
+            writer: "a person",
+            rescue: &above.path().join("rescue"),
+            patience: PATIENCE,
+        })
+        .await
+        .expect("an empty store");
+        Self {
+            home: Home::new(&dir).expect("a home"),
+            above,
+            store,
+            _turn: turn,
+        }
+    }
+
+    /// Runs a command that rotates to login 2 and ends a while later.
+    async fn run(&self, good: usize, witness: Option<&dyn Witness>) -> Report {
+        let next = self.above.path().join("next.json");
+        fs::write(&next, login(2)).expect("room");
+        let mut command = Command::new("sh");
+        let script = format!(
+            "cp '{}' \"$0/auth.json\"; sleep 0.5; touch \"$0/../done\"; exit 7",
+            next.display()
+        );
+        command.arg("-c").arg(script).arg(self.home.dir());
+        let store = Panicking {
+            store: self.store.clone(),
+            asked: AtomicUsize::new(0),
+            good,
+        };
+        let rescue = self.above.path().join("rescue");
+        let job = Job {
+            witness,
+            ..job(&store, &self.home, &rescue)
+        };
+        let mut signals = Signals::install().expect("signals");
+        authferry_runner::run(&job, command, None, None, &mut signals)
+            .await
+            .expect("a trip")
+    }
+
+    fn rescued(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.above.path().join("rescue"));
+        let entries = entries.into_iter().flatten().flatten();
+        let logins = entries.map(|entry| entry.path());
+        logins
+            .filter(|path| path.extension().is_some_and(|end| end == "json"))
+            .collect()
+    }
+
+    fn assert_rescued(&self, report: &Report) {
+        let stranded = matches!(
+            report.outcome,
+            Outcome::Stranded {
+                cause: Cause::Store,
+                rescued: true
+            }
+        );
+        assert!(stranded, "{report:?}");
+        assert!(matches!(report.command, Some(CommandEnd::Exited(7))));
+        assert!(self.above.path().join("done").exists(), "it did not wait");
+        assert_eq!(report.rescued, self.rescued());
+        let kept = fs::read(&report.rescued[0]).expect("rescued");
+        assert_eq!(kept, login(2).as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_panics_has_said_nothing() {
+    let scene = Scene::new().await;
+    let report = scene.run(1, None).await;
+    scene.assert_rescued(&report);
+    assert!(report.doubtful, "nobody knows how far the swap came");
+    let error = report.store_error.expect("a reason");
+    let why = std::error::Error::source(&error).expect("a cause");
+    assert!(why.to_string().contains("fault of its own"), "{why}");
+}
+
+#[tokio::test]
+async fn a_store_that_panics_before_the_command_refuses_the_job() {
+    let scene = Scene::new().await;
+    let report = scene.run(0, None).await;
+    assert_eq!(report.outcome, Outcome::Refused(Refusal::Unreadable));
+    assert!(!scene.home.auth_file().exists());
+    assert!(!scene.above.path().join("done").exists());
+}
+
+/// The first sight is of the login that is placed, the second of the one that Codex wrote.
+#[tokio::test]
+async fn a_panic_of_our_own_keeps_what_the_command_wrote() {
+    let scene = Scene::new().await;
+    let witness = Startled {
+        on: 2,
+        ..Startled::default()
+    };
+    let report = scene.run(usize::MAX, Some(&witness)).await;
+    scene.assert_rescued(&report);
+    // The next job adopts it, for the file and the receipt stay.
+    assert!(scene.home.auth_file().exists());
+    assert!(scene.home.dir().join("authferry-receipt.json").exists());
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<'a> {
+    Job {
+        store,
+        home,
+        rescue,
+        rotations: None,
+        policy: Policy::Newest,
+        replace: false,
+        allow_account_change: false,
+        access_only: false,
+        writer: "a job",
+        witness: None,
+        patience: PATIENCE,
+        linger: PATIENCE,
+    }
+}
+
+/// An auth file whose tokens are made up; a higher number was issued later.
+fn login(number: usize) -> String {
+    // {"iat":N} in base64url.
+    let claims = ["eyJpYXQiOjEwMH0", "eyJpYXQiOjEwMX0", "eyJpYXQiOjEwMn0"][number];
+    format!(
+        r#"{{"tokens":{{"id_token":"e30.e30.x","access_token":"e30.{claims}.x","refresh_token":"made-up-{number}","account_id":"account"}}}}"#
+    )
+}
