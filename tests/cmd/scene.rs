@@ -63,10 +63,10 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
         program(at, &["stranding-job", login])
     }),
     ("stranded-elsewhere", |at, login| {
-        at.write("[TEMP]/other-store/.here", b"")?;
-        at.hand_over()?;
-        let script = format!("{IN_ANOTHER_STORE} stranding-job {login}");
-        program(at, &["sh", "-c", &at.fill(&script)])
+        in_another_store(at, "undated", login)
+    }),
+    ("stranded-under-another-address", |at, login| {
+        in_another_store(at, "login-1", login)
     }),
     ("rotation-killed", |at, login| {
         program(at, &["killed-rotation", login])
@@ -87,8 +87,7 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
 
 const FIND_DEAD: &str = "authferry refresh --codex codex-of-the-dead; test $? = 125";
 
-const IN_ANOTHER_STORE: &str = "export AUTHFERRY_STORE=file://[TEMP]/other-store/login.json; \
-    authferry seed login-1 &&";
+const IN_ANOTHER_STORE: &str = "export AUTHFERRY_STORE=file://[TEMP]/other-store/login.json;";
 
 const STORE: &str = "[STORE]";
 const LOGIN: &str = "[STORE]/login.json";
@@ -142,6 +141,14 @@ fn program(stage: &Stage<'_>, line: &[&str]) -> io::Result<()> {
     } else {
         Err(io::Error::other(format!("{output:?}")))
     }
+}
+
+/// A store at another address is seeded with one login, and a job there is left with the next.
+fn in_another_store(at: &mut Stage<'_>, seed: &str, next: &str) -> io::Result<()> {
+    at.write("[TEMP]/other-store/.here", b"")?;
+    at.hand_over()?;
+    let script = format!("{IN_ANOTHER_STORE} authferry seed {seed} && stranding-job {next}");
+    program(at, &["sh", "-c", &at.fill(&script)])
 }
 
 fn chmod(stage: &Stage<'_>, path: &str, mode: u32) -> io::Result<()> {

@@ -450,10 +450,9 @@ fn n_a_fresh_login_of_a_person_is_refused_with_both_ways_out<S: AnyStore>(versio
         assert!(said.contains("`authferry seed --store '"), "{said}");
         let replaces = format!("' --replace {}`", file.display());
         assert!(said.contains(&replaces), "{said}");
-        assert!(
-            said.contains("repeat the command with `--replace`"),
-            "{said}"
-        );
+        let home = runner.codex_home();
+        let restore = format!("--codex-home {} --replace`", home.display());
+        assert!(said.contains(&restore), "{said}");
         assert_stored(&scene, &stored);
         assert_in_home(&runner, &own);
     }

@@ -37,6 +37,7 @@ mod made_up;
 mod mounts;
 mod settle;
 mod unfit;
+mod unrenamed;
 mod unusable;
 mod value;
 
@@ -47,4 +48,5 @@ pub use failure::{Death, Failure, failure};
 pub use home::Home;
 pub use look::Look;
 pub use unfit::Unfit;
+pub use unrenamed::Unrenamed;
 pub use unusable::{Fault, Member, Unusable};

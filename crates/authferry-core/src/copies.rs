@@ -50,6 +50,10 @@ pub struct Origins {
     pub by_name: bool,
     /// Whether session hints count. They do for the auth file of a home that stays.
     pub hints_count: bool,
+    /// Whether the receipt or record names another address than the store has here. That may be
+    /// another spelling of one place, a store that was moved, or another store with the same
+    /// login; versions of two stores may be alike by chance.
+    pub elsewhere: bool,
 }
 
 /// A place where a generation may be, other than the store.
@@ -71,6 +75,15 @@ impl Copy {
             Content::Usable(generation) => Some(generation),
             Content::Missing | Content::Unusable { .. } | Content::AccessOnly => None,
         }
+    }
+
+    /// Returns the copy as one of this store's, which a person says it is.
+    #[must_use]
+    pub fn here(mut self) -> Self {
+        if let Some(origins) = &mut self.origins {
+            origins.elsewhere = false;
+        }
+        self
     }
 }
 
@@ -107,6 +120,9 @@ pub enum Verdict {
     UnknownEarlier,
     /// 15: Of an unknown family, and perhaps later: it may be a person's own login. Refused.
     UnknownFamily,
+    /// Not the auth file, of the head's family and perhaps later, and kept for another address:
+    /// refused until a person says what it is.
+    Elsewhere,
     /// Not the auth file, and of no family or person that counts here: listed, nothing else.
     Listed,
 }
@@ -211,7 +227,8 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
         None => Action::Place,
     };
     let set_aside = all(is_worth_keeping)
-        .filter(|&index| Some(index) != adopted && copies[index].place != Place::Rescue)
+        .filter(|&index| Some(index) != adopted)
+        .filter(|&index| !stays_where_it_is(&copies[index], verdicts[index]))
         .collect();
     let next = next
         .into_iter()
@@ -240,12 +257,42 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
     let Some((stored, theirs)) =
         head.and_then(|stored| Some((stored, stored.generation.as_ref()?)))
     else {
-        return Verdict::OnlyCopy;
+        return if may_be_of_another_store(copy) {
+            Verdict::Listed
+        } else {
+            Verdict::OnlyCopy
+        };
     };
     if ours.fingerprint == theirs.fingerprint {
         return Verdict::IsHead;
     }
     let known = copy.origins.as_ref();
+    let verdict = |known| judge_known(copy, ours, known, stored, theirs, rules);
+    let elsewhere = known.filter(|origins| !speaks_here(origins, stored, theirs));
+    match elsewhere {
+        None => verdict(known),
+        Some(origins) if !is_family_elsewhere(stored, theirs, &origins.base) => verdict(None),
+        Some(_) => match (verdict(known), copy.place) {
+            (Verdict::Later | Verdict::WrittenAfterHead | Verdict::Unclear, Place::AuthFile) => {
+                Verdict::UnknownFamily
+            }
+            (Verdict::Later | Verdict::WrittenAfterHead | Verdict::Unclear, _) => {
+                Verdict::Elsewhere
+            }
+            (verdict, _) => verdict,
+        },
+    }
+}
+
+/// Judges a login that is not the head. `known`: what its receipt or record says.
+fn judge_known(
+    copy: &Copy,
+    ours: &Generation,
+    known: Option<&Origins>,
+    stored: &Held,
+    theirs: &Generation,
+    rules: &Rules,
+) -> Verdict {
     let origins = known.filter(|origins| speaks_of(origins, ours));
     match origins {
         None if !ours.identity.contradicts(&theirs.identity)
@@ -292,7 +339,10 @@ pub fn with_record(copy: &Copy, all: &[Copy]) -> Copy {
     let known = copy.generation().and_then(|ours| {
         let receipt = copy.origins.as_ref();
         let in_line = receipt.is_some_and(|it| is_in_line(&it.base, ours.fingerprint));
-        let mut records = all.iter().filter(|it| it.place == Place::Rescue);
+        let mut records = all.iter().filter(|it| {
+            let elsewhere = it.origins.as_ref().is_some_and(|it| it.elsewhere);
+            it.place == Place::Rescue && !elsewhere
+        });
         let record = records.find(|it| {
             let theirs = it.generation().map(|theirs| theirs.fingerprint);
             theirs == Some(ours.fingerprint)
@@ -323,6 +373,7 @@ pub fn lineage(copy: &Copy, verdict: Verdict) -> Option<&Origins> {
         | Verdict::OtherIdentity
         | Verdict::UnknownEarlier
         | Verdict::UnknownFamily
+        | Verdict::Elsewhere
         | Verdict::Listed => None,
         Verdict::UnusableKnown
         | Verdict::IsHead
@@ -376,6 +427,7 @@ pub(crate) fn is_of_another_family(copy: &Copy, verdict: Verdict, head: &Base) -
         | Verdict::Earlier
         | Verdict::WrittenAfterHead
         | Verdict::Unclear
+        | Verdict::Elsewhere
         | Verdict::Listed => false,
     }
 }
@@ -394,12 +446,41 @@ pub fn is_family_of(held: &Held, theirs: &Generation, base: &Base) -> bool {
         }
 }
 
+/// Returns what the receipts and records of this store say, also under another spelling of its
+/// address.
+pub fn bases_here<'a>(
+    copies: impl IntoIterator<Item = &'a Copy>,
+    held: &'a Held,
+    theirs: &'a Generation,
+) -> impl Iterator<Item = &'a Base> {
+    let origins = copies.into_iter().filter_map(|copy| copy.origins.as_ref());
+    let here = origins.filter(|origins| speaks_here(origins, held, theirs));
+    here.map(|origins| &origins.base)
+}
+
+/// Whether a receipt or record is of this store. Under another address it is if it names the
+/// head by its version *and* its fingerprint: another spelling of one place.
+fn speaks_here(origins: &Origins, held: &Held, theirs: &Generation) -> bool {
+    let base = &origins.base;
+    let is_head = base.version == held.version && base.generation.fingerprint == theirs.fingerprint;
+    !origins.elsewhere || is_head
+}
+
+/// Whether a base of another address is of the head's family. A version tells nothing there.
+fn is_family_elsewhere(held: &Held, theirs: &Generation, base: &Base) -> bool {
+    let is_known =
+        || base.family.0 == theirs.fingerprint || base.ancestors.contains(&theirs.fingerprint);
+    base.generation.fingerprint == theirs.fingerprint
+        || held
+            .family
+            .map_or_else(is_known, |family| family == base.family)
+}
+
 /// Returns the head with its family. Without a stamp, a receipt or record of any copy may know it.
 fn with_family(held: &Held, copies: &[Copy]) -> Held {
     let mut known = held.clone();
     if let (None, Some(theirs)) = (held.family, &held.generation) {
-        let origins = copies.iter().filter_map(|copy| copy.origins.as_ref());
-        let mut bases = origins.map(|origins| &origins.base);
+        let mut bases = bases_here(copies, held, theirs);
         let base = bases.find(|base| is_family_of(held, theirs, base));
         known.family = base.map(|base| base.family);
     }
@@ -416,9 +497,9 @@ fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
     let line: Vec<Fingerprint> = copies
         .iter()
         .filter(|copy| !is_kept_head(copy))
-        .filter_map(|copy| copy.origins.as_ref())
-        .filter(|origins| is_family_of(held, theirs, &origins.base))
-        .flat_map(|origins| Base::of_head(held, theirs, Some(&origins.base)).ancestors)
+        .flat_map(|copy| bases_here([copy], held, theirs))
+        .filter(|base| is_family_of(held, theirs, base))
+        .flat_map(|base| Base::of_head(held, theirs, Some(base)).ancestors)
         .filter(|ancestor| !kept_heads(copies).any(|kept| kept == *ancestor))
         .collect();
     for (copy, verdict) in copies.iter().zip(verdicts) {
@@ -473,6 +554,7 @@ fn refusal(verdict: Verdict) -> Option<Refusal> {
         Verdict::Unusable => Some(Refusal::UnusableFile),
         Verdict::OtherIdentity => Some(Refusal::OtherAccount),
         Verdict::UnknownFamily => Some(Refusal::UnknownFamily),
+        Verdict::Elsewhere => Some(Refusal::CopyElsewhere),
         Verdict::OnlyCopy
         | Verdict::Missing
         | Verdict::UnusableKnown
@@ -489,10 +571,12 @@ fn refusal(verdict: Verdict) -> Option<Refusal> {
     }
 }
 
-/// A person's `--replace` lifts every refusal of an auth file that can be set aside.
+/// A person's `--replace` lifts every refusal of an auth file that can be set aside, and none of
+/// another copy: that is not replaced.
 fn refusal_of(copy: &Copy, verdict: Verdict, rules: &Rules) -> Option<Refusal> {
     let keepable = copy.content != Content::Unusable { keepable: false };
-    refusal(verdict).filter(|_| !(rules.replace && keepable))
+    let is_lifted = rules.replace && keepable && verdict != Verdict::Elsewhere;
+    refusal(verdict).filter(|_| !is_lifted)
 }
 
 fn is_adopted(verdict: Verdict) -> bool {
@@ -520,7 +604,31 @@ fn is_worth_keeping(verdict: Verdict) -> bool {
         | Verdict::Unclear
         | Verdict::UnknownEarlier
         | Verdict::UnknownFamily
+        | Verdict::Elsewhere
         | Verdict::Listed => true,
+    }
+}
+
+/// Whether nothing tells that a copy is of a store that holds nothing.
+fn may_be_of_another_store(copy: &Copy) -> bool {
+    let elsewhere = copy.origins.as_ref().map(|origins| origins.elsewhere);
+    match copy.place {
+        Place::AuthFile => false,
+        Place::Rescue => elsewhere == Some(true),
+        Place::Rotation => elsewhere != Some(false),
+    }
+}
+
+/// Whether nothing happens to a copy: no record is removed, and no rotation of which nothing is
+/// known, or that is none of this store's.
+fn stays_where_it_is(copy: &Copy, verdict: Verdict) -> bool {
+    match copy.place {
+        Place::AuthFile => false,
+        Place::Rescue => true,
+        Place::Rotation => {
+            let origins = copy.origins.as_ref();
+            verdict == Verdict::Listed || origins.is_some_and(|origins| origins.elsewhere)
+        }
     }
 }
 

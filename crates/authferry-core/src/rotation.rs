@@ -94,6 +94,8 @@ pub enum Sight {
     Fresh,
     /// No login that could be rotated.
     Nothing,
+    /// A login that is due, and a rotation of it is under way on this machine.
+    Held,
     /// The store did not show what it holds.
     Trouble(Trouble),
 }
@@ -188,6 +190,10 @@ impl Rotation {
                 Sight::Due => self.go(State::Proving, Effect::Prove),
                 Sight::Fresh => self.end(Outcome::Fresh),
                 Sight::Nothing => self.end(Outcome::Nothing),
+                Sight::Held => {
+                    self.hindrance = Hindrance::Held;
+                    self.pause()
+                }
                 Sight::Trouble(Trouble::Transient) => self.pause(),
                 Sight::Trouble(Trouble::Permanent) => self.hindered(Hindrance::Unreadable),
             },

@@ -337,9 +337,7 @@ impl Trip {
     /// What the store holds, with what the receipt knows of it, or the first record that does.
     fn base_of(&self, held: &Held) -> Option<Base> {
         let theirs = held.generation.as_ref()?;
-        let origins = self.copies.iter().filter_map(|copy| copy.origins.as_ref());
-        let known = origins
-            .map(|origins| &origins.base)
+        let known = copies::bases_here(&self.copies, held, theirs)
             .find(|base| copies::is_family_of(held, theirs, base));
         let mut base = Base::of_head(held, theirs, known);
         // A receipt takes a head that it knows for an ancestor of one with a higher count.

@@ -61,6 +61,9 @@ pub enum Refusal {
     UnknownFamily,
     /// The store holds no login, and there are copies on this machine.
     OnlyCopies,
+    /// A copy on this machine was kept for another address, is of the family of the store's
+    /// login, and perhaps later.
+    CopyElsewhere,
     /// The store refused to be read.
     Unreadable,
     /// The file on disk is newer, and the store refused to take it.

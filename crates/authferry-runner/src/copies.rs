@@ -1,19 +1,15 @@
 //! Finds every copy of a login that this machine can see.
 
-use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use authferry_codex::{Home, Look, Unusable};
-use authferry_core::copies::{Content, Copy, Origins, Place};
-use authferry_core::{Fingerprint, Secret};
+use authferry_codex::{Look, Unusable};
+use authferry_core::copies::{Content, Copy, Origins, Place, Rules, Verdict, judge};
+use authferry_core::{Base, Fingerprint, Held, Secret};
 
 use crate::rescue::{self, Record};
+use crate::rotations::{self, State, Unfinished};
 use crate::{Job, Receipt};
 
 /// A copy, with what the machine in the core is not to see.
@@ -25,48 +21,105 @@ pub struct FoundCopy {
     pub path: PathBuf,
     /// What is known of it, if it is in the rescue folder.
     pub record: Option<Record>,
+    /// The address that its receipt or record names, if that is not this store's.
+    pub elsewhere: Option<String>,
     pub(crate) secret: Option<Arc<Secret>>,
-    /// The unfinished rotation that it is in, locked for as long as this lives.
+    /// The unfinished rotation of this store that it is in. Nobody else removes it for as long as
+    /// this lives.
     rotation: Option<Unfinished>,
 }
 
-/// The private home of a rotation that did not come to its end. Nobody is at work there: its
-/// lock is ours.
-#[derive(Debug)]
-struct Unfinished {
-    folder: PathBuf,
-    _lock: File,
+/// What a search may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Keep unfinished rotations from being removed by others, and remove those that are empty.
+    Job,
+    /// Nothing but look.
+    Look,
+}
+
+/// What was found on this machine.
+pub(crate) struct Found {
+    pub(crate) copies: Vec<FoundCopy>,
+    /// The home of a rotation of this login in which a Codex may be at work: what that writes is
+    /// not known yet.
+    pub(crate) at_work: Option<PathBuf>,
 }
 
 /// Returns the copies other than the auth file: those of the rescue folder, newest first, then
 /// those of unfinished rotations.
 ///
-/// Fails if the rescue folder cannot be listed: the only live login may be there.
+/// A copy that was kept for another address is among them only if it may be of this login. Fails
+/// if the rescue folder cannot be listed: the only live login may be there.
 pub fn find(store: &str, rescue: &Path, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
-    let mut found: Vec<FoundCopy> = rescue::list(rescue)?
-        .into_iter()
+    Ok(search(store, rescue, rotations, Access::Job)?.copies)
+}
+
+/// Returns the same, and changes nothing: no lock is kept and nothing is removed.
+pub fn look(store: &str, rescue: &Path, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
+    Ok(search(store, rescue, rotations, Access::Look)?.copies)
+}
+
+/// Returns the home of a rotation of this login that is under way.
+pub(crate) fn rotation_at_work(store: &str, rotations: Option<&Path>) -> Option<PathBuf> {
+    let mut folders = rotations.into_iter().flat_map(rotations::folders);
+    folders.find(|folder| match rotations::look(folder) {
+        Some(State::AtWork(Some(receipt))) => receipt.store == store,
+        Some(State::AtWork(None) | State::Empty | State::Unfinished { .. }) | None => false,
+    })
+}
+
+pub(crate) fn search(
+    store: &str,
+    rescue: &Path,
+    rotations: Option<&Path>,
+    access: Access,
+) -> io::Result<Found> {
+    let kept = rescue::list(rescue)?.into_iter();
+    let mut copies: Vec<FoundCopy> = kept
         .filter_map(|rescued| {
-            let record = rescued.record.filter(|record| record.store == store)?;
+            let record = rescued.record?;
+            let elsewhere = (record.store != store).then(|| record.store.clone());
+            let origins = record.base.clone().map(|base| Origins {
+                base,
+                seen: record.seen,
+                by_name: true,
+                hints_count: false,
+                elsewhere: elsewhere.is_some(),
+            });
+            // Without a base nothing tells that it is of this login.
+            if elsewhere.is_some() && origins.is_none() {
+                return None;
+            }
             Some(FoundCopy {
                 copy: Copy {
                     place: Place::Rescue,
                     content: Content::Usable(rescued.login.ok()?),
-                    origins: record.base.clone().map(|base| Origins {
-                        base,
-                        seen: record.seen,
-                        by_name: true,
-                        hints_count: false,
-                    }),
+                    origins,
                 },
                 path: rescued.path,
                 record: Some(record),
+                elsewhere,
                 secret: Some(Arc::new(rescued.secret)),
                 rotation: None,
             })
         })
         .collect();
-    found.extend(rotations.into_iter().flat_map(|it| unfinished(store, it)));
-    Ok(found)
+    let mut at_work = None;
+    for folder in rotations.into_iter().flat_map(rotations::folders) {
+        match rotations::look(&folder) {
+            Some(State::AtWork(Some(receipt))) if receipt.store == store => {
+                at_work.get_or_insert(folder);
+            }
+            Some(State::AtWork(_) | State::Empty) | None => {}
+            Some(State::Unfinished {
+                receipt,
+                content,
+                rotation,
+            }) => copies.extend(of_rotation(store, receipt, content, rotation, access)),
+        }
+    }
+    Ok(Found { copies, at_work })
 }
 
 /// Returns the auth file of a home as a copy.
@@ -87,12 +140,15 @@ pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -
         }
         Look::Usable { secret, generation } => (Content::Usable(generation.clone()), Some(secret)),
     };
+    let store = job.store.to_string();
+    let elsewhere = receipt.and_then(|it| (it.store != store).then(|| it.store.clone()));
     // What came in the place of a file that was lent descends from nothing that is known.
     let origins = receipt.filter(|_| !lent).map(|receipt| Origins {
         base: receipt.base.clone(),
         seen: 0,
         by_name: false,
         hints_count: true,
+        elsewhere: elsewhere.is_some(),
     });
     FoundCopy {
         copy: Copy {
@@ -102,6 +158,7 @@ pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -
         },
         path: job.home.auth_file().to_owned(),
         record: None,
+        elsewhere,
         secret: secret.map(|secret| Arc::new(secret.duplicate())),
         rotation: None,
     }
@@ -111,6 +168,17 @@ pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -
 pub(crate) fn paths_of_logins(copies: &[FoundCopy]) -> Vec<PathBuf> {
     let logins = copies.iter().filter(|copy| copy.fingerprint().is_some());
     logins.map(|copy| copy.path.clone()).collect()
+}
+
+/// Returns the files that were kept for another address and keep a job from beginning.
+pub(crate) fn paths_elsewhere(copies: &[FoundCopy], head: Option<&Held>) -> Vec<PathBuf> {
+    let stops =
+        |copy: &&FoundCopy| judge(head, &copy.copy, &Rules::default()) == Verdict::Elsewhere;
+    copies
+        .iter()
+        .filter(stops)
+        .map(|it| it.path.clone())
+        .collect()
 }
 
 impl FoundCopy {
@@ -126,161 +194,76 @@ impl FoundCopy {
         self.secret.as_deref()
     }
 
+    /// Whether it is in an unfinished rotation that is removed once its login is safe elsewhere.
+    pub(crate) fn is_to_be_swept(&self) -> bool {
+        self.rotation.is_some()
+    }
+
+    /// Whether it was in the store by the time that a base tells of: it is that base, or a known
+    /// ancestor of it.
+    pub(crate) fn is_in_line(&self, base: &Base) -> bool {
+        self.fingerprint()
+            .is_some_and(|it| base.generation.fingerprint == it || base.ancestors.contains(&it))
+    }
+
     /// Removes an unfinished rotation whose login is safe elsewhere, unless that has changed
-    /// since it was looked at.
+    /// since it was looked at, or a process works there.
     pub fn sweep(&self) {
-        let Some(rotation) = &self.rotation else {
-            return;
-        };
-        let now = Home::new(&rotation.folder.join(HOME)).and_then(|home| {
-            home.settled_look()
-                .map_err(|_| io::ErrorKind::InvalidData.into())
-        });
-        let unchanged = match now {
-            Ok(Look::Usable { generation, .. }) => {
-                self.fingerprint() == Some(generation.fingerprint)
+        if let Some(rotation) = &self.rotation {
+            rotation.remove(self.secret());
+        }
+    }
+}
+
+/// What a killed rotation left, if that is a login or may have been one.
+fn of_rotation(
+    store: &str,
+    receipt: Option<Receipt>,
+    content: rotations::Content,
+    rotation: Unfinished,
+    access: Access,
+) -> Option<FoundCopy> {
+    let elsewhere = receipt
+        .as_ref()
+        .map(|it| &it.store)
+        .filter(|it| *it != store);
+    let elsewhere = elsewhere.cloned();
+    let (content, secret, path) = match content {
+        rotations::Content::Usable(login, secret, path) => (Content::Usable(login), secret, path),
+        rotations::Content::Unusable(secret) => {
+            let path = rotation.auth_file();
+            (Content::Unusable { keepable: true }, secret, path)
+        }
+        rotations::Content::Missing => {
+            // Killed before its login was placed, or what Codex was about to write died with it.
+            if access == Access::Job && elsewhere.is_none() {
+                rotation.remove(None);
             }
-            Ok(Look::Missing) => self.fingerprint().is_none(),
-            Ok(Look::Unusable { .. }) | Err(_) => false,
-        };
-        if unchanged {
-            // What cannot be removed now is found again by the next job.
-            fs::remove_dir_all(&rotation.folder).ok();
-        }
-    }
-}
-
-/// How the name of the folder of a rotation begins. Nothing else is looked at, let alone removed:
-/// without a state folder, rotations share the folder for temporary files.
-pub(crate) const PREFIX: &str = "authferry-rotation-";
-
-/// The name of the home in the folder of a rotation.
-pub(crate) const HOME: &str = "home";
-
-/// The private homes of rotations that did not come to their end.
-fn unfinished(store: &str, rotations: &Path) -> Vec<FoundCopy> {
-    let entries = fs::read_dir(rotations).into_iter().flatten().flatten();
-    let folders = entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
-        .map(|entry| entry.path())
-        .filter(|folder| is_private(folder));
-    let mut found: Vec<FoundCopy> = folders
-        .filter_map(|folder| of_rotation(store, &folder))
-        .collect();
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found
-}
-
-/// Whether a folder is ours alone, as a rotation makes it, and no link to another one.
-fn is_private(folder: &Path) -> bool {
-    folder.symlink_metadata().is_ok_and(|found| {
-        let is_ours = found.uid() == rustix::process::geteuid().as_raw();
-        found.is_dir() && is_ours && found.mode() & 0o7777 == 0o700
-    })
-}
-
-/// Within which time a rotation has locked the folder that it made.
-const LOCKED_WITHIN: Duration = Duration::from_mins(1);
-
-/// Whether a folder was made or changed a moment ago, as far as the clock can be trusted.
-fn is_recent(folder: &Path) -> bool {
-    let modified = folder.metadata().and_then(|it| it.modified());
-    modified.is_ok_and(|at| at.elapsed().map_or(true, |age| age < LOCKED_WITHIN))
-}
-
-fn of_rotation(store: &str, folder: &Path) -> Option<FoundCopy> {
-    // In use, or removed meanwhile.
-    let lock = File::open(folder).ok()?;
-    lock.try_lock().ok()?;
-    let home = Home::new(&folder.join(HOME)).ok()?;
-    let receipt = Receipt::read(&home).ok().flatten();
-    let Some(receipt) = receipt else {
-        // Killed before its login was placed: there is nothing in it. A folder that was just made
-        // is locked in a moment by the rotation that made it.
-        if matches!(home.settled_look(), Ok(Look::Missing)) && !is_recent(folder) {
-            fs::remove_dir_all(folder).ok();
-        }
-        return None;
-    };
-    if receipt.store != store {
-        return None;
-    }
-    let (content, secret) = match home.settled_look().ok()? {
-        Look::Usable { secret, generation } => (Content::Usable(generation), secret),
-        Look::Missing
-        | Look::Unusable {
-            why: Unusable::Empty,
-            ..
-        } => {
-            // What Codex was about to write died with it.
-            fs::remove_dir_all(folder).ok();
             return None;
         }
-        Look::Unusable {
-            why: Unusable::TooLarge,
-            ..
-        } => return None,
-        Look::Unusable { secret, .. } => (Content::Unusable { keepable: true }, secret),
+        rotations::Content::Unreadable => return None,
     };
+    let is_ours = receipt.is_some() && elsewhere.is_none();
+    let origins = receipt.map(|receipt| Origins {
+        base: receipt.base,
+        seen: 1,
+        by_name: false,
+        hints_count: false,
+        elsewhere: elsewhere.is_some(),
+    });
     Some(FoundCopy {
         copy: Copy {
             place: Place::Rotation,
             content,
-            origins: Some(Origins {
-                base: receipt.base,
-                seen: 1,
-                by_name: false,
-                hints_count: false,
-            }),
+            origins,
         },
-        path: home.auth_file().to_owned(),
+        path,
         record: None,
+        elsewhere,
         secret: Some(Arc::new(secret)),
-        rotation: Some(Unfinished {
-            folder: folder.to_owned(),
-            _lock: lock,
-        }),
+        rotation: Some(rotation).filter(|_| is_ours && access == Access::Job),
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs::FileTimes, os::unix::fs::DirBuilderExt, time::SystemTime};
-
-    use super::*;
-
-    /// Makes a folder with a file in it that nobody has touched for an hour.
-    fn old_folder(above: &Path, name: &str, mode: u32) -> PathBuf {
-        let folder = above.join(name);
-        fs::DirBuilder::new()
-            .mode(mode)
-            .create(&folder)
-            .expect("room");
-        fs::write(folder.join("file"), "").expect("room");
-        let hour = Duration::from_hours(1);
-        let times = FileTimes::new().set_modified(SystemTime::now() - hour);
-        let opened = File::open(&folder).expect("a folder");
-        opened.set_times(times).expect("our folder");
-        folder
-    }
-
-    #[test]
-    fn only_the_folders_of_rotations_are_looked_at_and_swept() {
-        let above = tempfile::tempdir().expect("a folder");
-        let dead = old_folder(above.path(), &format!("{PREFIX}dead"), 0o700);
-        let others = [
-            old_folder(above.path(), "work", 0o700),
-            old_folder(above.path(), "authferry-of-another-kind", 0o700),
-            old_folder(above.path(), &format!("{PREFIX}open"), 0o755),
-        ];
-        assert!(unfinished("memory:a", above.path()).is_empty());
-        assert!(!dead.exists(), "a dead rotation stays for ever");
-        for other in others {
-            assert!(
-                other.join("file").exists(),
-                "{} was removed",
-                other.display()
-            );
-        }
-    }
-}
+mod tests;

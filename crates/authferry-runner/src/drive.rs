@@ -289,7 +289,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                     Effect::Wait(time) => {
                         self.request = Some(Request::Pause(deadline::after(time)));
                     }
-                    Effect::Place(login) => event = Some(Event::Placed(self.place(login))),
+                    Effect::Place(login) => event = Some(Event::Placed(self.place(&trip, login))),
                     Effect::Run => event = self.run(&trip),
                     Effect::Rescue(keep) => {
                         let kept =
@@ -562,6 +562,10 @@ impl<'a, 'l> Driver<'a, 'l> {
         let end = deadline::after(self.patience());
         self.deadline = Some(self.budget_end.map_or(end, |of_before| of_before.min(end)));
         let (glimpse, deferred) = (self.glimpse.take(), self.deferred.take());
+        // A private home, in which nobody is left: what a killed Codex was about to do is done.
+        if self.refresher.is_some() && self.report.left == 0 {
+            self.job.home.rename_for_codex();
+        }
         let found = match self.take_look() {
             Ok(look) => {
                 let found = seen(&look);

@@ -15,12 +15,14 @@ mod deadline;
 mod drive;
 mod lease;
 mod mark;
+mod processes;
 mod receipt;
 mod refresher;
 mod rehearse;
 mod report;
 pub mod rescue;
 mod rotate;
+mod rotations;
 mod seed;
 mod sign;
 mod signals;
@@ -42,7 +44,7 @@ use authferry_core::{
     Effect, Event, Fingerprint, Goal, Policy, Secret, SecretStore, Seen, Stored, Terms, Trip,
 };
 
-pub use copies::{FoundCopy, find};
+pub use copies::{FoundCopy, find, look};
 pub use lease::{Lease, LeaseDefect};
 pub use mark::{Mark, NotAMark};
 pub use receipt::Receipt;
@@ -109,6 +111,10 @@ pub enum NotBegun {
     /// The home holds an auth file already, which an access-only one would replace.
     #[error("{} is there already", .0.display())]
     Occupied(PathBuf),
+    /// A rotation of the login is under way on this machine: what it writes is the next
+    /// generation.
+    #[error("a rotation of the login is under way in {}", .0.display())]
+    Rotating(PathBuf),
     /// There is no place for the home in which the login is rotated.
     #[error("cannot make a private folder in {}", .0.display())]
     NoPlace(PathBuf, #[source] io::Error),
@@ -231,6 +237,9 @@ async fn begin<'a, 'l: 'a>(
     let begin = Instant::now();
     let alone = alone(job.home, Hung::IsBusy, job.patience).await?;
     recover(job)?;
+    if known.as_ref().is_none_or(is_due) {
+        no_rotation_at_work(job, begin).await?;
+    }
     let look = job.home.settled_look()?;
     let refused = timeout(job.patience, refused(job, &look)).await;
     let refused = refused.unwrap_or_default();
@@ -297,14 +306,38 @@ struct Start {
 /// another process made: a cache may bring one of them back.
 fn records(job: &Job<'_>) -> Vec<Copy> {
     // What Codex wrote is not left behind because of a folder that cannot be listed.
-    let found = copies::find(&job.store.to_string(), job.rescue, None).unwrap_or_default();
-    found.into_iter().map(|found| found.copy).collect()
+    let found = copies::look(&job.store.to_string(), job.rescue, None).unwrap_or_default();
+    let here = found.into_iter().filter(|found| found.elsewhere.is_none());
+    here.map(|found| found.copy).collect()
 }
 
-/// The receipt of an earlier trip. A note that cannot be parsed counts as none, and is written anew.
+/// The receipt of an earlier trip, also one that names another address: the decision tells what
+/// it is worth. A note that cannot be parsed counts as none, and is written anew.
 fn receipt(job: &Job<'_>) -> Option<Receipt> {
-    let receipt = Receipt::read(job.home).ok().flatten();
-    receipt.filter(|receipt| receipt.store == job.store.to_string())
+    Receipt::read(job.home).ok().flatten()
+}
+
+/// Waits until no rotation of the login is under way on this machine: what the store holds may be
+/// spent by then.
+async fn no_rotation_at_work(job: &Job<'_>, begin: Instant) -> Result<(), NotBegun> {
+    let store = job.store.to_string();
+    loop {
+        match copies::rotation_at_work(&store, job.rotations) {
+            None => return Ok(()),
+            Some(home) if begin.elapsed() > job.patience => return Err(NotBegun::Rotating(home)),
+            Some(_) => sleep(ROTATION_PACE).await,
+        }
+    }
+}
+
+/// How often to see whether a rotation is over.
+const ROTATION_PACE: Duration = Duration::from_millis(50);
+
+/// Whether Codex would rotate a login within five minutes.
+fn is_due(stored: &Stored) -> bool {
+    let soon = i64::try_from(lease::now()).map_or(i64::MAX, |now| now.saturating_add(300));
+    let login = authferry_codex::parse(&stored.secret);
+    login.map_or(true, |login| login.issued.is_due(soon))
 }
 
 /// What the provider refused, as far as it was noted with the lease. Looked at only if there
@@ -317,7 +350,7 @@ async fn refused(job: &Job<'_>, look: &Look) -> Vec<Fingerprint> {
         Look::Missing | Look::Unusable { .. } => None,
     };
     let differs = in_home.is_some_and(|it| Some(it) != settled)
-        || copies::find(&job.store.to_string(), job.rescue, job.rotations)
+        || copies::look(&job.store.to_string(), job.rescue, job.rotations)
             .is_ok_and(|found| !found.is_empty());
     if differs {
         Mark::refused(job.store).await

@@ -74,6 +74,8 @@ impl Receipt {
             .tempfile_in(home.dir())?;
         // In one piece: the writer of the library makes some eighty calls.
         file.write_all(&serde_json::to_vec(&Lines::from(self))?)?;
+        // An empty receipt after a power cut would hide the login that it speaks of.
+        file.as_file().sync_all()?;
         file.persist(path(home))?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use std::{
 use authferry_codex::app_server::{APP_SERVER, Ask, EXEC, Heard, QUIET};
 use authferry_codex::{Failure, Home, Look, OVERRIDES};
 use authferry_core::{Fingerprint, Generation};
+use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::time::Instant;
 
 use crate::{Rotating, child::Family, deadline};
@@ -123,6 +125,8 @@ pub(crate) struct Refresher<'a> {
     rotating: &'a Rotating<'a>,
     /// Whether any login is refreshed, due or not.
     on_trial: bool,
+    /// The lock on its folder, which Codex inherits: it may outlive us.
+    lock: Option<File>,
     shield: Duration,
     /// When it is cut off.
     until: Option<Instant>,
@@ -142,12 +146,18 @@ struct Talk {
 }
 
 impl<'a> Refresher<'a> {
-    pub(crate) fn new(rotating: &'a Rotating<'a>, how: How, on_trial: bool) -> Self {
+    pub(crate) fn new(
+        rotating: &'a Rotating<'a>,
+        how: How,
+        on_trial: bool,
+        lock: Option<File>,
+    ) -> Self {
         Self {
             codex: rotating.codex,
             how,
             rotating,
             on_trial,
+            lock,
             shield: rotating.shield,
             until: None,
             generations: Vec::new(),
@@ -176,7 +186,9 @@ impl<'a> Refresher<'a> {
             };
             send_talk.send(talk(server, rotated, SLOW)).ok()
         })?;
-        let mut family = Family::spawn(&mut self.command(home.dir()))?;
+        let mut command = self.command(home.dir());
+        let spawned = inherited(self.lock.as_ref(), || Family::spawn(&mut command));
+        let mut family = spawned?;
         self.until = Some(deadline::after(LIMIT));
         self.generations.push(before);
         let (stdin, stdout, stderr) = family.pipes();
@@ -265,6 +277,18 @@ fn helper<T: Send + 'static, R>(
         }
     })?;
     Ok(send)
+}
+
+/// Lets the process that `spawn` starts inherit a lock. Where that fails, it is still found by the
+/// folder in which it works.
+pub(crate) fn inherited<T>(lock: Option<&File>, spawn: impl FnOnce() -> T) -> T {
+    let Some(lock) = lock else {
+        return spawn();
+    };
+    fcntl_setfd(lock, FdFlags::empty()).ok();
+    let spawned = spawn();
+    fcntl_setfd(lock, FdFlags::CLOEXEC).ok();
+    spawned
 }
 
 /// Asks for a look, and for a rotation only if the look did not lead to one: a version by

@@ -16,10 +16,10 @@ use authferry_core::copies::{self, Rules, Verdict};
 use authferry_core::{Bid, ClaimError, Claims, Effect, Event, Goal, Outcome, Stored};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::copies::{auth_file, find};
+use crate::copies::{auth_file, paths_elsewhere};
 use crate::drive::ask::held;
 use crate::lease::Observation;
-use crate::rotate::turn::private;
+use crate::rotations::private;
 use crate::{
     Codex, Job, NotBegun, Placement, Report, Start, lease, lock, random, receipt, sign, start,
 };
@@ -36,7 +36,7 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
     }
     let look = job.home.settled_look()?;
     // A rescue folder that cannot be listed is another finding.
-    let found = find(&job.store.to_string(), job.rescue, job.rotations).unwrap_or_default();
+    let found = crate::look(&job.store.to_string(), job.rescue, job.rotations).unwrap_or_default();
     let Start {
         step: (trip, _),
         copies: found,
@@ -44,6 +44,7 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
     } = start(job, Goal::Restore, &look, &[], found)?;
     let (held, stored_unusable) = held(stored);
     let in_home = auth_file(job, &look, receipt(job).as_ref());
+    let elsewhere = paths_elsewhere(&found, Some(&held));
     let found: Vec<_> = found.into_iter().map(|found| found.copy).collect();
     let in_home = copies::with_record(&in_home.copy, &found);
     let verdict = copies::judge(Some(&held), &in_home, &Rules::default());
@@ -70,6 +71,7 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
     Ok(Report {
         outcome,
         placement,
+        copies: elsewhere,
         stored_unusable,
         file_unusable,
         ..Report::new()

@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::deadline;
 use crate::lease::{self, Lease, Observation};
+use crate::rotations::Private;
 use crate::signals::Told;
 use crate::{
     Codex, Hung, Job, Mark, NotBegun, Report, Signals, alone, before, drive, random, restore,
 };
-use turn::Private;
 
 mod next;
 mod proof;
@@ -104,6 +104,8 @@ pub struct Rotated {
     pub lost: bool,
     /// Whether the job's own home holds something else, so that nothing was begun.
     pub unsettled: bool,
+    /// The home of a rotation on this machine that was waited for until the time was over.
+    pub at_work: Option<PathBuf>,
     /// The last thing that the store complained of before the trip.
     pub store_error: Option<StoreError>,
     /// The number of the first signal that came before the trip.
@@ -255,6 +257,7 @@ impl<'a> Driver<'a> {
                 held: None,
                 lost: false,
                 unsettled: false,
+                at_work: None,
                 store_error: None,
                 signal: None,
             },
@@ -388,17 +391,10 @@ impl<'a> Driver<'a> {
                 let generation = stored
                     .as_ref()
                     .and_then(|stored| authferry_codex::parse(&stored.secret).ok());
-                let is_settled =
-                    || settle::is_settled(self.rotating, self.job, stored.as_ref(), &self.rules);
                 let sight = match &generation {
                     Some(it) if self.is_from_the_holder(it) => Sight::Fresh,
                     Some(it) if !self.rotating.wants(&it.issued) => Sight::Fresh,
-                    _ if !is_settled() => {
-                        self.rotated.unsettled = true;
-                        Sight::Nothing
-                    }
-                    Some(_) => Sight::Due,
-                    None => Sight::Nothing,
+                    due => self.compared(stored.as_ref(), due.is_some()),
                 };
                 self.rotated.known = stored;
                 self.rotated.generation = generation;
@@ -429,6 +425,25 @@ impl<'a> Driver<'a> {
                 Event::Claimed(Grant::Trouble(self.trouble(error)))
             }
             Answer::Proven(proven) => Event::Proven(self.proven(proven)),
+        }
+    }
+
+    /// Compares what the store holds with the copies on this machine.
+    fn compared(&mut self, stored: Option<&Stored>, is_login: bool) -> Sight {
+        let found = settle::compare(self.rotating, self.job, stored, &self.rules);
+        self.rotated.at_work = found.at_work;
+        if self.rotated.at_work.is_some() {
+            // What its Codex writes is the next generation, or it was held up by its store.
+            let owner = "a rotation on this machine".to_owned();
+            self.rotated.held.get_or_insert((owner, lease::now()));
+            Sight::Held
+        } else if !found.is_settled {
+            self.rotated.unsettled = true;
+            Sight::Nothing
+        } else if is_login {
+            Sight::Due
+        } else {
+            Sight::Nothing
         }
     }
 

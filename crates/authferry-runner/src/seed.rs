@@ -230,6 +230,7 @@ impl Seeding<'_> {
             writer: seed.writer.to_owned(),
         };
         let Some(stored) = stored else {
+            let origins = origins.filter(|origins| !origins.elsewhere);
             return Ok(origins.map_or_else(
                 || stamp(Family(ours.fingerprint), 1, false),
                 |it| {
@@ -250,7 +251,11 @@ impl Seeding<'_> {
         };
         let theirs = held.generation.as_ref();
         let is_refused = theirs.is_some_and(|it| seed.refused.contains(&it.fingerprint));
-        let verdict = copies::judge(Some(&held), &copy, &rules);
+        let mut verdict = copies::judge(Some(&held), &copy, &rules);
+        if verdict == Verdict::Elsewhere {
+            // It is of this family: a person's word makes it one of this store's.
+            verdict = copies::judge(Some(&held), &copy.here(), &rules);
+        }
         if verdict == Verdict::Later {
             self.keep(stored, &held).await?;
             let family = origins.map_or(Family(ours.fingerprint), |it| it.base.family);

@@ -417,7 +417,7 @@ fn base(name: &str) -> String {
     } = generation(name);
     let account = identity.account.expect("an account");
     format!(
-        r#"{{"version":"gone","generation":{{"fingerprint":"{fingerprint}","account":"{account}","chatgpt_user":null,"user":null,"subject":null,"session":null,"password_time":null,"iat":null,"exp":null,"last_refresh":null}},"count":1,"family":"{fingerprint}","ancestors":[],"volatile_hints":false}}"#
+        r#"{{"version":"gone","generation":{{"fingerprint":"{fingerprint}","account":"{account}","chatgpt_user":null,"user":null,"subject":null,"session":null,"password_time":null,"iat":null,"exp":null,"last_refresh":null}},"count":1,"family":"{fingerprint}","ancestors":[],"unrelated":[],"volatile_hints":false}}"#
     )
 }
 

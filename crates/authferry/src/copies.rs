@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use authferry_core::copies::{Rules, Verdict, judge};
+use authferry_core::copies::{Copy, Rules, Verdict, settle};
 use authferry_core::{Fingerprint, Held, Stored};
 use authferry_runner::Mark;
 use authferry_runner::rescue::Record;
@@ -38,7 +38,7 @@ pub(crate) async fn judged(
         Held::new(stored.version.clone(), generation, stored.stamp.as_ref())
     });
     let store = plan.store.to_string();
-    let found = authferry_runner::find(&store, rescue, Some(&plan.rotations))?;
+    let found = authferry_runner::look(&store, rescue, Some(&plan.rotations))?;
     let refused = if found.is_empty() {
         Vec::new()
     } else {
@@ -49,12 +49,17 @@ pub(crate) async fn judged(
         refused,
         ..Rules::default()
     };
+    let copies: Vec<Copy> = found.iter().map(|found| found.copy.clone()).collect();
+    let verdicts = settle(head.as_ref(), &copies, &rules).verdicts;
     let judged = found
         .into_iter()
-        .filter_map(|found| {
+        .zip(verdicts)
+        // Of another store's login there is nothing to be said here.
+        .filter(|(found, verdict)| found.elsewhere.is_none() || *verdict != Verdict::Listed)
+        .filter_map(|(found, verdict)| {
             Some(Judged {
                 fingerprint: found.fingerprint()?,
-                verdict: judge(head.as_ref(), &found.copy, &rules),
+                verdict,
                 path: found.path,
                 record: found.record,
             })
@@ -108,6 +113,10 @@ pub(crate) fn worth(verdict: Verdict) -> &'static str {
         Verdict::Later => "later than the store's: the next job puts it there",
         Verdict::WrittenAfterHead => "perhaps later than the store's: the next job puts it there",
         Verdict::Earlier => "earlier than the store's",
+        Verdict::Elsewhere => {
+            "perhaps later, and kept for another address: no job begins until it is put into the \
+             store or dropped"
+        }
         Verdict::Unclear => "perhaps later: tried if the provider refuses the store's",
         Verdict::Missing
         | Verdict::UnusableKnown
@@ -133,6 +142,7 @@ fn name(verdict: Verdict) -> &'static str {
         Verdict::Later => "later",
         Verdict::Earlier | Verdict::UnknownEarlier => "earlier",
         Verdict::WrittenAfterHead | Verdict::Unclear => "unclear",
+        Verdict::Elsewhere => "elsewhere",
         Verdict::UnknownFamily | Verdict::Listed => "unknown",
     }
 }

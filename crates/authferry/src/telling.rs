@@ -76,6 +76,11 @@ pub(crate) fn not_begun(error: &NotBegun) -> Ending {
             "move {} away, or name another home with `--codex-home DIR`",
             path.display()
         )),
+        NotBegun::Rotating(_) => Ending {
+            outcome: "held",
+            ..Ending::refused(exit::HELD, error)
+        }
+        .hint("try again when it is over: what it writes is the next generation of the login"),
         NotBegun::NoPlace(rotations, _) => Ending::refused(exit::FAILED, error)
             .because(error)
             .hint(elsewhere(rotations)),
@@ -251,12 +256,12 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
         Refusal::UnusableStored => unusable_stored(job.store, report.stored_unusable),
         Refusal::UnusableFile => {
             let what = format!("{file} is unusable: {}", reason(report.file_unusable));
-            let hint = match report.file_unusable {
+            let ending = Ending::refused(exit::REFUSED, what);
+            match report.file_unusable {
                 // Not even `--replace` can keep all of it.
-                Some(Unusable::TooLarge) => "move it away",
-                Some(_) | None => "let go of it with `--replace`, or move it away",
-            };
-            Ending::refused(exit::REFUSED, what).hint(hint)
+                Some(Unusable::TooLarge) => ending.hint("move it away"),
+                Some(_) | None => ending.hint(set_aside(job)),
+            }
         }
         Refusal::OtherAccount => {
             let what = format!(
@@ -264,7 +269,8 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 job.store
             );
             Ending::refused(exit::REFUSED, what)
-                .hint("let go of it with `--replace`, or name another home with `--codex-home DIR`")
+                .hint(set_aside(job))
+                .hint("or name another home with `--codex-home DIR`")
         }
         Refusal::UnknownFamily => {
             let what = format!(
@@ -272,9 +278,16 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 job.store
             );
             Ending::refused(exit::REFUSED, what)
-                .hint(format!("if that login is to be used: {}", pasted::seed(job.store, job.home.auth_file())))
-                .hint("if the login in the store is to be used: repeat the command with `--replace`, which sets the file aside")
+                .hint(format!(
+                    "if that login is to be used: {}",
+                    pasted::seed(job.store, job.home.auth_file())
+                ))
+                .hint(format!(
+                    "if the login in the store is to be used: {}",
+                    set_aside(job)
+                ))
         }
+        Refusal::CopyElsewhere => copy_elsewhere(job, report),
         Refusal::OnlyCopies => only_copies(
             job.store,
             job.rescue,
@@ -331,6 +344,44 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
 fn newer<'a>(job: &'a Job<'_>, report: &'a Report) -> &'a Path {
     let copy = report.adopted_from.as_deref();
     copy.unwrap_or_else(|| job.home.auth_file())
+}
+
+/// How to set an auth file aside that keeps a job from beginning.
+fn set_aside(job: &Job<'_>) -> String {
+    format!(
+        "set the file aside and place the store's login: `authferry restore --store '{}' \
+         --codex-home {} --replace`",
+        job.store,
+        pasted::path(job.home.dir())
+    )
+}
+
+/// Tells that a copy was kept for another address, which may be the store's by another name.
+fn copy_elsewhere(job: &Job<'_>, report: &Report) -> Ending {
+    let copies = paths(&report.copies);
+    let what = format!(
+        "{} was kept for another address, and may be later than the login in {}",
+        copies.join(" and "),
+        job.store
+    );
+    let refused = Ending::refused(exit::REFUSED, what);
+    report.copies.iter().fold(refused, |ending, copy| {
+        let drop = match rotation_of(copy) {
+            Some(folder) => format!("rm -r {}", pasted::path(folder)),
+            None => format!("authferry rescue drop {}", pasted::path(copy)),
+        };
+        let put = pasted::rescue_put(job.store, job.rescue, "", &copy.display());
+        ending
+            .hint(format!("if it is to be used: {put}"))
+            .hint(format!("if it is not: `{drop}`"))
+    })
+}
+
+/// The folder of the unfinished rotation that a file is in.
+fn rotation_of(file: &Path) -> Option<&Path> {
+    let folder = file.parent()?.parent()?;
+    let name = folder.file_name()?.to_str()?;
+    name.starts_with("authferry-rotation-").then_some(folder)
 }
 
 fn restored(job: &Job<'_>, report: &Report) -> Ending {

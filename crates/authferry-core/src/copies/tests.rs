@@ -309,6 +309,60 @@ fn a_copy_that_another_receipt_knows_as_an_ancestor_of_the_head_is_earlier() {
     assert_eq!(settled.verdicts, [Verdict::Missing, Verdict::Earlier]);
 }
 
+#[test]
+fn a_receipt_of_another_spelling_counts_if_its_base_is_the_head_by_version_and_fingerprint() {
+    let verdict = |copy: Copy| judge(Some(&head(5)), &copy, &Rules::default());
+    let spelled = |base: Base| auth(login(6)).known(base).elsewhere();
+    assert_eq!(verdict(spelled(base(5))), Verdict::Later);
+    // Two stores may have one name for a version, or the same login.
+    let other_login = Base {
+        generation: login(9),
+        family: Family(login(9).fingerprint),
+        ..base(5)
+    };
+    let other_version = Base {
+        version: Version::new("of another store"),
+        ..base(5)
+    };
+    for other in [other_login, other_version] {
+        assert_eq!(verdict(spelled(other)), Verdict::UnknownFamily);
+    }
+}
+
+#[test]
+fn a_copy_under_another_address_that_may_be_later_stops_the_spend() {
+    let moved = |number| Base {
+        version: Version::new("of another store"),
+        ..base(number)
+    };
+    let refused = Action::Refuse(Refusal::CopyElsewhere);
+    for place in [Place::Rescue, Place::Rotation] {
+        let elsewhere = |login, base| copy(place, login).named(base).elsewhere();
+        let later = elsewhere(login(6), moved(5));
+        is(&head(5), &later, Verdict::Elsewhere, &refused);
+        let unclear = elsewhere(without_times(login(6)), moved(5));
+        is(&head(5), &unclear, Verdict::Elsewhere, &refused);
+        // A person's word for the auth file is none for this one.
+        let settled = settle(Some(&head(5)), core::slice::from_ref(&later), &replacing());
+        assert_eq!(settled.action, refused);
+        assert_eq!(settled.set_aside, [] as [usize; 0]);
+        // The person's word for it.
+        let rules = Rules::default();
+        assert_eq!(judge(Some(&head(5)), &later.here(), &rules), Verdict::Later);
+        // The head, an ancestor or an earlier one costs nothing.
+        let head_itself = elsewhere(login(5), moved(5));
+        is(&head(5), &head_itself, Verdict::IsHead, &Action::Place);
+        let earlier = elsewhere(login(4), moved(5));
+        is(&head(5), &earlier, Verdict::Earlier, &Action::Place);
+        // Another store's own login is no word of this one's.
+        let other = elsewhere(login(8), of_another_family(moved(5)));
+        is(&head(5), &other, Verdict::Listed, &Action::Place);
+        assert_eq!(set_aside(&head(5), &other), [] as [usize; 0]);
+        let none = settle(None, &[other], &Rules::default());
+        assert_eq!(none.action, Action::Refuse(Refusal::NothingStored));
+    }
+}
+
 /// The receipt of a home knows that the head has a higher count, and not what it was made from.
 #[test]
 fn a_head_that_something_unclear_replaced_is_no_ancestor_whoever_says_so() {
@@ -541,6 +595,10 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
                 "an older one over a newer one: {about:#?}"
             );
             assert!(
+                speaks_here(origins, stored, theirs),
+                "another address: {about:#?}"
+            );
+            assert!(
                 *keep_head || is_head_the_base(theirs, stored, &origins.base),
                 "the head is kept first unless it is the base: {about:#?}"
             );
@@ -552,6 +610,7 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
                 | (_, Place::Rescue)
                 | (Content::Unusable { .. }, Place::Rotation) => false,
                 (Content::Unusable { .. }, _) => true,
+                (Content::Usable(_), Place::Rotation) if stays_where_it_is(copy, verdict) => false,
                 (Content::Usable(ours), _) => {
                     let known = copy
                         .origins
@@ -561,6 +620,18 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
                 }
             };
             assert!(!is_lost || settled.set_aside == [0], "lost: {about:#?}");
+        }
+        Action::Refuse(Refusal::CopyElsewhere) => {
+            let origins = copy.origins.as_ref().expect("a record");
+            assert!(
+                origins.elsewhere && copy.place != Place::AuthFile,
+                "{about:#?}"
+            );
+            let earlier = copy.generation().is_some_and(|ours| {
+                order::by_times(&ours.issued, &theirs.issued) == Order::Earlier
+                    && !origins.base.ancestors.contains(&theirs.fingerprint)
+            });
+            assert!(!earlier, "an earlier one stops nothing: {about:#?}");
         }
         Action::Refuse(_) => {
             assert_eq!(
@@ -615,12 +686,15 @@ fn copies() -> Vec<Copy> {
                 Some(base(5)),
                 Some(with_session_of_base(base(5), "one")),
             ] {
-                for by_name in [false, true] {
+                for (by_name, elsewhere) in
+                    [(false, false), (true, false), (false, true), (true, true)]
+                {
                     copies.push(Copy {
                         place,
                         content: content.clone(),
                         origins: known.clone().map(|base| Origins {
                             by_name,
+                            elsewhere,
                             ..origins(base)
                         }),
                     });
@@ -782,12 +856,22 @@ fn unusable_head() -> Held {
     }
 }
 
+fn of_another_family(base: Base) -> Base {
+    Base {
+        generation: login(90),
+        family: Family(login(90).fingerprint),
+        ancestors: vec![],
+        ..base
+    }
+}
+
 fn origins(base: Base) -> Origins {
     Origins {
         base,
         seen: 0,
         by_name: false,
         hints_count: true,
+        elsewhere: false,
     }
 }
 
@@ -816,6 +900,11 @@ impl Copy {
             origins: Some(origins(base)),
             ..self
         }
+    }
+
+    fn elsewhere(mut self) -> Self {
+        self.origins.as_mut().expect("a record").elsewhere = true;
+        self
     }
 
     fn named(self, base: Base) -> Self {

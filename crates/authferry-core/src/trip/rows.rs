@@ -399,6 +399,7 @@ fn auth_file(generation: Generation, known: Option<Base>) -> Copy {
             seen: 0,
             by_name: false,
             hints_count: true,
+            elsewhere: false,
         }),
     }
 }

@@ -604,6 +604,7 @@ impl Machine {
                 seen: 0,
                 by_name: false,
                 hints_count: true,
+                elsewhere: false,
             }),
         };
         [vec![file], self.others.clone()].concat()
@@ -711,6 +712,7 @@ impl Machine {
                     seen,
                     by_name: true,
                     hints_count: false,
+                    elsewhere: false,
                 });
                 kept.extend(trip.due().cloned().map(|it| Copy {
                     origins: descent,
@@ -741,6 +743,7 @@ fn copy(place: Place, login: Generation, base: Option<Base>) -> Copy {
             seen: 1,
             by_name: place == Place::Rescue,
             hints_count: false,
+            elsewhere: false,
         }),
     }
 }

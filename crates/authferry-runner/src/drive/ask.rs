@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authferry_codex::{Look, Unusable};
 use authferry_core::{
     CasError, Event, Fingerprint, Held, Origin, Placing, Reply, Secret, Stamp, StoreError, Stored,
-    Trouble, Write,
+    Trip, Trouble, Write,
 };
 
 use super::{Answer, Driver, Request};
@@ -114,7 +114,7 @@ impl Driver<'_, '_> {
         }
     }
 
-    pub(super) fn place(&mut self, login: Fingerprint) -> Placing {
+    pub(super) fn place(&mut self, trip: &Trip, login: Fingerprint) -> Placing {
         let Some(secret) = self.bytes_of(login) else {
             return Placing::Failed;
         };
@@ -138,6 +138,10 @@ impl Driver<'_, '_> {
         let login = lent.as_ref().unwrap_or(&*secret);
         if let Some(witness) = self.job.witness {
             witness.sees(login);
+        }
+        // A killed rotation is known by its receipt, which therefore comes before its login.
+        if self.refresher.is_some() {
+            self.receipt_before_login(trip);
         }
         let is_judged = |look: &Look| seen(look) == seen(&self.look);
         match self.job.home.place(login, is_judged) {

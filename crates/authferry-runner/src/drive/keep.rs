@@ -1,6 +1,10 @@
 //! What a trip leaves behind: receipts, rescues, a home that is clean again.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    time::{Duration, SystemTime},
+};
 
 use authferry_codex::{Look, Unusable};
 use authferry_core::copies::{Content, Place};
@@ -144,7 +148,7 @@ impl Driver<'_, '_> {
         self.ready = true;
         self.note_adopted(trip);
         self.note_missing();
-        self.sweep();
+        self.sweep(trip);
         if self.alone.is_none() {
             // The home was just made: whoever else comes finds it in use.
             self.alone = crate::lock(self.job.home).ok().flatten();
@@ -180,12 +184,28 @@ impl Driver<'_, '_> {
             placed && self.report.writes.is_empty() && self.copies.iter().any(is_gone);
     }
 
-    /// Removes the unfinished rotations that were found: what they held is in the store or kept
-    /// by now.
-    fn sweep(&mut self) {
-        for copy in self.copies.drain(..) {
-            copy.sweep();
+    /// Removes the unfinished rotations that were found, if what they hold is in the store or
+    /// kept. What cannot be kept stays where it is, and keeps no job from beginning.
+    fn sweep(&mut self, trip: &Trip) {
+        for number in 0..self.copies.len() {
+            let copy = &self.copies[number];
+            if copy.is_to_be_swept() && (is_spent(trip, copy) || self.is_kept(number)) {
+                copy.sweep();
+            }
         }
+        self.copies.clear();
+    }
+
+    /// Whether a copy is in the rescue folder: it was set aside, or is now.
+    fn is_kept(&self, number: usize) -> bool {
+        let origins = self.copies[number].copy.origins.clone();
+        let copy = SetAside {
+            copy: number,
+            origins,
+        };
+        let mut copies = self.set_aside(&[copy]).into_iter();
+        // What was set aside a moment ago is there already, and stays as it is.
+        copies.all(|(secret, record)| rescue::keep(self.job.rescue, &secret, &record).is_ok())
     }
 
     /// Keeps up with a step of the machine, before which `due` was due.
@@ -217,6 +237,14 @@ impl Driver<'_, '_> {
         }
     }
 
+    /// Writes the receipt of a private home, which is made for it.
+    pub(super) fn receipt_before_login(&mut self, trip: &Trip) {
+        let mut make = DirBuilder::new();
+        // It may be there: of a first attempt at this rotation.
+        make.mode(0o700).create(self.job.home.dir()).ok();
+        self.write_receipt(trip);
+    }
+
     fn write_receipt(&mut self, trip: &Trip) {
         let Some(base) = trip.base() else {
             return;
@@ -236,10 +264,14 @@ impl Driver<'_, '_> {
             let copy = copy.filter(|copy| copy.copy.place != Place::AuthFile);
             self.report.adopted_from = copy.map(|copy| copy.path.clone());
         }
+        if outcome == Outcome::Refused(Refusal::CopyElsewhere) {
+            let head = self.stored.as_ref().map(|stored| ask::held(stored).0);
+            self.report.copies = copies::paths_elsewhere(&self.copies, head.as_ref());
+        }
         match &outcome {
             Outcome::Restored if self.settling => {
                 self.note_adopted(trip);
-                self.sweep();
+                self.sweep(trip);
             }
             Outcome::Restored => self.get_ready(trip),
             Outcome::Unchanged
@@ -301,4 +333,18 @@ impl Driver<'_, '_> {
             Err(unfit) => self.report.unfit = Some(unfit),
         }
     }
+}
+
+/// Whether a login is in the store, or was: nothing came of its rotation, or what did is there.
+fn is_spent(trip: &Trip, copy: &FoundCopy) -> bool {
+    let origins = copy.copy.origins.as_ref();
+    let nothing_came = origins.is_some_and(|origins| {
+        let identity = copy.copy.generation().map(|login| &login.identity);
+        let theirs = trip.base().map(|base| &base.generation.identity);
+        let is_same = identity
+            .zip(theirs)
+            .is_some_and(|(ours, theirs)| !ours.contradicts(theirs));
+        copy.fingerprint() == Some(origins.base.generation.fingerprint) && is_same
+    });
+    nothing_came || trip.base().is_some_and(|base| copy.is_in_line(base))
 }

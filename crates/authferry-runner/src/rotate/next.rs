@@ -47,7 +47,7 @@ impl Driver<'_> {
     /// with the lease.
     pub(super) async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
         let mut notes = Notes::read(self.lease.as_ref().and_then(Lease::note));
-        let turned = self.try_each(&mut notes, signals).await;
+        let turned = Box::pin(self.try_each(&mut notes, signals)).await;
         if let Some(lease) = &mut self.lease {
             lease.leave(notes.text());
         }
@@ -233,7 +233,7 @@ impl Driver<'_> {
     fn keep(&self, held: &Stored, copy: Fingerprint) -> bool {
         let rotating = self.rotating;
         let store = rotating.store.to_string();
-        let kept = crate::find(&store, rotating.rescue, None).unwrap_or_default();
+        let kept = crate::look(&store, rotating.rescue, None).unwrap_or_default();
         if kept.iter().any(|kept| kept.fingerprint() == Some(copy)) {
             return true;
         }

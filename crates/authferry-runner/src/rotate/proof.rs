@@ -75,7 +75,7 @@ impl Driver<'_> {
     /// be dead, or there is no place for the home in which it would be rotated.
     pub(super) async fn is_in_vain(&mut self, signals: &mut Signals) -> bool {
         self.rotated.dead = self.known_dead(signals).await;
-        match super::turn::private(self.rotating.rotations) {
+        match crate::rotations::private(self.rotating.rotations) {
             Ok(folder) => self.folder = Some(folder),
             Err(error) => self.rotated.not_begun = Some(error),
         }

@@ -1,28 +1,17 @@
 //! The trip that rotates, in a private home.
 
-use std::{
-    fs::{File, Permissions},
-    io::{self, Write},
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::Duration,
-};
+use std::time::Duration;
 
 use authferry_codex::Home;
 use authferry_core::{Goal, Trip};
-use tempfile::TempDir;
 
 use super::{Driver, Rotating};
-use crate::copies::{HOME, PREFIX};
 use crate::refresher::{How, Refreshed, Refresher};
+use crate::rotations::{HOME, private};
 use crate::{CommandEnd, Job, Look, NotBegun, Report, Signals, drive, terms};
 
 /// How long processes may stay that Codex leaves behind when it has refreshed.
 const LINGER: Duration = Duration::from_secs(5);
-
-/// How much room there has to be for the home of a refresh, in bytes. The app server of
-/// Codex 0.169.0 fills it with 1.2 MiB before it writes what it got.
-const ROOM: usize = 4 << 20;
 
 impl Driver<'_> {
     /// Makes the trip, and another one by a plain run where Codex has no app server. `on_trial`:
@@ -66,13 +55,14 @@ impl Driver<'_> {
         let home = Home::new(&folder.path().join(HOME))?;
         let job = job_in(rotating, &home);
         let step = Trip::start(terms(&job, Goal::Run)?, Vec::new());
-        let refresher = Refresher::new(rotating, how, on_trial);
+        let refresher = Refresher::new(rotating, how, on_trial, folder.lock());
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
             .knowing(self.rotated.known.take())
             .refreshing(refresher)
             .holding(self.lease.as_mut());
         let report = Box::pin(driver.drive(step, signals)).await;
-        if report.is_only_copy() {
+        // A Codex that cannot be ended may still write there.
+        if report.is_only_copy() || report.left > 0 {
             folder.keep();
         }
         self.rotated.home = Some(home);
@@ -96,46 +86,4 @@ pub(super) fn job_in<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
         patience: rotating.patience,
         linger: LINGER,
     }
-}
-
-/// A folder that only its owner works in, gone when dropped. Its lock tells that from one which
-/// a killed rotation left behind.
-pub(crate) struct Private {
-    folder: TempDir,
-    _lock: File,
-}
-
-impl Private {
-    pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Leaves the folder there.
-    fn keep(self) {
-        drop(self.folder.keep());
-    }
-}
-
-/// Makes a private folder.
-pub(crate) fn private(rotations: &Path) -> Result<Private, NotBegun> {
-    let no_place = |error| NotBegun::NoPlace(rotations.to_owned(), error);
-    let folder = tempfile::Builder::new()
-        .prefix(PREFIX)
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir_in(rotations)
-        .map_err(no_place)?;
-    let lock = File::open(folder.path()).map_err(no_place)?;
-    // A file system that has no locks for folders is no reason to do without the rotation.
-    lock.try_lock().ok();
-    has_room(folder.path()).map_err(no_place)?;
-    Ok(Private {
-        folder,
-        _lock: lock,
-    })
-}
-
-/// Sees that Codex will not run out of room: it spends the token first, and what it got is
-/// lost if it cannot be written.
-fn has_room(folder: &Path) -> io::Result<()> {
-    tempfile::tempfile_in(folder)?.write_all(&vec![0; ROOM])
 }

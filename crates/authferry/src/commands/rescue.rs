@@ -240,6 +240,10 @@ fn find(plan: &Plan, folder: &Path, login: Option<&str>) -> Result<Found> {
     let of_store = authferry_runner::find(&store, folder, Some(&plan.rotations));
     let mut of_store = of_store.map_err(|error| telling::rescue_folder(folder, &error))?;
     of_store.retain(|copy| {
+        // One that was kept for another address is put there by its name alone.
+        if copy.elsewhere.is_some() && login.is_none() {
+            return false;
+        }
         copy.fingerprint().is_some_and(|fingerprint| {
             login.is_none_or(|login| names(login, Some(fingerprint), &copy.path))
         })

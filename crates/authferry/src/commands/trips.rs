@@ -3,8 +3,9 @@
 use std::{ffi::OsString, process, time::Duration};
 
 use authferry_codex::Home;
-use authferry_core::{Outcome, Refusal};
+use authferry_core::{Outcome, Refusal, Stored};
 use authferry_runner::{Codex, Job, NotBegun, Receipt, Report, Rotating, Signals};
+use tokio::time::timeout;
 
 use crate::args::{Ahead, Global, Lease, Persist, Restore, Restoring, Run};
 use crate::commands::ahead::{self, Begin};
@@ -123,7 +124,7 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
             ..Ending::good("nothing", message)
         });
     }
-    let receipt = receipt(&plan, &home)?;
+    let receipt = receipt_of_any_store(&plan, &home)?;
     let masks = Masks::new(global);
     let terms = JobTerms {
         masks: masks.as_ref(),
@@ -133,6 +134,7 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
     let job = plan.job(&home, &rescue, &terms);
     let report = block_on(&*plan.store, async {
         let mut signals = install()?;
+        is_of_this_store(&plan, &receipt, terms.patience).await?;
         begun(authferry_runner::persist(&job, &receipt, &mut signals).await)
     })??;
     Ok(telling::trip(&job, &report, None))
@@ -237,6 +239,42 @@ async fn first_seed(
 }
 
 pub(crate) fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
+    let receipt = receipt_of_any_store(plan, home)?;
+    if receipt.store == plan.store.to_string() {
+        Ok(receipt)
+    } else {
+        Err(of_another_store(plan, &receipt).into())
+    }
+}
+
+/// Refuses a receipt that names another address, unless that is another spelling of this one: its
+/// base is what the store holds, by version and fingerprint.
+async fn is_of_this_store(plan: &Plan, receipt: &Receipt, patience: Duration) -> Result<()> {
+    if receipt.store == plan.store.to_string() {
+        return Ok(());
+    }
+    let read = timeout(patience, plan.store.read()).await;
+    let is_base = |stored: &Stored| {
+        stored.version == receipt.base.version
+            && authferry_codex::parse(&stored.secret)
+                .is_ok_and(|login| login.fingerprint == receipt.base.generation.fingerprint)
+    };
+    match read {
+        Ok(Ok(Some(stored))) if is_base(&stored) => Ok(()),
+        Ok(Ok(_) | Err(_)) | Err(_) => Err(of_another_store(plan, receipt).into()),
+    }
+}
+
+fn of_another_store(plan: &Plan, receipt: &Receipt) -> Ending {
+    let what = format!(
+        "the login was restored from {}, not from {}",
+        receipt.store, plan.store
+    );
+    let hint = format!("use `--store '{}'`", receipt.store);
+    Ending::refused(exit::REFUSED, what).hint(hint)
+}
+
+fn receipt_of_any_store(plan: &Plan, home: &Home) -> Result<Receipt> {
     let receipt = Receipt::read(home).map_err(|error| {
         let what = format!(
             "the receipt in {} cannot be read: {error}",
@@ -251,14 +289,6 @@ pub(crate) fn receipt(plan: &Plan, home: &Home) -> Result<Receipt> {
         );
         return Err(adoptable(plan, home, what).into());
     };
-    if receipt.store != plan.store.to_string() {
-        let what = format!(
-            "the login was restored from {}, not from {}",
-            receipt.store, plan.store
-        );
-        let hint = format!("use `--store '{}'`", receipt.store);
-        return Err(Ending::refused(exit::REFUSED, what).hint(hint).into());
-    }
     Ok(receipt)
 }
 

@@ -5,7 +5,7 @@ use std::{iter, time::Duration};
 use authferry_codex::{Failure, Home};
 use authferry_core::rotation::{Hindrance, Outcome};
 use authferry_core::{Fingerprint, Outcome as End, Refusal, SecretStore};
-use authferry_runner::{CommandEnd, Job, Mark, Refreshed, Report, Rotated, Rotating};
+use authferry_runner::{CommandEnd, Job, Mark, NotBegun, Refreshed, Report, Rotated, Rotating};
 use time::OffsetDateTime;
 
 use super::pasted;
@@ -367,6 +367,10 @@ fn hindered(rotating: &Rotating<'_>, rotated: &Rotated, why: Hindrance) -> Endin
         (_, Some(signal)) => {
             let code = u8::try_from(128 + signal).unwrap_or(exit::FAILED);
             Ending::refused(code, "the job was cancelled before it began")
+        }
+        (Hindrance::Held, None) if rotated.at_work.is_some() => {
+            let home = rotated.at_work.clone().unwrap_or_default();
+            super::not_begun(&NotBegun::Rotating(home))
         }
         (Hindrance::Held, None) => {
             let (owner, until) = rotated.held.clone().unwrap_or_default();

@@ -206,6 +206,8 @@ impl World {
                     world.runners[i].saw = saw;
                     next.push(world.event(i, Event::Looked(sight)));
                 }
+                // Another rotation of this machine is at work, as far as its lock tells.
+                next.push(self.clone().event(i, Event::Looked(Sight::Held)));
                 for &trouble in &troubles {
                     let sight = Event::Looked(Sight::Trouble(trouble));
                     next.push(self.clone().event(i, sight));
@@ -443,6 +445,7 @@ impl World {
                 seen: 0,
                 by_name: false,
                 hints_count: false,
+                elsewhere: false,
             }),
         }
     }

@@ -215,8 +215,12 @@ impl World {
                     (Refusal::UnusableFile, file, Some(_)) => {
                         file == File::Torn && receipt.is_none()
                     }
+                    // No copy of the model names another address.
                     (
-                        Refusal::OtherAccount | Refusal::UnknownFamily | Refusal::UnusableFile,
+                        Refusal::OtherAccount
+                        | Refusal::UnknownFamily
+                        | Refusal::UnusableFile
+                        | Refusal::CopyElsewhere,
                         _,
                         _,
                     ) => false,

@@ -330,6 +330,7 @@ impl Machines {
                 seen: u64::from(known.seen),
                 by_name: copy.place == Place::Rescue,
                 hints_count: copy.place == Place::AuthFile,
+                elsewhere: false,
             }),
         }
     }

@@ -1,0 +1,250 @@
+//! The private homes of rotations: how they are made, locked, and removed.
+//!
+//! A rotation holds an exclusive lock on its folder for as long as it or its Codex lives: Codex
+//! inherits the descriptor. A process that looks at the folder holds a shared lock. So a folder
+//! without an exclusive lock is that of a rotation that was killed, with its Codex.
+
+use std::{
+    fs::{self, File, Permissions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use authferry_codex::{Home, Look, Unusable};
+use authferry_core::{Generation, Secret};
+use tempfile::TempDir;
+
+use crate::{NotBegun, Receipt, processes};
+
+/// How the name of the folder of a rotation begins. Nothing else is looked at, let alone removed:
+/// without a state folder, rotations share the folder for temporary files.
+const PREFIX: &str = "authferry-rotation-";
+
+/// The name of the home in the folder of a rotation.
+pub(crate) const HOME: &str = "home";
+
+/// How much room there has to be for the home of a refresh, in bytes. The app server of
+/// Codex 0.169.0 fills it with 1.2 MiB before it writes what it got.
+const ROOM: usize = 4 << 20;
+
+/// How long a process that only looks may keep the lock of a new folder from us.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for a folder that is to be removed, which another job may do as well.
+const SWEEP_TIMEOUT: Duration = Duration::from_millis(50);
+/// Between two attempts to get it.
+const LOCK_PACE: Duration = Duration::from_millis(2);
+
+/// Within which time a rotation has locked the folder that it made.
+const LOCKED_WITHIN: Duration = Duration::from_mins(1);
+
+/// A folder that only its owner works in, gone when dropped.
+pub(crate) struct Private {
+    folder: TempDir,
+    lock: Option<File>,
+}
+
+/// Makes a private folder, and locks it.
+pub(crate) fn private(rotations: &Path) -> Result<Private, NotBegun> {
+    let no_place = |error| NotBegun::NoPlace(rotations.to_owned(), error);
+    let folder = tempfile::Builder::new()
+        .prefix(PREFIX)
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(rotations)
+        .map_err(no_place)?;
+    let lock = File::open(folder.path()).map_err(no_place)?;
+    let lock = exclusive(&lock, LOOK_TIMEOUT)
+        .map_err(no_place)?
+        .then_some(lock);
+    has_room(folder.path()).map_err(no_place)?;
+    Ok(Private { folder, lock })
+}
+
+impl Private {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Another handle on the lock, for the Codex that works there.
+    pub(crate) fn lock(&self) -> Option<File> {
+        self.lock.as_ref()?.try_clone().ok()
+    }
+
+    /// Leaves the folder there.
+    pub(crate) fn keep(self) {
+        drop(self.folder.keep());
+    }
+}
+
+/// What there is to know of the folder of a rotation.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and on the stack")]
+pub(crate) enum State {
+    /// A rotation, or a Codex that one left behind, is at work there.
+    AtWork(Option<Receipt>),
+    /// There is no receipt, or one that cannot be read, and no login.
+    Empty,
+    /// Its rotation was killed.
+    Unfinished {
+        receipt: Option<Receipt>,
+        content: Content,
+        rotation: Unfinished,
+    },
+}
+
+/// What is in the home of a rotation.
+pub(crate) enum Content {
+    Missing,
+    Unusable(Secret),
+    /// It cannot be read, or is too large to be one.
+    Unreadable,
+    Usable(Generation, Secret, PathBuf),
+}
+
+/// The folder of a rotation that was killed. It is not removed by others for as long as this
+/// lives.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    folder: PathBuf,
+    /// `None` on a file system that has no locks for folders.
+    lock: Option<File>,
+}
+
+/// Returns the folders of rotations that are ours alone.
+pub(crate) fn folders(rotations: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(rotations).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
+        .map(|entry| entry.path())
+        .filter(|folder| is_private(folder))
+        .collect();
+    folders.sort();
+    folders
+}
+
+/// Looks at the folder of a rotation, and changes nothing. `None` if it was removed meanwhile.
+pub(crate) fn look(folder: &Path) -> Option<State> {
+    let lock = File::open(folder).ok()?;
+    let locked = lock.try_lock_shared();
+    let home = Home::new(&folder.join(HOME)).ok()?;
+    let receipt = Receipt::read(&home);
+    let is_locked = matches!(locked, Err(TryLockError::WouldBlock));
+    if is_locked || processes::work_in(folder) {
+        return Some(State::AtWork(receipt.ok().flatten()));
+    }
+    let content = content(&home);
+    let is_new = is_recent(folder) && matches!(receipt, Ok(None));
+    if is_new && matches!(content, Content::Missing) {
+        return Some(State::Empty);
+    }
+    Some(State::Unfinished {
+        receipt: receipt.ok().flatten(),
+        content,
+        rotation: Unfinished {
+            folder: folder.to_owned(),
+            lock: locked.is_ok().then_some(lock),
+        },
+    })
+}
+
+impl Unfinished {
+    /// Returns the path of its auth file, which may be missing.
+    pub(crate) fn auth_file(&self) -> PathBuf {
+        self.folder.join(HOME).join("auth.json")
+    }
+
+    /// Removes the folder, unless somebody uses it or it holds another login than these bytes
+    /// (`None`: any login at all). What cannot be removed is found again by the next job.
+    pub(crate) fn remove(&self, expected: Option<&Secret>) {
+        let may_go = |folder: &Path| {
+            let home = Home::new(&folder.join(HOME));
+            let is_same = home.is_ok_and(|home| match content(&home) {
+                Content::Missing => true,
+                Content::Unusable(secret) | Content::Usable(_, secret, _) => {
+                    expected.is_some_and(|expected| expected.expose() == secret.expose())
+                }
+                Content::Unreadable => false,
+            });
+            is_same && !processes::work_in(folder)
+        };
+        let is_ours = match &self.lock {
+            Some(lock) => exclusive(lock, SWEEP_TIMEOUT).unwrap_or(false),
+            None => true,
+        };
+        if is_ours && may_go(&self.folder) {
+            // Renamed aside, looked at again, and only then unlinked.
+            let name = self.folder.file_name().unwrap_or_default();
+            let name = name.to_string_lossy();
+            let aside = format!("{PREFIX}gone-{}", name.trim_start_matches(PREFIX));
+            let aside = self.folder.with_file_name(aside);
+            if fs::rename(&self.folder, &aside).is_ok() && may_go(&aside) {
+                fs::remove_dir_all(aside).ok();
+            }
+        }
+        // Others are to see what stays.
+        if let Some(lock) = &self.lock {
+            lock.try_lock_shared().ok();
+        }
+    }
+}
+
+/// Takes the exclusive lock, also in place of our shared one. A process that only looks lets go
+/// in a moment. `false`: another process keeps it, or the file system has no locks for folders,
+/// which is no reason to do without the rotation.
+pub(crate) fn exclusive(lock: &File, timeout: Duration) -> io::Result<bool> {
+    let until = Instant::now() + timeout;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_PACE),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::ResourceBusy.into()),
+            Err(TryLockError::Error(_)) => return Ok(false),
+        }
+    }
+}
+
+/// What is in the home of a rotation: also what a killed Codex wrote and did not rename.
+fn content(home: &Home) -> Content {
+    if let Some(next) = home.unrenamed() {
+        return Content::Usable(next.generation, next.secret, next.path);
+    }
+    match home.settled_look() {
+        Ok(Look::Usable { secret, generation }) => {
+            Content::Usable(generation, secret, home.auth_file().to_owned())
+        }
+        Ok(
+            Look::Missing
+            | Look::Unusable {
+                why: Unusable::Empty,
+                ..
+            },
+        ) => Content::Missing,
+        Ok(Look::Unusable {
+            why: Unusable::TooLarge,
+            ..
+        })
+        | Err(_) => Content::Unreadable,
+        Ok(Look::Unusable { secret, .. }) => Content::Unusable(secret),
+    }
+}
+
+/// Whether a folder is ours alone, as a rotation makes it, and no link to another one.
+fn is_private(folder: &Path) -> bool {
+    folder.symlink_metadata().is_ok_and(|found| {
+        let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+        found.is_dir() && is_ours && found.mode() & 0o7777 == 0o700
+    })
+}
+
+/// Whether a folder was made or changed a moment ago, as far as the clock can be trusted.
+fn is_recent(folder: &Path) -> bool {
+    let modified = folder.metadata().and_then(|it| it.modified());
+    modified.is_ok_and(|at| at.elapsed().map_or(true, |age| age < LOCKED_WITHIN))
+}
+
+/// Sees that Codex will not run out of room: it spends the token first, and what it got is
+/// lost if it cannot be written.
+fn has_room(folder: &Path) -> io::Result<()> {
+    tempfile::tempfile_in(folder)?.write_all(&vec![0; ROOM])
+}
