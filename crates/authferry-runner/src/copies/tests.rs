@@ -197,21 +197,16 @@ impl Scene {
     }
 
     fn find(&self) -> Found {
-        search(
-            STORE,
-            &self.path().join("none"),
-            Some(self.path()),
-            Access::Job,
-        )
+        self.search(Access::Job)
     }
 
     fn look(&self) -> Found {
-        search(
-            STORE,
-            &self.path().join("none"),
-            Some(self.path()),
-            Access::Look,
-        )
+        self.search(Access::Look)
+    }
+
+    fn search(&self, access: Access) -> Found {
+        let none = self.path().join("none");
+        search(STORE, &none, Some(self.path()), access).expect("no rescue folder")
     }
 
     /// Makes a folder with a file in it that nobody has touched for an hour.
