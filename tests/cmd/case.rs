@@ -63,6 +63,13 @@ pub(crate) struct After {
     pub(crate) rescued: Vec<String>,
     /// The logins that were removed from the rescue folder, each with its record if it had one.
     pub(crate) dropped: Vec<String>,
+    /// The fingerprints of the logins that were written to the rescue folder encrypted: each file
+    /// has nothing beside it.
+    pub(crate) encrypted: Vec<String>,
+    /// The fingerprints of the logins whose encrypted files were removed from the rescue folder.
+    pub(crate) decrypted: Vec<String>,
+    /// The logins in the second store, in order; nothing was written there without it.
+    pub(crate) second: Option<Vec<String>>,
     /// What became of the private home of an unfinished rotation: `same` or `absent`.
     pub(crate) rotation: Place,
 }

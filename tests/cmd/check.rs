@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::Value;
+
 use crate::{
     case::{After, Place},
     logins,
@@ -43,9 +46,12 @@ pub(crate) fn world(expected: &After, before: &World, after: &World) -> Vec<Stri
     let mut rescue = Folder::new("rescue", &before.rescue, &after.rescue);
     rescue.expect_rescued(&expected.rescued);
     rescue.expect_dropped(&before.rescue, &expected.dropped);
+    rescue.expect_encrypted(&expected.encrypted, &expected.decrypted);
+    let mut second = Folder::new("second", &before.second, &after.second);
+    second.expect_listed(expected.second.as_deref());
     let mut rotations = Folder::new("rotations", &before.rotations, &after.rotations);
     rotations.expect_rotation(&expected.rotation);
-    [store, home, rescue, rotations]
+    [store, home, rescue, second, rotations]
         .into_iter()
         .flat_map(Folder::problems)
         .collect()
@@ -66,6 +72,17 @@ fn may_hold_a_login(folder: &str, path: &str) -> bool {
         "rotations" => path.ends_with(AUTH_FILE),
         _ => [LOGIN, AUTH_FILE].contains(&path),
     }
+}
+
+/// The logins of a document that have a record.
+fn listed(document: &[u8]) -> Vec<Vec<u8>> {
+    let document: Value = serde_json::from_slice(document).unwrap_or_default();
+    let copies = document["copies"].as_array().cloned().unwrap_or_default();
+    let copies = copies
+        .iter()
+        .filter(|copy| copy["record"]["store"].is_string());
+    let logins = copies.filter_map(|copy| STANDARD.decode(copy["login"].as_str()?).ok());
+    logins.collect()
 }
 
 /// What became of a folder, and what of that is wrong.
@@ -185,6 +202,48 @@ impl<'a> Folder<'a> {
                 let problem = format!("{} still has {name}", self.name);
                 self.problems.push(problem);
             }
+        }
+    }
+
+    /// Expects encrypted files, and others gone.
+    fn expect_encrypted(&mut self, made: &[String], gone: &[String]) {
+        if !made.is_empty() {
+            self.may_be_made();
+        }
+        for fingerprint in made {
+            let path = format!("{fingerprint}.json.age");
+            let file = self.private_file(&path).unwrap_or_default();
+            if !file.starts_with(b"age-encryption.org/v1\n") || self.changes.remove(&path).is_none()
+            {
+                let problem = format!("{}/{path} was not encrypted", self.name);
+                self.problems.push(problem);
+            }
+        }
+        for fingerprint in gone {
+            let path = format!("{fingerprint}.json.age");
+            if !self.is(&path, Change::Gone) {
+                self.problems.push(format!("{}/{path} is there", self.name));
+            }
+            self.changes.remove(&path);
+        }
+    }
+
+    /// Expects that these logins are in the document of the second store, each with its record.
+    fn expect_listed(&mut self, names: Option<&[String]>) {
+        if self.is(LOCK, Change::Made) && self.private_file(LOCK) == Some(b"") {
+            self.changes.remove(LOCK);
+        }
+        let Some(names) = names else {
+            return;
+        };
+        let listed = self.private_file(LOGIN).map(listed).unwrap_or_default();
+        let expected: Vec<_> = names.iter().map(|name| logins::content(name)).collect();
+        if listed != expected {
+            let problem = format!("{}/{LOGIN} has not {names:?}", self.name);
+            self.problems.push(problem);
+        }
+        for path in [LOGIN, META] {
+            self.changes.remove(path);
         }
     }
 

@@ -68,6 +68,35 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     ("stranded-under-another-address", |at, login| {
         in_another_store(at, "login-1", login)
     }),
+    ("stranded-encrypted", |at, login| {
+        let script = format!("{WITH_A_RECIPIENT} stranding-job {login}");
+        program(at, &["sh", "-c", &script])
+    }),
+    ("stranded-in-second-store", |at, login| {
+        fs::create_dir_all(at.path(SECOND))?;
+        chmod(at, SECOND, 0o700)?;
+        at.hand_over()?;
+        let script = format!("{WITH_A_SECOND_STORE} stranding-job {login}");
+        program(at, &["sh", "-c", &at.fill(&script)])
+    }),
+    ("second-store", |at, _| {
+        fs::create_dir(at.path(SECOND))?;
+        chmod(at, SECOND, 0o700)
+    }),
+    ("second-store-by-hand", |at, name| {
+        at.write(&format!("{SECOND}/login.json"), content(name))
+    }),
+    ("second-store-read-only", |at, _| chmod(at, SECOND, 0o500)),
+    ("second-store-linked", |at, _| {
+        symlink(at.path(STORE), at.path(SECOND))
+    }),
+    ("identity", |at, _| at.write("key", IDENTITY.as_bytes())),
+    ("encrypted-moved", |at, name| {
+        fs::rename(
+            at.path(&format!("{RESCUE}/{name}.json.age")),
+            at.path(&format!("{name}.json.age")),
+        )
+    }),
     ("rotation-killed", |at, login| {
         program(at, &["killed-rotation", login])
     }),
@@ -89,6 +118,16 @@ const FIND_DEAD: &str = "authferry refresh --codex codex-of-the-dead; test $? = 
 
 const IN_ANOTHER_STORE: &str = "export AUTHFERRY_STORE=file://[TEMP]/other-store/login.json;";
 
+const WITH_A_RECIPIENT: &str = "export AUTHFERRY_RESCUE_RECIPIENT=\
+    age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa;";
+
+const WITH_A_SECOND_STORE: &str = "export AUTHFERRY_RESCUE_STORE=file://[SECOND]/login.json;";
+
+/// The identity of the recipient, from age's own tests: everybody knows it.
+const IDENTITY: &str = "# made up\n\
+    AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33\n";
+
+const SECOND: &str = "[SECOND]";
 const STORE: &str = "[STORE]";
 const LOGIN: &str = "[STORE]/login.json";
 const HOME: &str = "[HOME]";

@@ -111,7 +111,7 @@ pub(crate) struct Stage<'a> {
     props: &'a Props,
     dir: TempDir,
     /// Words of the case's file, and the paths they stand for, the longest first.
-    words: [(&'static str, String); 7],
+    words: [(&'static str, String); 8],
     /// What is mounted while the program runs.
     pub(crate) mounts: Option<Mounts>,
     /// A lock that somebody else holds.
@@ -131,6 +131,8 @@ pub(crate) struct World {
     pub(crate) home: Tree,
     pub(crate) rescue: Tree,
     pub(crate) rotations: Tree,
+    /// The folder of the second store, where there is one.
+    pub(crate) second: Tree,
 }
 
 impl<'a> Stage<'a> {
@@ -147,6 +149,7 @@ impl<'a> Stage<'a> {
             ("[RESCUE]", at("user/.local/state/authferry/rescue")),
             ("[USER]", at("user")),
             ("[STORE]", at("store")),
+            ("[SECOND]", at("second")),
             ("[HOME]", at("codex")),
             ("[WORK]", at("work")),
             ("[LOGINS]", props.path("logins").display().to_string()),
@@ -210,6 +213,7 @@ impl<'a> Stage<'a> {
             home: Tree::of(&self.path("[HOME]"))?,
             rescue: Tree::of(&self.path("[RESCUE]"))?,
             rotations: Tree::of(&self.path("[USER]/.local/state/authferry/rotations"))?,
+            second: Tree::of(&self.path("[SECOND]"))?,
         })
     }
 
@@ -262,7 +266,7 @@ impl<'a> Stage<'a> {
 impl Drop for Stage<'_> {
     /// Opens what was closed, so that everything can be removed.
     fn drop(&mut self) {
-        for folder in ["[STORE]", "[HOME]", "[RESCUE]"] {
+        for folder in ["[STORE]", "[SECOND]", "[HOME]", "[RESCUE]"] {
             set_mode(&self.path(folder), 0o700).ok();
         }
     }

@@ -18,6 +18,7 @@ mod passed_on;
 mod refresh;
 mod refresh_facts;
 mod refresh_faults;
+mod rescue;
 mod round_trip;
 mod signals;
 #[cfg(feature = "vault")]

@@ -13,6 +13,7 @@ use std::{
 use authferry_codex::Home;
 use authferry_core::{Policy, Secret};
 use authferry_file::FileStore;
+use authferry_runner::rescue::Rescue;
 use authferry_runner::{Job, Receipt, Replace, Seed, Signals};
 use tempfile::TempDir;
 use tokio::runtime;
@@ -55,8 +56,8 @@ impl Machine {
         Home::new(&self.folder.path().join("home")).expect("a home")
     }
 
-    fn rescue(&self) -> PathBuf {
-        self.folder.path().join("rescue")
+    fn rescue(&self) -> Rescue {
+        Rescue::new(self.folder.path().join("rescue"))
     }
 
     /// The login in the auth file.
@@ -178,7 +179,12 @@ impl World {
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn job<'a>(store: &'a FileStore, home: &'a Home, rescue: &'a Path, rotations: &'a Path) -> Job<'a> {
+fn job<'a>(
+    store: &'a FileStore,
+    home: &'a Home,
+    rescue: &'a Rescue,
+    rotations: &'a Path,
+) -> Job<'a> {
     Job {
         store,
         home,

@@ -8,7 +8,7 @@ use authferry_codex::{Look, Unusable};
 use authferry_core::copies::{Content, Copy, Origins, Place, Rules, Verdict, judge};
 use authferry_core::{Base, Fingerprint, Held, Secret};
 
-use crate::rescue::{self, Record};
+use crate::rescue::{self, Location, Record, Rescue};
 use crate::rotations::{self, State, Unfinished};
 use crate::{Job, Receipt};
 
@@ -17,9 +17,9 @@ use crate::{Job, Receipt};
 pub struct FoundCopy {
     /// What the decision needs.
     pub copy: Copy,
-    /// The file.
-    pub path: PathBuf,
-    /// What is known of it, if it is in the rescue folder.
+    /// Where it is.
+    pub location: Location,
+    /// What is known of it, if it was kept in the rescue folder or in the second store.
     pub record: Option<Record>,
     /// The address that its receipt or record names, if that is not this store's.
     pub elsewhere: Option<String>,
@@ -46,17 +46,18 @@ pub(crate) struct Found {
     pub(crate) at_work: Option<PathBuf>,
 }
 
-/// Returns the copies other than the auth file: those of the rescue folder, newest first, then
-/// those of unfinished rotations.
+/// Returns the copies other than the auth file: those of the rescue folder and of the second store,
+/// newest first, then those of unfinished rotations. The second store has those that it held when
+/// it was read last.
 ///
 /// A copy that was kept for another address is among them only if it may be of this login. Fails
 /// if the rescue folder cannot be listed: the only live login may be there.
-pub fn find(store: &str, rescue: &Path, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
+pub fn find(store: &str, rescue: &Rescue, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
     Ok(search(store, rescue, rotations, Access::Job)?.copies)
 }
 
 /// Returns the same, and changes nothing: no lock is kept and nothing is removed.
-pub fn look(store: &str, rescue: &Path, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
+pub fn look(store: &str, rescue: &Rescue, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
     Ok(search(store, rescue, rotations, Access::Look)?.copies)
 }
 
@@ -71,12 +72,13 @@ pub(crate) fn rotation_at_work(store: &str, rotations: Option<&Path>) -> Option<
 
 pub(crate) fn search(
     store: &str,
-    rescue: &Path,
+    rescue: &Rescue,
     rotations: Option<&Path>,
     access: Access,
 ) -> io::Result<Found> {
-    let kept = rescue::list(rescue)?.into_iter();
-    let mut copies: Vec<FoundCopy> = kept
+    let in_folder = rescue::list(rescue.folder())?.into_iter();
+    let mut copies: Vec<FoundCopy> = in_folder
+        .chain(rescue.in_second_store())
         .filter_map(|rescued| {
             let record = rescued.record?;
             let elsewhere = (record.store != store).then(|| record.store.clone());
@@ -97,7 +99,7 @@ pub(crate) fn search(
                     content: Content::Usable(rescued.login.ok()?),
                     origins,
                 },
-                path: rescued.path,
+                location: rescued.location,
                 record: Some(record),
                 elsewhere,
                 secret: Some(Arc::new(rescued.secret)),
@@ -105,6 +107,8 @@ pub(crate) fn search(
             })
         })
         .collect();
+    let time = |found: &FoundCopy| found.record.as_ref().map_or(0, |record| record.time);
+    copies.sort_by_key(|found| std::cmp::Reverse(time(found)));
     let mut at_work = None;
     for folder in rotations.into_iter().flat_map(rotations::folders) {
         match rotations::look(&folder) {
@@ -156,7 +160,7 @@ pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -
             content,
             origins,
         },
-        path: job.home.auth_file().to_owned(),
+        location: Location::File(job.home.auth_file().to_owned()),
         record: None,
         elsewhere,
         secret: secret.map(|secret| Arc::new(secret.duplicate())),
@@ -164,20 +168,20 @@ pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -
     }
 }
 
-/// Returns the files that hold a login.
-pub(crate) fn paths_of_logins(copies: &[FoundCopy]) -> Vec<PathBuf> {
+/// Returns where there is a login.
+pub(crate) fn locations_of_logins(copies: &[FoundCopy]) -> Vec<Location> {
     let logins = copies.iter().filter(|copy| copy.fingerprint().is_some());
-    logins.map(|copy| copy.path.clone()).collect()
+    logins.map(|copy| copy.location.clone()).collect()
 }
 
-/// Returns the files that were kept for another address and keep a job from beginning.
-pub(crate) fn paths_elsewhere(copies: &[FoundCopy], head: Option<&Held>) -> Vec<PathBuf> {
+/// Returns the copies that were kept for another address and keep a job from beginning.
+pub(crate) fn locations_elsewhere(copies: &[FoundCopy], head: Option<&Held>) -> Vec<Location> {
     let stops =
         |copy: &&FoundCopy| judge(head, &copy.copy, &Rules::default()) == Verdict::Elsewhere;
     copies
         .iter()
         .filter(stops)
-        .map(|it| it.path.clone())
+        .map(|it| it.location.clone())
         .collect()
 }
 
@@ -257,7 +261,7 @@ fn of_rotation(
             content,
             origins,
         },
-        path,
+        location: Location::File(path),
         record: None,
         elsewhere,
         secret: Some(Arc::new(secret)),

@@ -292,8 +292,8 @@ impl<'a, 'l> Driver<'a, 'l> {
                     Effect::Place(login) => event = Some(Event::Placed(self.place(&trip, login))),
                     Effect::Run => event = self.run(&trip),
                     Effect::Rescue(keep) => {
-                        let kept =
-                            self.is_kept_by_the_store(&keep).await || self.rescue(&trip, &keep);
+                        let kept = self.is_kept_by_the_store(&keep).await
+                            || self.rescue(&trip, &keep).await;
                         event = Some(Event::Rescued(kept));
                     }
                 }

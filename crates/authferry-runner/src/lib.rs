@@ -56,6 +56,7 @@ pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
 pub use signals::{Signals, survive_file_size_limit};
 pub use unwound::Panicked;
 
+use rescue::Rescue;
 use sign::Sign;
 use tokio::time::{Instant, sleep, timeout};
 use watch::Watch;
@@ -67,8 +68,8 @@ pub struct Job<'a> {
     pub store: &'a dyn SecretStore,
     /// Where Codex looks for it. Has passed [`Home::preflight`].
     pub home: &'a Home,
-    /// The folder for generations that the store will not hold.
-    pub rescue: &'a Path,
+    /// Where generations go that the store will not hold.
+    pub rescue: &'a Rescue,
     /// The folder in which rotations have their private homes, if there is one that stays.
     pub rotations: Option<&'a Path>,
     /// Whose generation stays current after a conflict.
@@ -165,7 +166,7 @@ pub async fn persist(
 ) -> Result<Report, NotBegun> {
     let begin = Instant::now();
     let alone = alone(job.home, Hung::IsNoReason, job.patience).await?;
-    recover(job)?;
+    recover(job).await?;
     // A watch that has made way for us may have moved it meanwhile.
     let moved = self::receipt(job);
     let receipt = moved.as_ref().unwrap_or(receipt);
@@ -216,7 +217,7 @@ pub async fn watch(
     began: impl FnOnce(),
 ) -> Result<Report, NotBegun> {
     let alone = alone(job.home, Hung::IsBusy, job.patience).await?;
-    recover(job)?;
+    recover(job).await?;
     let sign = Sign::put_up(job.home)?;
     // From here on a change is noticed; what was written before is there to be looked at.
     let watch = Watch::new(job.home.auth_file());
@@ -236,7 +237,7 @@ async fn begin<'a, 'l: 'a>(
 ) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
     let begin = Instant::now();
     let alone = alone(job.home, Hung::IsBusy, job.patience).await?;
-    recover(job)?;
+    recover(job).await?;
     if known.as_ref().is_none_or(is_due) {
         no_rotation_at_work(job, begin).await?;
     }
@@ -244,7 +245,7 @@ async fn begin<'a, 'l: 'a>(
     let refused = timeout(job.patience, refused(job, &look)).await;
     let refused = refused.unwrap_or_default();
     let found = copies::find(&job.store.to_string(), job.rescue, job.rotations)
-        .map_err(|error| NotBegun::NoRescue(job.rescue.to_owned(), error))?;
+        .map_err(|error| NotBegun::NoRescue(job.rescue.folder().to_owned(), error))?;
     let start = start(job, goal, &look, &refused, found)?;
     let driver = drive::Driver::new(job, alone, look, command, start.placed)
         .since(begin)
@@ -255,12 +256,14 @@ async fn begin<'a, 'l: 'a>(
 
 /// Gives an auth file its name again that was being replaced or removed when a job was killed. If
 /// something else has the name, it is kept.
-fn recover(job: &Job<'_>) -> Result<(), NotBegun> {
+async fn recover(job: &Job<'_>) -> Result<(), NotBegun> {
     if let Some((aside, secret)) = job.home.recover()? {
         let store = job.store.to_string();
         let record = rescue::Record::new(store, rescue::Reason::SetAside, None, job.writer);
-        rescue::keep(job.rescue, &secret, &record)
-            .map_err(|error| NotBegun::NoRescue(job.rescue.to_owned(), error))?;
+        let limit = rescue::SECOND_STORE_TIMEOUT.min(job.patience);
+        let kept = job.rescue.keep(&secret, &record, limit).await;
+        kept.location
+            .map_err(|error| NotBegun::NoRescue(job.rescue.folder().to_owned(), error))?;
         std::fs::remove_file(aside)?;
     }
     Ok(())

@@ -16,7 +16,7 @@ use authferry_core::copies::{self, Rules, Verdict};
 use authferry_core::{Bid, ClaimError, Claims, Effect, Event, Goal, Outcome, Stored};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::copies::{auth_file, paths_elsewhere};
+use crate::copies::{auth_file, locations_elsewhere};
 use crate::drive::ask::held;
 use crate::lease::Observation;
 use crate::rotations::private;
@@ -44,7 +44,7 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
     } = start(job, Goal::Restore, &look, &[], found)?;
     let (held, stored_unusable) = held(stored);
     let in_home = auth_file(job, &look, receipt(job).as_ref());
-    let elsewhere = paths_elsewhere(&found, Some(&held));
+    let elsewhere = locations_elsewhere(&found, Some(&held));
     let found: Vec<_> = found.into_iter().map(|found| found.copy).collect();
     let in_home = copies::with_record(&in_home.copy, &found);
     let verdict = copies::judge(Some(&held), &in_home, &Rules::default());

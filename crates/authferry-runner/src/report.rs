@@ -1,11 +1,12 @@
 //! What became of a login, as facts: how it is told is the command's affair.
 
-use std::{io, path::PathBuf, time::SystemTime};
+use std::{io, time::SystemTime};
 
 use authferry_codex::{Unfit, Unusable};
 use authferry_core::{Base, Fingerprint, Outcome, StoreError, Version};
 
 use crate::Refreshed;
+use crate::rescue::Location;
 
 /// Everything that is known at the end of a trip. Holds no secret.
 #[derive(Debug)]
@@ -28,13 +29,15 @@ pub struct Report {
     pub left_due: Option<Fingerprint>,
     /// What this trip wrote to the store, in order.
     pub writes: Vec<Written>,
-    /// The files in which something was kept that the store does not hold as current.
-    pub rescued: Vec<PathBuf>,
-    /// The usable copies of a login on this machine, where the store holds none.
-    pub copies: Vec<PathBuf>,
+    /// Where something was kept that the store does not hold as current.
+    pub rescued: Vec<Location>,
+    /// Why the second store did not take a copy, so that it went to the rescue folder.
+    pub not_in_second_store: Option<String>,
+    /// The usable copies of a login that can be seen, where the store holds none.
+    pub copies: Vec<Location>,
     /// The copy that was, or was about to be, put into the store before the command, if it was
     /// not the auth file.
-    pub adopted_from: Option<PathBuf>,
+    pub adopted_from: Option<Location>,
     /// Whether a receipt spoke of an auth file that held no login any more: what the store holds
     /// may be spent.
     pub may_be_spent: bool,
@@ -120,6 +123,7 @@ impl Report {
             left_due: None,
             writes: Vec::new(),
             rescued: Vec::new(),
+            not_in_second_store: None,
             copies: Vec::new(),
             adopted_from: None,
             may_be_spent: false,

@@ -1,30 +1,34 @@
-//! The rescue folder: where a generation goes that the store does not hold.
+//! The rescue: where a generation goes that the store does not hold.
 //!
-//! Each login has a record file next to it: whose it is, why, when and by which job it was kept. A
-//! login without a record belongs to nobody, and is never used by itself.
+//! A copy goes into the *second store* if one is given, else into the *rescue folder*. With a
+//! [`Seal`] the folder gets encrypted files only, which this machine cannot read again. Each copy
+//! carries its record: whose it is, why, when and by which job it was kept. A login without a
+//! record belongs to no store, and is never used by itself.
+
+mod document;
+mod folder;
+mod forget;
+mod second_store;
 
 use std::{
-    fs::{self, File},
-    io::{self, ErrorKind, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    fmt, io,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use authferry_codex::{MAX_LEN, Unusable};
-use authferry_core::{Base, Generation, Secret};
+use authferry_codex::Unusable;
+use authferry_core::{Base, Generation, Secret, SecretStore};
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
-use crate::{base_text::BaseText, bounded, lease};
+pub use document::KeptCopy;
+pub use folder::{check, list};
+pub use second_store::SecondStoreError;
 
-/// More than any record takes, in bytes.
-const MAX_RECORD: usize = 64 * 1024;
-
-mod forget;
-
-pub use forget::forget;
-
+use crate::lease;
+use crate::unwound::guarded;
 use forget::Seen;
+use second_store::SecondStore;
 
 /// What is known of a login that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,160 +73,6 @@ impl Reason {
     }
 }
 
-/// A file in the rescue folder.
-#[derive(Debug)]
-pub struct Rescued {
-    /// The file.
-    pub path: PathBuf,
-    /// Its bytes.
-    pub secret: Secret,
-    /// The login, or why it is none.
-    pub login: Result<Generation, NotALogin>,
-    /// What is known of it.
-    pub record: Option<Record>,
-    /// Which files were read: the login's and its record's.
-    seen: [Option<Seen>; 2],
-}
-
-/// Why a file in the rescue folder is not a login.
-#[derive(Debug, thiserror::Error)]
-pub enum NotALogin {
-    /// Its content.
-    #[error(transparent)]
-    Unusable(#[from] Unusable),
-    /// It cannot be read.
-    #[error("it cannot be read: {0}")]
-    Unreadable(io::Error),
-}
-
-/// Writes the bytes to a file of mode 0600 in `directory` (made 0700 if missing) with its
-/// record, safe against a crash once it returns; gives its path.
-///
-/// A file that is there already under that name is the same login. Its record keeps what it says
-/// of the login's family, unless the store itself has said it meanwhile: a job that finds the
-/// login again knows less of it than the one that kept it first. The record of another store is
-/// never touched: the login has a second file then.
-/// `PermissionDenied` if the folder belongs to another user or is open to others.
-pub(crate) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Result<PathBuf> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
-    is_private(directory)?;
-    // The record first: a login without its record is of no use to the next job.
-    let path = keep_record(directory, &name(secret), record)?;
-    temporary(directory, secret.expose())?.persist(&path)?;
-    File::open(directory)?.sync_all()?;
-    Ok(path)
-}
-
-/// Writes the record of a login; returns the login's path.
-fn keep_record(directory: &Path, name: &str, record: &Record) -> io::Result<PathBuf> {
-    let store = Secret::new(record.store.clone().into_bytes());
-    let store = authferry_codex::fingerprint_of_bytes(&store);
-    let mut path = directory.join(format!("{name}.json"));
-    let second = directory.join(format!("{name}-{store}.json"));
-    loop {
-        let known = read_record(&path);
-        let is_ours = known.as_ref().is_some_and(|it| it.store == record.store);
-        if record_path(&path).exists() && !is_ours && path != second {
-            path.clone_from(&second);
-            continue;
-        }
-        let merged = match known.filter(|_| is_ours) {
-            Some(known) if record.reason != Reason::Replaced => Record {
-                base: known.base,
-                seen: known.seen,
-                ..record.clone()
-            },
-            Some(_) | None => record.clone(),
-        };
-        let text = serde_json::to_vec_pretty(&RecordText::from(&merged))?;
-        let text = temporary(directory, &text)?;
-        if is_ours || path == second {
-            text.persist(record_path(&path))?;
-            return Ok(path);
-        }
-        match text.persist_noclobber(record_path(&path)) {
-            // A job of another store has kept the same login at the same moment.
-            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {}
-            written => {
-                written?;
-                return Ok(path);
-            }
-        }
-    }
-}
-
-/// Checks that logins can be kept in a rescue folder; it need not be there.
-///
-/// `PermissionDenied` if the folder belongs to another user or is open to others.
-pub fn check(directory: &Path) -> io::Result<()> {
-    match is_private(directory) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Returns what a rescue folder holds, newest first; nothing if there is no folder. A file that
-/// cannot be read is no reason not to see the others.
-///
-/// `PermissionDenied` if the folder belongs to another user or is open to others.
-pub fn list(directory: &Path) -> io::Result<Vec<Rescued>> {
-    match is_private(directory) {
-        Err(error) if is_missing(&error) => return Ok(Vec::new()),
-        checked => checked?,
-    }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if !is_login(&path) {
-            continue;
-        }
-        match read(path) {
-            // Another process has removed it meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            read => found.extend(read?),
-        }
-    }
-    let time = |rescued: &Rescued| rescued.record.as_ref().map_or(0, |record| record.time);
-    found.sort_by(|a, b| time(b).cmp(&time(a)).then_with(|| a.path.cmp(&b.path)));
-    Ok(found)
-}
-
-/// Reads one file; `None` if it is no file.
-fn read(path: PathBuf) -> io::Result<Option<Rescued>> {
-    if !fs::symlink_metadata(&path)?.is_file() {
-        return Ok(None);
-    }
-    let seen = [Seen::of(&path), Seen::of(&record_path(&path))];
-    let mut bytes = Vec::new();
-    let limit = MAX_LEN as u64 + 1;
-    let read = File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-    let secret = Secret::new(bytes);
-    let login = match read {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(error),
-        Err(error) => Err(NotALogin::Unreadable(error)),
-        Ok(_) => authferry_codex::parse(&secret).map_err(NotALogin::from),
-    };
-    Ok(Some(Rescued {
-        login,
-        record: read_record(&path),
-        secret,
-        path,
-        seen,
-    }))
-}
-
-/// Returns the name under which bytes are kept, without its ending. The same bytes have the same
-/// name.
-fn name(secret: &Secret) -> String {
-    match authferry_codex::parse(secret) {
-        Ok(generation) => generation.fingerprint.to_string(),
-        Err(_) => format!("unusable-{}", authferry_codex::fingerprint_of_bytes(secret)),
-    }
-}
-
 impl Record {
     pub(crate) fn new(store: String, reason: Reason, base: Option<Base>, job: &str) -> Self {
         Self {
@@ -236,90 +86,264 @@ impl Record {
     }
 }
 
-fn record_path(path: &Path) -> PathBuf {
-    path.with_extension("json.record")
-}
-
-fn is_login(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == "json")
-}
-
-/// A record that cannot be parsed counts as none.
-fn read_record(path: &Path) -> Option<Record> {
-    let text = bounded::read(&record_path(path), MAX_RECORD).ok()?;
-    let text: RecordText = serde_json::from_slice(&text).ok()?;
-    (text.format == FORMAT).then_some(())?;
-    Some(Record {
-        store: text.store,
-        reason: text.reason,
-        base: text.base.map(Base::try_from).transpose().ok()?,
-        seen: text.seen,
-        time: text.time,
-        job: text.job,
-    })
-}
-
-/// Whether there is no folder: what is above it may be a file.
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-/// Refuses a folder from which others could take a login, or into which they could put one.
-fn is_private(directory: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(directory)?;
-    let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if metadata.is_dir() && is_ours && !is_open_to_others(metadata.mode()) {
-        return Ok(());
-    }
-    let what = if metadata.is_dir() && is_ours {
-        "the folder is open to other users"
-    } else {
-        "the folder belongs to another user, or is no folder"
-    };
-    Err(io::Error::new(ErrorKind::PermissionDenied, what))
-}
-
-fn is_open_to_others(mode: u32) -> bool {
-    mode & 0o077 != 0
-}
-
-fn temporary(directory: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".rescue-")
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(directory)?;
-    file.as_file_mut().write_all(bytes)?;
-    file.as_file().sync_all()?;
-    Ok(file)
-}
-
-/// The only format so far.
-const FORMAT: u64 = 1;
-
-/// A record as it is written down.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RecordText {
-    format: u64,
-    store: String,
-    reason: Reason,
-    base: Option<BaseText>,
-    seen: u64,
-    time: u64,
-    job: String,
-}
-
-impl From<&Record> for RecordText {
-    fn from(record: &Record) -> Self {
-        Self {
-            format: FORMAT,
-            store: record.store.clone(),
-            reason: record.reason,
-            base: record.base.as_ref().map(BaseText::from),
-            seen: record.seen,
-            time: record.time,
-            job: record.job.clone(),
+impl Record {
+    /// Returns the record of a login that was kept before. It keeps what the earlier record says
+    /// of the login's family, unless the store itself has said it meanwhile: a job that finds the
+    /// login again knows less of it than the one that kept it first.
+    fn with_family_of(&self, known: &Self) -> Self {
+        if self.reason == Reason::Replaced || self.store != known.store {
+            return self.clone();
         }
+        Self {
+            base: known.base.clone(),
+            seen: known.seen,
+            ..self.clone()
+        }
+    }
+}
+
+/// Where a copy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file that this machine can read.
+    File(PathBuf),
+    /// An encrypted file: only the owner of an identity can read it.
+    EncryptedFile(PathBuf),
+    /// The second store.
+    SecondStore {
+        /// The store's address.
+        address: String,
+        /// Which of its copies: the fingerprint, or `unusable-` and a fingerprint of the bytes.
+        name: String,
+    },
+}
+
+impl Location {
+    /// Returns the file, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::EncryptedFile(path) => Some(path),
+            Self::SecondStore { .. } => None,
+        }
+    }
+
+    /// Returns the path of the file, or the address of the second store.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::File(path) | Self::EncryptedFile(path) => path.display().to_string(),
+            Self::SecondStore { address, .. } => address.clone(),
+        }
+    }
+
+    /// Returns how `rescue put` and `rescue drop` are told of it.
+    #[must_use]
+    pub fn argument(&self) -> String {
+        match self {
+            Self::File(path) | Self::EncryptedFile(path) => path.display().to_string(),
+            Self::SecondStore { name, .. } => name.clone(),
+        }
+    }
+
+    /// Returns the copy's name without the ending of a file: the fingerprint of a login.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(path) | Self::EncryptedFile(path) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let name = name.strip_suffix(folder::ENCRYPTED).unwrap_or(&name);
+                name.strip_suffix(folder::LOGIN).unwrap_or(name).to_owned()
+            }
+            Self::SecondStore { name, .. } => name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::EncryptedFile(path) => write!(f, "{}, encrypted", path.display()),
+            Self::SecondStore { address, .. } => write!(f, "the second store {address}"),
+        }
+    }
+}
+
+/// A copy that was kept earlier.
+#[derive(Debug)]
+pub struct Rescued {
+    /// Where it is.
+    pub location: Location,
+    /// Its bytes.
+    pub secret: Secret,
+    /// The login, or why it is none.
+    pub login: Result<Generation, NotALogin>,
+    /// What is known of it.
+    pub record: Option<Record>,
+    /// Which files were read, if it is in the folder: the login's and its record's.
+    seen: [Option<Seen>; 2],
+}
+
+/// Why a copy is not a login.
+#[derive(Debug, thiserror::Error)]
+pub enum NotALogin {
+    /// Its content.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(io::Error),
+}
+
+/// Encrypts what is written to the rescue folder.
+pub trait Seal: fmt::Debug {
+    /// Returns the encrypted text.
+    fn seal(&self, plain: &Secret) -> io::Result<Vec<u8>>;
+}
+
+/// The places for copies: a folder, and a second store in front of it if there is one.
+#[derive(Debug)]
+pub struct Rescue {
+    folder: PathBuf,
+    second: Option<SecondStore>,
+    seal: Option<Box<dyn Seal>>,
+}
+
+/// What became of a copy that was to be kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Where it is, or why the folder did not take it.
+    pub(crate) location: io::Result<Location>,
+    /// Why the second store did not take it.
+    pub(crate) not_in_second_store: Option<String>,
+}
+
+impl Rescue {
+    /// Keeps copies in a folder, which need not exist.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            second: None,
+            seal: None,
+        }
+    }
+
+    /// Keeps copies in a second store. The folder is used if that store fails.
+    #[must_use]
+    pub fn with_second_store(mut self, store: Arc<dyn SecretStore>) -> Self {
+        self.second = Some(SecondStore::new(store));
+        self
+    }
+
+    /// Encrypts what goes into the folder.
+    #[must_use]
+    pub fn with_seal(mut self, seal: Box<dyn Seal>) -> Self {
+        self.seal = Some(seal);
+        self
+    }
+
+    /// Returns the folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Reads the second store, if there is one. Its copies are unknown before that.
+    pub async fn look(&self, limit: Duration) -> Result<(), SecondStoreError> {
+        match &self.second {
+            Some(second) => second.look(limit).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the copies that the second store held when it was read last, newest first.
+    #[must_use]
+    pub fn in_second_store(&self) -> Vec<Rescued> {
+        self.second.iter().flat_map(SecondStore::list).collect()
+    }
+
+    /// Returns the encrypted files in the folder. What is in them this machine cannot tell.
+    pub fn encrypted(&self) -> io::Result<Vec<Location>> {
+        folder::encrypted(&self.folder)
+    }
+
+    /// Keeps a copy. The second store may take `limit`; the folder is next.
+    pub(crate) async fn keep(&self, secret: &Secret, record: &Record, limit: Duration) -> Kept {
+        let mut not_in_second_store = None;
+        if let Some(second) = &self.second {
+            // A panic in the library of a store is no reason not to write to the folder.
+            let added = guarded(second.add(secret, record, limit)).await;
+            match added {
+                Ok(Ok(location)) => {
+                    return Kept {
+                        location: Ok(location),
+                        not_in_second_store,
+                    };
+                }
+                Ok(Err(error)) => not_in_second_store = Some(error.to_string()),
+                Err(panicked) => not_in_second_store = Some(panicked.to_string()),
+            }
+        }
+        Kept {
+            location: self.keep_in_folder(secret, record),
+            not_in_second_store,
+        }
+    }
+
+    /// Keeps a copy in the folder, unless the second store is known to have it.
+    pub(crate) fn keep_now(&self, secret: &Secret, record: &Record) -> io::Result<Location> {
+        let name = name(secret);
+        let is_it = |it: &Rescued| {
+            let store = it.record.as_ref().map(|known| &known.store);
+            it.location.name() == name && store == Some(&record.store)
+        };
+        match self.in_second_store().into_iter().find(is_it) {
+            Some(known) => Ok(known.location),
+            None => self.keep_in_folder(secret, record),
+        }
+    }
+
+    fn keep_in_folder(&self, secret: &Secret, record: &Record) -> io::Result<Location> {
+        match &self.seal {
+            None => folder::keep(&self.folder, secret, record).map(Location::File),
+            // A failed encryption is an error: with a recipient, no login is written in the clear.
+            Some(seal) => folder::keep_encrypted(&self.folder, secret, record, &**seal)
+                .map(Location::EncryptedFile),
+        }
+    }
+
+    /// Removes a copy, and its record, if both still are what was read; returns whether they
+    /// were. A job may have kept the login anew.
+    pub async fn forget(&self, rescued: &Rescued, limit: Duration) -> io::Result<bool> {
+        match (&rescued.location, &self.second, &rescued.record) {
+            (Location::File(path) | Location::EncryptedFile(path), _, _) => {
+                forget::forget(path, rescued.seen)
+            }
+            (Location::SecondStore { name, .. }, Some(second), Some(record)) => {
+                let removed = second.remove(name, &record.store, limit).await;
+                removed.map(|()| true).map_err(io::Error::other)
+            }
+            (Location::SecondStore { .. }, _, _) => Ok(true),
+        }
+    }
+
+    /// Removes an encrypted file.
+    pub fn forget_encrypted(&self, location: &Location) -> io::Result<()> {
+        location.file().map_or(Ok(()), std::fs::remove_file)
+    }
+}
+
+/// How long the second store may take before a copy goes to the folder, unless a job was asked
+/// to end. GitHub kills a job 10 s after its first signal.
+pub(crate) const SECOND_STORE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Returns the name of a copy: the fingerprint of a login. The same bytes have the same name.
+pub(crate) fn name(secret: &Secret) -> String {
+    match authferry_codex::parse(secret) {
+        Ok(generation) => generation.fingerprint.to_string(),
+        Err(_) => format!("unusable-{}", authferry_codex::fingerprint_of_bytes(secret)),
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::deadline;
 use crate::lease::{self, Lease, Observation};
+use crate::rescue::{Location, Rescue};
 use crate::rotations::Private;
 use crate::signals::Told;
 use crate::{
@@ -43,8 +44,8 @@ pub struct Rotating<'a> {
     /// The folder in which the home is made that only this step sees. One that is left there
     /// by a rotation which was killed is found by the next job.
     pub rotations: &'a Path,
-    /// The folder for generations that the store will not hold.
-    pub rescue: &'a Path,
+    /// Where generations go that the store will not hold.
+    pub rescue: &'a Rescue,
     /// Whose generation stays current after a conflict.
     pub policy: Policy,
     /// Who rotates and writes, for people.
@@ -95,7 +96,7 @@ pub struct Rotated {
     pub tried: Vec<Fingerprint>,
     /// The file in the rescue folder that keeps the login for which a copy was tried, if it could
     /// not be put back: the store holds the copy.
-    pub not_put_back: Option<PathBuf>,
+    pub not_put_back: Option<Location>,
     /// Whether somebody else has changed the login meanwhile, so that ours was spent in vain.
     pub moved: bool,
     /// Who held the claim, for people, and until when, in Unix seconds.

@@ -1,10 +1,6 @@
 //! Puts a login into a store that has none, or over one that is dead.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use authferry_codex::Unusable;
 use authferry_core::copies::{self, Content, Copy, Origins, Place, Rules, Verdict};
@@ -16,7 +12,7 @@ use authferry_core::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::drive::{ask, keep::keeps_history};
-use crate::rescue::{self, Reason, Record};
+use crate::rescue::{Location, Reason, Record, Rescue, SECOND_STORE_TIMEOUT};
 use crate::{deadline, random};
 
 /// What a seed did.
@@ -30,8 +26,10 @@ pub struct Seeded {
     pub unchanged: bool,
     /// The login that it replaced, if that was one.
     pub replaced: Option<Fingerprint>,
-    /// The file that keeps what was replaced, if the store does not.
-    pub rescued: Option<PathBuf>,
+    /// Where what was replaced is kept, if the store does not keep it.
+    pub rescued: Option<Location>,
+    /// Why the second store did not take it.
+    pub not_in_second_store: Option<String>,
 }
 
 /// A login that was not put into the store, as far as is known.
@@ -39,8 +37,8 @@ pub struct Seeded {
 pub struct NotSeeded {
     /// Why.
     pub why: SeedError,
-    /// The file that keeps a copy of what the store holds all the same.
-    pub rescued: Option<PathBuf>,
+    /// Where a copy of what the store holds is kept all the same.
+    pub rescued: Option<Location>,
     /// Whether a write was sent and never answered: the login may be there after all.
     pub doubtful: bool,
 }
@@ -101,8 +99,8 @@ pub struct Seed<'a> {
     pub refused: Vec<Fingerprint>,
     /// Who puts it there, for people.
     pub writer: &'a str,
-    /// The folder that keeps what is replaced.
-    pub rescue: &'a Path,
+    /// Where what is replaced is kept.
+    pub rescue: &'a Rescue,
     /// How long the store may take.
     pub patience: Duration,
 }
@@ -110,20 +108,22 @@ pub struct Seed<'a> {
 /// Puts a login into the store if that is empty, or over what may be replaced.
 ///
 /// A login from the rescue folder that is later than what the store holds, in one family,
-/// needs no permission. Any other one begins a new family. What is replaced is kept in
-/// the rescue folder first where the store has no history. If another writer is faster, the
+/// needs no permission. Any other one begins a new family. What is replaced is kept
+/// first where the store has no history. If another writer is faster, the
 /// store is looked at and judged again until the time is over.
 pub async fn seed(seed: &Seed<'_>) -> Result<Seeded, NotSeeded> {
     let mut seeding = Seeding {
         seed,
         replaced: None,
         rescued: None,
+        not_in_second_store: None,
         doubtful: false,
     };
     let seeded = seeding.run(deadline::after(seed.patience)).await;
     let Seeding {
         replaced,
         rescued,
+        not_in_second_store,
         doubtful,
         ..
     } = seeding;
@@ -134,6 +134,7 @@ pub async fn seed(seed: &Seed<'_>) -> Result<Seeded, NotSeeded> {
             unchanged,
             replaced,
             rescued,
+            not_in_second_store,
         }),
         Err(why) => Err(NotSeeded {
             why,
@@ -146,7 +147,8 @@ pub async fn seed(seed: &Seed<'_>) -> Result<Seeded, NotSeeded> {
 struct Seeding<'a> {
     seed: &'a Seed<'a>,
     replaced: Option<Fingerprint>,
-    rescued: Option<PathBuf>,
+    rescued: Option<Location>,
+    not_in_second_store: Option<String>,
     doubtful: bool,
 }
 
@@ -291,8 +293,10 @@ impl Seeding<'_> {
             let known = seed.origins.as_ref().map(|origins| &origins.base);
             let base = theirs.map(|theirs| Base::of_head(held, theirs, known));
             let record = Record::new(seed.store.to_string(), Reason::Replaced, base, seed.writer);
-            let kept = rescue::keep(seed.rescue, &stored.secret, &record);
-            self.rescued = Some(kept.map_err(SeedError::NotKept)?);
+            let limit = SECOND_STORE_TIMEOUT.min(seed.patience);
+            let kept = seed.rescue.keep(&stored.secret, &record, limit).await;
+            self.not_in_second_store = kept.not_in_second_store;
+            self.rescued = Some(kept.location.map_err(SeedError::NotKept)?);
         }
         Ok(())
     }

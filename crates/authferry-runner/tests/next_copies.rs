@@ -11,6 +11,7 @@ use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
 use authferry_core::rotation::Outcome;
 use authferry_core::{Generation, Policy, Secret, SecretStore};
+use authferry_runner::rescue::Rescue;
 use authferry_runner::{Codex, Job, Rotated, Rotating, Signals, rotate, rotate_first};
 use tempfile::TempDir;
 
@@ -210,7 +211,7 @@ impl Scene {
         }
     }
 
-    fn rotating<'a>(&'a self, rescue: &'a Path, rotations: &'a Path) -> Rotating<'a> {
+    fn rotating<'a>(&'a self, rescue: &'a Rescue, rotations: &'a Path) -> Rotating<'a> {
         Rotating {
             store: &self.store,
             codex: &self.codex,
@@ -227,7 +228,7 @@ impl Scene {
     }
 
     async fn rotate(&self) -> Rotated {
-        let (rescue, rotations) = (self.path("rescue"), self.path("rotations"));
+        let (rescue, rotations) = (Rescue::new(self.path("rescue")), self.path("rotations"));
         let rotating = self.rotating(&rescue, &rotations);
         let mut signals = Signals::install().expect("signals");
         let rotated = rotate(&rotating, &mut signals).await.expect("a rotation");
@@ -239,7 +240,7 @@ impl Scene {
     /// What `run` does before its command.
     async fn rotate_first(&self, replace: bool) {
         let home = Home::new(&self.path("home")).expect("a home");
-        let (rescue, rotations) = (self.path("rescue"), self.path("rotations"));
+        let (rescue, rotations) = (Rescue::new(self.path("rescue")), self.path("rotations"));
         let job = Job {
             store: &self.store,
             home: &home,

@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -16,6 +16,7 @@ use authferry_core::{
     CasError, Cause, Guarantees, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, StoreError,
     Stored, Version,
 };
+use authferry_runner::rescue::Rescue;
 use authferry_runner::{CommandEnd, Job, Replace, Report, Signals, Witness};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
@@ -105,7 +106,7 @@ impl Scene {
             replace: Replace::Nothing,
             refused: Vec::new(),
             writer: "a person",
-            rescue: &above.path().join("rescue"),
+            rescue: &Rescue::new(above.path().join("rescue")),
             patience: PATIENCE,
         })
         .await
@@ -133,7 +134,7 @@ impl Scene {
             asked: AtomicUsize::new(0),
             good,
         };
-        let rescue = self.above.path().join("rescue");
+        let rescue = Rescue::new(self.above.path().join("rescue"));
         let job = Job {
             witness,
             ..job(&store, &self.home, &rescue)
@@ -164,8 +165,13 @@ impl Scene {
         assert!(stranded, "{report:?}");
         assert!(matches!(report.command, Some(CommandEnd::Exited(7))));
         assert!(self.above.path().join("done").exists(), "it did not wait");
-        assert_eq!(report.rescued, self.rescued());
-        let kept = fs::read(&report.rescued[0]).expect("rescued");
+        let rescued: Vec<_> = report
+            .rescued
+            .iter()
+            .map(|it| PathBuf::from(it.place()))
+            .collect();
+        assert_eq!(rescued, self.rescued());
+        let kept = fs::read(&rescued[0]).expect("rescued");
         assert_eq!(kept, login(2).as_bytes());
     }
 }
@@ -207,7 +213,7 @@ async fn a_panic_of_our_own_keeps_what_the_command_wrote() {
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<'a> {
+fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Job<'a> {
     Job {
         store,
         home,

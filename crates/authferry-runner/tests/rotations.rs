@@ -107,7 +107,7 @@ async fn rotated(store: &Odd, scene: &Path, due_by: i64) -> Rotated {
         store,
         codex: &codex,
         rotations: &temp,
-        rescue: &scene.join("rescue"),
+        rescue: &authferry_runner::rescue::Rescue::new(scene.join("rescue")),
         policy: Policy::Newest,
         writer: "a job",
         due_by,

@@ -3,8 +3,9 @@
 use std::{
     fs::{self, File},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use authferry_conformance::{Fault, Faulty, MemoryStore};
 use authferry_core::{
     Cause, ErrorKind, Family, Origin, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, WriteId,
 };
+use authferry_runner::rescue::{Location, Rescue};
 use authferry_runner::{
     CommandEnd, Job, NotBegun, Placement, Receipt, Replace, Report, Seed, SeedError, Signals,
 };
@@ -62,7 +64,7 @@ impl Scene {
             replace,
             refused: Vec::new(),
             writer: "a person",
-            rescue: &rescue,
+            rescue: &Rescue::new(rescue),
             patience: PATIENCE,
         };
         let seeded = authferry_runner::seed(&seed).await;
@@ -96,7 +98,7 @@ impl Scene {
         command: Command,
     ) -> Report {
         let store = Faulty::new(Box::new(self.store.clone()), faults);
-        let rescue = self.rescue();
+        let rescue = Rescue::new(self.rescue());
         let job = Job {
             policy,
             patience,
@@ -200,6 +202,7 @@ async fn nothing_is_spent_while_the_rescue_folder_cannot_be_listed() {
         .mode(0o755)
         .create(&rescue)
         .expect("room");
+    let rescue = Rescue::new(rescue);
     let job = job(&scene.store, &scene.home, &rescue);
     let mut signals = Signals::install().expect("signals");
     let command = scene.rotates_to(2, "");
@@ -228,7 +231,7 @@ async fn a_store_out_of_reach_is_given_up_at_the_deadline_and_the_login_rescued(
         }
     );
     assert_eq!(scene.stored().await, login(1));
-    let [rescued] = &report.rescued[..] else {
+    let [Location::File(rescued)] = &report.rescued[..] else {
         panic!("{report:?}")
     };
     assert_eq!(fs::read_to_string(rescued).expect("rescued"), login(2));
@@ -301,7 +304,7 @@ async fn what_a_person_puts_there_meanwhile_stays_even_if_it_is_older() {
         );
         assert_eq!(scene.stored().await, login(reseeded));
         assert_eq!(
-            fs::read_to_string(&report.rescued[0]).expect("rescued"),
+            fs::read_to_string(report.rescued[0].place()).expect("rescued"),
             login(2)
         );
         assert!(
@@ -364,7 +367,7 @@ async fn a_store_that_was_emptied_or_given_to_another_account_is_left_alone() {
             .map(|stored| stored.secret.expose().to_vec());
         assert_eq!(held, put.map(|text| text.as_bytes().to_vec()));
         assert_eq!(
-            fs::read_to_string(&report.rescued[0]).expect("rescued"),
+            fs::read_to_string(report.rescued[0].place()).expect("rescued"),
             login(2)
         );
     }
@@ -373,7 +376,7 @@ async fn a_store_that_was_emptied_or_given_to_another_account_is_left_alone() {
 #[tokio::test]
 async fn a_receipt_joins_restore_and_persist() {
     let scene = Scene::new().await;
-    let rescue = scene.rescue();
+    let rescue = Rescue::new(scene.rescue());
     let job = job(&scene.store, &scene.home, &rescue);
     let mut signals = Signals::install().expect("signals");
     let report = authferry_runner::restore(&job, None, &mut signals)
@@ -423,6 +426,67 @@ async fn the_receipt_follows_every_write_so_that_a_killed_run_can_be_persisted()
     let report = scene.run(vec![], patient).await;
     assert_eq!(report.outcome, Outcome::Persisted { buried: vec![] });
 }
+
+/// A second store that is in trouble as well costs no more than its time limit.
+#[tokio::test]
+async fn a_second_store_that_hangs_leaves_the_login_to_the_folder() {
+    let scene = Scene::new().await;
+    let store = Faulty::new(Box::new(scene.store.clone()), vec![DENIED]);
+    let hanging = Fault::Delay(Duration::from_hours(1));
+    let second = Faulty::new(Box::new(MemoryStore::new("second")), vec![hanging]);
+    let rescue = Rescue::new(scene.rescue()).with_second_store(Arc::new(second));
+    let job = Job {
+        patience: Duration::from_secs(2),
+        ..job(&store, &scene.home, &rescue)
+    };
+    let command = scene.rotates_to(2, "");
+    let mut signals = Signals::install().expect("signals");
+    let report = authferry_runner::run(&job, command, None, None, &mut signals).await;
+    let report = report.expect("a trip");
+    let [Location::File(rescued)] = &report.rescued[..] else {
+        panic!("{report:?}")
+    };
+    assert_eq!(fs::read_to_string(rescued).expect("rescued"), login(2));
+    let why = report.not_in_second_store.expect("a reason");
+    assert_eq!(why, "memory:second did not answer in time");
+}
+
+/// What is rescued on one machine is adopted on another one, from the second store.
+#[tokio::test]
+async fn the_next_job_adopts_what_the_second_store_has_once_it_was_read() {
+    let scene = Scene::new().await;
+    let second: Arc<MemoryStore> = Arc::new(MemoryStore::new("second"));
+    let rescue = Rescue::new(scene.rescue()).with_second_store(second.clone());
+    let store = Faulty::new(Box::new(scene.store.clone()), vec![DENIED]);
+    let stranded = job(&store, &scene.home, &rescue);
+    let mut signals = Signals::install().expect("signals");
+    let command = scene.rotates_to(2, "");
+    let report = authferry_runner::run(&stranded, command, None, None, &mut signals).await;
+    let report = report.expect("a trip");
+    assert!(
+        matches!(&report.rescued[..], [Location::SecondStore { .. }]),
+        "{report:?}"
+    );
+    assert!(!scene.rescue().exists());
+    assert_eq!(scene.stored().await, login(1));
+
+    let home = scene.above.path().join("another");
+    let mut folder = fs::DirBuilder::new();
+    folder.mode(0o700).create(&home).expect("room");
+    let home = Home::new(&home).expect("a home");
+    let rescue = Rescue::new(scene.above.path().join("other")).with_second_store(second);
+    rescue.look(PATIENCE).await.expect("a document");
+    let next = job(&scene.store, &home, &rescue);
+    let report = authferry_runner::restore(&next, None, &mut signals).await;
+    let report = report.expect("a trip");
+    assert_eq!(scene.stored().await, login(2), "{report:?}");
+    assert_eq!(
+        fs::read_to_string(home.auth_file()).expect("placed"),
+        login(2)
+    );
+}
+
+const DENIED: Fault = Fault::Refused(ErrorKind::PermissionDenied);
 
 #[tokio::test]
 async fn a_home_without_room_for_a_rescue_keeps_the_only_copy() {
@@ -477,7 +541,7 @@ async fn a_seed_is_written_once_whatever_the_wire_does() {
             replace: Replace::Nothing,
             refused: Vec::new(),
             writer: "a person",
-            rescue: dir.path(),
+            rescue: &Rescue::new(dir.path()),
             patience: PATIENCE,
         };
         let seeded = authferry_runner::seed(&seed).await.expect("in the end");
@@ -521,7 +585,7 @@ const WAIT: &str = "touch \"$0/running\"; until [ -e \"$0/go\" ]; do sleep 0.01;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<'a> {
+fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Job<'a> {
     Job {
         store,
         home,

@@ -1,16 +1,11 @@
 //! A watch and what comes after it, in one process.
 
-use std::{
-    fs,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    pin::pin,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::DirBuilderExt, pin::pin, time::Duration};
 
 use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
 use authferry_core::{Outcome, Policy, Secret, SecretStore};
+use authferry_runner::rescue::Rescue;
 use authferry_runner::{Job, Placement, Receipt, Replace, Signals};
 use tempfile::TempDir;
 
@@ -80,7 +75,7 @@ async fn a_home_is_free_for_a_job_before_which_a_watch_makes_way() {
 }
 
 /// A home, and a store that holds login 0.
-async fn scene() -> (TempDir, MemoryStore, Home, PathBuf) {
+async fn scene() -> (TempDir, MemoryStore, Home, Rescue) {
     let above = TempDir::new().expect("a temporary folder");
     let dir = above.path().join("home");
     fs::DirBuilder::new()
@@ -89,7 +84,7 @@ async fn scene() -> (TempDir, MemoryStore, Home, PathBuf) {
         .expect("a folder");
     let (home, rescue) = (
         Home::new(&dir).expect("a home"),
-        above.path().join("rescue"),
+        Rescue::new(above.path().join("rescue")),
     );
     let store = MemoryStore::new("watches");
     let first = Secret::new(login(0).into_bytes());
@@ -113,7 +108,7 @@ async fn stored(store: &MemoryStore) -> String {
     String::from_utf8(stored.secret.expose().to_vec()).expect("a text")
 }
 
-fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Path) -> Job<'a> {
+fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Job<'a> {
     Job {
         store,
         home,

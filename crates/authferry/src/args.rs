@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 )]
 #[command(after_help = "\
 Exit codes: the command's own when the login is safe
-  120  not persisted, kept in a file
+  120  not persisted, kept in a file or in the second store
   121  not persisted, and lost as far as is known
   122  superseded by somebody else's login, ours is kept
   123  somebody else is rotating the login, and was not done in time
@@ -53,6 +53,14 @@ pub(crate) struct Global {
     /// folder in the state folder]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) rescue_dir: Option<PathBuf>,
+    /// A second store, which gets such a login instead of the folder [default:
+    /// $AUTHFERRY_RESCUE_STORE]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) rescue_store: Option<String>,
+    /// Encrypt such a login in the folder to this age recipient; may be repeated [default:
+    /// $AUTHFERRY_RESCUE_RECIPIENT]
+    #[arg(long, global = true, value_name = "RECIPIENT")]
+    pub(crate) rescue_recipient: Vec<String>,
     /// Print the outcome as JSON on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -189,9 +197,9 @@ pub(crate) struct Rescue {
 pub(crate) enum RescueCommand {
     /// Show whose each login is, why and when it was kept, and what it is worth now
     List(Common),
-    /// Put a login back into the store, and remove it from the rescue folder
+    /// Put a login back into the store, and remove the copy
     Put(RescuePut),
-    /// Remove a login from the rescue folder
+    /// Remove a login from the rescue folder or from the second store
     Drop(RescueDrop),
 }
 
@@ -206,6 +214,9 @@ pub(crate) struct RescuePut {
     /// Put it over a later login, or over one that was made from it
     #[arg(long, requires = "replace")]
     pub(crate) allow_older: bool,
+    /// Decrypt the login with an age identity in this file
+    #[arg(long, value_name = "KEY", requires = "login")]
+    pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -215,6 +226,8 @@ pub(crate) struct RescueDrop {
     /// The login's fingerprint, or its file
     #[arg(value_name = "FINGERPRINT|FILE")]
     pub(crate) login: String,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 #[derive(Debug, clap::Args)]

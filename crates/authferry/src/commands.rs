@@ -18,13 +18,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use authferry_core::SecretStore;
+use authferry_runner::rescue::Rescue;
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
 
 use crate::args::{Command, Global};
 use crate::ending::{Ending, Result};
 use crate::exit;
+use crate::plan::Plan;
+use crate::telling;
 
 /// Carries a command out.
 pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
@@ -46,20 +48,29 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
 /// is cancelled has no more.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Awaits what works with `store` on this one thread, and closes the store. A thread that
+/// Awaits what works with the stores on this one thread, and closes them. A thread that
 /// hangs in a file system is left behind.
-fn block_on<T>(store: &dyn SecretStore, future: impl Future<Output = T>) -> Result<T> {
+fn block_on<T>(plan: &Plan, future: impl Future<Output = T>) -> Result<T> {
     let runtime = runtime()?;
     begin_threads(&runtime)?;
     let value = runtime.block_on(async {
         authferry_runner::survive_file_size_limit();
         let value = future.await;
         // Nobody waits for a server that is gone: what is not ended here expires.
-        let _in_time = timeout(FAREWELL, store.close()).await;
+        let _in_time = timeout(FAREWELL, plan.store.close()).await;
+        if let Some(second) = &plan.second_store {
+            let _in_time = timeout(FAREWELL, second.close()).await;
+        }
         value
     });
     runtime.shutdown_background();
     Ok(value)
+}
+
+/// Reads the second store before anything may be spent: it may hold a later login.
+async fn look_into_second_store(rescue: &Rescue, limit: Duration) -> Result<()> {
+    let looked = rescue.look(limit).await;
+    Ok(looked.map_err(|error| telling::second_store(&error))?)
 }
 
 /// What awaits, on this one thread.

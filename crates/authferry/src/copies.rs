@@ -1,15 +1,11 @@
 //! What the copies on this machine are worth compared with the store, for people.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use authferry_core::copies::{Copy, Rules, Verdict, settle};
 use authferry_core::{Fingerprint, Held, Stored};
 use authferry_runner::Mark;
-use authferry_runner::rescue::Record;
+use authferry_runner::rescue::{Location, Record, Rescue};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -18,18 +14,18 @@ use crate::telling::time::at;
 
 /// A copy of a login of this store, and what it is worth now.
 pub(crate) struct Judged {
-    pub(crate) path: PathBuf,
+    pub(crate) location: Location,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) verdict: Verdict,
     pub(crate) record: Option<Record>,
 }
 
-/// Judges the copies that this machine has outside of the home.
+/// Judges the copies that can be seen outside of the home.
 ///
 /// Which logins the provider refused is looked up only if there is a copy.
 pub(crate) async fn judged(
     plan: &Plan,
-    rescue: &Path,
+    rescue: &Rescue,
     stored: Option<&Stored>,
     patience: Duration,
 ) -> io::Result<Vec<Judged>> {
@@ -60,7 +56,7 @@ pub(crate) async fn judged(
             Some(Judged {
                 fingerprint: found.fingerprint()?,
                 verdict,
-                path: found.path,
+                location: found.location,
                 record: found.record,
             })
         })
@@ -86,13 +82,13 @@ impl Judged {
 
     /// Says in one line which login it is, what it is worth and where it is.
     pub(crate) fn line(&self) -> String {
-        let (login, worth, file) = (self.fingerprint, self.worth(), self.path.display());
-        format!("{login}, {worth}: {file}")
+        let (login, worth, place) = (self.fingerprint, self.worth(), &self.location);
+        format!("{login}, {worth}: {place}")
     }
 
     fn for_programs(&self) -> Value {
         json!({
-            "file": self.path.display().to_string(),
+            "file": self.location.place(),
             "fingerprint": self.fingerprint.to_string(),
             "verdict": name(self.verdict),
             "reason": self.record.as_ref().map(|record| record.reason),
@@ -100,6 +96,24 @@ impl Judged {
             "job": self.record.as_ref().map(|record| record.job.clone()),
         })
     }
+}
+
+/// Encrypted copies, of which this machine knows the name alone. Each line comes with whether the
+/// copy may be later than the head.
+pub(crate) fn encrypted(rescue: &Rescue, head: Option<Fingerprint>) -> Vec<(bool, String)> {
+    let head = head.map(|head| head.to_string());
+    let files = rescue.encrypted().unwrap_or_default().into_iter();
+    let line = |location: Location| {
+        let (login, place) = (location.name(), location.place());
+        if Some(&login) == head.as_ref() {
+            let worth = worth(Verdict::IsHead);
+            (false, format!("{login}, encrypted, {worth}: {place}"))
+        } else {
+            let worth = "encrypted: whether it is later than the store's is not known";
+            (true, format!("{login}, {worth}: {place}"))
+        }
+    };
+    files.map(line).collect()
 }
 
 /// Returns a sentence on what a copy is worth compared with the store's login.

@@ -13,7 +13,7 @@ use crate::github;
 use crate::report::ReportFile;
 
 /// What there is to tell at the end. Holds no secret.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ending {
     pub(crate) code: u8,
     /// One word for programs: `persisted`, `refused`, …

@@ -13,6 +13,10 @@ pub(crate) struct Env {
     pub(crate) store: Option<String>,
     /// `AUTHFERRY_RESCUE_DIR`: the rescue folder.
     pub(crate) rescue_dir: Option<PathBuf>,
+    /// `AUTHFERRY_RESCUE_STORE`: the address of the second store.
+    pub(crate) rescue_store: Option<String>,
+    /// `AUTHFERRY_RESCUE_RECIPIENT`: age recipients, with commas or spaces between them.
+    pub(crate) rescue_recipients: Vec<String>,
     /// `CODEX_HOME`, as Codex reads it.
     pub(crate) codex_home: Option<PathBuf>,
     /// `HOME`: the default Codex home and the default state folder lie in it.
@@ -154,6 +158,8 @@ impl Env {
         Self {
             store: text("AUTHFERRY_STORE"),
             rescue_dir: path("AUTHFERRY_RESCUE_DIR"),
+            rescue_store: text("AUTHFERRY_RESCUE_STORE"),
+            rescue_recipients: text("AUTHFERRY_RESCUE_RECIPIENT").map_or_else(Vec::new, list),
             codex_home: path("CODEX_HOME"),
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
@@ -277,6 +283,15 @@ impl Vault {
 /// Returns the value of a variable that the user names; such a variable may hold a login.
 pub(crate) fn named(name: &str) -> Option<OsString> {
     given(name)
+}
+
+/// The words of a list. A text without any is one word, which is good for nothing: a variable that
+/// is set must not count as unset.
+fn list(text: String) -> Vec<String> {
+    let words = text.split(|c: char| c == ',' || c.is_whitespace());
+    let words = words.filter(|word| !word.is_empty()).map(str::to_owned);
+    let words: Vec<_> = words.collect();
+    if words.is_empty() { vec![text] } else { words }
 }
 
 fn given(name: &str) -> Option<OsString> {

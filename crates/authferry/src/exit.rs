@@ -9,7 +9,7 @@
 pub const OK: u8 = 0;
 /// `status --check`: the login in the store needs somebody's attention.
 pub const ATTENTION: u8 = 1;
-/// The login was not persisted, and is kept in a file.
+/// The login was not persisted, and is kept in a file or in the second store.
 pub const RESCUED: u8 = 120;
 /// The login was not persisted, and could not be kept.
 pub const LOST: u8 = 121;

@@ -11,6 +11,7 @@ mod github;
 mod own_files;
 mod plan;
 mod report;
+mod seal;
 mod stores;
 mod telling;
 mod trust;

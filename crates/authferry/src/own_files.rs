@@ -71,14 +71,18 @@ fn places(global: &Global) -> Vec<Place> {
         Some(address) => address.strip_prefix("file://").map(PathBuf::from),
         None => state.as_ref().map(|state| state.join("login.json")),
     };
-    let store = store.and_then(|file| {
+    let second = global.rescue_store.clone().or(env.rescue_store);
+    let second = second.and_then(|address| address.strip_prefix("file://").map(PathBuf::from));
+    let place = |file: PathBuf, what| {
         let names = vec![file.file_name()?.to_string_lossy().into_owned()];
         Some(Place {
-            owner: format!("the store file://{}", file.display()),
+            owner: format!("{what} file://{}", file.display()),
             folder: file.parent()?.to_owned(),
             names,
         })
-    });
+    };
+    let store = store.and_then(|file| place(file, "the store"));
+    let second = second.and_then(|file| place(file, "the second store"));
     let home = home.map(|folder| Place {
         owner: format!("the login in {}", folder.display()),
         folder,
@@ -91,7 +95,10 @@ fn places(global: &Global) -> Vec<Place> {
         folder,
         names: Vec::new(),
     });
-    [store, home, rescue].into_iter().flatten().collect()
+    [store, second, home, rescue]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// As many links as a system follows.

@@ -5,12 +5,14 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
-use authferry_runner::{Codex, Job, Witness, rescue};
+use authferry_runner::rescue::{self, Rescue};
+use authferry_runner::{Codex, Job, Witness};
 
 use crate::args::{Global, OnConflict, Persisting, Rotating};
 use crate::commands::from_now;
@@ -18,14 +20,16 @@ use crate::ending::{Ending, Result};
 use crate::env::Env;
 use crate::github::Masks;
 use crate::stores::{self, NoStore};
-use crate::{exit, telling, trust};
+use crate::{exit, seal, telling, trust};
 
 /// What every command works with.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) env: Env,
     pub(crate) store: Box<dyn SecretStore>,
-    /// The environment variables that open the store.
+    /// The store that gets what this one does not take.
+    pub(crate) second_store: Option<Arc<dyn SecretStore>>,
+    /// The environment variables that open either store.
     pub(crate) credentials: Vec<String>,
     pub(crate) writer: String,
     /// The folder in which rotations have their private homes.
@@ -41,19 +45,50 @@ impl Plan {
             None => default_store(&state_folder(&env, "--store ADDRESS")?)?,
         };
         let opened = stores::open(&address, &env).map_err(|error| no_store(&address, &error))?;
+        let mut credentials = opened.credentials;
+        let second_store = match global.rescue_store.as_ref().or(env.rescue_store.as_ref()) {
+            None => None,
+            Some(address) => {
+                let second = stores::open(address, &env);
+                let second = second.map_err(|error| no_store(address, &error))?;
+                if stores::is_same_place(&*opened.store, &*second.store) {
+                    return Err(telling::same_place(&*opened.store).into());
+                }
+                credentials.extend(second.credentials);
+                Some(Arc::from(second.store))
+            }
+        };
         let writer = env.writer();
         let rotations = rotations(&env);
         Ok(Self {
             env,
             store: opened.store,
-            credentials: opened.credentials,
+            second_store,
+            credentials,
             writer,
             rotations,
         })
     }
 
     /// Finds out where a login goes that the store will not hold.
-    pub(crate) fn rescue_dir(&self, global: &Global) -> Result<PathBuf> {
+    pub(crate) fn rescue(&self, global: &Global) -> Result<Rescue> {
+        let mut rescue = Rescue::new(self.rescue_dir(global)?);
+        if let Some(second) = &self.second_store {
+            rescue = rescue.with_second_store(Arc::clone(second));
+        }
+        let recipients = if global.rescue_recipient.is_empty() {
+            &self.env.rescue_recipients
+        } else {
+            &global.rescue_recipient
+        };
+        match seal::to(recipients)? {
+            Some(seal) => Ok(rescue.with_seal(seal)),
+            None => Ok(rescue),
+        }
+    }
+
+    /// Finds the rescue folder.
+    fn rescue_dir(&self, global: &Global) -> Result<PathBuf> {
         match global.rescue_dir.as_ref().or(self.env.rescue_dir.as_ref()) {
             Some(directory) => absolute(directory),
             None => Ok(state_folder(&self.env, "--rescue-dir DIR")?.join("rescue")),
@@ -62,11 +97,11 @@ impl Plan {
 
     /// Finds out where a login goes that the store will not hold, and refuses a folder in which
     /// none can be kept.
-    pub(crate) fn closed_rescue_dir(&self, global: &Global) -> Result<PathBuf> {
-        let folder = self.rescue_dir(global)?;
-        match rescue::check(&folder) {
-            Ok(()) => Ok(folder),
-            Err(error) => Err(telling::rescue_folder(&folder, &error).into()),
+    pub(crate) fn usable_rescue(&self, global: &Global) -> Result<Rescue> {
+        let rescue = self.rescue(global)?;
+        match rescue::check(rescue.folder()) {
+            Ok(()) => Ok(rescue),
+            Err(error) => Err(telling::rescue_folder(rescue.folder(), &error).into()),
         }
     }
 
@@ -130,7 +165,7 @@ impl Plan {
     pub(crate) fn rotating<'a>(
         &'a self,
         codex: &'a Codex,
-        rescue: &'a Path,
+        rescue: &'a Rescue,
         args: &Rotating,
         within: Duration,
         terms: &JobTerms<'_>,
@@ -173,7 +208,7 @@ impl Plan {
     pub(crate) fn job<'a>(
         &'a self,
         home: &'a Home,
-        rescue: &'a Path,
+        rescue: &'a Rescue,
         terms: &JobTerms<'a>,
     ) -> Job<'a> {
         Job {

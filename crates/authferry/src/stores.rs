@@ -7,6 +7,8 @@ mod azure;
 #[cfg(feature = "vault")]
 mod vault;
 
+use std::path::Path;
+
 use authferry_core::{BoxError, SecretStore};
 
 use crate::env::Env;
@@ -75,6 +77,28 @@ pub(crate) fn open(address: &str, env: &Env) -> Result<Opened, NoStore> {
     let known = KINDS.iter().find(|kind| Some(kind.scheme) == scheme);
     let kind = known.ok_or(NoStore::UnknownScheme)?;
     (kind.open)(address, env).map_err(NoStore::BadAddress)
+}
+
+/// Whether two addresses lead to one place, whatever their options are. Two secrets of Azure's that
+/// share a coordinator would take each other's versions for their own.
+pub(crate) fn is_same_place(one: &dyn SecretStore, other: &dyn SecretStore) -> bool {
+    let [one, other] = [one, other].map(|store| {
+        let address = store.to_string();
+        let (place, options) = address.split_once('?').unwrap_or((&address, ""));
+        let coordinator = options.strip_prefix("coordinator=").map(str::to_owned);
+        (resolved(place), coordinator)
+    });
+    one.0 == other.0 || (one.1.is_some() && one.1 == other.1)
+}
+
+/// The place of a file store without the links on the way to it.
+fn resolved(place: &str) -> String {
+    let path = place.strip_prefix("file://").map(Path::new);
+    let folder = path.and_then(|path| path.parent()?.canonicalize().ok());
+    match (path.and_then(Path::file_name), folder) {
+        (Some(name), Some(folder)) => format!("file://{}", folder.join(name).display()),
+        _ => place.to_owned(),
+    }
 }
 
 /// The schemes that are known, for people.

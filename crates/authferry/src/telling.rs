@@ -4,13 +4,14 @@ use std::{
     ffi::OsStr,
     fmt::Display,
     io,
-    path::{Path, PathBuf},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use ::time::OffsetDateTime;
 use authferry_codex::{Unfit, Unusable};
 use authferry_core::{Fingerprint, Generation, Outcome, Refusal, StoreError};
+use authferry_runner::rescue::Location;
 use authferry_runner::{CommandEnd, Job, LeaseDefect, NotBegun, Placement, Report, Written};
 use serde_json::{Value, json};
 
@@ -19,12 +20,14 @@ use crate::exit;
 
 mod hints;
 pub(crate) mod pasted;
+mod rescue;
 mod rotation;
 pub(crate) mod time;
 mod unsaved;
 mod watching;
 
 pub(crate) use hints::for_opening;
+pub(crate) use rescue::{put, same_place, second_store};
 pub(crate) use rotation::{
     OTHER_CODEX, all_the_same, dead, dead_since, may_begin, of_mark, rotation, unclaimed, unsettled,
 };
@@ -184,9 +187,9 @@ pub(crate) fn only_copies<'a>(
     store: impl Display,
     rescue: &Path,
     unusable: Option<Unusable>,
-    copies: impl IntoIterator<Item = &'a PathBuf>,
+    copies: impl IntoIterator<Item = &'a Location>,
 ) -> Ending {
-    let copies = paths(copies);
+    let copies: Vec<_> = copies.into_iter().collect();
     let what = match unusable {
         None => format!("{store} holds no login"),
         Some(why) => format!("what {store} holds is unusable: {why}"),
@@ -195,15 +198,22 @@ pub(crate) fn only_copies<'a>(
         1 => "a copy is".to_owned(),
         count => format!("{count} copies are"),
     };
-    let listed = copies.join(" and ");
+    let on_this_machine = copies.iter().all(|copy| copy.file().is_some());
+    let place = if on_this_machine {
+        "on this machine"
+    } else {
+        "kept"
+    };
+    let listed: Vec<_> = copies.iter().map(ToString::to_string).collect();
+    let listed = listed.join(" and ");
     let replace = if unusable.is_some() { " --replace" } else { "" };
     copies.iter().fold(
         Ending::refused(
             exit::FAILED,
-            format!("{what}, but {count} on this machine: {listed}"),
+            format!("{what}, but {count} {place}: {listed}"),
         ),
         |ending, copy| {
-            let put = pasted::rescue_put(&store, rescue, replace, copy);
+            let put = put(&store, rescue, replace, copy);
             ending.hint(format!("put it into the store: {put}"))
         },
     )
@@ -215,12 +225,9 @@ pub(crate) const RESEED: &str = "put a fresh login over it with `authferry seed 
 /// What ends a loop of rotations.
 const CLOCK: &str = "set the clock: Codex would rotate such a login for ever";
 
-/// Paths for programs.
-pub(crate) fn paths<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<String> {
-    paths
-        .into_iter()
-        .map(|path| path.display().to_string())
-        .collect()
+/// Where copies are, for programs: paths, and the address of the second store.
+pub(crate) fn places<'a>(copies: impl IntoIterator<Item = &'a Location>) -> Vec<String> {
+    copies.into_iter().map(Location::place).collect()
 }
 
 fn refused(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
@@ -239,7 +246,7 @@ fn refused(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
     // A newer copy was on its way to the store: whether it is there nobody has said.
     let touched = format!(
         "{} is as it was, and may be in {} already: ",
-        newer(job, report).display(),
+        newer(job, report),
         job.store
     );
     let message = ending
@@ -290,7 +297,7 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
         Refusal::CopyElsewhere => copy_elsewhere(job, report),
         Refusal::OnlyCopies => only_copies(
             job.store,
-            job.rescue,
+            job.rescue.folder(),
             report.stored_unusable,
             &report.copies,
         ),
@@ -303,7 +310,7 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 || Ending::refused(exit::FAILED, format!("{} cannot be written", job.store)),
                 store,
             );
-            let newer = newer(job, report).display();
+            let newer = newer(job, report);
             ending.hint(format!("{newer} is newer than the store: it stays where it is, and is put there first when this is mended"))
         }
         Refusal::OutOfTime if report.signal.is_some() => {
@@ -324,7 +331,7 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
         Refusal::NotKept => {
             let what = format!(
                 "what would be replaced cannot be kept in {} first",
-                job.rescue.display()
+                job.rescue.folder().display()
             );
             let ending = Ending::refused(exit::FAILED, what)
                 .hint("name a folder that can be written with `--rescue-dir DIR`");
@@ -341,9 +348,12 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
 }
 
 /// The copy that counts more than the store's login.
-fn newer<'a>(job: &'a Job<'_>, report: &'a Report) -> &'a Path {
-    let copy = report.adopted_from.as_deref();
-    copy.unwrap_or_else(|| job.home.auth_file())
+fn newer(job: &Job<'_>, report: &Report) -> String {
+    let copy = report.adopted_from.as_ref();
+    copy.map_or_else(
+        || job.home.auth_file().display().to_string(),
+        ToString::to_string,
+    )
 }
 
 /// How to set an auth file aside that keeps a job from beginning.
@@ -358,7 +368,7 @@ fn set_aside(job: &Job<'_>) -> String {
 
 /// Tells that a copy was kept for another address, which may be the store's by another name.
 fn copy_elsewhere(job: &Job<'_>, report: &Report) -> Ending {
-    let copies = paths(&report.copies);
+    let copies: Vec<_> = report.copies.iter().map(ToString::to_string).collect();
     let what = format!(
         "{} was kept for another address, and may be later than the login in {}",
         copies.join(" and "),
@@ -366,11 +376,18 @@ fn copy_elsewhere(job: &Job<'_>, report: &Report) -> Ending {
     );
     let refused = Ending::refused(exit::REFUSED, what);
     report.copies.iter().fold(refused, |ending, copy| {
-        let drop = match rotation_of(copy) {
-            Some(folder) => format!("rm -r {}", pasted::path(folder)),
-            None => format!("authferry rescue drop {}", pasted::path(copy)),
+        let rotation = copy.file().and_then(rotation_of);
+        let drop = match (rotation, copy) {
+            (Some(folder), _) => format!("rm -r {}", pasted::path(folder)),
+            (None, Location::SecondStore { address, name }) => {
+                format!("authferry rescue drop --rescue-store '{address}' {name}")
+            }
+            (None, Location::File(_) | Location::EncryptedFile(_)) => {
+                let file = pasted::quoted(&copy.argument());
+                format!("authferry rescue drop {file}")
+            }
         };
-        let put = pasted::rescue_put(job.store, job.rescue, "", &copy.display());
+        let put = put(job.store, job.rescue.folder(), "", copy);
         ending
             .hint(format!("if it is to be used: {put}"))
             .hint(format!("if it is not: `{drop}`"))
@@ -409,7 +426,7 @@ fn restored(job: &Job<'_>, report: &Report) -> Ending {
         Some(Placement::Placed) | None => match &report.adopted_from {
             Some(copy) => format!(
                 "{login} was newer in {}, and is now in {}, version {}",
-                copy.display(),
+                copy,
                 job.store,
                 version(report)
             ),
@@ -498,11 +515,16 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
         ));
     }
     if unchanged {
-        for path in &report.rescued {
+        for location in &report.rescued {
             ending
                 .notes
-                .push(format!("what was replaced is kept in {}", path.display()));
+                .push(format!("what was replaced is kept in {location}"));
         }
+    }
+    if let Some(why) = &report.not_in_second_store {
+        ending
+            .warnings
+            .push(format!("the second store did not take the copy: {why}"));
     }
     if let Some(CommandEnd::Exited(code)) = report.command
         && of_command
@@ -552,7 +574,7 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
         .fact("command_exit_code", command_exit_code)
         .fact("signal", report.signal)
         .fact("writes", writes)
-        .fact("rescued", paths(&report.rescued))
+        .fact("rescued", places(&report.rescued))
 }
 
 /// Whether the login is another one than the job began with.
@@ -586,15 +608,12 @@ fn version(report: &Report) -> &str {
         .map_or("", |base| base.version.as_str())
 }
 
-/// The rescue file of one fingerprint.
+/// Where the login of one fingerprint was kept.
 fn kept(report: &Report, fingerprint: Fingerprint) -> Option<String> {
     let name = fingerprint.to_string();
-    let is_of = |path: &&PathBuf| {
-        let file = path.file_name().unwrap_or_default();
-        file.as_encoded_bytes().starts_with(name.as_bytes())
-    };
-    let file = report.rescued.iter().find(is_of)?;
-    Some(file.display().to_string())
+    let mut locations = report.rescued.iter();
+    let location = locations.find(|it| it.name().starts_with(&name))?;
+    Some(location.to_string())
 }
 
 fn reason(why: Option<Unusable>) -> String {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Driver, Request, ask};
 use crate::copies;
 use crate::deadline;
-use crate::rescue::{self, Reason, Record};
+use crate::rescue::{Reason, Record, SECOND_STORE_TIMEOUT};
 use crate::sign::Sign;
 use crate::{FoundCopy, Placement, Receipt, Report, Written, seen};
 
@@ -44,7 +44,7 @@ impl Driver<'_, '_> {
         }
     }
 
-    pub(super) fn rescue(&mut self, trip: &Trip, keep: &Keep) -> bool {
+    pub(super) async fn rescue(&mut self, trip: &Trip, keep: &Keep) -> bool {
         // A request whose answer nobody awaits any more ends here.
         self.request = None;
         let wanted = match keep {
@@ -55,8 +55,13 @@ impl Driver<'_, '_> {
         };
         let mut kept = !wanted.is_empty();
         for (secret, record) in wanted {
-            match rescue::keep(self.job.rescue, &secret, &record) {
-                Ok(path) => self.report.rescued.push(path),
+            let limit = self.second_store_timeout();
+            let done = self.job.rescue.keep(&secret, &record, limit).await;
+            if done.not_in_second_store.is_some() {
+                self.report.not_in_second_store = done.not_in_second_store;
+            }
+            match done.location {
+                Ok(location) => self.report.rescued.push(location),
                 Err(error) => {
                     self.report.rescue_error = Some(error);
                     kept = false;
@@ -64,6 +69,18 @@ impl Driver<'_, '_> {
             }
         }
         kept
+    }
+
+    /// How long the second store may take. A job that was asked to end has to have its copy in
+    /// the folder before it is killed: on GitHub 10 s after the first signal and 2.5 s after the
+    /// second one, of which the store has had its part.
+    pub(super) fn second_store_timeout(&self) -> Duration {
+        let limit = match self.told {
+            0 => SECOND_STORE_TIMEOUT,
+            1 => Duration::from_secs(2),
+            _ => Duration::from_millis(400),
+        };
+        limit.min(self.job.patience)
     }
 
     /// What of ours the store lacks: the generation that is due, and whatever was found in
@@ -165,7 +182,7 @@ impl Driver<'_, '_> {
                 && copy.copy.place != Place::AuthFile
         });
         if !self.report.writes.is_empty() && seen(&self.look) == Seen::Missing {
-            self.report.adopted_from = adopted.map(|copy| copy.path.clone());
+            self.report.adopted_from = adopted.map(|copy| copy.location.clone());
         }
     }
 
@@ -196,7 +213,7 @@ impl Driver<'_, '_> {
         self.copies.clear();
     }
 
-    /// Whether a copy is in the rescue folder: it was set aside, or is now.
+    /// Whether a copy is kept: it was set aside, or is now.
     fn is_kept(&self, number: usize) -> bool {
         let origins = self.copies[number].copy.origins.clone();
         let copy = SetAside {
@@ -205,7 +222,7 @@ impl Driver<'_, '_> {
         };
         let mut copies = self.set_aside(&[copy]).into_iter();
         // What was set aside a moment ago is there already, and stays as it is.
-        copies.all(|(secret, record)| rescue::keep(self.job.rescue, &secret, &record).is_ok())
+        copies.all(|(secret, record)| self.job.rescue.keep_now(&secret, &record).is_ok())
     }
 
     /// Keeps up with a step of the machine, before which `due` was due.
@@ -257,16 +274,16 @@ impl Driver<'_, '_> {
 
     pub(super) fn finish(mut self, trip: &Trip, outcome: Outcome) -> Report {
         if outcome == Outcome::Refused(Refusal::OnlyCopies) {
-            self.report.copies = copies::paths_of_logins(&self.copies);
+            self.report.copies = copies::locations_of_logins(&self.copies);
         }
         if let (Outcome::Refused(_), Some(copy)) = (&outcome, trip.adopting()) {
             let copy = self.copies.get(copy);
             let copy = copy.filter(|copy| copy.copy.place != Place::AuthFile);
-            self.report.adopted_from = copy.map(|copy| copy.path.clone());
+            self.report.adopted_from = copy.map(|copy| copy.location.clone());
         }
         if outcome == Outcome::Refused(Refusal::CopyElsewhere) {
             let head = self.stored.as_ref().map(|stored| ask::held(stored).0);
-            self.report.copies = copies::paths_elsewhere(&self.copies, head.as_ref());
+            self.report.copies = copies::locations_elsewhere(&self.copies, head.as_ref());
         }
         match &outcome {
             Outcome::Restored if self.settling => {

@@ -11,7 +11,7 @@ use authferry_core::{Cause, Outcome, Refusal};
 use tokio::time::sleep;
 
 use super::Driver;
-use crate::rescue::{self, Reason};
+use crate::rescue::Reason;
 use crate::signals::Told;
 use crate::unwound::Panicked;
 use crate::{CommandEnd, Report, Signals};
@@ -33,7 +33,7 @@ impl Driver<'_, '_> {
         self.wait_for_the_command(signals).await;
         self.report.store_error = Some(panicked.at(self.job.store, "use"));
         self.report.outcome = if self.ready {
-            self.keep_the_file()
+            self.keep_the_file().await
         } else {
             Outcome::Refused(Refusal::Unreadable)
         };
@@ -64,7 +64,7 @@ impl Driver<'_, '_> {
         }
     }
 
-    fn keep_the_file(&mut self) -> Outcome {
+    async fn keep_the_file(&mut self) -> Outcome {
         let base = self.report.base.clone();
         let of_the_store = base.as_ref().map(|base| base.generation.fingerprint);
         let (glimpse, deferred) = (self.glimpse.take(), self.deferred.take());
@@ -86,7 +86,12 @@ impl Driver<'_, '_> {
         let mut kept = Vec::new();
         for (fingerprint, secret) in &self.generations {
             if Some(*fingerprint) != of_the_store {
-                kept.push(rescue::keep(self.job.rescue, secret, &record));
+                let limit = self.second_store_timeout();
+                let done = self.job.rescue.keep(secret, &record, limit).await;
+                if done.not_in_second_store.is_some() {
+                    self.report.not_in_second_store = done.not_in_second_store;
+                }
+                kept.push(done.location);
             }
         }
         let rescued = !kept.is_empty() && kept.iter().all(Result::is_ok);

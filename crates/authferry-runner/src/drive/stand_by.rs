@@ -40,7 +40,9 @@ impl Driver<'_, '_> {
                     Effect::Wait(time) => {
                         self.request = Some(Request::Pause(deadline::after(time)));
                     }
-                    Effect::Rescue(keep) => event = Some(Event::Rescued(self.rescue(&trip, &keep))),
+                    Effect::Rescue(keep) => {
+                        event = Some(Event::Rescued(self.rescue(&trip, &keep).await));
+                    }
                     Effect::Place(_) | Effect::Run | Effect::Finish(_) => {
                         unreachable!("a trip that was joined never says so before its command ends")
                     }

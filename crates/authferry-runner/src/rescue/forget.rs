@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Rescued, is_login, record_path};
+use super::folder::{is_login, record_path};
 
 /// A file at the moment when it was read: what replaces it has another inode or another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,8 @@ impl Seen {
 
 /// Removes a login from the rescue folder, and its record, if both still are what was read;
 /// returns whether they were. A job may have kept the login anew.
-pub fn forget(rescued: &Rescued) -> io::Result<bool> {
-    let [login, record] = rescued.seen;
-    let (path, beside) = (&rescued.path, record_path(&rescued.path));
+pub(super) fn forget(path: &Path, [login, record]: [Option<Seen>; 2]) -> io::Result<bool> {
+    let beside = record_path(path);
     // Whoever keeps a login writes the record first. So the record goes first, and what comes
     // there after the login was taken away is seen.
     let Some(record) = Aside::take(&beside, record)? else {

@@ -1,192 +1,69 @@
-//! The folder, as other processes meet it.
+use std::fs;
 
-use authferry_core::{Family, Fingerprint, Identity, Issued, SessionHints, Version};
+use authferry_conformance::{Fault, Faulty, MemoryStore};
+use authferry_core::ErrorKind;
 
 use super::*;
 
-fn record() -> Record {
-    Record::new("memory:a".into(), Reason::NotPersisted, None, "a job")
-}
+const LIMIT: Duration = Duration::from_secs(8);
 
-#[test]
-fn a_rescue_is_ours_alone_to_read_and_has_its_record() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let place = dir.path().join("state/rescue");
-    assert!(list(&place).expect("no folder").is_empty());
-    for _ in 0..2 {
-        let path = keep(&place, &Secret::new(b"made up".to_vec()), &record()).expect("kept");
-        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        assert_eq!((mode(&place), mode(&path)), (0o700, 0o600));
-        assert_eq!(mode(&record_path(&path)), 0o600);
-        assert_eq!(fs::read(&path).expect("readable"), b"made up");
-    }
-    let found = list(&place).expect("our folder");
-    let [rescued] = &found[..] else {
-        panic!("{found:?}");
-    };
-    let found = rescued.record.as_ref().expect("a record");
-    assert_eq!(
-        Record {
-            time: 0,
-            ..found.clone()
-        },
-        Record {
-            time: 0,
-            ..record()
-        }
-    );
-    assert_eq!(
-        fs::read_dir(&place).expect("there").count(),
-        2,
-        "no temporary file stays"
-    );
-    assert!(forget(rescued).expect("there"));
-    assert_eq!(fs::read_dir(&place).expect("there").count(), 0);
-}
+#[derive(Debug)]
+struct Broken;
 
-#[test]
-fn a_record_keeps_what_it_says_of_the_family() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let place = dir.path().join("rescue");
-    let login = Secret::new(b"made up".to_vec());
-    let found = |record: &Record| {
-        keep(&place, &login, record).expect("kept");
-        let mut found = list(&place).expect("our folder");
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0).record.expect("a record")
-    };
-    let first = Record {
-        base: Some(base(1)),
-        seen: 2,
-        ..Record::new("memory:a".into(), Reason::SetAside, None, "a job")
-    };
-    assert_eq!(found(&first), first);
-    let again = Record {
-        base: Some(base(7)),
-        time: first.time + 9,
-        ..record()
-    };
-    let expected = Record {
-        base: Some(base(1)),
-        seen: 2,
-        ..again.clone()
-    };
-    assert_eq!(found(&again), expected);
-    let of_the_store = Record {
-        base: Some(base(7)),
-        reason: Reason::Replaced,
-        ..record()
-    };
-    assert_eq!(found(&of_the_store), of_the_store);
-}
-
-#[test]
-fn the_record_of_another_store_is_not_touched() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let place = dir.path().join("rescue");
-    let login = Secret::new(b"made up".to_vec());
-    let of = |store: &str| Record::new(store.into(), Reason::NotPersisted, None, "a job");
-    let paths = ["a", "b", "a", "b"].map(|it| keep(&place, &login, &of(it)).expect("kept"));
-    assert_eq!(paths[..2], paths[2..]);
-    let mut stores: Vec<_> = list(&place)
-        .expect("our folder")
-        .into_iter()
-        .map(|it| it.record.expect("a record").store)
-        .collect();
-    stores.sort();
-    assert_eq!(stores, ["a", "b"]);
-    // Nor is one that makes no sense to us.
-    fs::write(record_path(&paths[0]), "of another format").expect("room");
-    let path = keep(&place, &login, &of("a")).expect("kept");
-    assert_ne!(path, paths[0]);
-    assert_eq!(
-        fs::read(record_path(&paths[0])).expect("there"),
-        b"of another format"
-    );
-}
-
-#[test]
-fn a_file_that_cannot_be_read_hides_no_other_one() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let place = dir.path().join("rescue");
-    keep(&place, &Secret::new(b"made up".to_vec()), &record()).expect("kept");
-    // Root may read everything: a file that is longer than it may be is as odd.
-    fs::write(place.join("odd.json"), vec![b' '; 2 * MAX_LEN]).expect("room");
-    let sealed = place.join("sealed.json");
-    fs::write(&sealed, "made up").expect("room");
-    fs::set_permissions(&sealed, fs::Permissions::from_mode(0o000)).expect("ours");
-    // What is no login is not even looked at.
-    std::os::unix::fs::symlink("nowhere", place.join("gone.json")).expect("room");
-    std::os::unix::fs::symlink("nowhere", place.join(".rescue-x")).expect("room");
-    let found = list(&place).expect("our folder");
-    assert_eq!(found.len(), 3, "{found:?}");
-    let is_root = rustix::process::geteuid().is_root();
-    for rescued in found {
-        let unreadable = matches!(rescued.login, Err(NotALogin::Unreadable(_)));
-        assert_eq!(
-            unreadable,
-            rescued.path == sealed && !is_root,
-            "{rescued:?}"
-        );
+impl Seal for Broken {
+    fn seal(&self, _: &Secret) -> io::Result<Vec<u8>> {
+        Err(io::Error::other("no encryption"))
     }
 }
 
-#[test]
-fn what_was_kept_anew_is_not_forgotten() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let place = dir.path().join("rescue");
-    let login = Secret::new(b"made up".to_vec());
-    let files = || {
-        let entries = fs::read_dir(&place).expect("there");
-        entries.count()
+fn kept() -> (Secret, Record) {
+    let record = Record::new("memory:a".into(), Reason::NotPersisted, None, "a job");
+    (Secret::new(b"made up".to_vec()), record)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_second_store_takes_is_not_written_to_the_folder() {
+    let above = tempfile::tempdir().expect("a temporary folder");
+    let folder = above.path().join("rescue");
+    let store = Arc::new(MemoryStore::new("second"));
+    let rescue = Rescue::new(&folder).with_second_store(store);
+    let (secret, record) = kept();
+    let kept = rescue.keep(&secret, &record, LIMIT).await;
+    let location = kept.location.expect("in the second store");
+    assert_eq!(location.file(), None);
+    assert_eq!(kept.not_in_second_store, None);
+    assert!(!folder.exists());
+    let [copy] = &rescue.in_second_store()[..] else {
+        panic!("one copy");
     };
-    for again in [true, false] {
-        keep(&place, &login, &record()).expect("kept");
-        let found = list(&place).expect("our folder");
-        if again {
-            keep(&place, &login, &record()).expect("kept");
-        } else {
-            // No more than the record has come so far.
-            keep_record(&place, &name(&login), &record()).expect("kept");
-        }
-        assert!(!forget(&found[0]).expect("there"));
-        assert_eq!(files(), 2);
-    }
-    // A login without a record, of which somebody says just now whose it is.
-    let bare = place.join("bare.json");
-    fs::write(&bare, "made up").expect("room");
-    let found = list(&place).expect("our folder");
-    let found = found.iter().find(|it| it.path == bare).expect("listed");
-    fs::write(record_path(&bare), "a record").expect("room");
-    assert!(!forget(found).expect("there"));
-    assert_eq!(fs::read(&bare).expect("there"), b"made up");
+    assert_eq!(copy.location, location);
+    assert!(rescue.forget(copy, LIMIT).await.expect("removed"));
+    assert!(rescue.in_second_store().is_empty());
 }
 
-fn base(number: u8) -> Base {
-    let fingerprint = Fingerprint::new([number; 8]);
-    Base {
-        version: Version::new("1"),
-        generation: Generation {
-            fingerprint,
-            identity: Identity::default(),
-            hints: SessionHints::default(),
-            issued: Issued::default(),
-        },
-        count: 1,
-        family: Family(fingerprint),
-        ancestors: vec![],
-        volatile_hints: false,
-        unrelated: vec![],
-    }
+#[tokio::test(start_paused = true)]
+async fn what_the_second_store_does_not_take_is_in_the_folder_and_the_reason_is_told() {
+    let above = tempfile::tempdir().expect("a temporary folder");
+    let folder = above.path().join("rescue");
+    let denied = vec![Fault::Refused(ErrorKind::PermissionDenied)];
+    let store = Faulty::new(Box::new(MemoryStore::new("second")), denied);
+    let rescue = Rescue::new(&folder).with_second_store(Arc::new(store));
+    let (secret, record) = kept();
+    let kept = rescue.keep(&secret, &record, LIMIT).await;
+    let location = kept.location.expect("in the folder");
+    let file = location.file().expect("a file");
+    assert_eq!(fs::read(file).expect("readable"), secret.expose());
+    let why = kept.not_in_second_store.expect("a reason");
+    assert!(why.contains("permission denied: injected fault"), "{why}");
 }
 
-#[test]
-fn a_folder_that_is_open_to_others_is_refused() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).expect("ours");
-    let kept = keep(dir.path(), &Secret::new(b"made up".to_vec()), &record());
-    for error in [kept.map(drop), list(dir.path()).map(drop)] {
-        let error = error.expect_err("open to others");
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-    }
+#[tokio::test(start_paused = true)]
+async fn without_encryption_nothing_is_kept_in_the_clear() {
+    let above = tempfile::tempdir().expect("a temporary folder");
+    let folder = above.path().join("rescue");
+    let rescue = Rescue::new(&folder).with_seal(Box::new(Broken));
+    let (secret, record) = kept();
+    let kept = rescue.keep(&secret, &record, LIMIT).await;
+    kept.location.expect_err("no encryption");
+    assert!(!folder.exists());
 }

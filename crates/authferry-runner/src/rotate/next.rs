@@ -15,7 +15,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::{Driver, proof::stamp_of, settle};
 use crate::drive::ask;
 use crate::mark::Notes;
-use crate::rescue::{self, Reason, Record};
+use crate::rescue::{self, Location, Reason, Record, SECOND_STORE_TIMEOUT};
 use crate::{Lease, Mark, NotBegun, Report, Signals, deadline, lease, random};
 
 /// A login that the provider refused, and its own word for why, if it gave one.
@@ -32,6 +32,8 @@ struct Trial {
     report: Report,
     /// The copy.
     copy: Fingerprint,
+    /// Where the login that it replaced was kept first.
+    kept: Option<Location>,
 }
 
 /// What became of a login that was to be put back.
@@ -105,10 +107,11 @@ impl Driver<'_> {
             if death.is_some() || before.is_some() {
                 let report = self.adopt_next(&refused, signals).await?;
                 if let Some(copy) = adopted(&report) {
-                    let report = self.rotated.trip.take();
-                    trial = before.zip(report).map(|(before, report)| Trial {
+                    let trip = self.rotated.trip.take();
+                    trial = before.zip(trip).map(|(before, trip)| Trial {
+                        kept: kept(&before, &report),
                         before,
-                        report,
+                        report: trip,
                         copy,
                     });
                     continue;
@@ -187,7 +190,7 @@ impl Driver<'_> {
                 if theirs != Some(trial.copy) {
                     return PutBack::Moved;
                 }
-                if !self.keep(&held, trial.copy) {
+                if !self.keep(&held, trial.copy).await {
                     return PutBack::Failed;
                 }
                 if expected.as_ref() != Some(&held.version) {
@@ -228,9 +231,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether the copy is in the rescue folder. What its record says stays: only that knows what
-    /// it descends from.
-    fn keep(&self, held: &Stored, copy: Fingerprint) -> bool {
+    /// Whether the copy is kept. What its record says stays: only that knows what it descends from.
+    async fn keep(&self, held: &Stored, copy: Fingerprint) -> bool {
         let rotating = self.rotating;
         let store = rotating.store.to_string();
         let kept = crate::look(&store, rotating.rescue, None).unwrap_or_default();
@@ -241,24 +243,25 @@ impl Driver<'_> {
         let base = known.generation.as_ref();
         let base = base.map(|theirs| Base::of_head(&known, theirs, None));
         let record = Record::new(store, Reason::Replaced, base, rotating.writer);
-        rescue::keep(rotating.rescue, &held.secret, &record).is_ok()
+        let limit = SECOND_STORE_TIMEOUT.min(rotating.patience);
+        let kept = rotating.rescue.keep(&held.secret, &record, limit).await;
+        kept.location.is_ok()
     }
 
-    /// The copy stays in the store, and what it replaced in the rescue folder.
+    /// The copy stays in the store, and what it replaced where it was kept first.
     fn note_not_put_back(&mut self, trial: &Trial) {
-        let store = self.rotating.store.to_string();
-        let kept = crate::find(&store, self.rotating.rescue, None).unwrap_or_default();
-        let before = fingerprint(&trial.before);
-        let mut kept = kept.into_iter().filter(|it| it.fingerprint() == before);
-        let kept = kept.next().map(|it| it.path);
-        let usual = || {
-            let name = format!("{}.json", before?);
-            Some(self.rotating.rescue.join(name))
-        };
-        self.rotated.not_put_back = kept.or_else(usual);
+        self.rotated.not_put_back.clone_from(&trial.kept);
         let base = self.rotated.trip.as_ref().and_then(|it| it.base.as_ref());
         self.rotated.generation = base.map(|base| base.generation.clone());
     }
+}
+
+/// Where the login was kept that a copy replaced.
+fn kept(before: &Stored, report: &Report) -> Option<Location> {
+    let name = rescue::name(&before.secret);
+    let mut kept = report.rescued.iter();
+    kept.find(|location| location.name().starts_with(&name))
+        .cloned()
 }
 
 /// The copy that was put into the store.

@@ -24,7 +24,7 @@ fn all_copies(rotating: &Rotating<'_>, job: Option<&Job<'_>>) -> Result<Found, N
     let store = rotating.store.to_string();
     let (rescue, rotations) = (rotating.rescue, Some(rotating.rotations));
     let mut found = search(&store, rescue, rotations, Access::Job)
-        .map_err(|error| NotBegun::NoRescue(rescue.to_owned(), error))?;
+        .map_err(|error| NotBegun::NoRescue(rescue.folder().to_owned(), error))?;
     found.copies.splice(0..0, in_home);
     Ok(found)
 }

@@ -1,30 +1,27 @@
-//! `rescue`: what this machine keeps of logins that the store does not hold.
+//! `rescue`: what is kept of logins that the store does not hold.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+mod find;
+mod put;
+
+use std::io;
 
 use authferry_codex::Unusable;
-use authferry_core::copies::Origins;
-use authferry_core::{Fingerprint, Secret, Stored};
-use authferry_runner::rescue::{self, NotALogin, Rescued};
-use authferry_runner::{FoundCopy, Mark, NotSeeded, Replace, Seed, SeedError};
+use authferry_core::Stored;
+use authferry_runner::rescue::{self, Location, NotALogin, Rescue, Rescued};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::args::{Common, Global, Rescue, RescueCommand, RescueDrop, RescuePut};
-use crate::commands::{block_on, seed};
+use crate::args::{self, Common, Global, RescueCommand, RescueDrop};
+use crate::commands::{block_on, look_into_second_store};
 use crate::copies::{self, Judged};
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
-use crate::telling::pasted;
 use crate::telling::time::at;
 use crate::{exit, telling};
 
-pub(crate) fn rescue(args: &Rescue, global: &Global) -> Result<Ending> {
+pub(crate) fn rescue(args: &args::Rescue, global: &Global) -> Result<Ending> {
     match &args.command {
-        Some(RescueCommand::Put(args)) => put(args, global),
+        Some(RescueCommand::Put(args)) => put::put(args, global),
         Some(RescueCommand::Drop(args)) => drop_one(args, global),
         Some(RescueCommand::List(common)) => list(common, global),
         None => list(&args.common, global),
@@ -35,38 +32,52 @@ pub(crate) fn rescue(args: &Rescue, global: &Global) -> Result<Ending> {
 /// worth now.
 fn list(common: &Common, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let folder = plan.rescue_dir(global)?;
-    let kept = kept(&folder)?;
-    let judged = block_on(&*plan.store, async {
+    let rescue = plan.rescue(global)?;
+    // A folder that cannot be used is told of before any store is asked.
+    kept(&rescue)?;
+    let judged = block_on(&plan, async {
+        look_into_second_store(&rescue, common.patience).await?;
         let stored = read(&plan, common).await?;
         let patience = common.patience;
-        let judged = copies::judged(&plan, &folder, stored.as_ref(), patience).await;
-        Result::Ok(judged.map_err(|error| telling::rescue_folder(&folder, &error))?)
+        let judged = copies::judged(&plan, &rescue, stored.as_ref(), patience).await;
+        Result::Ok(judged.map_err(|error| telling::rescue_folder(rescue.folder(), &error))?)
     })??;
+    let (kept, encrypted) = (kept(&rescue)?, encrypted(&rescue)?);
     let mut ending = Ending::good("listed", "");
     for copy in &judged {
         ending.lines.extend(lines(copy));
     }
-    let others: Vec<&Rescued> = kept
-        .iter()
-        .filter(|kept| judged.iter().all(|copy| copy.path != kept.path))
-        .collect();
+    let is_judged = |kept: &Rescued| {
+        let mut copies = judged.iter();
+        copies.any(|copy| copy.location == kept.location && copy.record == kept.record)
+    };
+    let others: Vec<&Rescued> = kept.iter().filter(|kept| !is_judged(kept)).collect();
     for other in &others {
-        ending
-            .lines
-            .push(format!("{}  {}", name(other), foreign(other)));
-        ending
-            .lines
-            .push(format!("  file   {}", other.path.display()));
+        let name = name(other);
+        ending.lines.push(format!("{name}  {}", foreign(other)));
+        ending.lines.push(place(&other.location));
+    }
+    for location in &encrypted {
+        let name = location.name();
+        ending.lines.push(format!(
+            "{name}  encrypted: `rescue put --identity KEY` tells what it is worth"
+        ));
+        ending.lines.push(place(location));
     }
     if ending.lines.is_empty() {
-        ending.message = format!("nothing is kept in {}", folder.display());
+        let second = plan.second_store.iter();
+        let second = second.map(|store| format!(" or in the second store {store}"));
+        ending.message = format!(
+            "nothing is kept in {}{}",
+            rescue.folder().display(),
+            second.collect::<String>()
+        );
     }
     let others: Vec<Value> = others
         .iter()
         .map(|other| {
             json!({
-                "file": other.path.display().to_string(),
+                "file": other.location.place(),
                 "fingerprint": other.login.as_ref().ok().map(|it| it.fingerprint.to_string()),
                 "store": other.record.as_ref().map(|record| record.store.clone()),
             })
@@ -75,263 +86,69 @@ fn list(common: &Common, global: &Global) -> Result<Ending> {
     Ok(ending
         .fact("store", plan.store.to_string())
         .fact("copies", copies::for_programs(&judged))
+        .fact("encrypted", telling::places(&encrypted))
         .fact("others", others))
-}
-
-/// Puts a kept login back into the store, and removes it from where it was kept.
-fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
-    let plan = Plan::new(global)?;
-    let folder = plan.rescue_dir(global)?;
-    let found = find(&plan, &folder, args.login.as_deref())?;
-    if let Place::Folder(kept) = &found.place
-        && let Some(other) = other_store(kept, &plan)
-        && !args.replace
-    {
-        return Err(of_another_store(&plan, &folder, kept, &other).into());
-    }
-    let replace = match (args.replace, args.allow_older) {
-        (false, _) => Replace::Nothing,
-        (true, false) => Replace::NotNewer,
-        (true, true) => Replace::Anything,
-    };
-    let seeding = async {
-        let store = &*plan.store;
-        let refused = timeout(args.common.patience, Mark::refused(store)).await;
-        let seed = Seed {
-            store,
-            secret: &found.secret,
-            origins: found.origins.clone(),
-            replace,
-            refused: refused.unwrap_or_default(),
-            writer: &plan.writer,
-            rescue: &folder,
-            patience: args.common.patience,
-        };
-        authferry_runner::seed(&seed).await
-    };
-    let seeded = block_on(&*plan.store, seeding)?;
-    let seeded = seeded.map_err(|not| not_put(&plan, &folder, &found, &not))?;
-    let mut ending = seed::told(&plan, &seeded);
-    match &found.place {
-        Place::Folder(kept) => {
-            ending.hints.clear();
-            match forget(kept, &plan) {
-                Ok(note) => ending.notes.extend(note),
-                Err(error) => ending.warnings.push(format!(
-                    "{} cannot be removed: {error}",
-                    found.path.display()
-                )),
-            }
-        }
-        Place::Rotation(rotation) => {
-            ending.hints.clear();
-            rotation.sweep();
-        }
-        // The file is the person's own.
-        Place::Elsewhere => {}
-    }
-    Ok(ending)
-}
-
-/// Removes a login that is in the store now, unless it is kept for another store, too; returns
-/// what to say if it stays.
-fn forget(kept: &Rescued, plan: &Plan) -> io::Result<Option<String>> {
-    let file = kept.path.display();
-    if let Some(other) = other_store(kept, plan) {
-        return Ok(Some(format!("{file} stays: it is kept for {other}")));
-    }
-    let forgotten = rescue::forget(kept)?;
-    Ok((!forgotten).then(|| format!("{file} stays: a job has kept the login anew meanwhile")))
-}
-
-/// The other store to which a kept login belongs, if it does.
-fn other_store(kept: &Rescued, plan: &Plan) -> Option<String> {
-    let record = kept.record.as_ref()?;
-    (record.store != plan.store.to_string()).then(|| record.store.clone())
-}
-
-/// Refuses to put a login into a store from which no job would read it.
-fn of_another_store(plan: &Plan, folder: &Path, kept: &Rescued, other: &str) -> Ending {
-    let file = kept.path.display();
-    let what = format!("{file} belongs to {other}, not to {}", plan.store);
-    let put = |store: &str, options| pasted::rescue_put(store, folder, options, &file);
-    let here = put(&plan.store.to_string(), " --replace");
-    Ending::refused(exit::REFUSED, what)
-        .hint(format!("put it there: {}", put(other, "")))
-        .hint(format!(
-            "if it is to be the login of {} as well: {here}",
-            plan.store
-        ))
-}
-
-/// Explains why a kept login was not put into the store.
-fn not_put(plan: &Plan, folder: &Path, found: &Found, not: &NotSeeded) -> Ending {
-    let file = found.path.display();
-    let (what, option) = match &not.why {
-        SeedError::Filled => (
-            "it is not known to be later than the login in the store",
-            " --replace",
-        ),
-        SeedError::Spent(_) => (
-            "it was spent for the login in the store, or is earlier",
-            " --replace --allow-older",
-        ),
-        SeedError::Older(_) => (
-            "the login in the store was issued later",
-            " --replace --allow-older",
-        ),
-        SeedError::Unusable(_)
-        | SeedError::NotKept(_)
-        | SeedError::System(_)
-        | SeedError::OutOfTime
-        | SeedError::Store(_) => return seed::failed(plan, folder, not),
-    };
-    let what = format!("{file} was not put into {}: {what}", plan.store);
-    Ending::refused(exit::FAILED, what)
-        .hint("see what both are worth: `authferry status`")
-        .hint(format!(
-            "if the login in the store is dead and this one is not: {}",
-            pasted::rescue_put(&plan.store, folder, option, &file)
-        ))
 }
 
 /// Removes a kept login.
 fn drop_one(args: &RescueDrop, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let folder = plan.rescue_dir(global)?;
-    let kept = kept(&folder)?;
-    let Some(found) = kept.iter().find(|kept| is_meant(kept, &args.login)) else {
-        return Err(unknown(&args.login, &folder).into());
-    };
-    let what = || format!("{} cannot be removed", found.path.display());
-    let forgotten = rescue::forget(found)
-        .map_err(|error| Ending::refused(exit::FAILED, what()).caused_by(&error))?;
-    if !forgotten {
-        let what = format!("{}: a job has kept the login anew meanwhile", what());
-        return Err(Ending::refused(exit::FAILED, what).into());
-    }
-    let message = format!("{} was removed", found.path.display());
-    Ok(Ending::good("dropped", message))
-}
-
-/// What is to be put into the store.
-struct Found {
-    path: PathBuf,
-    secret: Secret,
-    origins: Option<Origins>,
-    place: Place,
-}
-
-/// Where it was found.
-enum Place {
-    /// In the rescue folder.
-    Folder(Box<Rescued>),
-    /// In the private home of an unfinished rotation, which is locked for as long as this lives.
-    Rotation(Box<FoundCopy>),
-    /// In a file that was named.
-    Elsewhere,
-}
-
-/// Finds the login that is meant: by its fingerprint or its file; without either the only one
-/// of this store.
-fn find(plan: &Plan, folder: &Path, login: Option<&str>) -> Result<Found> {
-    let store = plan.store.to_string();
-    let mut kept = kept(folder)?;
-    let of_store = authferry_runner::find(&store, folder, Some(&plan.rotations));
-    let mut of_store = of_store.map_err(|error| telling::rescue_folder(folder, &error))?;
-    of_store.retain(|copy| {
-        // One that was kept for another address is put there by its name alone.
-        if copy.elsewhere.is_some() && login.is_none() {
-            return false;
+    let rescue = plan.rescue(global)?;
+    let dropping = async {
+        let patience = args.common.patience;
+        // A folder that cannot be used is told of before the second store is asked.
+        kept(&rescue)?;
+        look_into_second_store(&rescue, patience).await?;
+        let kept = kept(&rescue)?;
+        if let Some(found) = kept.iter().find(|kept| find::is_meant(kept, &args.login)) {
+            let forgotten = rescue.forget(found, patience).await;
+            return removed(&found.location, forgotten);
         }
-        copy.fingerprint().is_some_and(|fingerprint| {
-            login.is_none_or(|login| names(login, Some(fingerprint), &copy.path))
-        })
-    });
-    if login.is_none() && of_store.len() > 1 {
-        let what = format!(
-            "{} logins of {store} are kept on this machine",
-            of_store.len()
-        );
-        let each = of_store.iter().map(|copy| copy.path.display());
-        return Err(each
-            .fold(Ending::refused(exit::FAILED, what), |ending, file| {
-                let put = pasted::rescue_put(&store, folder, "", &file);
-                ending.hint(format!("name one of them: {put}"))
-            })
-            .hint("see what each is worth: `authferry rescue list`")
-            .into());
-    }
-    if !of_store.is_empty() {
-        let copy = of_store.remove(0);
-        let (path, origins) = (copy.path.clone(), copy.copy.origins.clone());
-        let kept = kept
-            .iter()
-            .position(|it| it.path == path)
-            .map(|at| kept.swap_remove(at));
-        let kept = kept.map(|kept| Place::Folder(Box::new(kept)));
-        if let Some(secret) = copy.secret() {
-            return Ok(Found {
-                path,
-                secret: secret.duplicate(),
-                origins,
-                place: kept.unwrap_or_else(|| Place::Rotation(Box::new(copy))),
-            });
-        }
-    }
-    let Some(login) = login else {
-        let what = format!("no login of {store} is kept in {}", folder.display());
-        return Err(Ending::refused(exit::FAILED, what)
-            .hint("see what is kept: `authferry rescue list`")
-            .into());
+        let encrypted = encrypted(&rescue)?;
+        let is_meant = |it: &&Location| find::names(&args.login, None, it);
+        let Some(location) = encrypted.iter().find(is_meant) else {
+            return Err(find::unknown(&args.login, &rescue).into());
+        };
+        removed(location, rescue.forget_encrypted(location).map(|()| true))
     };
-    // Another store's, or of no known store: it begins a new family in this one.
-    if let Some(found) = kept.into_iter().find(|kept| is_meant(kept, login)) {
-        return Ok(Found {
-            path: found.path.clone(),
-            secret: found.secret.duplicate(),
-            origins: None,
-            place: Place::Folder(Box::new(found)),
-        });
+    block_on(&plan, dropping)?
+}
+
+fn removed(location: &Location, forgotten: io::Result<bool>) -> Result<Ending> {
+    let what = what(location);
+    let failed = format!("{what} cannot be removed");
+    match forgotten {
+        Ok(true) => Ok(Ending::good("dropped", format!("{what} was removed"))),
+        Ok(false) => {
+            let why = format!("{failed}: a job has kept the login anew meanwhile");
+            Err(Ending::refused(exit::FAILED, why).into())
+        }
+        Err(error) => Err(Ending::refused(exit::FAILED, failed)
+            .caused_by(&error)
+            .into()),
     }
-    let file = Path::new(login);
-    if !file.is_file() {
-        return Err(unknown(login, folder).into());
+}
+
+/// A copy as the subject of a sentence.
+fn what(location: &Location) -> String {
+    match location {
+        Location::File(_) | Location::EncryptedFile(_) => location.place(),
+        Location::SecondStore { address, name } => format!("login {name} in {address}"),
     }
-    let secret = seed::read(file).map_err(|error| {
-        let what = format!("{} cannot be read", file.display());
-        Ending::refused(exit::FAILED, what).caused_by(&error)
-    })?;
-    Ok(Found {
-        path: file.to_owned(),
-        secret,
-        origins: None,
-        place: Place::Elsewhere,
-    })
 }
 
-fn is_meant(kept: &Rescued, login: &str) -> bool {
-    let fingerprint = kept.login.as_ref().ok().map(|it| it.fingerprint);
-    names(login, fingerprint, &kept.path)
+/// What is kept in the folder and in the second store.
+fn kept(rescue: &Rescue) -> Result<Vec<Rescued>> {
+    let folder = rescue.folder();
+    let mut kept = rescue::list(folder).map_err(|error| telling::rescue_folder(folder, &error))?;
+    kept.extend(rescue.in_second_store());
+    Ok(kept)
 }
 
-/// Whether what was typed names a login by its fingerprint or its file.
-fn names(typed: &str, fingerprint: Option<Fingerprint>, path: &Path) -> bool {
-    let by_name = fingerprint.is_some_and(|it| it.to_string() == typed);
-    let file = Path::new(typed);
-    by_name || path == file || std::path::absolute(file).is_ok_and(|file| file == path)
-}
-
-fn unknown(login: &str, folder: &Path) -> Ending {
-    let what = format!(
-        "{login} is no login that is kept in {}, and no file",
-        folder.display()
-    );
-    Ending::refused(exit::FAILED, what).hint("see what is kept: `authferry rescue list`")
-}
-
-fn kept(folder: &Path) -> Result<Vec<Rescued>> {
-    Ok(rescue::list(folder).map_err(|error| telling::rescue_folder(folder, &error))?)
+fn encrypted(rescue: &Rescue) -> Result<Vec<Location>> {
+    let folder = rescue.folder();
+    let encrypted = rescue.encrypted();
+    Ok(encrypted.map_err(|error| telling::rescue_folder(folder, &error))?)
 }
 
 async fn read(plan: &Plan, common: &Common) -> Result<Option<Stored>> {
@@ -348,8 +165,16 @@ fn lines(copy: &Judged) -> Vec<String> {
     } else {
         lines.push("  why    a rotation did not come to its end".to_owned());
     }
-    lines.push(format!("  file   {}", copy.path.display()));
+    lines.push(place(&copy.location));
     lines
+}
+
+fn place(location: &Location) -> String {
+    let name = match location {
+        Location::File(_) | Location::EncryptedFile(_) => "file ",
+        Location::SecondStore { .. } => "store",
+    };
+    format!("  {name}  {}", location.place())
 }
 
 fn name(kept: &Rescued) -> String {

@@ -4,6 +4,7 @@ use std::{ffi::OsString, fs, io, io::Read, os::unix::ffi::OsStringExt, path::Pat
 
 use authferry_codex::MAX_LEN;
 use authferry_core::Secret;
+use authferry_runner::rescue::Rescue;
 use authferry_runner::{Job, Mark, NotSeeded, Replace, SeedError, Seeded};
 use tokio::time::timeout;
 
@@ -15,7 +16,7 @@ use crate::{exit, telling};
 
 pub(crate) fn seed(args: &Seed, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let rescue = plan.rescue_dir(global)?;
+    let rescue = plan.rescue(global)?;
     let secret = read(&args.file).map_err(|error| {
         let what = format!("{} cannot be read", args.file.display());
         Ending::refused(exit::FAILED, what).caused_by(&error)
@@ -48,7 +49,7 @@ pub(crate) fn seed(args: &Seed, global: &Global) -> Result<Ending> {
         };
         Ok((seeded, mark))
     };
-    let seeded = block_on(&*plan.store, seeding)?;
+    let seeded = block_on(&plan, seeding)?;
     let (seeded, mark) = seeded.map_err(|not| failed(&plan, &rescue, &not))?;
     let mut ending = told(&plan, &seeded);
     if let Some(mark) = mark {
@@ -136,14 +137,18 @@ pub(crate) fn told(plan: &Plan, seeded: &Seeded) -> Ending {
         Ending::good("seeded", message)
             .hint("from here on it belongs to the store: delete the file, and do not log out, for that would end it")
     };
-    if let Some(file) = &seeded.rescued {
+    if let Some(why) = &seeded.not_in_second_store {
+        ending
+            .warnings
+            .push(format!("the second store did not take the copy: {why}"));
+    }
+    if let Some(location) = &seeded.rescued {
         let what = seeded
             .replaced
             .map_or_else(|| "something".to_owned(), |f| format!("login {f}"));
-        ending.notes.push(format!(
-            "{what} was replaced, and is kept in {}",
-            file.display()
-        ));
+        ending
+            .notes
+            .push(format!("{what} was replaced, and is kept in {location}"));
     }
     ending
         .fact("store", plan.store.to_string())
@@ -151,10 +156,10 @@ pub(crate) fn told(plan: &Plan, seeded: &Seeded) -> Ending {
         .fact("fingerprint", fingerprint.to_string())
         .fact("version", seeded.version.to_string())
         .fact("replaced", seeded.replaced.map(|f| f.to_string()))
-        .fact("rescued", telling::paths(&seeded.rescued))
+        .fact("rescued", telling::places(&seeded.rescued))
 }
 
-pub(crate) fn failed(plan: &Plan, rescue: &Path, not: &NotSeeded) -> Ending {
+pub(crate) fn failed(plan: &Plan, rescue: &Rescue, not: &NotSeeded) -> Ending {
     let store = &plan.store;
     let mut ending = match &not.why {
         SeedError::Store(error) => telling::store(error),
@@ -179,7 +184,7 @@ pub(crate) fn failed(plan: &Plan, rescue: &Path, not: &NotSeeded) -> Ending {
         SeedError::NotKept(error) => {
             let what = format!(
                 "what {store} holds cannot be kept in {} first",
-                rescue.display()
+                rescue.folder().display()
             );
             Ending::refused(exit::FAILED, what)
                 .caused_by(error)
@@ -195,11 +200,10 @@ pub(crate) fn failed(plan: &Plan, rescue: &Path, not: &NotSeeded) -> Ending {
             "look at what it holds with `authferry status`".to_owned(),
         );
     }
-    if let Some(file) = &not.rescued {
-        ending.notes.push(format!(
-            "a copy of what {store} holds is in {}",
-            file.display()
-        ));
+    if let Some(location) = &not.rescued {
+        ending
+            .notes
+            .push(format!("a copy of what {store} holds is in {location}"));
     }
-    ending.fact("rescued", telling::paths(&not.rescued))
+    ending.fact("rescued", telling::places(&not.rescued))
 }

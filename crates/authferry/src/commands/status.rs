@@ -3,6 +3,7 @@
 use std::{fmt::Write, path::Path, time::Duration};
 
 use authferry_core::{Generation, Origin, Stamp, Stored};
+use authferry_runner::rescue::Location;
 use authferry_runner::{LeaseDefect, Mark};
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -18,21 +19,25 @@ use crate::{exit, telling};
 pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     // Where there is no place for a rescue, there is none.
-    let folder = plan.rescue_dir(global).ok();
+    let rescue = plan.rescue(global).ok();
     let patience = args.common.patience;
-    let (looked, copies) = block_on(&*plan.store, async {
+    let (looked, copies, unseen) = block_on(&plan, async {
         let looked = look(&plan, patience).await?;
-        let copies = match &folder {
-            Some(folder) => {
+        let (copies, unseen) = match &rescue {
+            Some(rescue) => {
+                let unseen = rescue.look(patience).await.err();
                 let stored = looked.as_ref().map(|(stored, _, _)| stored);
-                let judged = copies::judged(&plan, folder, stored, patience).await;
-                judged.map_err(|error| telling::rescue_folder(folder, &error))?
+                let judged = copies::judged(&plan, rescue, stored, patience).await;
+                let folder = rescue.folder();
+                let copies = judged.map_err(|error| telling::rescue_folder(folder, &error))?;
+                (copies, unseen)
             }
-            None => Vec::new(),
+            None => (Vec::new(), None),
         };
-        Result::Ok((looked, copies))
+        Result::Ok((looked, copies, unseen))
     })??;
-    let folder = folder.unwrap_or_default();
+    let unseen = unseen.map(|error| telling::second_store(&error));
+    let folder = rescue.as_ref().map_or(Path::new(""), |it| it.folder());
     let Some(looked) = looked else {
         let ending = if copies.is_empty() {
             let what = format!("{} holds no login yet", plan.store);
@@ -41,7 +46,12 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         } else {
             Ending {
                 outcome: "empty",
-                ..telling::only_copies(&plan.store, &folder, None, copies.iter().map(|it| &it.path))
+                ..telling::only_copies(
+                    &plan.store,
+                    folder,
+                    None,
+                    copies.iter().map(|it| &it.location),
+                )
             }
         };
         return Err(with_copies(ending, &copies).into());
@@ -52,21 +62,27 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
             Ending::bad(exit::FAILED, "unusable", what)
                 .hint("put a fresh login over it with `authferry seed --replace FILE`")
         } else {
-            let paths = copies.iter().map(|it| &it.path);
+            let places = copies.iter().map(|it| &it.location);
             Ending {
                 outcome: "unusable",
-                ..telling::only_copies(&plan.store, &folder, Some(why), paths)
+                ..telling::only_copies(&plan.store, folder, Some(why), places)
             }
         };
         with_copies(ending, &copies)
     })?;
+    let head = Some(generation.fingerprint);
+    let encrypted = rescue
+        .as_ref()
+        .map_or_else(Vec::new, |rescue| copies::encrypted(rescue, head));
     Ok(told(
         &plan,
-        &folder,
+        folder,
         args,
         &looked,
         &generation,
         &copies,
+        &encrypted,
+        unseen,
         OffsetDateTime::now_utc(),
     ))
 }
@@ -103,11 +119,14 @@ fn told(
     plan: &Plan,
     rescue: &Path,
     args: &Status,
-    (stored, mark, defect): &Looked,
+    looked: &Looked,
     generation: &Generation,
     copies: &[Judged],
+    encrypted: &[(bool, String)],
+    unseen: Option<Ending>,
     now: OffsetDateTime,
 ) -> Ending {
+    let (stored, mark, defect) = looked;
     let (mark, defect) = (mark.as_ref(), *defect);
     let ends = generation
         .issued
@@ -148,25 +167,18 @@ fn told(
     if let Some(defect) = defect {
         row("lease", &telling::lease_defect(defect));
     }
-    for copy in copies {
-        ending.lines.push(format!("{:<13} {}", "copy", copy.line()));
+    let encrypted = encrypted.iter().map(|(_, line)| line.clone());
+    for line in copies.iter().map(Judged::line).chain(encrypted) {
+        ending.lines.push(format!("{:<13} {line}", "copy"));
     }
-    let attention = if let Some(copy) = copies.iter().find(|copy| copy.is_adopted()) {
-        let put = telling::pasted::rescue_put(&plan.store, rescue, "", &copy.fingerprint);
-        let hint = format!("let a job adopt it, or {put}");
-        Some(("a later one is kept on this machine".to_owned(), hint))
-    } else if mark.is_some() {
-        let what = "its refresh token is dead".to_owned();
-        Some((what, telling::RESEED.to_owned()))
-    } else if ends.is_some_and(|ends| ends <= now) {
-        let hint = "let a job rotate it: `authferry run -- codex exec …`".to_owned();
-        Some(("its access token has ended".to_owned(), hint))
-    } else {
-        defect.map(|defect| {
-            let what = telling::lease_defect(defect);
-            (what, telling::take_over(&plan.store))
-        })
-    };
+    let attention = attention(
+        plan,
+        rescue,
+        looked,
+        copies,
+        unseen.as_ref(),
+        ends.is_some_and(|ends| ends <= now),
+    );
     if let (true, Some((what, hint))) = (args.check, attention) {
         ending.failed = true;
         ending.code = exit::ATTENTION;
@@ -176,6 +188,10 @@ fn told(
             generation.fingerprint, plan.store
         );
         ending = ending.hint(hint);
+    }
+    if let Some(unseen) = unseen {
+        let why = unseen.message.replacen("nothing was touched: ", "", 1);
+        ending.warnings.push(why);
     }
     if let Some(defect) = defect {
         let word = match defect {
@@ -202,6 +218,47 @@ fn told(
         .fact("rotation_due", due.map(text))
         .fact("dead_since", mark.map(telling::dead_since))
         .fact("copies", copies::for_programs(copies))
+}
+
+/// What needs the attention of a person, and what to do.
+fn attention(
+    plan: &Plan,
+    rescue: &Path,
+    (_, mark, defect): &Looked,
+    copies: &[Judged],
+    unseen: Option<&Ending>,
+    has_ended: bool,
+) -> Option<(String, String)> {
+    if let Some(copy) = copies.iter().find(|copy| copy.is_adopted()) {
+        let (place, put) = match &copy.location {
+            Location::File(_) | Location::EncryptedFile(_) => {
+                let login = &copy.fingerprint;
+                let put = telling::pasted::rescue_put(&plan.store, rescue, "", login);
+                ("on this machine".to_owned(), put)
+            }
+            location @ Location::SecondStore { .. } => {
+                let put = telling::put(&plan.store, rescue, "", location);
+                (format!("in {location}"), put)
+            }
+        };
+        let hint = format!("let a job adopt it, or {put}");
+        Some((format!("a later one is kept {place}"), hint))
+    } else if mark.is_some() {
+        let what = "its refresh token is dead".to_owned();
+        Some((what, telling::RESEED.to_owned()))
+    } else if let Some(unseen) = unseen {
+        let hint = unseen.hints.first().cloned();
+        let what = "the second store cannot be read".to_owned();
+        Some((what, hint.unwrap_or_default()))
+    } else if has_ended {
+        let hint = "let a job rotate it: `authferry run -- codex exec …`".to_owned();
+        Some(("its access token has ended".to_owned(), hint))
+    } else {
+        defect.map(|defect| {
+            let what = telling::lease_defect(defect);
+            (what, telling::take_over(&plan.store))
+        })
+    }
 }
 
 /// How a value came into the store, and by whom.

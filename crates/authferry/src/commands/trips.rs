@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::args::{Ahead, Global, Lease, Persist, Restore, Restoring, Run};
 use crate::commands::ahead::{self, Begin};
-use crate::commands::{block_on, seed};
+use crate::commands::{block_on, look_into_second_store, seed};
 use crate::ending::{Ending, Result};
 use crate::github::Masks;
 use crate::plan::{JobTerms, Plan};
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         masks: masks.as_ref(),
         ..JobTerms::from(&args.persisting)
     };
-    let rescue = plan.closed_rescue_dir(global)?;
+    let rescue = plan.usable_rescue(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
     let rotating = Rotating {
@@ -35,8 +35,9 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         ..plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms)
     };
     let program = args.command.first().cloned().unwrap_or_default();
-    let ended: Result<_> = block_on(&*plan.store, async {
+    let ended: Result<_> = block_on(&plan, async {
         let mut signals = install()?;
+        look_into_second_store(&rescue, terms.patience).await?;
         let trip = async |signals: &mut Signals| {
             let mut begin = begin(&args.ahead, &rotating, &job, args.lease, signals).await?;
             let mut lease = match args.lease {
@@ -86,15 +87,16 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
         patience: args.common.patience,
         ..JobTerms::default()
     };
-    let rescue = plan.closed_rescue_dir(global)?;
+    let rescue = plan.usable_rescue(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let (codex, horizon) = ahead(&plan, global, &args.restoring, &args.ahead)?;
     let rotating = Rotating {
         sparing: true,
         ..plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms)
     };
-    let ended: Result<_> = block_on(&*plan.store, async {
+    let ended: Result<_> = block_on(&plan, async {
         let mut signals = install()?;
+        look_into_second_store(&rescue, terms.patience).await?;
         let trip = async |signals: &mut Signals| {
             let mut begin = begin(&args.ahead, &rotating, &job, Lease::Rotation, signals).await?;
             let known = begin.known.take();
@@ -130,9 +132,9 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
         masks: masks.as_ref(),
         ..JobTerms::from(&args.persisting)
     };
-    let rescue = plan.rescue_dir(global)?;
+    let rescue = plan.rescue(global)?;
     let job = plan.job(&home, &rescue, &terms);
-    let report = block_on(&*plan.store, async {
+    let report = block_on(&plan, async {
         let mut signals = install()?;
         is_of_this_store(&plan, &receipt, terms.patience).await?;
         begun(authferry_runner::persist(&job, &receipt, &mut signals).await)

@@ -34,7 +34,7 @@ pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
         rustix::process::setsid().ok();
     }
     let terms = JobTerms::from(&args.persisting);
-    let rescue = plan.rescue_dir(global)?;
+    let rescue = plan.rescue(global)?;
     let job = plan.job(&home, &rescue, &terms);
     let began = || {
         if args.detached {
@@ -42,7 +42,7 @@ pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
             io::stdout().write_all(BEGAN).ok();
         }
     };
-    let report = block_on(&*plan.store, async {
+    let report = block_on(&plan, async {
         let mut signals = trips::install()?;
         trips::begun(authferry_runner::watch(&job, &receipt, &mut signals, began).await)
     })??;

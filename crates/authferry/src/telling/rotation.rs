@@ -8,7 +8,7 @@ use authferry_core::{Fingerprint, Outcome as End, Refusal, SecretStore};
 use authferry_runner::{CommandEnd, Job, Mark, NotBegun, Refreshed, Report, Rotated, Rotating};
 use time::OffsetDateTime;
 
-use super::pasted;
+use super::rescue::put;
 use super::time::{at, text};
 use crate::ending::Ending;
 use crate::{commands, exit};
@@ -67,11 +67,10 @@ fn with_tried(mut ending: Ending, rotating: &Rotating<'_>, rotated: &Rotated) ->
         return ending;
     };
     ending.warnings.push(format!(
-        "the store's login could not be put back: it is kept in {}",
-        kept.display()
+        "the store's login could not be put back: it is kept in {kept}"
     ));
     let options = " --replace --allow-older";
-    let put = pasted::rescue_put(rotating.store, rotating.rescue, options, &kept.display());
+    let put = put(rotating.store, rotating.rescue.folder(), options, kept);
     ending.hint(format!("put it back: {put}"))
 }
 

@@ -4,7 +4,10 @@ use authferry_codex::{MAX_LEN, Unusable};
 use authferry_core::{Cause, Fingerprint};
 use authferry_runner::{Job, Report};
 
-use super::{hints, login, pasted, reason};
+use super::rescue::{
+    before_the_machine_goes, has_encrypted, places, put_back, when_the_store_is_well,
+};
+use super::{hints, login, reason};
 use crate::ending::Ending;
 use crate::exit;
 
@@ -18,13 +21,17 @@ pub(super) fn superseded(job: &Job<'_>, report: &Report, by: Fingerprint, rescue
         let message = format!("the job's login is not in the store, and was not kept: {what}");
         return not_kept(Ending::bad(exit::LOST, "superseded", message), job, report);
     }
-    let message = format!("the job's login is kept in {}: {what}", files(report));
-    Ending::bad(exit::SUPERSEDED, "superseded", message)
+    let message = format!("the job's login is kept in {}: {what}", places(report));
+    let ending = Ending::bad(exit::SUPERSEDED, "superseded", message)
         .hint("nothing has to be done unless the current login is dead")
         .hint(format!(
             "in that case: {}",
-            put(job, report, " --replace --allow-older")
-        ))
+            put_back(job, report, " --replace --allow-older")
+        ));
+    if has_encrypted(report) {
+        return ending.hint(before_the_machine_goes(report));
+    }
+    ending
 }
 
 /// The newest login is not in the store, as far as is known.
@@ -45,26 +52,23 @@ pub(super) fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bo
     }
     match cause {
         Cause::Store if rescued => ending
-            .hint(format!(
-                "when the store is well again: let the next job on this machine put it there, or {}",
-                put(job, report, "")
-            ))
-            .hint(BEFORE_THE_MACHINE_GOES),
+            .hint(when_the_store_is_well(job, report))
+            .hint(before_the_machine_goes(report)),
         Cause::Emptied if rescued => ending
-            .hint(format!("put it into the store: {}", put(job, report, "")))
-            .hint(BEFORE_THE_MACHINE_GOES),
+            .hint(format!("put it into the store: {}", put_back(job, report, "")))
+            .hint(before_the_machine_goes(report)),
         Cause::Stranger if rescued => ending
             .hint(format!(
                 "if this login is to be used: {}",
-                put(job, report, " --replace")
+                put_back(job, report, " --replace")
             ))
-            .hint(BEFORE_THE_MACHINE_GOES),
+            .hint(before_the_machine_goes(report)),
         Cause::OtherAccount if rescued => ending
             .hint(format!(
                 "if the change of account is wanted: {}",
-                put(job, report, " --replace")
+                put_back(job, report, " --replace")
             ))
-            .hint(BEFORE_THE_MACHINE_GOES),
+            .hint(before_the_machine_goes(report)),
         Cause::Older => ending.hint("let nothing but Codex write the auth file, no cache and no copy"),
         Cause::Unusable | Cause::Missing => ending
             .hint("if the next job finds the login dead, log in afresh and `authferry seed --replace FILE`"),
@@ -73,11 +77,6 @@ pub(super) fn stranded(job: &Job<'_>, report: &Report, cause: Cause, rescued: bo
         Cause::Store | Cause::Stranger | Cause::Emptied | Cause::OtherAccount => ending,
     }
 }
-
-/// What to do where the rescue folder is lost with the machine.
-const BEFORE_THE_MACHINE_GOES: &str = "if this machine goes away with the job: copy that file to \
-    a place that stays and is closed to others before the job ends, and name such a place with \
-    `--rescue-dir DIR` for the next one";
 
 /// What became of the login: the first thing that a person wants to know.
 fn whereabouts(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> (u8, String) {
@@ -92,7 +91,7 @@ fn whereabouts(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> (
                 exit::RESCUED,
                 format!(
                     "{store} held {login} when it was looked at last, and the file is kept in {}",
-                    files(report)
+                    places(report)
                 ),
             )
         }
@@ -104,7 +103,7 @@ fn whereabouts(job: &Job<'_>, report: &Report, cause: Cause, rescued: bool) -> (
             exit::RESCUED,
             format!(
                 "the rotated login {is_there} in the store, and is kept in {}",
-                files(report)
+                places(report)
             ),
         ),
         Cause::Store | Cause::Stranger | Cause::Emptied => (
@@ -147,9 +146,10 @@ fn problem(job: &Job<'_>, report: &Report, cause: Cause) -> String {
 
 fn not_kept(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
     if let Some(error) = &report.rescue_error {
-        ending
-            .causes
-            .push(format!("cannot write to {}: {error}", job.rescue.display()));
+        ending.causes.push(format!(
+            "cannot write to {}: {error}",
+            job.rescue.folder().display()
+        ));
     }
     let file = job.home.auth_file();
     // A folder, a pipe or a file that is longer than any login holds none.
@@ -162,23 +162,4 @@ fn not_kept(mut ending: Ending, job: &Job<'_>, report: &Report) -> Ending {
         ));
     }
     ending
-}
-
-fn files(report: &Report) -> String {
-    super::paths(&report.rescued).join(" and ")
-}
-
-/// The command that puts what was rescued into the store.
-fn put(job: &Job<'_>, report: &Report, options: &str) -> String {
-    pasted::rescue_put(job.store, job.rescue, options, &rescued_login(report))
-}
-
-/// The rescued file that carries a login, of which there is one at most.
-fn rescued_login(report: &Report) -> String {
-    let is_login = |file: &&String| !file.contains("/unusable-");
-    super::paths(&report.rescued)
-        .iter()
-        .find(is_login)
-        .cloned()
-        .unwrap_or_else(|| "FILE".to_owned())
 }

@@ -3,8 +3,9 @@
 use std::{io, path::Path, time::Duration};
 
 use authferry_codex::Home;
-use authferry_core::{Generation, Outcome, Stored};
-use authferry_runner::{Introduction, Placement, foresee, rescue};
+use authferry_core::{Fingerprint, Generation, Outcome, Stored};
+use authferry_runner::rescue::{self, Rescue};
+use authferry_runner::{Introduction, Placement, foresee};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use tokio::time::timeout;
@@ -13,7 +14,7 @@ use super::check::{Check, State, at};
 use super::claim::Claim;
 use crate::args::{Doctor, Global};
 use crate::commands::status::{due_at, ending_at, written};
-use crate::commands::{ahead, block_on, from_now};
+use crate::commands::{ahead, block_on, from_now, look_into_second_store};
 use crate::copies::{self, Judged};
 use crate::ending::{Ending, Result};
 use crate::plan::{JobTerms, Plan};
@@ -46,32 +47,40 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
     });
 
     // Where there is no place for a rescue, there is none.
-    let folder = plan.rescue_dir(global).ok();
-    let (read, judged, claim, history) = block_on(&*plan.store, async {
+    let rescue = plan.rescue(global);
+    let (read, second, judged, claim, history) = block_on(plan, async {
         let read = read(plan, args).await;
-        let judged = match (&read, &folder) {
-            (Ok(stored), Some(folder)) => {
+        let second = match &rescue {
+            Ok(rescue) => look_into_second_store(rescue, args.common.patience).await,
+            Err(_) => Ok(()),
+        };
+        let judged = match (&read, &rescue) {
+            (Ok(stored), Ok(rescue)) => {
                 // A folder that cannot be listed has a check of its own.
                 let patience = args.common.patience;
-                let judged = copies::judged(plan, folder, stored.as_ref(), patience).await;
+                let judged = copies::judged(plan, rescue, stored.as_ref(), patience).await;
                 judged.unwrap_or_default()
             }
-            (Err(_), _) | (_, None) => Vec::new(),
+            (Err(_), _) | (_, Err(_)) => Vec::new(),
         };
         // Whoever cannot be read will not tell of the claim either.
         if read.is_err() {
             let history = plan.store.guarantees().history;
-            return (read, judged, Claim::Untold, history);
+            return (read, second, judged, Claim::Untold, history);
         }
         let claim = Claim::ask(plan, args).await;
         let history = timeout(args.common.patience, plan.store.keeps_history()).await;
-        (read, judged, claim, history.unwrap_or(false))
+        (read, second, judged, claim, history.unwrap_or(false))
     })?;
     found.history = history;
     let stored = found.look("store", read, |_| format!("{} can be read", plan.store));
     if let Some(stored) = stored {
-        let rescue = folder.as_deref().unwrap_or_else(|| Path::new(""));
-        let login = login(plan, rescue, stored, &judged, &claim);
+        let head = stored.as_ref().and_then(|stored| {
+            let login = authferry_codex::parse(&stored.secret).ok()?;
+            Some(login.fingerprint)
+        });
+        let folder = rescue.as_ref().map_or(Path::new(""), Rescue::folder);
+        let login = login(plan, folder, stored, &judged, &claim);
         let login = found.look("login", login, |(stored, it)| {
             let by = written(stored.stamp.as_ref());
             let (fingerprint, account) = (it.fingerprint, &it.identity);
@@ -85,14 +94,20 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
             found.checks.push(token(plan, &generation));
             found.facts = facts(&stored, &generation);
             if let Some(home) = &home {
-                found.checks.push(auth_file(plan, global, home, &stored));
+                found.checks.push(match &rescue {
+                    Ok(rescue) => auth_file(plan, rescue, home, &stored),
+                    Err(ending) => Check::failed("auth file", (**ending).clone()),
+                });
             }
         }
-        if let Some(folder) = &folder {
-            found.checks.extend(kept(folder, &judged));
+        if let Ok(rescue) = &rescue {
+            found.checks.extend(kept(rescue, &judged, head));
         }
         let judged = copies::for_programs(&judged);
         found.facts.insert("copies".to_owned(), json!(judged));
+    }
+    if let Some(store) = &plan.second_store {
+        found.look("second store", second, |()| format!("{store} can be read"));
     }
     found.checks.extend(claim.check(plan));
     found.checks.extend(codex(plan, global));
@@ -150,14 +165,14 @@ fn login(
     claim: &Claim,
 ) -> Result<(Stored, Generation)> {
     let store = &plan.store;
-    let paths = || copies.iter().map(|copy| &copy.path);
+    let places = || copies.iter().map(|copy| &copy.location);
     let stored = stored.ok_or_else(|| match copies {
         [] => telling::nothing_stored(store),
-        [..] => telling::only_copies(store, rescue, None, paths()),
+        [..] => telling::only_copies(store, rescue, None, places()),
     })?;
     let generation = authferry_codex::parse(&stored.secret).map_err(|why| match copies {
         [] => telling::unusable_stored(store, Some(why)),
-        [..] => telling::only_copies(store, rescue, Some(why), paths()),
+        [..] => telling::only_copies(store, rescue, Some(why), places()),
     })?;
     let mark = claim.mark();
     match mark.filter(|mark| mark.fingerprint == generation.fingerprint) {
@@ -202,13 +217,9 @@ fn facts(stored: &Stored, generation: &Generation) -> Map<String, Value> {
 }
 
 /// What a restore would make of what is in the home.
-fn auth_file(plan: &Plan, global: &Global, home: &Home, stored: &Stored) -> Check {
+fn auth_file(plan: &Plan, rescue: &Rescue, home: &Home, stored: &Stored) -> Check {
     const NAME: &str = "auth file";
-    let rescue = match plan.rescue_dir(global) {
-        Ok(rescue) => rescue,
-        Err(ending) => return Check::failed(NAME, *ending),
-    };
-    let job = plan.job(home, &rescue, &JobTerms::default());
+    let job = plan.job(home, rescue, &JobTerms::default());
     let report = match foresee(&job, stored) {
         Ok(report) => report,
         Err(error) => return Check::failed(NAME, telling::not_begun(&error)),
@@ -236,12 +247,14 @@ fn auth_file(plan: &Plan, global: &Global, home: &Home, stored: &Stored) -> Chec
 }
 
 /// The copies of this store's login that the machine has, and what each is worth.
-fn kept(folder: &Path, copies: &[Judged]) -> Vec<Check> {
+fn kept(rescue: &Rescue, copies: &[Judged], head: Option<Fingerprint>) -> Vec<Check> {
     const NAME: &str = "copies";
+    let folder = rescue.folder();
     if let Err(error) = rescue::check(folder) {
         return vec![Check::failed(NAME, telling::rescue_folder(folder, &error))];
     }
-    if copies.is_empty() {
+    let encrypted = copies::encrypted(rescue, head);
+    if copies.is_empty() && encrypted.is_empty() {
         let message = "this machine keeps no copy of the login";
         return vec![Check::new(NAME, State::Ok, message)];
     }
@@ -253,7 +266,14 @@ fn kept(folder: &Path, copies: &[Judged]) -> Vec<Check> {
         }
     };
     let check = |copy: &Judged| Check::new(NAME, state(copy), copy.line());
-    copies.iter().map(check).collect()
+    let of_encrypted = |(unknown, line)| {
+        let state = if unknown { State::Warning } else { State::Ok };
+        Check::new(NAME, state, line)
+    };
+    let checks = copies.iter().map(check);
+    checks
+        .chain(encrypted.into_iter().map(of_encrypted))
+        .collect()
 }
 
 /// Where a login would be rotated, and by whom.
