@@ -132,7 +132,7 @@ fn problem(job: &Job<'_>, report: &Report, cause: Cause) -> String {
             "nothing tells that the auth file's login is later, and the store's cannot be kept first"
                 .to_owned()
         }
-        Cause::Older => "the auth file carries a login that was issued earlier".to_owned(),
+        Cause::Older => "the auth file carries an older login, or one that the store's login has replaced".to_owned(),
         Cause::Unusable => match &report.unfit {
             Some(unfit) => unfit.to_string(),
             None => format!(
