@@ -431,7 +431,7 @@ async fn the_receipt_follows_every_write_so_that_a_killed_run_can_be_persisted()
 #[tokio::test]
 async fn a_second_store_that_hangs_leaves_the_login_to_the_folder() {
     let scene = Scene::new().await;
-    let store = Faulty::new(Box::new(scene.store.clone()), vec![DENIED]);
+    let store = Faulty::new(Box::new(scene.store.clone()), vec![DENIED; 50]);
     let hanging = Fault::Delay(Duration::from_hours(1));
     let second = Faulty::new(Box::new(MemoryStore::new("second")), vec![hanging]);
     let rescue = Rescue::new(scene.rescue()).with_second_store(Arc::new(second));
@@ -457,7 +457,7 @@ async fn the_next_job_adopts_what_the_second_store_has_once_it_was_read() {
     let scene = Scene::new().await;
     let second: Arc<MemoryStore> = Arc::new(MemoryStore::new("second"));
     let rescue = Rescue::new(scene.rescue()).with_second_store(second.clone());
-    let store = Faulty::new(Box::new(scene.store.clone()), vec![DENIED]);
+    let store = Faulty::new(Box::new(scene.store.clone()), vec![DENIED; 50]);
     let stranded = job(&store, &scene.home, &rescue);
     let mut signals = Signals::install().expect("signals");
     let command = scene.rotates_to(2, "");

@@ -130,7 +130,7 @@ fn a_login_that_codex_did_not_rename_any_more_is_the_copy() {
         panic!("{:?}", found.copies);
     };
     assert_eq!(copy.fingerprint(), Some(generation("next").fingerprint));
-    assert_eq!(copy.path, next);
+    assert_eq!(copy.location.file(), Some(&*next));
     // One that came since is another login, and nothing that is safe elsewhere.
     fs::write(folder.join("home/.auth-made-up-too"), login("newest")).expect("room");
     copy.sweep();
@@ -205,7 +205,7 @@ impl Scene {
     }
 
     fn search(&self, access: Access) -> Found {
-        let none = self.path().join("none");
+        let none = Rescue::new(self.path().join("none"));
         search(STORE, &none, Some(self.path()), access).expect("no rescue folder")
     }
 

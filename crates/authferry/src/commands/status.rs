@@ -76,14 +76,15 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         .map_or_else(Vec::new, |rescue| copies::encrypted(rescue, head));
     Ok(told(
         &plan,
-        folder,
         args,
         &looked,
         &generation,
-        &copies,
-        &encrypted,
-        unseen,
-        OffsetDateTime::now_utc(),
+        &Seen {
+            folder,
+            copies,
+            encrypted,
+            unseen,
+        },
     ))
 }
 
@@ -108,6 +109,17 @@ async fn look(plan: &Plan, patience: Duration) -> Result<Option<Looked>> {
     Ok(Some((stored, mark, defect)))
 }
 
+/// The copies that can be seen.
+struct Seen<'a> {
+    /// The rescue folder.
+    folder: &'a Path,
+    copies: Vec<Judged>,
+    /// The encrypted copies: whether each may be later, and what to say of it.
+    encrypted: Vec<(bool, String)>,
+    /// Why the second store could not be read.
+    unseen: Option<Ending>,
+}
+
 /// Adds the copies to what is said of a store that holds no login.
 fn with_copies(mut ending: Ending, copies: &[Judged]) -> Ending {
     let plain = ending.message.strip_prefix("nothing was touched: ");
@@ -117,15 +129,18 @@ fn with_copies(mut ending: Ending, copies: &[Judged]) -> Ending {
 
 fn told(
     plan: &Plan,
-    rescue: &Path,
     args: &Status,
     looked: &Looked,
     generation: &Generation,
-    copies: &[Judged],
-    encrypted: &[(bool, String)],
-    unseen: Option<Ending>,
-    now: OffsetDateTime,
+    seen: &Seen<'_>,
 ) -> Ending {
+    let Seen {
+        folder,
+        copies,
+        encrypted,
+        unseen,
+    } = seen;
+    let now = OffsetDateTime::now_utc();
     let (stored, mark, defect) = looked;
     let (mark, defect) = (mark.as_ref(), *defect);
     let ends = generation
@@ -173,7 +188,7 @@ fn told(
     }
     let attention = attention(
         plan,
-        rescue,
+        folder,
         looked,
         copies,
         unseen.as_ref(),
