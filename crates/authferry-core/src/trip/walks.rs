@@ -300,18 +300,27 @@ fn a_set_aside_login_brought_back_by_a_cache_is_set_aside_again() {
 
 #[test]
 fn a_set_aside_login_brought_back_by_a_cache_before_the_persist_is_set_aside_again() {
-    let (mut store, mut own) = (Store::with(1), Machine::default());
-    own.run(&mut store, vec![]);
-    own.write(login(8));
-    store.seed(opaque(100));
-    own.restore(&mut store);
-    assert_eq!(own.kept(), [8]);
-    own.write(login(8));
-    let base = own.receipt.clone().expect("a receipt");
-    let watch = Trip::join(own.terms(Goal::Run), base, &own.others, own.seen());
-    assert_eq!(watch.1, [], "a watch writes it through");
-    assert_eq!(own.persist(&mut store), Some(older()));
-    assert_eq!((store.current(), own.kept()), (100, vec![8]));
+    // In another home only the record knows of it.
+    for another_home in [false, true] {
+        let (mut store, mut own) = (Store::with(1), Machine::default());
+        own.run(&mut store, vec![]);
+        own.write(login(8));
+        store.seed(opaque(100));
+        own.restore(&mut store);
+        assert_eq!(own.kept(), [8]);
+        if another_home {
+            own.file = None;
+            own.receipt = None;
+            own.restore(&mut store);
+        }
+        own.write(login(8));
+        let base = own.receipt.clone().expect("a receipt");
+        assert_eq!(base.unrelated.is_empty(), another_home);
+        let watch = Trip::join(own.terms(Goal::Run), base, &own.others, own.seen());
+        assert_eq!(watch.1, [], "a watch writes it through");
+        assert_eq!(own.persist(&mut store), Some(older()));
+        assert_eq!((store.current(), own.kept()), (100, vec![8]));
+    }
 }
 
 /// Nothing was set aside, for the receipt said that the store had it: only the receipt of the

@@ -7,9 +7,10 @@ use authferry_runner::{Mark, NotSeeded, Replace, Seed, SeedError};
 use tokio::time::timeout;
 
 use super::find::{Found, Place, find};
-use super::{kept, what};
+use super::{kept, read, what};
 use crate::args::{Global, RescuePut};
 use crate::commands::{block_on, look_into_second_store, seed};
+use crate::copies;
 use crate::ending::{Ending, Result};
 use crate::plan::Plan;
 use crate::telling::pasted;
@@ -37,7 +38,18 @@ pub(super) fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
             Err(ending) if !is_file => return Err(ending),
             Ok(()) | Err(_) => {}
         }
-        let found = find(&plan, &rescue, args)?;
+        let mut found = find(&plan, &rescue, args)?;
+        // Under another address of this store it belongs here, as far as the store's login tells.
+        if found.other_store.is_some() {
+            let stored = read(&plan, &args.common).await?;
+            let judged = copies::judged(&plan, &rescue, stored.as_ref(), patience).await;
+            let mut judged = judged
+                .map_err(|error| telling::rescue_folder(rescue.folder(), &error))?
+                .into_iter();
+            if judged.any(|copy| copy.location == found.location) {
+                found.other_store = None;
+            }
+        }
         if let Some(other) = &found.other_store
             && !args.replace
         {
