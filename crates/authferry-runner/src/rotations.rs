@@ -193,11 +193,11 @@ impl Unfinished {
 /// in a moment. `false`: another process keeps it, or the file system has no locks for folders,
 /// which is no reason to do without the rotation.
 pub(crate) fn exclusive(lock: &File, timeout: Duration) -> io::Result<bool> {
-    let until = Instant::now() + timeout;
+    let began = Instant::now();
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_PACE),
+            Err(TryLockError::WouldBlock) if began.elapsed() < timeout => thread::sleep(LOCK_PACE),
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::ResourceBusy.into()),
             Err(TryLockError::Error(_)) => return Ok(false),
         }
