@@ -3,14 +3,15 @@
 use std::{
     fmt::Write as _,
     io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
 };
 
 use serde_json::{Map, Value, json};
 
 use crate::args::Global;
-use crate::github;
 use crate::report::ReportFile;
+use crate::{exit, github};
 
 /// What there is to tell at the end. Holds no secret.
 #[derive(Clone, Debug, Default)]
@@ -176,4 +177,34 @@ impl Ending {
 fn lines(text: &mut String, label: &str, message: &str) {
     // Writing to a string cannot fail.
     writeln!(text, "{label}{message}").ok();
+}
+
+/// Runs a command. A panic is told as every other failure is: it is a fault of ours, outside of a
+/// trip, which keeps what a command wrote by itself.
+pub(crate) fn whatever_panics(command: impl FnOnce() -> Result<Ending>) -> Result<Ending> {
+    catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {
+        let what = "the auth file and its receipt are as they were left: authferry failed within, \
+                    which is a fault of its own, and said why above";
+        Err(Ending::bad(exit::FAILED, "failed", what)
+            .hint("run `authferry restore` there: it puts a newer auth file into the store")
+            .into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_as_a_failure() {
+        let told = whatever_panics(|| panic!("made up")).expect_err("a failure");
+        assert_eq!((told.code, told.outcome), (exit::FAILED, "failed"));
+        assert!(
+            told.message.contains("fault of its own"),
+            "{}",
+            told.message
+        );
+        let told = whatever_panics(|| Ok(Ending::good("nothing", "made up")));
+        assert_eq!(told.expect("no failure").outcome, "nothing");
+    }
 }

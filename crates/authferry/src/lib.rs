@@ -31,7 +31,10 @@ pub fn main() -> ExitCode {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).ok();
     let args = args::Args::parse();
     let (ending, report) = match ReportFile::open(&args.global) {
-        Ok(report) => (commands::run(args.command, &args.global), report),
+        Ok(report) => {
+            let run = || commands::run(args.command, &args.global);
+            (ending::whatever_panics(run), report)
+        }
         Err(ending) => (Err(ending), None),
     };
     ending
