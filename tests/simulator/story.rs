@@ -32,6 +32,9 @@ pub(crate) struct Story {
     given_up: BTreeSet<usize>,
     /// Machines into whose home a file came since authferry placed one there.
     disturbed: BTreeSet<usize>,
+    /// Families that count as one: a file of the first came into a home during a job of the
+    /// second, and was stored as a rotation of it.
+    joined: BTreeSet<(usize, usize)>,
     /// What happened, for the printed story and for the tally.
     steps: Vec<String>,
     met: BTreeMap<&'static str, u64>,
@@ -71,6 +74,7 @@ impl Story {
             cached: vec![first],
             given_up: BTreeSet::new(),
             disturbed: BTreeSet::new(),
+            joined: BTreeSet::new(),
             steps: vec![format!("{mode:?}, opaque: {opaque}")],
             met: BTreeMap::new(),
             opaque,
@@ -111,7 +115,7 @@ impl Story {
         let before = self.locations();
         let called = self.world.restore(self.machine(machine), kill);
         self.note("begin", format!("restore on machine {machine}, {called:?}"));
-        self.judge(&before, self.by(machine, false))?;
+        self.judge(&before, self.by(machine, false), Some(machine))?;
         if called == Called::Done {
             self.disturbed.remove(&machine);
             self.placed(machine, &before)?;
@@ -175,7 +179,7 @@ impl Story {
             "persist",
             format!("persist on machine {machine}, {called:?}"),
         );
-        self.judge(&before, self.by(machine, true))?;
+        self.judge(&before, self.by(machine, true), Some(machine))?;
         if called == Called::Killed {
             self.met_one("persist killed");
         }
@@ -211,7 +215,7 @@ impl Story {
         if self.random.below(2) == 0 {
             let seeded = self.world.seed(&text, self.machine(0));
             self.note("reseed", format!("seed --replace with {new}: {seeded}"));
-            return self.judge(&before, By::Person);
+            return self.judge(&before, By::Person, None);
         }
         let held = self.world.stored();
         self.given_up.extend(held);
@@ -296,13 +300,19 @@ impl Story {
         self.world.logins().into_iter().chain(others).collect()
     }
 
-    /// What must hold after a step of authferry.
-    fn judge(&self, before: &Locations, by: By) -> Result<(), String> {
+    /// What must hold after a step of authferry, on this machine if it is one's.
+    fn judge(&mut self, before: &Locations, by: By, machine: Option<usize>) -> Result<(), String> {
         let now = self.locations();
+        // With a lenient provider two jobs can rotate one login. A file of the other one that
+        // comes into a home is later in the family, and what it replaces may be live, too: also
+        // at the next begin, for the marks of the session are the same. That other homes still
+        // have what was replaced is chance.
+        let is_disturbed = machine.is_some_and(|it| self.disturbed.contains(&it));
+        let forked = is_disturbed && self.provider.is_lenient();
+        if forked && before.stored != now.stored {
+            self.given_up.extend(before.stored);
+        }
         for login in &before.all {
-            // With a lenient provider two jobs can rotate one login. A file of the other one that
-            // comes into a home is later in the family, and what it replaces may be live, too.
-            let forked = by == By::Anybody && self.provider.is_lenient();
             let given_up = forked || self.given_up.contains(login);
             let wanted = self.provider.is_live(*login) && !given_up;
             if wanted && !now.all.contains(login) {
@@ -326,7 +336,17 @@ impl Story {
         if !unclear && self.provider.is_ancestor(new, old) {
             return self.fail(&format!("{new} is older than {old}, which it replaced"));
         }
-        if by == By::Authferry && self.provider.family(new) != self.provider.family(old) {
+        let families = (self.provider.family(new), self.provider.family(old));
+        if families.0 == families.1 {
+            return Ok(());
+        }
+        if by == By::Anybody {
+            // The stamp says that it is of the family of what it replaced.
+            self.joined.insert(families);
+            self.joined.insert((families.1, families.0));
+        }
+        // The job of another machine goes by that stamp.
+        if by == By::Authferry && !self.joined.contains(&families) {
             return self.fail(&format!("{new} is of another family than {old}"));
         }
         Ok(())

@@ -206,6 +206,8 @@ fn job<'a>(
 fn call<T>(future: impl Future<Output = T>, kill_after: Option<u32>) -> Option<T> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
+        // A pause costs nothing: nobody else is there to wait for.
+        .start_paused(true)
         .build()
         .expect("a runtime");
     runtime.block_on(async {
