@@ -147,7 +147,7 @@ fn writes(scene: &Scene, effort: &Effort, figures: &mut Figures) {
             by_rename(&elsewhere, login.as_bytes()).expect("room");
             return began.elapsed();
         };
-        // A job of its own: three logins within a minute count as a loop, and wait.
+        // A separate job for each login: three logins within a minute count as a loop, and wait.
         let job = Job::start(scene);
         let written = write(&home, login.as_bytes()).expect("room");
         while !fs::read(&store).is_ok_and(|held| held == login.as_bytes()) {

@@ -14,7 +14,7 @@ use crate::ferry::Ferry;
 /// As much as a value of Vault was seen to have.
 const GIBIBYTE: usize = 1 << 30;
 
-/// Far more than the program maps by itself, and far less than such an answer, in KiB.
+/// Far more than the program maps, and far less than such an answer, in KiB.
 const ROOM: usize = 500_000;
 
 /// Answers each request with this beginning, and a gibibyte of a text.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::any_store::AnyStore;
 use crate::ferry::{Ferry, assert_code, logins_kept, script, successor};
 
-/// What a busy machine may need beside, and a farewell to the store.
+/// Time for a busy machine, and for closing the store.
 const REST: Duration = Duration::from_secs(4);
 
 /// Speaks as Vault does, and says nothing any more once there is a file.

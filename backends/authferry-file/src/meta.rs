@@ -43,7 +43,7 @@ pub(crate) struct Entry {
 }
 
 impl Meta {
-    /// Returns what stands beside `next` while it takes the place of what is there, which may
+    /// Returns the metadata of `next` while it replaces what is there, which may
     /// have an entry.
     pub(crate) fn between(
         current: Option<Entry>,

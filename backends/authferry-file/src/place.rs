@@ -10,8 +10,8 @@
 //! The new login may be the only copy of a rotated one. So the file beside it is on the disk
 //! before the bytes of the new login are, with their digest. If a writer is killed after it
 //! wrote all bytes, the next reader or writer sees that they are complete, and finishes the
-//! rename. If somebody put another login there meanwhile, the next writer keeps the complete one
-//! beside it, as `NAME.unfinished-DIGEST`. Bytes that are not complete are removed.
+//! rename. If another login was put there meanwhile, the next writer keeps the complete one in
+//! the same folder, as `NAME.unfinished-DIGEST`. Bytes that are not complete are removed.
 
 use std::time::Duration;
 

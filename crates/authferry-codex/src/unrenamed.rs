@@ -54,7 +54,7 @@ impl Home {
     }
 
     /// Does what a killed Codex would have done next: renames its temporary file over the auth
-    /// file. Must not be called while a Codex may be at work there.
+    /// file. Must not be called while a Codex may be running there.
     pub fn rename_for_codex(&self) {
         if let Some(next) = self.unrenamed() {
             // One that cannot be renamed is still found where it is.

@@ -488,7 +488,7 @@ fn with_family(held: &Held, copies: &[Copy]) -> Held {
 }
 
 /// A copy that any receipt or record knows as an ancestor of the head is earlier; but for a head
-/// that was kept when something unclear replaced it, whoever says so: a higher count is all that
+/// that was kept when something unclear replaced it, in any record: a higher count is all that
 /// a receipt knows of the two.
 fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
     let Some(theirs) = &held.generation else {

@@ -41,7 +41,7 @@ pub(crate) enum Access {
 /// What was found on this machine.
 pub(crate) struct Found {
     pub(crate) copies: Vec<FoundCopy>,
-    /// The home of a rotation of this login in which a Codex may be at work: what that writes is
+    /// The home of a rotation of this login in which a Codex may be running: what that writes is
     /// not known yet.
     pub(crate) at_work: Option<PathBuf>,
 }

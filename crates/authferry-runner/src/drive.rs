@@ -107,7 +107,7 @@ pub(crate) struct Driver<'a, 'l> {
     deadline: Option<Instant>,
     /// Since when the store may take its time.
     begin: Instant,
-    /// Until when the store may take its time, once the command has ended while it was at work:
+    /// Until when the store may take its time, once the command has ended during a request:
     /// one budget for that request and for the persist.
     budget_end: Option<Instant>,
     /// When a request is given up that was under way as the command ended.

@@ -67,7 +67,7 @@ impl Private {
         self.folder.path()
     }
 
-    /// Another handle on the lock, for the Codex that works there.
+    /// Another handle of the lock, for the Codex that runs there.
     pub(crate) fn lock(&self) -> Option<File> {
         self.lock.as_ref()?.try_clone().ok()
     }
@@ -81,7 +81,7 @@ impl Private {
 /// What there is to know of the folder of a rotation.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and on the stack")]
 pub(crate) enum State {
-    /// A rotation, or a Codex that one left behind, is at work there.
+    /// A rotation, or a Codex that one left behind, is running there.
     AtWork(Option<Receipt>),
     /// There is no receipt, or one that cannot be read, and no login.
     Empty,
@@ -154,7 +154,7 @@ impl Unfinished {
         self.folder.join(HOME).join("auth.json")
     }
 
-    /// Removes the folder, unless somebody uses it or it holds another login than these bytes
+    /// Removes the folder, unless it is in use or holds another login than these bytes
     /// (`None`: any login at all). What cannot be removed is found again by the next job.
     pub(crate) fn remove(&self, expected: Option<&Secret>) {
         let may_go = |folder: &Path| {

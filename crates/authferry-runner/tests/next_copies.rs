@@ -151,7 +151,7 @@ async fn another_persons_copy_is_none_of_the_next() {
     assert_eq!(scene.stored().await, "head");
 }
 
-/// A person's word for the home counts for the copies beside it as well.
+/// `--replace` for the home counts for the other copies as well.
 #[tokio::test]
 async fn a_home_that_may_be_replaced_keeps_no_copy_from_being_tried() {
     let scene = Scene::new(&[("head", NamesTheReason), ("copy", Accepts)]);
@@ -279,7 +279,7 @@ impl Scene {
         private(&self.path("home").join(RECEIPT), &receipt(&base));
     }
 
-    /// Puts a login of a family of its own into the rescue folder, with its record.
+    /// Puts a login of another family into the rescue folder, with its record.
     fn keep(&self, name: &str) {
         let file = self
             .path("rescue")

@@ -179,7 +179,7 @@ fn lines(text: &mut String, label: &str, message: &str) {
     writeln!(text, "{label}{message}").ok();
 }
 
-/// Runs a command. A panic is told as every other failure is: it is a fault of ours, outside of a
+/// Runs a command. A panic is reported as every other failure is: it is a fault of ours, outside of a
 /// trip, which keeps what a command wrote by itself.
 pub(crate) fn whatever_panics(command: impl FnOnce() -> Result<Ending>) -> Result<Ending> {
     catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {

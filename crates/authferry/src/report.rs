@@ -29,7 +29,7 @@ const PIPE_PACE: Duration = Duration::from_millis(10);
 /// Where the report goes.
 #[derive(Debug)]
 pub(crate) enum ReportFile {
-    /// A file, a device, or a pipe that somebody reads.
+    /// A file, a device, or a pipe that has a reader.
     Open(File),
     /// A pipe that nobody reads yet.
     Pipe(PathBuf),
@@ -125,7 +125,7 @@ fn open_for_writing(path: &Path, truncate: bool) -> io::Result<File> {
     options.custom_flags(NEVER_WAIT).open(path)
 }
 
-/// Opens a pipe as soon as somebody reads it.
+/// Opens a pipe as soon as it has a reader.
 fn open_pipe(path: &Path) -> io::Result<File> {
     let begin = Instant::now();
     loop {

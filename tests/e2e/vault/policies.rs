@@ -311,7 +311,7 @@ fn claim(site: &Site, token: &str) -> bool {
     })
 }
 
-/// The login's place, as somebody with this token opens it.
+/// The login's store, opened with this token.
 fn store(site: &Site, token: &str) -> VaultStore {
     let settings = Settings {
         servers: Some(site.server.address()),

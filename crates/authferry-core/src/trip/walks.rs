@@ -357,7 +357,7 @@ fn a_login_of_another_family_that_was_placed_over_does_not_come_back() {
     }
 }
 
-/// Where a rescued login is put into the store from once that works again.
+/// From where a rescued login is put into the store once the store works again.
 #[test]
 fn a_login_that_was_not_persisted_is_no_old_one_for_the_next_persist() {
     for times in [login, opaque] {

@@ -30,7 +30,7 @@ impl Seen {
 /// returns whether they were. A job may have kept the login anew.
 pub(super) fn forget(path: &Path, [login, record]: [Option<Seen>; 2]) -> io::Result<bool> {
     let beside = record_path(path);
-    // Whoever keeps a login writes the record first. So the record goes first, and what comes
+    // The record of a kept login is written first. So the record goes first, and what comes
     // there after the login was taken away is seen.
     let Some(record) = Aside::take(&beside, record)? else {
         return Ok(false);

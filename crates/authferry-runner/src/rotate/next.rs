@@ -39,7 +39,7 @@ struct Trial {
 /// What became of a login that was to be put back.
 enum PutBack {
     Done,
-    /// Somebody else changed the store meanwhile: their login counts.
+    /// Another writer changed the store meanwhile: its login counts.
     Moved,
     Failed,
 }

@@ -62,7 +62,7 @@ pub(super) fn compare(
     rules: &Rules,
 ) -> Compared {
     let head = stored.map(|stored| held(stored).0);
-    // A folder that cannot be listed any more is met by whoever settles.
+    // A folder that cannot be listed any more is reported when the copies are settled.
     let Ok(Found { copies, at_work }) = all_copies(rotating, job) else {
         return Compared {
             is_settled: false,

@@ -33,7 +33,7 @@ pub(crate) fn rescue(args: &args::Rescue, global: &Global) -> Result<Ending> {
 fn list(common: &Common, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let rescue = plan.rescue(global)?;
-    // A folder that cannot be used is told of before any store is asked.
+    // A folder that cannot be used is reported before any store is asked.
     kept(&rescue)?;
     let judged = block_on(&plan, async {
         look_into_second_store(&rescue, common.patience).await?;
@@ -96,7 +96,7 @@ fn drop_one(args: &RescueDrop, global: &Global) -> Result<Ending> {
     let rescue = plan.rescue(global)?;
     let dropping = async {
         let patience = args.common.patience;
-        // A folder that cannot be used is told of before the second store is asked.
+        // A folder that cannot be used is reported before the second store is asked.
         kept(&rescue)?;
         look_into_second_store(&rescue, patience).await?;
         let kept = kept(&rescue)?;

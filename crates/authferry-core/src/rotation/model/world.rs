@@ -206,7 +206,7 @@ impl World {
                     world.runners[i].saw = saw;
                     next.push(world.event(i, Event::Looked(sight)));
                 }
-                // Another rotation of this machine is at work, as far as its lock tells.
+                // Another rotation of this machine is running, as its lock says.
                 next.push(self.clone().event(i, Event::Looked(Sight::Held)));
                 for &trouble in &troubles {
                     let sight = Event::Looked(Sight::Trouble(trouble));

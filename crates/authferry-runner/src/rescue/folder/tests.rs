@@ -160,7 +160,7 @@ fn what_was_kept_anew_is_not_forgotten() {
         assert!(!forget(&found[0]).expect("there"));
         assert_eq!(files(), 2);
     }
-    // A login without a record, of which somebody says just now whose it is.
+    // A login whose record is only being written.
     let bare = place.join("bare.json");
     fs::write(&bare, "made up").expect("room");
     let found = list(&place).expect("our folder");

@@ -56,7 +56,7 @@ pub(super) fn make(plan: &Plan, args: &Doctor, global: &Global) -> Result<Found>
         };
         let judged = match (&read, &rescue) {
             (Ok(stored), Ok(rescue)) => {
-                // A folder that cannot be listed has a check of its own.
+                // A separate check reports a folder that cannot be listed.
                 let patience = args.common.patience;
                 let judged = copies::judged(plan, rescue, stored.as_ref(), patience).await;
                 judged.unwrap_or_default()

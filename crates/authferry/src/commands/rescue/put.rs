@@ -27,7 +27,7 @@ pub(super) fn put(args: &RescuePut, global: &Global) -> Result<Ending> {
     };
     block_on(&plan, async {
         let (store, patience) = (&*plan.store, args.common.patience);
-        // A folder that cannot be used is told of before any store is asked.
+        // A folder that cannot be used is reported before any store is asked.
         kept(&rescue)?;
         let is_file = args
             .login
