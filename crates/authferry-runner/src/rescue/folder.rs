@@ -43,10 +43,8 @@ pub(super) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Re
 
 /// Writes the record of a login; returns the login's path.
 fn keep_record(directory: &Path, name: &str, record: &Record) -> io::Result<PathBuf> {
-    let store = Secret::new(record.store.clone().into_bytes());
-    let store = authferry_codex::fingerprint_of_bytes(&store);
     let mut path = directory.join(format!("{name}{LOGIN}"));
-    let second = directory.join(format!("{name}-{store}{LOGIN}"));
+    let second = directory.join(second_name(name, &record.store));
     loop {
         let known = read_record(&path);
         let is_ours = known.as_ref().is_some_and(|it| it.store == record.store);
@@ -73,8 +71,16 @@ fn keep_record(directory: &Path, name: &str, record: &Record) -> io::Result<Path
     }
 }
 
+/// The name of a login's file where another store has one of the same login.
+fn second_name(name: &str, store: &str) -> String {
+    let store = Secret::new(store.as_bytes().to_vec());
+    let store = authferry_codex::fingerprint_of_bytes(&store);
+    format!("{name}-{store}{LOGIN}")
+}
+
 /// Writes the bytes with their record to an encrypted file of mode 0600 in `directory`, safe
-/// against a crash once it returns; gives its path. Nothing is written in the clear.
+/// against a crash once it returns; gives its path. Nothing is written in the clear. A file that is
+/// there under the login's name stays, and the login has a second file then.
 ///
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub(super) fn keep_encrypted(
@@ -89,8 +95,15 @@ pub(super) fn keep_encrypted(
     };
     let encrypted = seal.seal(&document::text(&[copy])?)?;
     make(directory)?;
-    let path = directory.join(name(secret) + LOGIN + ENCRYPTED);
-    temporary(directory, &encrypted)?.persist(&path)?;
+    let mut path = directory.join(name(secret) + LOGIN + ENCRYPTED);
+    match temporary(directory, &encrypted)?.persist_noclobber(&path) {
+        // Nobody here can read whose it is, and its record may know more.
+        Err(there) if there.error.kind() == ErrorKind::AlreadyExists => {
+            path = directory.join(second_name(&name(secret), &record.store) + ENCRYPTED);
+            there.file.persist(&path)?;
+        }
+        written => drop(written?),
+    }
     File::open(directory)?.sync_all()?;
     Ok(path)
 }

@@ -240,6 +240,22 @@ fn an_encrypted_copy_has_its_record_with_it_and_no_clear_copy_beside_it() {
 }
 
 #[test]
+fn an_encrypted_copy_of_another_store_is_not_touched() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let place = dir.path().join("rescue");
+    let secret = Secret::new(b"made up".to_vec());
+    let of = |store: &str| Record::new(store.into(), Reason::NotPersisted, None, "a job");
+    let keep = |store| keep_encrypted(&place, &secret, &of(store), &Inverted).expect("kept");
+    let first = keep("a");
+    let bytes = fs::read(&first).expect("there");
+    let second = keep("b");
+    assert_ne!(first, second);
+    assert_eq!(keep("b"), second);
+    assert_eq!(fs::read(&first).expect("there"), bytes);
+    assert_eq!(encrypted(&place).expect("our folder").len(), 2);
+}
+
+#[test]
 fn what_cannot_be_encrypted_is_not_written() {
     #[derive(Debug)]
     struct Broken;
