@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 use url::Url;
 
@@ -17,6 +17,17 @@ pub(crate) struct Canned {
 impl Canned {
     /// Answers with each of `answers` in turn; an empty one breaks the connection.
     pub(crate) async fn new(answers: Vec<String>) -> Self {
+        Self::with(answers, drop).await
+    }
+
+    /// The same, but the connections stay open, and nothing more is read from them.
+    pub(crate) async fn keeping(answers: Vec<String>) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keep = move |stream| kept.lock().expect("no panic before").push(stream);
+        Self::with(answers, keep).await
+    }
+
+    async fn with(answers: Vec<String>, done: impl Fn(TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -32,7 +43,11 @@ impl Canned {
                     .expect("no panic before")
                     .push(String::from_utf8(head).expect("text"));
                 stream.write_all(answer.as_bytes()).await.expect("a reader");
+                done(stream);
             }
+            // What was kept stays open as long as the runtime.
+            std::future::pending::<()>().await;
+            drop(done);
         });
         Self {
             url: format!("http://127.0.0.1:{port}/here")

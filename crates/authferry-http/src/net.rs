@@ -57,6 +57,10 @@ pub enum Unusable {
     Library(#[source] reqwest::Error),
 }
 
+/// For how long an idle connection is used again. A server closes one after 5 seconds (Node) or later
+/// (nginx 75 s), and a write that meets the close has no known outcome.
+const IDLE: Duration = Duration::from_secs(3);
+
 impl Net {
     /// Builds a client that speaks to `servers`, and to nobody else that they may point to.
     pub fn client(&self, servers: &[Url]) -> Result<Client, Unusable> {
@@ -73,6 +77,7 @@ impl Net {
             .tls_backend_preconfigured(tls(roots))
             .connect_timeout(self.connect)
             .timeout(self.whole)
+            .pool_idle_timeout(IDLE)
             .retry(reqwest::retry::never())
             .redirect(within(servers));
         if servers.iter().all(is_this_host) {

@@ -157,3 +157,18 @@ async fn an_answer_that_does_not_come_may_have_been_acted_on() {
     assert!(matches!(late, Silence::Late), "{late:?}");
     assert!(late.may_have_acted());
 }
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_long_is_not_used_again() {
+    let keep = || "HTTP/1.1 204 No Content\r\n\r\n".to_owned();
+    // It takes one request from each connection, and closes none.
+    let server = Canned::keeping(vec![keep(), keep()]).await;
+    let net = Net {
+        whole: IDLE,
+        ..Net::default()
+    };
+    let client = net.client(&[server.url.clone()]).expect("no TLS");
+    assert_eq!(get(&client, &server.url).await.expect("an answer"), 204);
+    tokio::time::sleep(IDLE + Duration::from_millis(100)).await;
+    assert_eq!(get(&client, &server.url).await.expect("an answer"), 204);
+}
