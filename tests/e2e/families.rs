@@ -3,6 +3,8 @@
 //!
 //! Where no Codex has to run, a shell command copies the next generation over the auth file.
 
+mod same_copies;
+
 use std::{
     fs,
     os::unix::fs::DirBuilderExt,

@@ -167,7 +167,9 @@ async fn a_connection_that_was_idle_for_long_is_not_used_again() {
         whole: IDLE,
         ..Net::default()
     };
-    let client = net.client(&[server.url.clone()]).expect("no TLS");
+    let client = net
+        .client(std::slice::from_ref(&server.url))
+        .expect("no TLS");
     assert_eq!(get(&client, &server.url).await.expect("an answer"), 204);
     tokio::time::sleep(IDLE + Duration::from_millis(100)).await;
     assert_eq!(get(&client, &server.url).await.expect("an answer"), 204);
