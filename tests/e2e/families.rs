@@ -3,6 +3,8 @@
 //!
 //! Where no Codex has to run, a shell command copies the next generation over the auth file.
 
+mod kept;
+mod reseeds;
 mod same_copies;
 
 use std::{
@@ -471,21 +473,22 @@ fn n_a_fresh_login_of_a_person_is_refused_with_both_ways_out<S: AnyStore>(versio
 }
 
 /// A provider whose refresh changes the session marks: they are worth nothing from the first
-/// rotation on that authferry saw.
+/// rotation of our own on.
 #[test]
 fn n_marks_that_a_rotation_changed_refuse_no_rotation() {
-    let stored = Login::fresh();
-    let ferry = Ferry::holding(V0_169, &stored);
+    let ferry = Ferry::holding(V0_169, &Login::stale());
+    ferry.stub.rules(|rules| rules.changes_session = true);
     let runner = ferry.runner();
-    runner.place(&stored.auth_json()).expect("room");
-    let mut last = stored.clone();
-    for serial in 2..4 {
+    assert_code(&finish(&mut ferry.authferry(&runner, &["refresh"])), 0);
+    let mut last = ferry.stub.live().expect("a live login");
+    runner.place(&last.auth_json()).expect("room");
+    for serial in 3..5 {
         last = another_session(&generation(&last, serial, Duration::minutes(5)));
         assert_code(&finish(&mut writing(&ferry, &runner, &last)), 0);
         assert_stored(&ferry, &last);
     }
     // A rotation by hand, between two jobs.
-    let by_hand = another_session(&generation(&last, 4, Duration::minutes(5)));
+    let by_hand = another_session(&generation(&last, 5, Duration::minutes(5)));
     runner.place(&by_hand.auth_json()).expect("room");
     assert_code(&finish(&mut ferry.authferry(&runner, BEGINS[1])), 0);
     assert_stored(&ferry, &by_hand);

@@ -2,9 +2,9 @@
 
 use std::{fs, path::PathBuf, time::SystemTime};
 
-use authferry_core::{Generation, Secret};
+use authferry_core::{Fingerprint, Generation, Secret};
 
-use crate::{Home, MAX_LEN, parse};
+use crate::{Home, Look, MAX_LEN, parse};
 
 /// How the names of Codex's temporary files begin. From 0.167.2 on it writes `.auth-XXXXXX`,
 /// syncs it and renames it over the auth file.
@@ -23,13 +23,36 @@ pub struct Unrenamed {
 }
 
 impl Home {
-    /// Returns the login that a killed Codex did not rename any more: the newest whole one that
-    /// was written after the auth file. The refresh token in the auth file is spent then.
+    /// Returns the login that a killed Codex did not rename any more; the refresh token in the
+    /// auth file is spent then. `base`: what was placed, which every other login descends from.
+    ///
+    /// A whole login counts if the auth file still holds the base, and else if it was written after
+    /// the auth file. Of several the newest counts.
     #[must_use]
-    pub fn unrenamed(&self) -> Option<Unrenamed> {
+    pub fn unrenamed(&self, base: Option<Fingerprint>) -> Option<Unrenamed> {
         let placed = self.auth_file().symlink_metadata();
         let placed = placed.and_then(|it| it.modified()).ok();
-        let entries = fs::read_dir(self.dir()).ok()?.flatten();
+        let in_place = match self.look() {
+            Ok(Look::Usable { generation, .. }) => Some(generation.fingerprint),
+            Ok(Look::Missing | Look::Unusable { .. }) | Err(_) => None,
+        };
+        let is_base = in_place.is_some() && in_place == base;
+        let counts = |it: &Unrenamed| {
+            let login = Some(it.generation.fingerprint);
+            // A clock that was set back, or a copy of the folder, makes it look older.
+            let is_next = is_base || placed.is_none_or(|placed| it.modified >= placed);
+            login != in_place && login != base && is_next
+        };
+        self.all_unrenamed()
+            .into_iter()
+            .filter(counts)
+            .max_by_key(|it| it.modified)
+    }
+
+    /// Returns every whole login in a temporary file of Codex's, older ones too.
+    #[must_use]
+    pub fn all_unrenamed(&self) -> Vec<Unrenamed> {
+        let entries = fs::read_dir(self.dir()).into_iter().flatten().flatten();
         let found = entries.filter_map(|entry| {
             let name = entry.file_name();
             if !name.as_encoded_bytes().starts_with(TEMP.as_bytes()) {
@@ -48,15 +71,13 @@ impl Home {
                 modified,
             })
         });
-        found
-            .filter(|it| placed.is_none_or(|placed| it.modified >= placed))
-            .max_by_key(|it| it.modified)
+        found.collect()
     }
 
     /// Does what a killed Codex would have done next: renames its temporary file over the auth
-    /// file. Must not be called while a Codex may be running there.
-    pub fn rename_for_codex(&self) {
-        if let Some(next) = self.unrenamed() {
+    /// file, which held `base` at first. Must not be called while a Codex may be running there.
+    pub fn rename_for_codex(&self, base: Option<Fingerprint>) {
+        if let Some(next) = self.unrenamed(base) {
             // One that cannot be renamed is still found where it is.
             fs::rename(next.path, self.auth_file()).ok();
         }
@@ -79,19 +100,25 @@ mod tests {
         let second = Duration::from_secs(1);
         let next = auth_file(2);
         let torn = &next[..next.len() / 2];
-        assert!(home.unrenamed().is_none());
-        for (written, at, is_found) in [
-            (&next[..], placed + second, true),
-            (torn, placed + second, false),
-            (&next, placed - second, false),
+        let base = parse(&Secret::new(fs::read(home.auth_file()).expect("a file")));
+        let base = base.expect("a login").fingerprint;
+        assert!(home.unrenamed(Some(base)).is_none());
+        for (written, at, base, is_found) in [
+            (&next[..], placed + second, Some(base), true),
+            (torn, placed + second, Some(base), false),
+            // Where the auth file is no base any more, only the clock tells which was last.
+            (&next, placed + second, None, true),
+            (&next, placed - second, None, false),
+            (&next, placed - second, Some(base), true),
         ] {
             fs::write(&temp, written).expect("room");
             let opened = File::options().write(true).open(&temp).expect("a file");
             opened.set_modified(at).expect("our file");
-            assert_eq!(home.unrenamed().is_some(), is_found, "{at:?} {written}");
+            let found = home.unrenamed(base).is_some();
+            assert_eq!(found, is_found, "{at:?} {written}");
         }
         fs::write(&temp, next).expect("room");
-        home.rename_for_codex();
+        home.rename_for_codex(Some(base));
         assert!(!temp.exists());
         assert!(is(&home.look().expect("a look"), 2));
     }

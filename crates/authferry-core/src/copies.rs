@@ -100,7 +100,7 @@ pub enum Verdict {
     Unusable,
     /// 5: It is the head.
     IsHead,
-    /// 6: Exactly what its receipt says the store had, and the head came after it.
+    /// 6: Exactly what its receipt says the store had, and the head surely came after it.
     Ancestor,
     /// 7: Of another family than the head: the head counts, whatever the times say.
     OtherFamily,
@@ -306,10 +306,16 @@ fn judge_known(
             let order = order_of(ours, origins, stored, theirs);
             match order {
                 _ if was_placed(ours, origins) && is_ahead(stored, theirs, &origins.base) => {
-                    Verdict::Ancestor
+                    match order::by_times(&theirs.issued, &ours.issued) {
+                        Order::Later => Verdict::Ancestor,
+                        // The head may be an older file that a job took for a rotation.
+                        Order::Earlier | Order::Unclear => Verdict::Unclear,
+                    }
                 }
                 _ if ours.identity.contradicts(&theirs.identity) => other_identity(copy),
                 _ if rules.refused.contains(&ours.fingerprint) => Verdict::RefusedBefore,
+                // Its receipt knows less than the store: the head is kept, if it is no ancestor.
+                Order::Later if is_behind(origins, stored) => Verdict::WrittenAfterHead,
                 Order::Later => Verdict::Later,
                 Order::Earlier => Verdict::Earlier,
                 Order::Unclear if is_head_in_line(theirs, stored, &origins.base) => {
@@ -678,14 +684,18 @@ fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generati
         return order::by_rank(ours, theirs);
     }
     let by_times = order::by_times(&ours.issued, &theirs.issued);
-    let is_behind =
-        held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family);
     match by_times {
-        // A receipt that was not brought up to date: its job was killed after the swap.
-        Order::Later if is_behind => Order::Unclear,
-        Order::Earlier | Order::Unclear if is_behind => Order::Earlier,
+        Order::Earlier | Order::Unclear if is_behind(origins, held) => Order::Earlier,
         Order::Earlier | Order::Later | Order::Unclear => by_times,
     }
+}
+
+/// Whether the store has more generations of the family than a receipt or record knows: others
+/// rotated, or the job was killed between a swap and its receipt. A refresh token is good for one
+/// rotation, so a copy that the provider issued later descends from the head all the same.
+fn is_behind(origins: &Origins, held: &Held) -> bool {
+    let base = &origins.base;
+    held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family)
 }
 
 /// Whether a copy is exactly what its receipt says the store had. A record that names itself as

@@ -22,22 +22,22 @@ pub enum Order {
 ///
 /// The provider's clock decides beyond five minutes: `iat`, or `exp` where one side has no
 /// `iat`. Within five minutes `last_refresh`, which is a runner's clock, must not contradict
-/// it. A runner's clock alone decides nothing.
+/// it; where `exp` decides, at no distance, since the provider may change the lifetime of its
+/// tokens. A runner's clock alone decides nothing.
 #[must_use]
 pub fn by_times(ours: &Issued, theirs: &Issued) -> Order {
     let apart = |ours: Option<i64>, theirs: Option<i64>| Some(ours?.saturating_sub(theirs?));
-    let provider = apart(ours.iat, theirs.iat).or_else(|| apart(ours.exp, theirs.exp));
-    let Some(seconds) = provider else {
+    let by_issue = apart(ours.iat, theirs.iat);
+    let Some(seconds) = by_issue.or_else(|| apart(ours.exp, theirs.exp)) else {
         return Order::Unclear;
     };
+    let is_near = by_issue.is_none() || seconds.saturating_abs() <= SKEW;
     let order = seconds.cmp(&0);
     let runner = ours.last_refresh.zip(theirs.last_refresh);
     let runner = runner.map(|(ours, theirs)| ours.cmp(&theirs));
     match (order, runner) {
         (Ordering::Equal, _) => Order::Unclear,
-        (_, Some(runner)) if seconds.saturating_abs() <= SKEW && runner == order.reverse() => {
-            Order::Unclear
-        }
+        (_, Some(runner)) if is_near && runner == order.reverse() => Order::Unclear,
         (Ordering::Less, _) => Order::Earlier,
         (Ordering::Greater, _) => Order::Later,
     }
@@ -70,8 +70,11 @@ mod tests {
         for (other, order) in [
             (issued(Some(301), Some(0), Some(-9)), Order::Later),
             (issued(Some(-301), Some(9999), Some(9)), Order::Earlier),
-            (issued(None, Some(1301), Some(-9)), Order::Later),
-            (issued(None, Some(699), Some(9)), Order::Earlier),
+            (issued(None, Some(1301), Some(9)), Order::Later),
+            (issued(None, Some(699), Some(-9)), Order::Earlier),
+            // The lifetime of a token may have changed.
+            (issued(None, Some(1301), Some(-9)), Order::Unclear),
+            (issued(None, Some(699), Some(9)), Order::Unclear),
         ] {
             assert_eq!(by_times(&other, &base), order, "{other:?}");
         }

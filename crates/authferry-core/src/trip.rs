@@ -436,16 +436,17 @@ impl Trip {
     }
 
     /// Whether a generation on disk is surely earlier than the latest one that is known, or than
-    /// the base, or is a known ancestor of the base, or one that the begin decided against: a
-    /// cache may bring it back.
+    /// the base, or is a known ancestor of the base, or one that the provider or the begin decided
+    /// against: a cache may bring it back. Clocks say nothing of what Codex's own refresh writes.
     fn is_earlier(&self, generation: &Generation, latest: &Generation) -> bool {
         let base = self.base.as_ref();
         let ours = &generation.fingerprint;
         let than =
             |it: &Generation| order::by_times(&generation.issued, &it.issued) == Order::Earlier;
+        let by_times = base.is_some_and(|base| than(&base.generation)) || than(latest);
         base.is_some_and(|base| base.ancestors.contains(ours) || base.unrelated.contains(ours))
-            || base.is_some_and(|base| than(&base.generation))
-            || than(latest)
+            || (by_times && !self.terms.is_rotation)
+            || self.terms.refused.contains(ours)
             || self.against.contains(ours)
     }
 
@@ -499,15 +500,17 @@ impl Trip {
     }
 
     /// Whether the base has to be kept elsewhere before this generation replaces it: the store
-    /// has no history, and ours is not surely later, or its session hints say that it may
-    /// be another login that was put into the home meanwhile.
+    /// has no history, and ours is not surely later, or its identity or its session hints say that it
+    /// may be another login that was put into the home meanwhile.
     fn must_keep_base(&self, ours: &Generation) -> bool {
         let is_unsure = |base: &Base| {
             let afresh = !base.volatile_hints && ours.hints.contradict(&base.generation.hints);
+            let other = ours.identity.contradicts(&base.generation.identity);
             let later = order::by_times(&ours.issued, &base.generation.issued) == Order::Later;
-            self.kept.as_ref() != Some(&base.version) && (afresh || !later)
+            self.kept.as_ref() != Some(&base.version) && (other || afresh || !later)
         };
-        !self.terms.history && self.base.as_ref().is_some_and(is_unsure)
+        let is_safe = self.terms.history || self.terms.is_rotation;
+        !is_safe && self.base.as_ref().is_some_and(is_unsure)
     }
 
     fn has_read_base(&self) -> bool {
@@ -529,6 +532,7 @@ impl Trip {
         } else {
             self.writes += 1;
             let (family, count) = self.family_of_next(base, &generation);
+            // In another home a person may have logged in afresh.
             let changed = generation.hints.contradict(&base.generation.hints);
             let write = Write {
                 id: WriteId {
@@ -536,7 +540,7 @@ impl Trip {
                     number: self.writes,
                 },
                 expected: base.version.clone(),
-                volatile_hints: base.volatile_hints || (changed && family == base.family),
+                volatile_hints: base.volatile_hints || (changed && self.terms.is_rotation),
                 generation,
                 count,
                 family,
@@ -564,6 +568,10 @@ impl Trip {
                     .saturating_add(*seen)
                     .saturating_add(1),
             ),
+            // A person allowed it: nothing of another person descends from the base.
+            _ if generation.identity.contradicts(&base.generation.identity) => {
+                (Family(generation.fingerprint), 1)
+            }
             _ => (base.family, base.count.saturating_add(1)),
         }
     }

@@ -564,7 +564,8 @@ impl<'a, 'l> Driver<'a, 'l> {
         let (glimpse, deferred) = (self.glimpse.take(), self.deferred.take());
         // A private home, in which nobody is left: what a killed Codex was about to do is done.
         if self.refresher.is_some() && self.report.left == 0 {
-            self.job.home.rename_for_codex();
+            let base = trip.base().map(|base| base.generation.fingerprint);
+            self.job.home.rename_for_codex(base);
         }
         let found = match self.take_look() {
             Ok(look) => {

@@ -188,7 +188,7 @@ pub async fn persist(
         seen
     };
     let glimpse = glimpse.filter(|_| !matches!(seen, Seen::Usable(_)));
-    let (terms, base) = (terms(job, Goal::Run)?, receipt.base.clone());
+    let (terms, base) = (taking_over(job, &look).await?, receipt.base.clone());
     let step = match &glimpse {
         None => Trip::resume(terms, base, &records(job), seen),
         Some(glimpse) => {
@@ -223,7 +223,8 @@ pub async fn watch(
     let watch = Watch::new(job.home.auth_file());
     let look = job.home.settled_look().unwrap_or(Look::Missing);
     let base = receipt.base.clone();
-    let step = Trip::join(terms(job, Goal::Run)?, base, &records(job), seen(&look));
+    let terms = taking_over(job, &look).await?;
+    let step = Trip::join(terms, base, &records(job), seen(&look));
     let driver = drive::Driver::new(job, alone, look, None, receipt.placed).resumed(receipt, None);
     began();
     Ok(driver.stand_by(step, sign, watch, signals).await)
@@ -305,8 +306,25 @@ struct Start {
     step: (Trip, Vec<Effect>),
 }
 
+/// The terms of a trip whose first half another process made. Where the file is not what that
+/// placed, a cache may have brought it back: the second store and what the provider refused are
+/// looked at. What does not answer costs no rotation: the login is persisted all the same.
+async fn taking_over(job: &Job<'_>, look: &Look) -> io::Result<Terms> {
+    let settled = receipt(job).map(|receipt| receipt.base.generation.fingerprint);
+    let mut terms = terms(job, Goal::Run)?;
+    if let Look::Usable { generation, .. } = look
+        && Some(generation.fingerprint) != settled
+    {
+        let limit = rescue::SECOND_STORE_TIMEOUT.min(job.patience / 4);
+        job.rescue.look(limit).await.ok();
+        let refused = timeout(limit, Mark::refused(job.store)).await;
+        terms.refused = refused.unwrap_or_default();
+    }
+    Ok(terms)
+}
+
 /// What the records in the rescue folder say of the logins there, for a trip whose first half
-/// another process made: a cache may bring one of them back.
+/// another process made.
 fn records(job: &Job<'_>) -> Vec<Copy> {
     // What Codex wrote is not left behind because of a folder that cannot be listed.
     let found = copies::look(&job.store.to_string(), job.rescue, None).unwrap_or_default();
@@ -462,6 +480,7 @@ fn terms(job: &Job<'_>, goal: Goal) -> io::Result<Terms> {
         history: job.store.guarantees().history,
         replace: job.replace,
         allow_account_change: job.allow_account_change,
+        is_rotation: false,
     })
 }
 

@@ -133,7 +133,8 @@ pub(crate) fn look(folder: &Path) -> Option<State> {
     if is_locked || processes::work_in(folder) {
         return Some(State::AtWork(receipt.ok().flatten()));
     }
-    let content = content(&home);
+    let base = receipt.as_ref().ok().and_then(Option::as_ref);
+    let content = content(&home, base);
     let is_new = is_recent(folder) && matches!(receipt, Ok(None));
     if is_new && matches!(content, Content::Missing) {
         return Some(State::Empty);
@@ -155,24 +156,22 @@ impl Unfinished {
     }
 
     /// Removes the folder, unless it is in use or holds another login than these bytes
-    /// (`None`: any login at all). What cannot be removed is found again by the next job.
+    /// (`None`: any login at all) and what they descend from. Of several logins that Codex did not
+    /// rename this one alone goes. What is left is found again by the next job.
     pub(crate) fn remove(&self, expected: Option<&Secret>) {
         let may_go = |folder: &Path| {
             let home = Home::new(&folder.join(HOME));
-            let is_same = home.is_ok_and(|home| match content(&home) {
-                Content::Missing => true,
-                Content::Unusable(secret) | Content::Usable(_, secret, _) => {
-                    expected.is_some_and(|expected| expected.expose() == secret.expose())
-                }
-                Content::Unreadable => false,
-            });
-            is_same && !processes::work_in(folder)
+            home.is_ok_and(|home| holds_only(&home, expected)) && !processes::work_in(folder)
         };
         let is_ours = match &self.lock {
             Some(lock) => exclusive(lock, SWEEP_TIMEOUT).unwrap_or(false),
             None => true,
         };
-        if is_ours && may_go(&self.folder) {
+        let may_go_now = is_ours && may_go(&self.folder);
+        if is_ours && !may_go_now && !processes::work_in(&self.folder) {
+            remove_unrenamed(&self.folder, expected);
+        }
+        if may_go_now {
             // Renamed aside, looked at again, and only then unlinked.
             let name = self.folder.file_name().unwrap_or_default();
             let name = name.to_string_lossy();
@@ -204,9 +203,45 @@ pub(crate) fn exclusive(lock: &File, timeout: Duration) -> io::Result<bool> {
     }
 }
 
+/// Removes the temporary files with these bytes, which are safe elsewhere.
+fn remove_unrenamed(folder: &Path, expected: Option<&Secret>) {
+    let (Ok(home), Some(expected)) = (Home::new(&folder.join(HOME)), expected) else {
+        return;
+    };
+    let unrenamed = home.all_unrenamed().into_iter();
+    for it in unrenamed.filter(|it| it.secret.expose() == expected.expose()) {
+        fs::remove_file(it.path).ok();
+    }
+}
+
+/// Whether the home of a rotation holds nothing but these bytes, and what they descend from.
+fn holds_only(home: &Home, expected: Option<&Secret>) -> bool {
+    let receipt = Receipt::read(home).ok().flatten();
+    let is_expected =
+        |secret: &Secret| expected.is_some_and(|expected| expected.expose() == secret.expose());
+    let is_known = |login: &Generation| {
+        let base = receipt.as_ref().map(|receipt| &receipt.base);
+        base.is_some_and(|base| {
+            base.generation.fingerprint == login.fingerprint
+                || base.ancestors.contains(&login.fingerprint)
+        })
+    };
+    let found = match content(home, receipt.as_ref()) {
+        Content::Missing => true,
+        Content::Unusable(secret) | Content::Usable(_, secret, _) => is_expected(&secret),
+        Content::Unreadable => false,
+    };
+    found
+        && home
+            .all_unrenamed()
+            .iter()
+            .all(|it| is_expected(&it.secret) || is_known(&it.generation))
+}
+
 /// What is in the home of a rotation: also what a killed Codex wrote and did not rename.
-fn content(home: &Home) -> Content {
-    if let Some(next) = home.unrenamed() {
+fn content(home: &Home, receipt: Option<&Receipt>) -> Content {
+    let base = receipt.map(|receipt| receipt.base.generation.fingerprint);
+    if let Some(next) = home.unrenamed(base) {
         return Content::Usable(next.generation, next.secret, next.path);
     }
     match home.settled_look() {
@@ -229,11 +264,12 @@ fn content(home: &Home) -> Content {
     }
 }
 
-/// Whether a folder is ours alone, as a rotation makes it, and no link to another one.
+/// Whether only we can write in a folder, which is no link to another one.
 fn is_private(folder: &Path) -> bool {
     folder.symlink_metadata().is_ok_and(|found| {
         let is_ours = found.uid() == rustix::process::geteuid().as_raw();
-        found.is_dir() && is_ours && found.mode() & 0o7777 == 0o700
+        // A backup may have lost that nobody else could read it; nobody else wrote in it all the same.
+        found.is_dir() && is_ours && found.mode() & 0o022 == 0
     })
 }
 

@@ -6,12 +6,14 @@ use authferry_codex::Unusable;
 use authferry_core::copies::{self, Content, Copy, Origins, Place, Rules, Verdict};
 use authferry_core::order::{self, Order};
 use authferry_core::{
-    Base, CasError, Family, Fingerprint, Generation, Held, Origin, Secret, SecretStore, Stamp,
-    StoreError, Stored, Version, WriteId,
+    Base, CasError, ClaimError, Family, Fingerprint, Generation, Held, Origin, Secret, SecretStore,
+    Stamp, StoreError, Stored, Version, WriteId,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::drive::{ask, keep::keeps_history};
+use crate::lease::bid;
+use crate::mark::Notes;
 use crate::rescue::{Location, Reason, Record, Rescue, SECOND_STORE_TIMEOUT};
 use crate::{deadline, random};
 
@@ -61,6 +63,12 @@ pub enum SeedError {
     /// What would be replaced could not be kept first.
     #[error("what would be replaced cannot be kept first")]
     NotKept(#[source] io::Error),
+    /// A job holds the lease, beside which the replaced login is to be noted as rejected.
+    #[error("{owner} holds the lease to rotate the login")]
+    LeaseHeld {
+        /// Who, for people.
+        owner: String,
+    },
     /// The system gives no random bytes.
     #[error("cannot get random bytes from the system")]
     System(#[source] io::Error),
@@ -176,6 +184,8 @@ impl Seeding<'_> {
                     let number = u64::try_from(intents.len()).unwrap_or(u64::MAX);
                     let id = WriteId { trip, number };
                     let stamp = self.stamp(id, held.as_ref(), &ours).await?;
+                    self.reject_descendant(held.as_ref(), &ours, deadline)
+                        .await?;
                     // Never cut short: whether it landed would then be unknown.
                     match store
                         .compare_and_swap(version.as_ref(), secret, &stamp)
@@ -282,6 +292,50 @@ impl Seeding<'_> {
         }
         self.keep(stored, &held).await?;
         Ok(stamp(Family(ours.fingerprint), 1, held.volatile_hints))
+    }
+
+    /// Notes that the login in the store counts no more, if a job rotated the family that ours
+    /// begins to it: in one family the later one would be adopted again wherever a copy of it is.
+    async fn reject_descendant(
+        &self,
+        stored: Option<&Stored>,
+        ours: &Generation,
+        deadline: Instant,
+    ) -> Result<(), SeedError> {
+        let held = stored.map(|stored| ask::held(stored).0);
+        let theirs = held.filter(|held| held.family == Some(Family(ours.fingerprint)));
+        let theirs = theirs.and_then(|held| held.generation);
+        let (Some(theirs), Some(claims)) = (theirs, self.seed.store.claims()) else {
+            return Ok(());
+        };
+        let holder = random().map_err(SeedError::System)?;
+        for attempt in 1.. {
+            let error = match claims.acquire(&bid(self.seed.writer, holder)).await {
+                Ok(mut claim) => {
+                    let mut notes = Notes::read(claim.note.as_deref());
+                    notes.refuse(theirs.fingerprint);
+                    claim.note = notes.text();
+                    match claims.release(&claim).await {
+                        Ok(()) => return Ok(()),
+                        Err(ClaimError::Store(error)) if !error.kind.is_transient() => {
+                            return Err(error.into());
+                        }
+                        Err(ClaimError::Store(_) | ClaimError::Lost | ClaimError::Held { .. }) => {
+                            SeedError::OutOfTime
+                        }
+                    }
+                }
+                Err(ClaimError::Held { owner, .. }) => SeedError::LeaseHeld { owner },
+                Err(ClaimError::Lost) => SeedError::OutOfTime,
+                Err(ClaimError::Store(error)) if error.kind.is_transient() => error.into(),
+                Err(ClaimError::Store(error)) => return Err(error.into()),
+            };
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            sleep(authferry_core::pause(attempt, holder)).await;
+        }
+        Err(SeedError::OutOfTime)
     }
 
     /// Keeps what is there if the store does not keep it.

@@ -4,11 +4,16 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::copies::Origins;
+use crate::order::{self, Order};
 use crate::policy::Policy;
 use crate::verdict::{Held, Refusal, Seen};
 use crate::{Family, Fingerprint, Generation, Version, WriteId, copies};
 
 /// What a trip is to do, fixed before it starts.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is said or known by itself"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Terms {
     /// How far the trip goes.
@@ -26,6 +31,9 @@ pub struct Terms {
     pub refused: Vec<Fingerprint>,
     /// Whether persist may write a login of another account than was restored.
     pub allow_account_change: bool,
+    /// Whether the home is the private one of a rotation, in which nobody but Codex's own refresh
+    /// writes: what is seen there descends from the base, whatever clocks and session hints say.
+    pub is_rotation: bool,
 }
 
 /// How far a trip goes.
@@ -82,11 +90,11 @@ impl Base {
                 ancestors.truncate(place);
             } else if known.generation.fingerprint != generation.fingerprint {
                 if copies::is_ahead(held, generation, known) {
-                    push(
-                        &mut ancestors,
-                        known.generation.fingerprint,
-                        Self::ANCESTORS,
-                    );
+                    // An older file that a job took for a rotation does not descend from it.
+                    if is_later(generation, &known.generation) {
+                        let known = known.generation.fingerprint;
+                        push(&mut ancestors, known, Self::ANCESTORS);
+                    }
                 } else {
                     // The store went back: what descends from the head is no ancestor of it.
                     ancestors.clear();
@@ -162,6 +170,10 @@ impl Base {
             unrelated,
         }
     }
+}
+
+fn is_later(ours: &Generation, theirs: &Generation) -> bool {
+    order::by_times(&ours.issued, &theirs.issued) == Order::Later
 }
 
 fn push(list: &mut Vec<Fingerprint>, latest: Fingerprint, most: usize) {

@@ -72,8 +72,63 @@ fn another_account_is_refused_unless_it_was_allowed() {
         allow_account_change: true,
         ..terms()
     };
-    let (_, effects) = Trip::resume(allowed, base(1), &[], foreign);
+    // It descends from nothing here: the base is kept, and a family begins.
+    let (trip, effects) = Trip::resume(allowed, base(1), &[], foreign);
+    assert_eq!(effects, [Effect::Read], "for the bytes of the base");
+    let (trip, effects) = trip.step(Event::Read(Ok(Some(held("v1", 1, None)))));
+    assert_eq!(effects, [Effect::Rescue(Keep::Theirs)]);
+    let (_, effects) = trip.step(Event::Rescued(true));
+    let [Effect::Swap(write)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    let begins = Family(generation(2, "b").fingerprint);
+    assert_eq!((write.family, write.count), (begins, 1));
+}
+
+#[test]
+fn a_login_that_the_provider_refused_is_not_persisted_when_a_cache_brings_it_back() {
+    let refused = Terms {
+        refused: vec![generation(2, "a").fingerprint],
+        ..terms()
+    };
+    let (trip, effects) = Trip::resume(refused, base(1), &[], Seen::Usable(generation(2, "a")));
+    assert_eq!(effects, [Effect::Rescue(Keep::Ours)]);
+    assert_eq!(
+        trip.step(Event::Rescued(true)).1,
+        [stranded(Cause::Older, true)]
+    );
+}
+
+/// Nobody but Codex's own refresh writes there, whatever the clocks of seeder and provider say.
+#[test]
+fn in_the_home_of_a_rotation_no_clock_makes_a_login_older() {
+    let rotation = Terms {
+        is_rotation: true,
+        ..terms()
+    };
+    // Nor is the base kept: it is spent, and would be taken for the later one.
+    let (_, effects) = Trip::resume(rotation, base(3), &[], Seen::Usable(generation(2, "a")));
     assert!(matches!(effects[..], [Effect::Swap(_)]), "{effects:?}");
+}
+
+#[test]
+fn session_hints_that_change_count_no_more_only_where_a_rotation_of_ours_changed_them() {
+    for is_rotation in [true, false] {
+        let terms = Terms {
+            is_rotation,
+            history: true,
+            ..terms()
+        };
+        let mut next = generation(2, "a");
+        next.hints.session = Some(Label::new("another"));
+        let mut base = base(1);
+        base.generation.hints.session = Some(Label::new("session"));
+        let (_, effects) = Trip::resume(terms, base, &[], Seen::Usable(next));
+        let [Effect::Swap(write)] = &effects[..] else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(write.volatile_hints, is_rotation);
+    }
 }
 
 #[test]
@@ -371,6 +426,7 @@ fn terms() -> Terms {
         replace: false,
         refused: vec![],
         allow_account_change: false,
+        is_rotation: false,
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{
-    fs::{self, DirBuilder, File, FileTimes},
-    os::unix::fs::DirBuilderExt,
+    fs::{self, DirBuilder, File, FileTimes, Permissions},
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
@@ -19,7 +19,7 @@ fn only_the_folders_of_rotations_are_looked_at_and_swept() {
     let others = [
         scene.folder("work", 0o700),
         scene.folder("authferry-of-another-kind", 0o700),
-        scene.folder("authferry-rotation-open", 0o755),
+        scene.folder("authferry-rotation-open", 0o777),
     ];
     assert!(scene.look().copies.is_empty());
     assert!(dead.exists(), "a look removes nothing");
@@ -32,6 +32,43 @@ fn only_the_folders_of_rotations_are_looked_at_and_swept() {
             other.display()
         );
     }
+}
+
+/// A backup may lose the mode of a folder.
+#[test]
+fn an_unfinished_rotation_is_found_in_a_folder_that_others_can_read() {
+    let scene = Scene::new();
+    let folder = scene.unfinished(STORE, &login("next"));
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("our folder");
+    let found = scene.find();
+    assert_eq!(found.copies.len(), 1);
+    found.copies[0].sweep();
+    assert!(!folder.exists());
+}
+
+/// A clock that was set back, or a folder that was copied, makes the last login the older file.
+#[test]
+fn what_codex_did_not_rename_is_found_whatever_its_time_and_swept_only_when_it_is_safe() {
+    let scene = Scene::new();
+    let folder = scene.unfinished(STORE, &login("head"));
+    let unrenamed = folder.join("home/.auth-made-up");
+    fs::write(&unrenamed, login("next")).expect("room");
+    make_old(&unrenamed);
+    let found = scene.find();
+    let next = generation("next").fingerprint;
+    assert_eq!(found.copies.len(), 1);
+    assert_eq!(found.copies[0].fingerprint(), Some(next));
+    // Another one that is safe nowhere.
+    fs::write(folder.join("home/.auth-another"), login("other")).expect("room");
+    make_old(&folder.join("home/.auth-another"));
+    found.copies[0].sweep();
+    let other = folder.join("home/.auth-another");
+    assert!(other.exists(), "the other login is gone");
+    assert!(!unrenamed.exists(), "it would be the copy for ever");
+    fs::remove_file(other).expect("a file");
+    drop(found);
+    scene.find().copies[0].sweep();
+    assert!(!folder.exists());
 }
 
 #[test]
@@ -136,7 +173,15 @@ fn a_login_that_codex_did_not_rename_any_more_is_the_copy() {
     copy.sweep();
     assert!(folder.exists());
     drop(found);
-    scene.find().copies[0].sweep();
+    // Each is the copy once, the newest first.
+    fs::write(&next, login("next")).expect("room");
+    make_old(&next);
+    for login in ["newest", "next"] {
+        let found = scene.find();
+        let fingerprint = generation(login).fingerprint;
+        assert_eq!(found.copies[0].fingerprint(), Some(fingerprint), "{login}");
+        found.copies[0].sweep();
+    }
     assert!(!folder.exists());
 }
 
@@ -248,7 +293,9 @@ impl Scene {
 }
 
 fn make(folder: &Path, mode: u32) {
-    DirBuilder::new().mode(mode).create(folder).expect("room");
+    DirBuilder::new().create(folder).expect("room");
+    // Whatever the umask.
+    fs::set_permissions(folder, Permissions::from_mode(mode)).expect("our folder");
 }
 
 fn make_old(folder: &Path) {

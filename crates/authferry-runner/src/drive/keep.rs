@@ -49,8 +49,7 @@ impl Driver<'_, '_> {
         self.request = None;
         let wanted = match keep {
             Keep::Ours => self.ours(trip),
-            Keep::Theirs => self.theirs(trip, 0),
-            Keep::TheirsInRescue => self.theirs(trip, 1),
+            Keep::Theirs | Keep::TheirsInRescue => self.theirs(trip),
             Keep::Copies(copies) => self.set_aside(copies),
         };
         let mut kept = !wanted.is_empty();
@@ -124,8 +123,9 @@ impl Driver<'_, '_> {
         Record::new(store, reason, base, self.job.writer)
     }
 
-    /// The head that was read last, with what is known of it.
-    fn theirs(&self, trip: &Trip, seen: u64) -> Vec<(Secret, Record)> {
+    /// The head that was read last, with what is known of it: what replaces it may not descend
+    /// from it, so it is tried if the provider rejects that and the clocks do not speak against it.
+    fn theirs(&self, trip: &Trip) -> Vec<(Secret, Record)> {
         let stored = self.stored.iter();
         stored
             .map(|stored| {
@@ -133,7 +133,7 @@ impl Driver<'_, '_> {
                 let theirs = held.generation.as_ref();
                 let base = theirs.map(|theirs| Base::of_head(&held, theirs, trip.base()));
                 let record = Record {
-                    seen,
+                    seen: 1,
                     ..self.record(Reason::Replaced, base)
                 };
                 (stored.secret.duplicate(), record)

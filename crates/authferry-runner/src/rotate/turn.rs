@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use authferry_codex::Home;
-use authferry_core::{Goal, Trip};
+use authferry_core::{Goal, Terms, Trip};
 
 use super::{Driver, Rotating};
 use crate::refresher::{How, Refreshed, Refresher};
@@ -54,7 +54,11 @@ impl Driver<'_> {
         };
         let home = Home::new(&folder.path().join(HOME))?;
         let job = job_in(rotating, &home);
-        let step = Trip::start(terms(&job, Goal::Run)?, Vec::new());
+        let terms = Terms {
+            is_rotation: true,
+            ..terms(&job, Goal::Run)?
+        };
+        let step = Trip::start(terms, Vec::new());
         let refresher = Refresher::new(rotating, how, on_trial, folder.lock());
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
             .knowing(self.rotated.known.take())

@@ -101,6 +101,7 @@ pub(crate) async fn from_env(
         SeedError::Older(_)
         | SeedError::Spent(_)
         | SeedError::NotKept(_)
+        | SeedError::LeaseHeld { .. }
         | SeedError::System(_)
         | SeedError::OutOfTime
         | SeedError::Store(_) => Err(failed(plan, job.rescue, &not).into()),
@@ -190,6 +191,9 @@ pub(crate) fn failed(plan: &Plan, rescue: &Rescue, not: &NotSeeded) -> Ending {
                 .caused_by(error)
                 .hint("name a folder that can be written with `--rescue-dir DIR`")
         }
+        SeedError::LeaseHeld { .. } => Ending::refused(exit::FAILED, &not.why).hint(
+            "seed again when it is done; a holder that died is waited for with `--patience 2m`",
+        ),
         SeedError::System(error) => Ending::refused(exit::FAILED, &not.why).caused_by(error),
     };
     if not.doubtful {

@@ -378,6 +378,7 @@ impl World {
             replace: false,
             refused: vec![],
             allow_account_change: false,
+            is_rotation: true,
         };
         let copies = self.unfinished.map(|it| self.copy(it));
         let (trip, effects) = Trip::start(terms, copies.into_iter().collect());

@@ -239,6 +239,7 @@ impl Machines {
             replace: false,
             refused: bits(key.refused).map(logins::fingerprint).collect(),
             allow_account_change: false,
+            is_rotation: false,
         };
         let copies: Vec<Found> = key.copies.iter().map(|copy| self.found(copy)).collect();
         let (trip, effects) = match key.resumes {

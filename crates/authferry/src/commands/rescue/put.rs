@@ -143,6 +143,7 @@ fn not_put(
         ),
         SeedError::Unusable(_)
         | SeedError::NotKept(_)
+        | SeedError::LeaseHeld { .. }
         | SeedError::System(_)
         | SeedError::OutOfTime
         | SeedError::Store(_) => return seed::failed(plan, rescue, not),
