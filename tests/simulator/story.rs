@@ -112,7 +112,10 @@ impl Story {
             }
         };
         let kill = self.kill();
-        let before = self.locations();
+        let before = Locations {
+            here: self.machine(machine).logins(),
+            ..self.locations()
+        };
         let called = self.world.restore(self.machine(machine), kill);
         self.note("begin", format!("restore on machine {machine}, {called:?}"));
         self.judge(&before, self.by(machine, false), Some(machine))?;
@@ -287,6 +290,7 @@ impl Story {
         Locations {
             stored: self.world.stored(),
             all: self.world.logins().into_iter().chain(machines).collect(),
+            here: BTreeSet::new(),
         }
     }
 
@@ -300,6 +304,15 @@ impl Story {
         self.world.logins().into_iter().chain(others).collect()
     }
 
+    /// Whether a login of the same family that is no ancestor of it took its place.
+    fn is_fork(&self, old: usize, new: Option<usize>) -> bool {
+        new.is_some_and(|new| {
+            new != old
+                && self.provider.family(old) == self.provider.family(new)
+                && !self.provider.is_ancestor(new, old)
+        })
+    }
+
     /// What must hold after a step of authferry, on this machine if it is one's.
     fn judge(&mut self, before: &Locations, by: By, machine: Option<usize>) -> Result<(), String> {
         let now = self.locations();
@@ -308,12 +321,12 @@ impl Story {
         // at the next begin, for the marks of the session are the same. That other homes still
         // have what was replaced is chance.
         let is_disturbed = machine.is_some_and(|it| self.disturbed.contains(&it));
-        let forked = is_disturbed && self.provider.is_lenient();
-        if forked && before.stored != now.stored {
-            self.given_up.extend(before.stored);
+        if is_disturbed && self.provider.is_lenient() {
+            let forked = before.stored.filter(|old| self.is_fork(*old, now.stored));
+            self.given_up.extend(forked);
         }
         for login in &before.all {
-            let given_up = forked || self.given_up.contains(login);
+            let given_up = self.given_up.contains(login);
             let wanted = self.provider.is_live(*login) && !given_up;
             if wanted && !now.all.contains(login) {
                 return self.fail(&format!("login {login} is live, and lost"));
@@ -361,9 +374,9 @@ impl Story {
         if self.world.stored() != Some(placed) {
             return self.fail(&format!("{placed} is placed, and not what the store holds"));
         }
-        let better = before
-            .stored
-            .filter(|it| self.provider.is_live(*it) && self.provider.is_ancestor(placed, *it));
+        let found = before.here.iter().chain(&before.stored).copied();
+        let mut found = found.filter(|it| self.provider.is_live(*it));
+        let better = found.find(|it| self.provider.is_ancestor(placed, *it));
         match better {
             Some(better) if !self.opaque => {
                 self.fail(&format!("{placed} is placed, and {better} was there"))
@@ -411,6 +424,8 @@ impl Story {
 struct Locations {
     stored: Option<usize>,
     all: BTreeSet<usize>,
+    /// Those on the machine where a job begins.
+    here: BTreeSet<usize>,
 }
 
 /// What all stories have met.

@@ -255,8 +255,8 @@ async fn begin<'a, 'l: 'a>(
     Ok((driver, start.step))
 }
 
-/// Gives an auth file its name again that was being replaced or removed when a job was killed. If
-/// something else has the name, it is kept.
+/// Gives an auth file its name again that was being replaced or removed when a job was killed, or
+/// that Codex was about to put in place when it was. If something else has the name, it is kept.
 async fn recover(job: &Job<'_>) -> Result<(), NotBegun> {
     if let Some((aside, secret)) = job.home.recover()? {
         let store = job.store.to_string();
@@ -266,6 +266,18 @@ async fn recover(job: &Job<'_>) -> Result<(), NotBegun> {
         kept.location
             .map_err(|error| NotBegun::NoRescue(job.rescue.folder().to_owned(), error))?;
         std::fs::remove_file(aside)?;
+    }
+    // What a killed Codex wrote and did not rename is the next login of what is in place.
+    if let Some(receipt) = receipt(job) {
+        let base = receipt.base.generation.fingerprint;
+        let is_base = match job.home.look()? {
+            Look::Missing => true,
+            Look::Usable { generation, .. } => generation.fingerprint == base,
+            Look::Unusable { .. } => false,
+        };
+        if is_base {
+            job.home.rename_for_codex(Some(base));
+        }
     }
     Ok(())
 }

@@ -84,3 +84,23 @@ fn a_the_last_of_a_chain_is_adopted_although_the_store_counts_more_than_its_rece
     assert_stored(&ferry, &last);
     assert_kept(&stays, &next.auth_json());
 }
+
+/// Codex was killed between its write and its rename, with its job.
+#[test]
+fn i_what_codex_did_not_rename_in_the_home_of_a_job_is_the_next_login() {
+    let first = Login::fresh();
+    let next = generation(&first, 2, Duration::minutes(10));
+    let persist: &[&str] = &["persist"];
+    for act in BEGINS.into_iter().chain([persist]) {
+        for in_place in [true, false] {
+            let ferry = Ferry::holding(rig::V0_171, &first);
+            let runner = job_lost_after_restore(&ferry);
+            fs::write(runner.codex_home().join(".auth-made-up"), next.auth_json()).expect("room");
+            if !in_place {
+                fs::remove_file(runner.auth_file()).expect("placed");
+            }
+            assert_code(&finish(&mut ferry.authferry(&runner, act)), 0);
+            assert_stored(&ferry, &next);
+        }
+    }
+}

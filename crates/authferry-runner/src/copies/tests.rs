@@ -61,6 +61,7 @@ fn what_codex_did_not_rename_is_found_whatever_its_time_and_swept_only_when_it_i
     // Another one that is safe nowhere.
     fs::write(folder.join("home/.auth-another"), login("other")).expect("room");
     make_old(&folder.join("home/.auth-another"));
+    make_old(&unrenamed);
     found.copies[0].sweep();
     let other = folder.join("home/.auth-another");
     assert!(other.exists(), "the other login is gone");
