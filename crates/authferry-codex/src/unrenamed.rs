@@ -30,6 +30,10 @@ impl Home {
     /// the auth file. Of several the newest counts.
     #[must_use]
     pub fn unrenamed(&self, base: Option<Fingerprint>) -> Option<Unrenamed> {
+        let all = self.all_unrenamed();
+        if all.is_empty() {
+            return None;
+        }
         let placed = self.auth_file().symlink_metadata();
         let placed = placed.and_then(|it| it.modified()).ok();
         let in_place = match self.look() {
@@ -43,10 +47,8 @@ impl Home {
             let is_next = is_base || placed.is_none_or(|placed| it.modified >= placed);
             login != in_place && login != base && is_next
         };
-        self.all_unrenamed()
-            .into_iter()
-            .filter(counts)
-            .max_by_key(|it| it.modified)
+        let next = all.into_iter().filter(counts);
+        next.max_by_key(|it| it.modified)
     }
 
     /// Returns every whole login in a temporary file of Codex's, older ones too.

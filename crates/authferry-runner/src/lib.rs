@@ -268,7 +268,9 @@ async fn recover(job: &Job<'_>) -> Result<(), NotBegun> {
         std::fs::remove_file(aside)?;
     }
     // What a killed Codex wrote and did not rename is the next login of what is in place.
-    if let Some(receipt) = receipt(job) {
+    if !job.home.all_unrenamed().is_empty()
+        && let Some(receipt) = receipt(job)
+    {
         let base = receipt.base.generation.fingerprint;
         let is_base = match job.home.look()? {
             Look::Missing => true,
