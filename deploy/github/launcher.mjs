@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { appendFileSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join, resolve } from 'node:path'
 
@@ -21,10 +21,23 @@ export function truth (name) {
   throw new Refused(`the input \`${name}\` is to be true or false`)
 }
 
+// The home of Codex. Each job gets one of its own, unless it names another: two runners of one user
+// share `~/.codex`. An earlier step of this action has named it to the steps that follow.
+export function home () {
+  const named = input('codex-home') || process.env.CODEX_HOME
+  const own = join(process.env.RUNNER_TEMP, 'authferry-codex')
+  const home = named ? resolve(named) : own
+  if (!input('config')) return home
+  if (home !== own) throw new Refused(`\`config\` is for the home that the action makes: put it into ${home}`)
+  mkdirSync(home, { recursive: true, mode: 0o700 })
+  copyFileSync(resolve(input('config')), join(home, 'config.toml'))
+  return home
+}
+
 // What every command of the program is told. `post` gets the same inputs as `main`.
-export function common () {
+export function common (home) {
   const words = ['--github', '--store', input('store')]
-  if (input('codex-home')) words.push('--codex-home', resolve(input('codex-home')))
+  if (home) words.push('--codex-home', home)
   if (input('rescue-dir')) words.push('--rescue-dir', resolve(input('rescue-dir')))
   return words
 }

@@ -1,8 +1,8 @@
 // The step itself: `run`, `refresh`, or a login for the steps that follow.
 
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 
-import { Refused, common, complain, environment, find, input, start, tell, truth } from './launcher.mjs'
+import { Refused, common, complain, environment, find, home, input, start, tell, truth } from './launcher.mjs'
 
 const SEED = 'AUTHFERRY_SEED'
 
@@ -13,9 +13,11 @@ async function main () {
   if (input('refresh')) {
     return await start(program, [...common(), 'refresh', '--within', input('refresh')])
   }
+  const codexHome = home()
   // Before anything is begun that `post` would have to end.
   tell('GITHUB_STATE', 'program', program)
   tell('GITHUB_STATE', 'sha256', sha256)
+  tell('GITHUB_STATE', 'home', codexHome)
   const env = environment()
   if (input('seed')) {
     env[SEED] = process.env.INPUT_SEED
@@ -24,13 +26,12 @@ async function main () {
   if (input('run')) {
     const bash = ['bash', '--noprofile', '--norc', '-eo', 'pipefail', '-c', input('run')]
     const cwd = resolve(input('working-directory') || '.')
-    return await start(program, [...common(), 'run', ...restoring, '--', ...bash], { env, cwd })
+    return await start(program, [...common(codexHome), 'run', ...restoring, '--', ...bash], { env, cwd })
   }
-  const restored = await start(program, [...common(), 'restore', ...restoring], { env })
-  if (restored !== 0) return restored
-  if (input('codex-home')) tell('GITHUB_ENV', 'CODEX_HOME', resolve(input('codex-home')))
-  const log = join(process.env.RUNNER_TEMP, 'authferry-watch.log')
-  return await start(program, [...common(), 'watch', '--detach', log])
+  // It leaves a watch behind.
+  const restored = await start(program, [...common(codexHome), 'restore', ...restoring], { env })
+  if (restored === 0) tell('GITHUB_ENV', 'CODEX_HOME', codexHome)
+  return restored
 }
 
 function options () {

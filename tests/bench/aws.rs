@@ -73,7 +73,7 @@ impl<'a> Place<'a> {
                     python.args(["-c", SCRIPT]);
                     python
                 }
-                Way::Authferry => self.authferry("restore", &home),
+                Way::Authferry => self.restore(&home),
             };
             let took = timed(command);
             if matches!(way, Way::Authferry) {
@@ -109,7 +109,7 @@ impl<'a> Place<'a> {
                 ..self.login.clone()
             };
             let home = self.home(runs);
-            timed(self.authferry("restore", &home));
+            timed(self.restore(&home));
             let file = home.join(".codex/auth.json");
             fs::write(&file, next.auth_json()).expect("room");
             match way {
@@ -163,6 +163,12 @@ impl<'a> Place<'a> {
         let mut arguments = vec!["secretsmanager", call, "--secret-id", NAME];
         arguments.extend(more);
         self.server.cli(&arguments)
+    }
+
+    fn restore(&self, home: &Path) -> Command {
+        let mut restore = self.authferry("restore", home);
+        restore.arg("--no-watch");
+        restore
     }
 
     fn authferry(&self, subcommand: &str, home: &Path) -> Command {

@@ -61,7 +61,7 @@ pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
                 assert_eq!(read.as_deref(), Some(login.as_str()));
             }
             Way::Restore => {
-                let mut restore = scene.authferry(&["-q", "restore"]);
+                let mut restore = scene.authferry(&["-q", "restore", "--no-watch"]);
                 restore
                     .env("HOME", &home)
                     .env("AUTHFERRY_STORE", &store)

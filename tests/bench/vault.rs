@@ -88,7 +88,7 @@ fn curl(server: &OpenBao, folder: &Path) -> Command {
 }
 
 fn restore(scene: &Scene, server: &OpenBao, home: &Path) -> Command {
-    let mut command = scene.authferry(&["-q", "restore"]);
+    let mut command = scene.authferry(&["-q", "restore", "--no-watch"]);
     command
         .env("HOME", home)
         .env("AUTHFERRY_STORE", format!("vault://{MOUNT}/{PATH}"))

@@ -35,7 +35,13 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     ("store-a-folder", |at, _| fs::create_dir(at.path(LOGIN))),
     ("store-folder-open", |at, _| chmod(at, STORE, 0o777)),
     ("store-folder-read-only", |at, _| chmod(at, STORE, 0o500)),
-    ("restored", |at, _| authferry(at, &["restore"])),
+    ("restored", |at, _| {
+        authferry(at, &["restore", "--no-watch"])
+    }),
+    ("restored-by-a-job-that-is-over", |at, _| {
+        let script = "CI_JOB_ID=over authferry restore --no-watch --no-rotate-first; :";
+        program(at, &["sh", "-c", script])
+    }),
     ("lent", |at, _| authferry(at, &["restore", "--access-only"])),
     ("persisted", |at, _| authferry(at, &["persist"])),
     ("auth-file", |at, name| at.write(AUTH_FILE, content(name))),

@@ -62,7 +62,7 @@ on_each_codex![
 
 /// The commands that begin a job in a home.
 const BEGINS: [&[&str]; 2] = [
-    &["restore", "--no-rotate-first"],
+    &["restore", "--no-watch", "--no-rotate-first"],
     &["run", "--no-rotate-first", "--", "true"],
 ];
 
@@ -175,7 +175,8 @@ fn the_replaced_login_is_tried_again<S: AnyStore>(version: &str) {
     let live = scene.stored();
     let runner = job_lost_after_restore(&scene);
     runner.place(&opaque(&spent)).expect("room");
-    let restore = finish(&mut scene.authferry(&runner, &["restore", "--no-rotate-first"]));
+    let restore =
+        finish(&mut scene.authferry(&runner, &["restore", "--no-watch", "--no-rotate-first"]));
     assert_code(&restore, 0);
     assert!(!scene.is_live(), "the unclear one is tried first");
 
@@ -340,7 +341,7 @@ fn g_a_rescued_login_is_adopted_before_anything_is_spent<S: AnyStore>(version: &
     let first = Login::stale();
     let next = generation(&first, 6, Duration::days(9));
     let run: &[&str] = &["run", "--", "true"];
-    for act in [run, &["restore"], &["refresh"]] {
+    for act in [run, &["restore", "--no-watch"], &["refresh"]] {
         let scene = S::holding(version, &first);
         let runner = with_a_rescued_login(&scene, &next);
         let done = finish(
@@ -363,7 +364,7 @@ fn g_an_emptied_store_is_not_filled_by_itself_and_the_copy_is_named() {
     fs::remove_file(ferry.store_file()).expect("seeded");
     let from_env = ["run", "--seed-from-env", "LOGIN", "--", "true"];
     let run: &[&str] = &["run", "--", "true"];
-    for act in [run, &["restore"], &["refresh"], &from_env] {
+    for act in [run, &["restore", "--no-watch"], &["refresh"], &from_env] {
         let mut command = ferry.authferry(&runner, act);
         command
             .env("CODEX_HOME", new_home(&runner))
@@ -460,7 +461,7 @@ fn n_a_fresh_login_of_a_person_is_refused_with_both_ways_out<S: AnyStore>(versio
         assert_stored(&scene, &stored);
         assert_in_home(&runner, &own);
     }
-    let replace = ["restore", "--no-rotate-first", "--replace"];
+    let replace = ["restore", "--no-watch", "--no-rotate-first", "--replace"];
     assert_code(&finish(&mut scene.authferry(&runner, &replace)), 0);
     assert_in_home(&runner, &stored);
     assert_kept(&runner, &own.auth_json());

@@ -14,6 +14,7 @@ mod families;
 mod ferry;
 mod long_answers;
 mod moments;
+mod owners;
 mod passed_on;
 mod refresh;
 mod refresh_facts;

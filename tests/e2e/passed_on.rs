@@ -126,7 +126,10 @@ fn a_signal_does_not_end_a_persist() {
     let next = successor(&login);
     let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = ferry.runner();
-    assert_code(&finish(&mut ferry.authferry(&runner, &["restore"])), 0);
+    assert_code(
+        &finish(&mut ferry.authferry(&runner, &["restore", "--no-watch"])),
+        0,
+    );
     fs::write(runner.auth_file(), next.auth_json()).expect("room");
     let lock = fs::File::open(ferry.store_file().with_extension("json.lock")).expect("a lock file");
     lock.lock().expect("nobody else holds it");

@@ -193,7 +193,10 @@ fn what_was_lent_is_never_persisted() {
         &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
         0,
     );
-    assert_code(&finish(&mut ferry.authferry(&runner, &["restore"])), 0);
+    assert_code(
+        &finish(&mut ferry.authferry(&runner, &["restore", "--no-watch"])),
+        0,
+    );
     let file = fs::read(runner.auth_file()).expect("a login");
     assert_eq!(file, login.auth_json().as_bytes(), "the whole login again");
 }
@@ -213,7 +216,11 @@ fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
         assert_code(&first, 125);
         let asked = ferry.stub.count(What::is_refresh);
         assert!(asked > 1, "Codex was asked");
-        for arguments in [&["refresh"][..], &["run", "--", "true"], &["restore"]] {
+        for arguments in [
+            &["refresh"][..],
+            &["run", "--", "true"],
+            &["restore", "--no-watch"],
+        ] {
             let runner = ferry.runner();
             let later = finish(&mut ferry.authferry(&runner, arguments));
             assert_code(&later, 125);

@@ -89,7 +89,7 @@ fn two_machines_that_go_leave_both_logins_in_the_second_store() {
     let mut written = Vec::new();
     for number in 1..=2_u32 {
         let runner = ferry.runner();
-        let restore = &["restore", "--no-rotate-first"];
+        let restore = &["restore", "--no-watch", "--no-rotate-first"];
         assert_code(&finish(&mut ferry.authferry(&runner, restore)), 0);
         let next = Login {
             serial: first.serial + number,
@@ -201,7 +201,7 @@ impl Second {
 /// Codex rotates the login between `restore` and `persist`; returns what it wrote.
 #[track_caller]
 fn rotated_by_codex<S: AnyStore>(scene: &S, runner: &Runner) -> Vec<u8> {
-    let restore = &["restore", "--no-rotate-first"];
+    let restore = &["restore", "--no-watch", "--no-rotate-first"];
     assert_code(&finish(&mut scene.authferry(runner, restore)), 0);
     assert_code(&finish(&mut runner.exec()), 0);
     let rotated = fs::read(runner.auth_file()).expect("an auth file");

@@ -83,7 +83,8 @@ fn restore_and_persist_do_as_run_does(version: &str) {
     let runner = ferry.runner();
     let home = names(&runner.codex_home());
 
-    let restored = finish(&mut ferry.authferry(&runner, &["restore", "--no-rotate-first"]));
+    let restored =
+        finish(&mut ferry.authferry(&runner, &["restore", "--no-watch", "--no-rotate-first"]));
     assert_code(&restored, 0);
     let mode = fs::metadata(runner.auth_file())
         .expect("placed")
@@ -232,11 +233,16 @@ fn two_trips_in_one_home_do_not_clean_up_after_each_other() {
     );
     let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
     wait_until("ready", || runner.work().join("ready").exists());
-    for arguments in [&["persist"][..], &["restore"], &["run", "--", "true"]] {
+    for (arguments, code) in [
+        (&["persist", "--linger", "0s"][..], 119),
+        (&["restore", "--no-watch"], 124),
+        (&["run", "--", "true"], 124),
+    ] {
         let other = finish(&mut ferry.authferry(&runner, arguments));
-        assert_code(&other, 124);
+        assert_code(&other, code);
         let said = String::from_utf8_lossy(&other.stderr).into_owned();
-        assert!(said.contains("another authferry is at work"), "{said}");
+        let by = format!("authferry-under (process {})", run.id());
+        assert!(said.contains(&by), "{said}");
     }
     fs::write(runner.work().join("enough"), "").expect("room");
     assert_eq!(run.wait().expect("our child").code(), Some(0));

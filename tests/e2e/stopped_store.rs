@@ -147,7 +147,7 @@ fn a_run_takes_no_longer_than_its_budget() {
 fn a_persist_takes_no_longer_than_its_budget() {
     let site = Site::new();
     assert_code(
-        &finish(&mut site.authferry(&["restore", "--no-rotate-first"])),
+        &finish(&mut site.authferry(&["restore", "--no-watch", "--no-rotate-first"])),
         0,
     );
     let home = fs::File::open(site.runner.codex_home()).expect("a home");

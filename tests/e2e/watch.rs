@@ -131,7 +131,7 @@ fn a_watch_that_hangs_keeps_no_login_from_the_store() {
     kill_process(pid(watch.id()), Signal::STOP).expect("our child");
     runner.place(&next.auth_json()).expect("room");
     // A job that begins is another matter: there is nothing to be lost yet.
-    let other = finish(&mut ferry.authferry(&runner, &["restore"]));
+    let other = finish(&mut ferry.authferry(&runner, &["restore", "--no-watch"]));
     assert_code(&other, 124);
     assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
     assert_eq!(ferry.stored(), next.auth_json().as_bytes());
@@ -151,7 +151,7 @@ fn a_watch_makes_way_for_the_next_job() {
     let runner = restored(&ferry);
     let process = detached(&ferry, &runner);
     // The job is lost, and with it its `persist`. The runner is one that stays.
-    let second = finish(&mut ferry.authferry(&runner, &["restore"]));
+    let second = finish(&mut ferry.authferry(&runner, &["restore", "--no-watch"]));
     assert_code(&second, 0);
     wait_until("the first watch is gone", || !is_there(process));
     let process = detached(&ferry, &runner);
@@ -177,7 +177,8 @@ fn a_watch_that_cannot_begin_says_so_in_front() {
 
 fn restored(ferry: &Ferry) -> Runner {
     let runner = ferry.runner();
-    let restored = finish(&mut ferry.authferry(&runner, &["restore", "--no-rotate-first"]));
+    let restored =
+        finish(&mut ferry.authferry(&runner, &["restore", "--no-watch", "--no-rotate-first"]));
     assert_code(&restored, 0);
     runner
 }

@@ -109,7 +109,8 @@ impl Home {
     /// Removes the auth file if it is what is expected; returns whether it was. A missing one is
     /// fine.
     ///
-    /// It is renamed and looked at once more before it is removed. [`Unfit::Symlink`] and
+    /// It is renamed and looked at once more before it is removed; what a killed predecessor left
+    /// half-way goes with it. [`Unfit::Symlink`] and
     /// [`Unfit::NotARegularFile`] for what [`place`](Self::place) cannot have put there.
     pub fn remove(&self, is_expected: impl Fn(&Look) -> bool) -> Result<bool, Unfit> {
         let path = || self.auth_file.clone();
@@ -123,7 +124,11 @@ impl Home {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(Unfit::io("remove", path(), error))
             }
-            Ok(removed) => Ok(removed),
+            Ok(true) => {
+                self.sweep();
+                Ok(true)
+            }
+            Ok(false) => Ok(false),
             Err(_) => Ok(true),
         }
     }
@@ -238,6 +243,9 @@ mod tests {
         fs::write(home.dir().join(".authferry-a1b2c3"), auth_file(1)).expect("a file");
         home.place(&secret(2), any).expect("a place");
         assert_eq!(names(home.dir()), ["auth.json"]);
+        fs::write(home.dir().join(".authferry-a1b2c3"), auth_file(1)).expect("a file");
+        assert!(home.remove(any).expect("a file"));
+        assert!(names(home.dir()).is_empty());
     }
 
     #[test]

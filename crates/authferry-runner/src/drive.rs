@@ -24,13 +24,16 @@ use crate::refresher::Refresher;
 use crate::sign::Sign;
 use crate::signals::{Told, reaches_the_command_by_itself};
 use crate::unwound::guarded;
+use crate::users::Owner;
 use crate::watch::Watch;
 use crate::{CommandEnd, FoundCopy, Job, Receipt, Report, Signals, deadline, seen};
 
+use others::Others;
 use pace::Pace;
 
 pub(crate) mod ask;
 pub(crate) mod keep;
+mod others;
 mod pace;
 mod panicked;
 mod stand_by;
@@ -78,6 +81,10 @@ pub(crate) struct Driver<'a, 'l> {
     settling: bool,
     /// The file descends from the trip's base: from here on there is a receipt.
     ready: bool,
+    /// Whose login this is on this machine, once there is a receipt.
+    owner: Option<Owner>,
+    /// Who else is at work in the home, once that matters.
+    others: Option<Others>,
     /// The version of which the receipt tells.
     version: Option<Version>,
     /// The generation that was sent to the store last.
@@ -169,6 +176,8 @@ impl<'a, 'l> Driver<'a, 'l> {
             placed,
             settling: false,
             ready: false,
+            owner: None,
+            others: None,
             version: None,
             sent: None,
             generations: HashMap::new(),
@@ -192,6 +201,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             told: 0,
             report: Report::new(),
         };
+        driver.report.nested = job.nested;
         driver.remember(look);
         driver
     }
@@ -240,10 +250,17 @@ impl<'a, 'l> Driver<'a, 'l> {
         self
     }
 
+    /// Goes on as a part of the job that the home's receipt names.
+    pub(crate) fn owned_by(mut self, owner: Option<Owner>) -> Self {
+        self.owner = owner;
+        self
+    }
+
     /// Takes over where the receipt of another process says that it stopped.
     pub(crate) fn resumed(mut self, receipt: &Receipt, unfit: Option<Unfit>) -> Self {
         self.version = Some(receipt.base.version.clone());
         self.lent = receipt.access_only;
+        self.owner = Some(receipt.owner.clone());
         self.ready = true;
         self.report.began = receipt.began;
         self.report.unfit = unfit;
@@ -267,7 +284,11 @@ impl<'a, 'l> Driver<'a, 'l> {
         (mut trip, mut effects): (Trip, Vec<Effect>),
         signals: &mut Signals,
     ) -> (Trip, Outcome) {
-        self.deadline = Some(deadline::from(self.begin, self.job.patience));
+        // A trip that waits for others has all of its time once they have ended.
+        self.deadline = match self.others {
+            None => Some(deadline::from(self.begin, self.job.patience)),
+            Some(_) => None,
+        };
         let mut last_looks = 0;
         loop {
             let mut event = None;
@@ -340,12 +361,19 @@ impl<'a, 'l> Driver<'a, 'l> {
                         _ => Duration::ZERO,
                     };
                     if family.gone(linger) {
-                        return self.exited(trip);
+                        self.look_for_others();
+                        if !self.is_waiting_for_others() {
+                            return self.exited(trip);
+                        }
+                    } else {
+                        family_time = family.wake();
                     }
-                    family_time = family.wake();
                 }
+            } else if self.others.is_some() && !store_at_work && !self.is_waiting_for_others() {
+                return self.exited(trip);
             }
             let refresh_until = self.refresher.as_ref().and_then(Refresher::until);
+            let family_time = family_time.or(self.others_wake());
             let woke = tokio::select! {
                 answer = answer(&mut self.request) => Woke::Answer(answer),
                 told = signals.next() => Woke::Told(told),

@@ -13,8 +13,10 @@ mod child;
 mod copies;
 mod deadline;
 mod drive;
+mod job_identity;
 mod lease;
 mod mark;
+mod ownership;
 mod processes;
 mod receipt;
 mod refresher;
@@ -27,12 +29,11 @@ mod seed;
 mod sign;
 mod signals;
 mod unwound;
+mod users;
 mod watch;
 
 use std::{
-    fmt,
-    fs::{File, TryLockError},
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -45,17 +46,22 @@ use authferry_core::{
 };
 
 pub use copies::{FoundCopy, find, look};
+pub use job_identity::{JOB_VARIABLES, name_job};
 pub use lease::{Lease, LeaseDefect};
 pub use mark::{Mark, NotAMark};
+pub use ownership::{Admitted, admit};
 pub use receipt::Receipt;
 pub use refresher::{Codex, Refreshed};
 pub use rehearse::{Introduction, foresee, try_claim};
-pub use report::{CommandEnd, Placement, Report, Written};
+pub use report::{CommandEnd, InUse, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
+pub use sign::WATCH_LOG;
 pub use signals::{Signals, survive_file_size_limit};
 pub use unwound::Panicked;
+pub use users::User;
 
+pub(crate) use ownership::{Entry, alone, lock};
 use rescue::Rescue;
 use sign::Sign;
 use tokio::time::{Instant, sleep, timeout};
@@ -63,6 +69,7 @@ use watch::Watch;
 
 /// What a trip works with.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a term of its own")]
 pub struct Job<'a> {
     /// Where the login is kept.
     pub store: &'a dyn SecretStore,
@@ -87,8 +94,11 @@ pub struct Job<'a> {
     pub witness: Option<&'a dyn Witness>,
     /// How long the store may take before the command, and again after it.
     pub patience: Duration,
-    /// How long processes may stay that the command leaves behind.
+    /// How long processes may stay that the command leaves behind, or that are at work in the home
+    /// at the end.
     pub linger: Duration,
+    /// Whether a watch of this very job is there, so that the login stays in the home.
+    pub nested: bool,
 }
 
 /// Sees each login that comes into the home, before the command or as soon as Codex has
@@ -109,6 +119,19 @@ pub enum NotBegun {
     /// Another trip is under way in this home.
     #[error("another authferry is at work in {}", .0.display())]
     Busy(PathBuf),
+    /// The home is in use by this process, or by the job that it shows to go on.
+    #[error("{} is in use by {}", .0.display(), .1)]
+    InUse(PathBuf, User),
+    /// A Codex that an earlier job left in the home may be about to write the next login.
+    #[error("{} was left in {} by an earlier job, and may be writing the next login", .1, .0.display())]
+    LeftOver(PathBuf, User),
+    /// A `run` of the same job is at work in the home, and persists by itself: the auth file, the
+    /// process, and whether the login may be spent.
+    #[error("{} is still at work with {}", .1, .0.display())]
+    AtWork(PathBuf, User, bool),
+    /// What was restored was persisted meanwhile, and was taken away.
+    #[error("nothing is left to do in {}", .0.display())]
+    NothingLeft(PathBuf),
     /// The home holds an auth file already, which an access-only one would replace.
     #[error("{} is there already", .0.display())]
     Occupied(PathBuf),
@@ -165,10 +188,16 @@ pub async fn persist(
     signals: &mut Signals,
 ) -> Result<Report, NotBegun> {
     let begin = Instant::now();
-    let alone = alone(job.home, Hung::IsNoReason, job.patience).await?;
+    if let Some(other) = receipt.owner.other_job() {
+        return Err(NotBegun::InUse(job.home.dir().to_owned(), other));
+    }
+    let alone = alone(job, Entry::Persist).await?;
     recover(job).await?;
     // A watch that has made way for us may have moved it meanwhile.
     let moved = self::receipt(job);
+    if moved.is_none() && job.home.auth_file().symlink_metadata().is_err() {
+        return Err(NotBegun::NothingLeft(job.home.dir().to_owned()));
+    }
     let receipt = moved.as_ref().unwrap_or(receipt);
     // A file that may not be opened is as unusable as one that makes no sense.
     let mut glimpse = None;
@@ -189,7 +218,15 @@ pub async fn persist(
     };
     let glimpse = glimpse.filter(|_| !matches!(seen, Seen::Usable(_)));
     let (terms, base) = (taking_over(job, &look).await?, receipt.base.clone());
+    // A file without a refresh token is not rotated.
+    let others = !receipt.access_only && users::of(job.home).is_some_and(|it| !it.is_empty());
     let step = match &glimpse {
+        _ if others => Trip::join(
+            terms,
+            base,
+            &records(job),
+            self::seen(glimpse.as_ref().unwrap_or(&look)),
+        ),
         None => Trip::resume(terms, base, &records(job), seen),
         Some(glimpse) => {
             let (trip, mut effects) = Trip::join(terms, base, &records(job), self::seen(glimpse));
@@ -202,6 +239,11 @@ pub async fn persist(
         .resumed(receipt, unfit)
         .since(begin)
         .with_glimpse(glimpse.as_ref());
+    let driver = if others {
+        driver.waiting_for_others()
+    } else {
+        driver
+    };
     Ok(Box::pin(driver.drive(step, signals)).await)
 }
 
@@ -216,7 +258,7 @@ pub async fn watch(
     signals: &mut Signals,
     began: impl FnOnce(),
 ) -> Result<Report, NotBegun> {
-    let alone = alone(job.home, Hung::IsBusy, job.patience).await?;
+    let alone = alone(job, Entry::Watch).await?;
     recover(job).await?;
     let sign = Sign::put_up(job.home)?;
     // From here on a change is noticed; what was written before is there to be looked at.
@@ -237,7 +279,7 @@ async fn begin<'a, 'l: 'a>(
     known: Option<Stored>,
 ) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
     let begin = Instant::now();
-    let alone = alone(job.home, Hung::IsBusy, job.patience).await?;
+    let alone = alone(job, Entry::Job).await?;
     recover(job).await?;
     if known.as_ref().is_none_or(is_due) {
         no_rotation_at_work(job, begin).await?;
@@ -248,7 +290,9 @@ async fn begin<'a, 'l: 'a>(
     let found = copies::find(&job.store.to_string(), job.rescue, job.rotations)
         .map_err(|error| NotBegun::NoRescue(job.rescue.folder().to_owned(), error))?;
     let start = start(job, goal, &look, &refused, found)?;
+    let outer = receipt(job).filter(|_| job.nested);
     let driver = drive::Driver::new(job, alone, look, command, start.placed)
+        .owned_by(outer.map(|receipt| receipt.owner))
         .since(begin)
         .knowing(known)
         .with_copies(start.copies);
@@ -411,77 +455,6 @@ fn is_lent(look: &Look) -> bool {
     match look {
         Look::Unusable { why, .. } => authferry_codex::is_access_only(*why),
         Look::Missing | Look::Usable { .. } => false,
-    }
-}
-
-/// Keeps other trips out of a home for as long as the file lives: two of them would clean
-/// up after each other. Only a watch makes way, for it is nobody's job by itself.
-///
-/// A watch that hangs leaves the persist half of the store's time.
-async fn alone(home: &Home, hung: Hung, patience: Duration) -> Result<Option<File>, NotBegun> {
-    let began = Instant::now();
-    let limit = match hung {
-        Hung::IsBusy => MAKE_WAY,
-        Hung::IsNoReason => MAKE_WAY.min(patience / 2),
-    };
-    let until = deadline::from(began, limit);
-    let mut asked = false;
-    loop {
-        match lock(home) {
-            Err(NotBegun::Busy(_)) if sign::take_down(home) => asked = true,
-            // It has gone between our look at the lock and the one at its sign.
-            Err(NotBegun::Busy(_)) if std::mem::take(&mut asked) => {}
-            Err(NotBegun::Busy(_)) if began.elapsed() < LET_GO => {}
-            Ok(alone) => {
-                sign::clear(home);
-                return Ok(alone);
-            }
-            Err(error) => return Err(error),
-        }
-        if Instant::now() > until {
-            return match hung {
-                Hung::IsBusy => Err(NotBegun::Busy(home.dir().to_owned())),
-                Hung::IsNoReason => {
-                    sign::clear(home);
-                    Ok(None)
-                }
-            };
-        }
-        sleep(GLANCE).await;
-    }
-}
-
-/// What to make of a watch that does not make way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hung {
-    /// The home is in use.
-    IsBusy,
-    /// No reason to leave a login behind: whatever it still does, the store's swap holds
-    /// against it.
-    IsNoReason,
-}
-
-/// How long a watch may take to make way: longer than it waits for the store then.
-const MAKE_WAY: Duration = Duration::from_secs(10);
-/// For how long a lock may outlive the process that took it: one that is killed while it starts
-/// another process leaves the lock with that one, until it executes its program.
-const LET_GO: Duration = Duration::from_secs(1);
-/// How often to see whether it has.
-const GLANCE: Duration = Duration::from_millis(5);
-
-/// Locks the folder itself, and not a file of Codex's. A home that is missing has nobody in
-/// it.
-fn lock(home: &Home) -> Result<Option<File>, NotBegun> {
-    let folder = match File::open(home.dir()) {
-        Ok(folder) => folder,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    match folder.try_lock() {
-        Ok(()) => Ok(Some(folder)),
-        Err(TryLockError::WouldBlock) => Err(NotBegun::Busy(home.dir().to_owned())),
-        // A file system that has no locks for folders is no reason to do without the login.
-        Err(TryLockError::Error(_)) => Ok(None),
     }
 }
 

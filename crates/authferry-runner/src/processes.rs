@@ -1,10 +1,135 @@
-//! Which processes use a folder.
+//! What the kernel shows of processes: who they are, where they came from, which files they have
+//! open. Nothing here decides anything.
 
 use std::{
+    collections::HashSet,
+    ffi::OsStr,
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// A process that has not ended, as its line in `/proc` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) id: i32,
+    pub(crate) parent: i32,
+    /// The process that leads its session.
+    pub(crate) session: i32,
+    /// When it was started, in ticks since the machine was. With the id it names a process for good.
+    pub(crate) started: u64,
+    /// The name of its program, at most 15 bytes. A process may change it.
+    pub(crate) name: String,
+}
+
+impl Process {
+    /// `None` if there is no such process any more, or the kernel does not show it.
+    pub(crate) fn of(id: i32) -> Option<Self> {
+        Self::parse(id, &fs::read(format!("/proc/{id}/stat")).ok()?)
+    }
+
+    fn parse(id: i32, line: &[u8]) -> Option<Self> {
+        let line = String::from_utf8_lossy(line);
+        // The name stands in parentheses, and may hold some.
+        let (name, rest) = line.split_once('(')?.1.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let has_ended = matches!(*fields.first()?, "Z" | "X");
+        (!has_ended).then_some(())?;
+        Some(Self {
+            id,
+            parent: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+            name: name.to_owned(),
+        })
+    }
+
+    pub(crate) fn parent(&self) -> Option<Self> {
+        (self.parent > 0).then(|| Self::of(self.parent))?
+    }
+
+    /// How long ago it was started; zero if that cannot be told.
+    pub(crate) fn age(&self) -> Duration {
+        let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let uptime = uptime
+            .split_whitespace()
+            .next()
+            .and_then(|it| it.parse().ok());
+        let uptime = Duration::try_from_secs_f64(uptime.unwrap_or(0.0)).unwrap_or_default();
+        uptime.saturating_sub(Duration::from_millis(self.started.saturating_mul(TICK)))
+    }
+}
+
+/// A tick of `/proc`, in milliseconds: the kernel shows hundredths of a second to everybody, however
+/// fast its own clock is.
+const TICK: u64 = 10;
+
+/// This process.
+pub(crate) fn ourselves() -> Option<Process> {
+    Process::of(i32::try_from(std::process::id()).ok()?)
+}
+
+/// This process and all above it.
+pub(crate) fn our_line() -> Vec<Process> {
+    line_of(ourselves())
+}
+
+/// A process and all above it, the nearest first.
+pub(crate) fn line_of(process: Option<Process>) -> Vec<Process> {
+    let mut seen = HashSet::new();
+    // Parents may end while this goes on, and their ids be used again.
+    std::iter::successors(process, Process::parent)
+        .take_while(|process| seen.insert(process.id))
+        .collect()
+}
+
+/// The ids of all processes that the kernel shows.
+pub(crate) fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether the kernel shows all processes that could use a home of this user. It does not on a system
+/// without `/proc`, nor with one of another PID namespace, nor where users see their own processes
+/// alone (`hidepid`): root is another user, and may use any home.
+pub(crate) fn are_visible() -> bool {
+    let link = fs::read_link("/proc/self");
+    let is_ours = link.is_ok_and(|it| it.as_os_str() == &*std::process::id().to_string());
+    is_ours && Process::of(1).is_some()
+}
+
+/// The file that a process executes.
+pub(crate) fn executable(id: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{id}/exe")).ok()
+}
+
+/// The variables that a process was started with, if they are for us to see.
+pub(crate) struct Environment(Vec<u8>);
+
+impl Environment {
+    pub(crate) fn of(id: i32) -> Option<Self> {
+        fs::read(format!("/proc/{id}/environ")).ok().map(Self)
+    }
+
+    /// The value of a variable that is set and not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
+        let mut variables = self.0.split(|byte| *byte == 0);
+        let value =
+            variables.find_map(|it| it.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        (!value.is_empty()).then(|| OsStr::from_bytes(value))
+    }
+}
+
+/// The current folder of a process.
+pub(crate) fn current_folder(id: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{id}/cwd")).ok()
+}
+
+/// Whether a process has a file in the folder open for writing.
+pub(crate) fn has_open_for_writing(id: i32, folder: &Path) -> bool {
+    writes(Path::new(&format!("/proc/{id}")), folder)
+}
 
 /// Whether another process works in a folder: its current folder is there, it has a file there
 /// open for writing, or its `CODEX_HOME` is there. Where the system does not tell (no `/proc`,
@@ -34,10 +159,8 @@ fn works_in(process: &Path, folder: &Path) -> bool {
 }
 
 fn codex_home(process: &Path) -> Option<PathBuf> {
-    let environment = fs::read(process.join("environ")).ok()?;
-    let mut variables = environment.split(|byte| *byte == 0);
-    let home = variables.find_map(|variable| variable.strip_prefix(b"CODEX_HOME="))?;
-    Some(PathBuf::from(std::ffi::OsStr::from_bytes(home)))
+    let environment = Environment(fs::read(process.join("environ")).ok()?);
+    environment.get("CODEX_HOME").map(PathBuf::from)
 }
 
 /// Whether a process has a file in the folder open for writing.
@@ -78,6 +201,31 @@ mod tests {
             self.0.kill().expect("our child");
             self.0.wait().expect("our child");
         }
+    }
+
+    #[test]
+    fn a_process_is_what_its_line_says() {
+        let rest = "1 7 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0";
+        let line = |name: &str, state: &str| format!("9 ({name}) {state} {rest}\n");
+        let parse = |line: String| Process::parse(9, line.as_bytes());
+        let process = parse(line("a) (b", "S")).expect("a process");
+        assert_eq!((process.id, process.parent, process.session), (9, 1, 5));
+        assert_eq!((process.started, &*process.name), (4711, "a) (b"));
+        assert_eq!(parse(line("ended", "Z")), None);
+        assert_eq!(parse("9 (cut off".to_owned()), None);
+    }
+
+    #[test]
+    fn this_process_is_shown_with_those_above_it() {
+        assert!(are_visible());
+        let line = our_line();
+        assert_eq!(line.first(), ourselves().as_ref());
+        assert_eq!(line[1].id, line[0].parent);
+        assert!(all().any(|id| id == line[0].id));
+        assert_eq!(executable(line[0].id), std::env::current_exe().ok());
+        let environment = Environment::of(line[0].id).expect("ours");
+        assert!(environment.get("PATH").is_some());
+        assert_eq!(environment.get("NO_SUCH_VARIABLE"), None);
     }
 
     #[test]

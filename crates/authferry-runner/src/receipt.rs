@@ -11,7 +11,7 @@ use authferry_codex::Home;
 use authferry_core::{Base, Fingerprint};
 use serde::{Deserialize, Serialize};
 
-use crate::{base_text::BaseText, bounded, lease};
+use crate::{base_text::BaseText, bounded, lease, users::Owner};
 
 const NAME: &str = "authferry-receipt.json";
 /// More than any receipt takes, in bytes.
@@ -37,6 +37,8 @@ pub struct Receipt {
     pub access_only: bool,
     /// When this was written, in Unix seconds.
     pub time: u64,
+    /// Whose login this is on this machine.
+    pub(crate) owner: Owner,
 }
 
 impl Receipt {
@@ -46,6 +48,7 @@ impl Receipt {
         began: Fingerprint,
         placed: bool,
         access_only: bool,
+        owner: Owner,
     ) -> Self {
         Self {
             store,
@@ -54,6 +57,7 @@ impl Receipt {
             placed,
             access_only,
             time: lease::now(),
+            owner,
         }
     }
 
@@ -99,10 +103,11 @@ struct Lines {
     placed: bool,
     access_only: bool,
     time: u64,
+    owner: Owner,
 }
 
-/// The format that is written and read. Format 1 had no family.
-const FORMAT: u64 = 2;
+/// The format that is written and read. Format 1 had no family, format 2 no owner.
+const FORMAT: u64 = 3;
 
 impl From<&Receipt> for Lines {
     fn from(receipt: &Receipt) -> Self {
@@ -114,6 +119,7 @@ impl From<&Receipt> for Lines {
             placed: receipt.placed,
             access_only: receipt.access_only,
             time: receipt.time,
+            owner: receipt.owner.clone(),
         }
     }
 }
@@ -133,6 +139,7 @@ impl TryFrom<Lines> for Receipt {
             placed: lines.placed,
             access_only: lines.access_only,
             time: lines.time,
+            owner: lines.owner,
         })
     }
 }

@@ -19,20 +19,25 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::copies::{auth_file, locations_elsewhere};
 use crate::drive::ask::held;
 use crate::lease::Observation;
+use crate::ownership::{holder, in_use, judge};
 use crate::rotations::private;
-use crate::{
-    Codex, Job, NotBegun, Placement, Report, Start, lease, lock, random, receipt, sign, start,
-};
+use crate::users::{self, Admission};
+use crate::{Codex, Job, NotBegun, Placement, Report, Start, lease, lock, random, receipt, start};
 
 /// Tells how a trip would begin with what the store holds, and touches nothing.
 ///
 /// The outcome of the report is the refusal, or [`Outcome::Restored`] with what would become
 /// of the auth file for a [`Report::placement`].
 pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
-    match lock(job.home) {
-        // It makes way for whoever comes.
-        Err(NotBegun::Busy(_)) if sign::is_up(job.home) => {}
-        lock => drop(lock?),
+    let locked = lock(job.home);
+    match judge(job, holder(job.home, &locked)) {
+        Admission::Refused(by) => {
+            drop(locked?);
+            let by = by.or_else(|| users::lock_holder(job.home));
+            return Err(in_use(job.home, by));
+        }
+        // A watch makes way.
+        Admission::Free | Admission::Nested | Admission::TakesOver => drop(locked),
     }
     let look = job.home.settled_look()?;
     // A rescue folder that cannot be listed is another finding.

@@ -5,11 +5,12 @@ use std::{io, time::SystemTime};
 use authferry_codex::{Unfit, Unusable};
 use authferry_core::{Base, Fingerprint, Outcome, StoreError, Version};
 
-use crate::Refreshed;
 use crate::rescue::Location;
+use crate::{Refreshed, User};
 
 /// Everything that is known at the end of a trip. Holds no secret.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact of the end")]
 pub struct Report {
     /// How the trip ended.
     pub outcome: Outcome,
@@ -64,6 +65,23 @@ pub struct Report {
     pub doubtful: bool,
     /// Whether the auth file was left behind because somebody else was just writing it.
     pub busy: bool,
+    /// Who uses the home, so that the login was left there.
+    pub in_use: Option<InUse>,
+    /// Whether the login was left in the home because nothing tells who uses it.
+    pub unseen: bool,
+    /// Whether the login stays in the home for the job of which this was a part.
+    pub nested: bool,
+    /// Whether the watch ended because its job is over.
+    pub job_is_over: bool,
+}
+
+/// A process that uses the home at the end of a job.
+#[derive(Clone, Debug)]
+pub struct InUse {
+    /// The process.
+    pub by: User,
+    /// Whether the login was due, so that a Codex there may have spent it.
+    pub may_be_spent: bool,
 }
 
 /// How a command ended.
@@ -138,6 +156,10 @@ impl Report {
             rotations_in_a_loop: None,
             doubtful: false,
             busy: false,
+            in_use: None,
+            unseen: false,
+            nested: false,
+            job_is_over: false,
         }
     }
 }

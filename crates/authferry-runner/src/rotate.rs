@@ -23,7 +23,7 @@ use crate::rescue::{Location, Rescue};
 use crate::rotations::Private;
 use crate::signals::Told;
 use crate::{
-    Codex, Hung, Job, Mark, NotBegun, Report, Signals, alone, before, drive, random, restore,
+    Codex, Entry, Job, Mark, NotBegun, Report, Signals, alone, before, drive, random, restore,
 };
 
 mod next;
@@ -127,7 +127,7 @@ pub async fn rotate_first(
     before(job, &job.home.settled_look()?)?;
     let mut rotated = {
         // Whoever is at work there keeps the job out: nothing is to be rotated for it.
-        let _alone = alone(job.home, Hung::IsBusy, job.patience).await?;
+        let _alone = alone(job, Entry::Job).await?;
         begin(rotating, Some(job), signals).await?
     };
     if rotated.unsettled {

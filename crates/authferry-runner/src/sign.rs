@@ -12,6 +12,9 @@ use tempfile::Builder;
 use crate::watch::Watch;
 
 const NAME: &str = "authferry-watch";
+/// The name of the file in the home in which a watch says what there is to say, unless another was
+/// given.
+pub const WATCH_LOG: &str = "authferry-watch.log";
 /// What the sign is renamed to: whoever else comes meanwhile sees that a watch is leaving.
 const DOWN: &str = "authferry-watch-ends";
 
@@ -83,4 +86,10 @@ pub(crate) fn clear(home: &Home) {
         // Most homes have neither.
         fs::remove_file(home.dir().join(name)).ok();
     }
+}
+
+/// Removes what a watch has said, together with the receipt.
+pub(crate) fn remove_log(home: &Home) {
+    // There may have been no watch.
+    fs::remove_file(home.dir().join(WATCH_LOG)).ok();
 }

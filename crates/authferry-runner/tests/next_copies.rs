@@ -254,6 +254,7 @@ impl Scene {
             witness: None,
             patience: PATIENCE,
             linger: PATIENCE,
+            nested: false,
         };
         let mut signals = Signals::install().expect("signals");
         let rotating = self.rotating(&rescue, &rotations);
@@ -398,7 +399,7 @@ const RECEIPT: &str = "authferry-receipt.json";
 
 fn receipt(base: &str) -> String {
     format!(
-        r#"{{"format":2,"store":"memory:next","base":{base},"began":null,"placed":true,"access_only":false,"time":1}}"#
+        r#"{{"format":3,"owner":{{}},"store":"memory:next","base":{base},"began":null,"placed":true,"access_only":false,"time":1}}"#
     )
 }
 

@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 )]
 #[command(after_help = "\
 Exit codes: the command's own when the login is safe
+  119  not settled: a Codex is still at work with the login
   120  not persisted, kept in a file or in the second store
   121  not persisted, and lost as far as is known
   122  superseded by somebody else's login, ours is kept
@@ -117,7 +118,7 @@ pub(crate) struct Run {
     /// Run the command once more if it fails because another job has spent its login
     #[arg(long)]
     pub(crate) retry_reused: bool,
-    /// How long processes may stay that the command leaves behind
+    /// How long processes may stay that the command leaves behind, or others that use the home
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
     pub(crate) linger: Duration,
     /// The command and its arguments
@@ -131,6 +132,12 @@ pub(crate) struct Restore {
     pub(crate) restoring: Restoring,
     #[command(flatten)]
     pub(crate) ahead: Ahead,
+    /// Start no watch in the background: only `persist` puts what Codex writes into the store
+    #[arg(long)]
+    pub(crate) no_watch: bool,
+    /// How long a Codex may stay that an earlier job left in the home
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
+    pub(crate) linger: Duration,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -154,6 +161,9 @@ pub(crate) struct Persist {
     /// Do nothing if there is no receipt of `restore`: for a safety net that always runs
     #[arg(long)]
     pub(crate) if_restored: bool,
+    /// How long processes may stay that use the home: a Codex that may have spent the login has 90 s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30s")]
+    pub(crate) linger: Duration,
 }
 
 #[derive(Debug, clap::Args)]

@@ -280,6 +280,11 @@ impl Vault {
     }
 }
 
+/// Returns the value of a variable in which a CI system names the job.
+pub(crate) fn of_the_job(name: &str) -> Option<String> {
+    given(name).map(|value| value.to_string_lossy().into_owned())
+}
+
 /// Returns the value of a variable that the user names; such a variable may hold a login.
 pub(crate) fn named(name: &str) -> Option<OsString> {
     given(name)

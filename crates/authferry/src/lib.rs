@@ -25,6 +25,7 @@ use report::ReportFile;
 /// Runs the command line that this process was started with, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    authferry_runner::name_job(env::of_the_job);
     // While secrets are in memory: no core dump, no debugger of the same user. A program
     // that is started from here gets its own setting back when it is loaded.
     #[cfg(target_os = "linux")]

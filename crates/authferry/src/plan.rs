@@ -224,6 +224,7 @@ impl Plan {
             witness: terms.masks.map(|masks| masks as &dyn Witness),
             patience: terms.patience,
             linger: terms.linger,
+            nested: false,
         }
     }
 }

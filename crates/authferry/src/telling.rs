@@ -24,6 +24,7 @@ mod rescue;
 mod rotation;
 pub(crate) mod time;
 mod unsaved;
+mod use_of_home;
 mod watching;
 
 pub(crate) use hints::for_opening;
@@ -31,6 +32,7 @@ pub(crate) use rescue::{put, same_place, second_store};
 pub(crate) use rotation::{
     OTHER_CODEX, all_the_same, dead, dead_since, may_begin, of_mark, rotation, unclaimed, unsettled,
 };
+pub(crate) use use_of_home::ended;
 pub(crate) use watching::{watched, watching};
 
 /// Tells how a trip ended. `program`: the command it was to run, if it was.
@@ -38,6 +40,12 @@ pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> E
     let ending = match &report.outcome {
         Outcome::Refused(why) => refused(job, report, *why),
         Outcome::Restored => restored(job, report),
+        Outcome::Unchanged | Outcome::Persisted { .. } if report.in_use.is_some() => {
+            use_of_home::unsettled(job, report)
+        }
+        Outcome::Unchanged if report.nested => {
+            of_command(use_of_home::kept(job, report), report, program)
+        }
         Outcome::Unchanged => {
             let message = format!("{} unchanged in {}", login(report), job.store);
             of_command(Ending::good("unchanged", message), report, program)
@@ -73,8 +81,19 @@ pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> E
 pub(crate) fn not_begun(error: &NotBegun) -> Ending {
     match error {
         NotBegun::Unfit(unfit) => self::unfit(unfit),
-        NotBegun::Busy(_) => Ending::refused(exit::REFUSED, error)
-            .hint("let the jobs that share a home of Codex run one after the other"),
+        NotBegun::Busy(_) | NotBegun::InUse(..) => {
+            Ending::refused(exit::REFUSED, error).hint(use_of_home::ONE_JOB_EACH)
+        }
+        NotBegun::LeftOver(..) => Ending {
+            outcome: "held",
+            ..Ending::refused(exit::HELD, error)
+        }
+        .hint(use_of_home::TRY_AGAIN),
+        NotBegun::AtWork(file, by, may_be_spent) => use_of_home::at_work(file, by, *may_be_spent),
+        NotBegun::NothingLeft(_) => Ending {
+            midway: true,
+            ..Ending::good("nothing", error.to_string())
+        },
         NotBegun::Occupied(path) => Ending::refused(exit::REFUSED, error).hint(format!(
             "move {} away, or name another home with `--codex-home DIR`",
             path.display()
@@ -511,6 +530,12 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
     if report.busy {
         ending.warnings.push(format!(
             "{} is left behind, for somebody is still writing it",
+            job.home.auth_file().display()
+        ));
+    }
+    if report.unseen {
+        ending.warnings.push(format!(
+            "{} is left behind: this system does not show which processes use it",
             job.home.auth_file().display()
         ));
     }

@@ -53,7 +53,7 @@ fn is_killed(step: usize, moment: Moment) -> bool {
     let next = successor(&login);
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let runner = site.runner();
-    let restore = ["restore", "--no-rotate-first"];
+    let restore = ["restore", "--no-watch", "--no-rotate-first"];
     assert_code(&finish(&mut site.in_job(&runner, GitHub, &restore)), 0);
     runner.place(&next.auth_json()).expect("room");
 

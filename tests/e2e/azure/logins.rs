@@ -103,7 +103,7 @@ fn a_job_of_another_branch_is_told_what_to_mend() {
     let runner = site.runner();
     let mut claims = Site::claims(GitHub);
     claims["sub"] = json!("repo:acme/app:ref:refs/heads/other");
-    let mut restore = site.authferry(&runner, &site.address(), &["-v", "restore"]);
+    let mut restore = site.authferry(&runner, &site.address(), &["-v", "restore", "--no-watch"]);
     site.identify(&mut restore, GitHub, claims);
     let output = finish(&mut restore);
     assert_code(&output, 125);

@@ -68,8 +68,11 @@ fn restore_and_persist(version: &str, identity: Identity) {
     let site = Site::new(version, &stale).seeded(&stale);
     let runner = site.runner();
 
-    let restored =
-        finish(&mut site.in_job(&runner, identity, &["-v", "restore", "--no-rotate-first"]));
+    let restored = finish(&mut site.in_job(
+        &runner,
+        identity,
+        &["-v", "restore", "--no-watch", "--no-rotate-first"],
+    ));
     assert_code(&restored, 0);
     assert_eq!(
         fs::read_to_string(runner.auth_file()).expect("placed"),

@@ -284,7 +284,7 @@ impl Site {
     #[track_caller]
     pub(crate) fn restored(&self) -> Vec<u8> {
         let runner = self.runner();
-        let restore = ["restore", "--no-rotate-first"];
+        let restore = ["restore", "--no-watch", "--no-rotate-first"];
         assert_code(
             &finish(&mut self.in_job(&runner, Identity::GitHub, &restore)),
             0,

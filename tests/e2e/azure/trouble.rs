@@ -74,7 +74,7 @@ fn rotate(site: &Site, login: &Login) {
 /// A job whose login is to be persisted.
 fn about_to_persist(site: &Site, next: &Login) -> Runner {
     let runner = site.runner();
-    let restore = ["restore", "--no-rotate-first"];
+    let restore = ["restore", "--no-watch", "--no-rotate-first"];
     assert_code(&finish(&mut site.in_job(&runner, GitHub, &restore)), 0);
     runner.place(&next.auth_json()).expect("room");
     runner

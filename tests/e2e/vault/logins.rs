@@ -256,7 +256,11 @@ fn a_job_that_is_not_let_in_is_told_what_to_mend() {
         let runner = site.runner();
         let mut claims = Site::claims(GitHub);
         change(&mut claims);
-        let mut restore = site.authferry(&runner, &site.address(GitHub), &["-v", "restore"]);
+        let mut restore = site.authferry(
+            &runner,
+            &site.address(GitHub),
+            &["-v", "restore", "--no-watch"],
+        );
         site.identify(&mut restore, GitHub, claims);
         assert_turned_away(&site, what, &mut restore, said);
     }
@@ -298,7 +302,7 @@ fn a_job_with_a_wrong_address_is_told_what_to_mend() {
     ] {
         let runner = site.runner();
         let store = address.replace(from, to);
-        let mut restore = site.authferry(&runner, &store, &["-v", "restore"]);
+        let mut restore = site.authferry(&runner, &store, &["-v", "restore", "--no-watch"]);
         site.identify(&mut restore, GitHub, Site::claims(GitHub));
         assert_turned_away(&site, what, &mut restore, &said);
     }
@@ -309,7 +313,7 @@ fn a_job_without_an_identity_is_told_what_to_mend() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let runner = site.runner();
-    let restore = |store: &str| site.authferry(&runner, store, &["-v", "restore"]);
+    let restore = |store: &str| site.authferry(&runner, store, &["-v", "restore", "--no-watch"]);
 
     let mut on_github = restore(&site.address(GitHub));
     on_github.env("GITHUB_ACTIONS", "true");

@@ -66,8 +66,11 @@ fn restore_and_persist(version: &str, identity: Identity) {
     let site = Site::new(version, &stale).seeded(&stale);
     let runner = site.runner();
 
-    let restored =
-        finish(&mut site.in_job(&runner, identity, &["-v", "restore", "--no-rotate-first"]));
+    let restored = finish(&mut site.in_job(
+        &runner,
+        identity,
+        &["-v", "restore", "--no-watch", "--no-rotate-first"],
+    ));
     assert_code(&restored, 0);
     assert_eq!(fs::read(runner.auth_file()).expect("placed"), site.stored());
     assert_code(&finish(&mut runner.exec()), 0);

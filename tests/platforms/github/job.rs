@@ -111,7 +111,10 @@ impl Job {
                 ("GITHUB_WORKSPACE", at("work")),
                 ("GITHUB_EVENT_PATH", at("temp/event.json")),
                 ("RUNNER_TEMP", at("temp")),
-                ("RUNNER_TRACKING_ID", format!("github_{number}")),
+                (
+                    "RUNNER_TRACKING_ID",
+                    format!("github_{}_{number}", std::process::id()),
+                ),
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );

@@ -8,7 +8,7 @@ use crate::ferry::{successor, wait_until};
 use crate::job::Job;
 use crate::scene::Scene;
 
-const CODEX: &str = "codex exec --skip-git-repo-check --json 'Reply OK.'";
+pub(crate) const CODEX: &str = "codex exec --skip-git-repo-check --json 'Reply OK.'";
 
 #[test]
 fn a_login_goes_through_three_jobs_with_run_on_a_file() {
@@ -52,7 +52,7 @@ fn three_jobs_set_up(scene: &Scene) {
         // Codex rotates by itself, in a step of the user's own.
         let main = job.uses(&[("store", &scene.address()), ("rotate-first", "false")]);
         assert_eq!(main.code, Some(0), "{}", job.log());
-        assert_eq!(main.outputs["outcome"], "watching");
+        assert_eq!(main.outputs["outcome"], "restored");
         assert!(main.summary.is_empty(), "the end is told once");
         let codex = job.run(CODEX);
         assert_eq!(codex.code, Some(0), "{}", job.log());

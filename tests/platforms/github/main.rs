@@ -15,6 +15,7 @@ mod ferry;
 mod job;
 mod jobs;
 mod newcomer;
+mod owners;
 mod program;
 mod scene;
 #[expect(dead_code, reason = "shared with the end-to-end tests")]

@@ -114,7 +114,7 @@ fn a_program_that_was_changed_in_the_job_is_not_started_at_its_end() {
 }
 
 #[test]
-fn the_state_holds_the_program_and_its_digest_and_nothing_else() {
+fn the_state_holds_the_program_its_digest_and_the_home_and_nothing_else() {
     let scene = Scene::on_vault(&Login::fresh());
     let mut job = scene.job();
     job.uses(&[("store", &scene.address())]);
@@ -127,10 +127,13 @@ fn the_state_holds_the_program_and_its_digest_and_nothing_else() {
     });
     let states: Vec<_> = states.map(|state| state.expect("a file")).collect();
     let digest = digest(&job, under_test());
-    assert_eq!(
-        states,
-        [format!("program={}\nsha256={digest}\n", under_test())]
+    let home = job.runner.codex_home();
+    let state = format!(
+        "program={}\nsha256={digest}\nhome={}\n",
+        under_test(),
+        home.display()
     );
+    assert_eq!(states, [state]);
     assert_well_ended(&scene, &mut job);
 }
 

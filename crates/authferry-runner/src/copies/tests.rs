@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::rotations::private;
+use crate::users::Owner;
 
 #[test]
 fn only_the_folders_of_rotations_are_looked_at_and_swept() {
@@ -288,7 +289,7 @@ impl Scene {
             generation: head,
         };
         let began = base.generation.fingerprint;
-        let receipt = Receipt::new(store.to_owned(), base, began, true, false);
+        let receipt = Receipt::new(store.to_owned(), base, began, true, false, Owner::default());
         receipt.write(&home).expect("room");
     }
 }

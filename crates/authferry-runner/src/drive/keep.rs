@@ -1,6 +1,7 @@
 //! What a trip leaves behind: receipts, rescues, a home that is clean again.
 
 use std::{
+    cell::RefCell,
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt,
     time::{Duration, SystemTime},
@@ -13,11 +14,12 @@ use authferry_core::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Driver, Request, ask};
+use super::{Driver, Request, ask, others::Usage};
 use crate::copies;
 use crate::deadline;
 use crate::rescue::{Reason, Record, SECOND_STORE_TIMEOUT};
-use crate::sign::Sign;
+use crate::sign::{self, Sign};
+use crate::users::Owner;
 use crate::{FoundCopy, Placement, Receipt, Report, Written, seen};
 
 /// How long the store may take to say whether it has a history.
@@ -268,7 +270,8 @@ impl Driver<'_, '_> {
         };
         let (store, base) = (self.job.store.to_string(), base.clone());
         let began = *self.report.began.get_or_insert(base.generation.fingerprint);
-        let receipt = Receipt::new(store, base, began, self.placed, self.lent);
+        let owner = self.owner.get_or_insert_with(Owner::ours).clone();
+        let receipt = Receipt::new(store, base, began, self.placed, self.lent, owner);
         self.report.receipt_error = receipt.write(self.job.home).err();
     }
 
@@ -294,7 +297,9 @@ impl Driver<'_, '_> {
             Outcome::Unchanged
             | Outcome::Persisted { .. }
             // Ours is safe elsewhere.
-            | Outcome::Superseded { rescued: true, .. } => self.clean_up(self.placed),
+            | Outcome::Superseded { rescued: true, .. } => {
+                self.clean_up(self.placed && !self.job.nested);
+            }
             // What is left here is the only copy, or the next restore can settle it.
             Outcome::Superseded { rescued: false, .. }
             | Outcome::Stranded { .. }
@@ -325,7 +330,8 @@ impl Driver<'_, '_> {
         })
     }
 
-    /// Takes the auth file away if it is still what was seen last, and then its receipt.
+    /// Takes the auth file away if it is still what was seen last and nobody uses it, and then its
+    /// receipt.
     fn clean_up(&mut self, auth_file: bool) {
         let is_still = |look: &Look| {
             let same = seen(look) == seen(&self.look);
@@ -339,13 +345,31 @@ impl Driver<'_, '_> {
             return;
         }
         // As long as the file stays, its receipt tells the next job what it descends from.
-        if !auth_file {
+        if !auth_file || self.report.in_use.is_some() {
             return;
         }
-        match self.job.home.remove(is_still) {
-            Ok(false) => self.report.busy = true,
+        let usage = self.usage();
+        if usage != Usage::Nobody {
+            self.note_usage(usage);
+            return;
+        }
+        // A Codex that has read the file before it was renamed is there by now.
+        let usage = RefCell::new(Usage::Nobody);
+        let may_go = |look: &Look| {
+            is_still(look) && {
+                let now = self.usage();
+                usage.replace(now);
+                *usage.borrow() == Usage::Nobody
+            }
+        };
+        match self.job.home.remove(may_go) {
+            Ok(false) => match usage.into_inner() {
+                Usage::Nobody => self.report.busy = true,
+                usage @ (Usage::By(_) | Usage::Unseen) => self.note_usage(usage),
+            },
             Ok(true) => {
                 Receipt::remove(self.job.home).ok();
+                sign::remove_log(self.job.home);
             }
             Err(unfit) => self.report.unfit = Some(unfit),
         }

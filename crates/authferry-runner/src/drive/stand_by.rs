@@ -1,5 +1,7 @@
 //! A trip whose command is not ours: written through until we are told to go.
 
+use std::time::Duration;
+
 use authferry_core::{Effect, Event, Outcome, Trip};
 use tokio::time::{Instant, sleep_until};
 
@@ -7,7 +9,7 @@ use super::{CUT, Driver, Request, answer, at, changed};
 use crate::sign::Sign;
 use crate::signals::Told;
 use crate::watch::Watch;
-use crate::{Report, Signals, deadline};
+use crate::{Receipt, Report, Signals, deadline};
 
 /// What the loop woke up for.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and on the stack")]
@@ -16,11 +18,25 @@ enum Woke {
     FileChanged,
     Sign,
     Told(Told),
+    Look,
     Over,
 }
 
+/// How often to look whether there still is something to watch.
+const LOOK: Duration = Duration::from_secs(2);
+/// For how long the job has to be over.
+const JOB_OVER: Duration = Duration::from_mins(1);
+
+/// The job that the home belongs to.
+enum Job {
+    GoesOn,
+    IsOver,
+    HasNoReceipt,
+}
+
 impl Driver<'_, '_> {
-    /// Writes through until a signal comes, or until somebody takes the sign down.
+    /// Writes through until a signal comes, until somebody takes the sign down, or until the job has
+    /// been over for a minute.
     pub(crate) async fn stand_by(
         mut self,
         (mut trip, mut effects): (Trip, Vec<Effect>),
@@ -31,6 +47,8 @@ impl Driver<'_, '_> {
         self.sign = Some(sign);
         self.watch = Some(watch);
         let mut until = None;
+        let mut look_at = deadline::after(LOOK);
+        let mut over_for = Duration::ZERO;
         loop {
             let mut event = None;
             for effect in std::mem::take(&mut effects) {
@@ -53,7 +71,7 @@ impl Driver<'_, '_> {
             }
             let event = match event {
                 Some(event) => event,
-                None => match self.wakes(until, signals).await {
+                None => match self.wakes(until, look_at, signals).await {
                     Woke::Event(event) => event,
                     Woke::FileChanged => match self.file_changed() {
                         Some(event) => event,
@@ -67,6 +85,31 @@ impl Driver<'_, '_> {
                     Woke::Told(Told::End(signal) | Told::Other(signal)) => {
                         self.told += 1;
                         self.report.signal.get_or_insert(signal.as_raw());
+                        until = Some(deadline::after(self.patience()));
+                        match self.file_changed() {
+                            Some(event) => event,
+                            None => continue,
+                        }
+                    }
+                    Woke::Look => {
+                        look_at = deadline::after(LOOK);
+                        match self.whereabouts() {
+                            Job::GoesOn => {
+                                over_for = Duration::ZERO;
+                                continue;
+                            }
+                            // Somebody has taken the login away, or the home.
+                            Job::HasNoReceipt => {
+                                until = Some(deadline::after(CUT));
+                                continue;
+                            }
+                            // Time as we see it: a container that was paused counts as one look.
+                            Job::IsOver => over_for += LOOK,
+                        }
+                        if over_for < JOB_OVER {
+                            continue;
+                        }
+                        self.report.job_is_over = true;
                         until = Some(deadline::after(self.patience()));
                         match self.file_changed() {
                             Some(event) => event,
@@ -88,7 +131,23 @@ impl Driver<'_, '_> {
         self.sign.as_ref().is_some_and(Sign::is_down)
     }
 
-    async fn wakes(&mut self, until: Option<Instant>, signals: &mut Signals) -> Woke {
+    /// What became of the job that the home belongs to.
+    fn whereabouts(&self) -> Job {
+        if matches!(Receipt::read(self.job.home), Ok(None)) {
+            return Job::HasNoReceipt;
+        }
+        match &self.owner {
+            Some(owner) if owner.is_over() => Job::IsOver,
+            Some(_) | None => Job::GoesOn,
+        }
+    }
+
+    async fn wakes(
+        &mut self,
+        until: Option<Instant>,
+        look_at: Instant,
+        signals: &mut Signals,
+    ) -> Woke {
         let sign = self.sign.as_ref();
         let event = tokio::select! {
             answer = answer(&mut self.request) => answer,
@@ -96,6 +155,7 @@ impl Driver<'_, '_> {
             () = changed(self.watch.as_ref()), if until.is_none() => return Woke::FileChanged,
             () = at(self.look_again), if until.is_none() => return Woke::FileChanged,
             () = seen_down(sign), if until.is_none() => return Woke::Sign,
+            () = sleep_until(look_at), if until.is_none() => return Woke::Look,
             () = at(until) => return Woke::Over,
         };
         self.request = None;

@@ -89,5 +89,6 @@ pub(super) fn job_in<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
         witness: None,
         patience: rotating.patience,
         linger: LINGER,
+        nested: false,
     }
 }

@@ -1,15 +1,15 @@
 //! `run`, `restore`, `persist`: the round trip, in one process or in two.
 
-use std::{ffi::OsString, process, time::Duration};
+use std::{cell::Cell, ffi::OsString, process, time::Duration};
 
 use authferry_codex::Home;
 use authferry_core::{Outcome, Refusal, Stored};
-use authferry_runner::{Codex, Job, NotBegun, Receipt, Report, Rotating, Signals};
+use authferry_runner::{Admitted, Codex, Job, NotBegun, Receipt, Report, Rotating, Signals};
 use tokio::time::timeout;
 
 use crate::args::{Ahead, Global, Lease, Persist, Restore, Restoring, Run};
 use crate::commands::ahead::{self, Begin};
-use crate::commands::{block_on, look_into_second_store, seed};
+use crate::commands::{block_on, look_into_second_store, seed, watch};
 use crate::ending::{Ending, Result};
 use crate::github::Masks;
 use crate::plan::{JobTerms, Plan};
@@ -35,11 +35,14 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         ..plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms)
     };
     let program = args.command.first().cloned().unwrap_or_default();
-    let ended: Result<_> = block_on(&plan, async {
+    let nested = Cell::new(false);
+    let ended: Result<Result<_>> = block_on(&plan, async {
         let mut signals = install()?;
         look_into_second_store(&rescue, terms.patience).await?;
         let trip = async |signals: &mut Signals| {
-            let mut begin = begin(&args.ahead, &rotating, &job, args.lease, signals).await?;
+            let (job, admitted) = admitted(&job, &args.ahead, &nested).await?;
+            let mut begin =
+                begin(&args.ahead, &rotating, &job, admitted, args.lease, signals).await?;
             let mut lease = match args.lease {
                 Lease::Rotation => None,
                 Lease::Job => Some(ahead::claim(&rotating, &mut begin, signals).await?),
@@ -68,11 +71,33 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
             return Ok((once_more(&job, (report, begin), second), note));
         }
         Ok(((report, begin), note))
-    })?;
-    let ((report, begin), note) = ended?;
-    Ok(telling::trip(&job, &report, Some(&program))
-        .after(begin)
-        .note(note))
+    });
+    // The watch of the job has made way, whatever came of this.
+    let watch = nested.get().then(|| leave_watch(args, global, &home));
+    let ((report, begin), note) = ended??;
+    let ending = telling::trip(&job, &report, Some(&program));
+    let watch = match watch {
+        None if report.in_use.is_some() => Some(leave_watch(args, global, &home)),
+        watch => watch,
+    };
+    Ok(ending.with_watch(watch).after(begin).note(note))
+}
+
+/// Looks whether the job may begin in its home, and how.
+async fn admitted<'a>(
+    job: &Job<'a>,
+    ahead: &Ahead,
+    nested: &Cell<bool>,
+) -> Result<(Job<'a>, Admitted)> {
+    let admitted = begun(authferry_runner::admit(job, ahead.rotating.wait).await)?;
+    if admitted.nested {
+        nested.set(true);
+    }
+    let job = Job {
+        nested: nested.get(),
+        ..*job
+    };
+    Ok((job, admitted))
 }
 
 pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
@@ -85,6 +110,7 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
         access_only: args.ahead.access_only,
         masks: masks.as_ref(),
         patience: args.common.patience,
+        linger: args.linger,
         ..JobTerms::default()
     };
     let rescue = plan.usable_rescue(global)?;
@@ -94,11 +120,14 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
         sparing: true,
         ..plan.rotating(&codex, &rescue, &args.ahead.rotating, horizon, &terms)
     };
-    let ended: Result<_> = block_on(&plan, async {
+    let nested = Cell::new(false);
+    let ended: Result<Result<_>> = block_on(&plan, async {
         let mut signals = install()?;
         look_into_second_store(&rescue, terms.patience).await?;
         let trip = async |signals: &mut Signals| {
-            let mut begin = begin(&args.ahead, &rotating, &job, Lease::Rotation, signals).await?;
+            let (job, admitted) = admitted(&job, &args.ahead, &nested).await?;
+            let lease = Lease::Rotation;
+            let mut begin = begin(&args.ahead, &rotating, &job, admitted, lease, signals).await?;
             let known = begin.known.take();
             let report = begun(authferry_runner::restore(&job, known, signals).await)?;
             ahead::look_at_what_was_lent(&job, &report, &mut begin);
@@ -109,9 +138,21 @@ pub(crate) fn restore(args: &Restore, global: &Global) -> Result<Ending> {
             First::Made(made) => Ok((*made, None)),
             First::Filled(note) => Ok((trip(&mut signals).await?, Some(note))),
         }
-    })?;
-    let ((report, begin), note) = ended?;
-    let mut ending = telling::trip(&job, &report, None).after(begin).note(note);
+    });
+    let restored = matches!(
+        &ended,
+        Ok(Ok(((report, _), _)))
+            if report.outcome == Outcome::Restored && report.receipt_error.is_none()
+    );
+    let wanted = restored && !args.no_watch && !args.ahead.access_only;
+    // The watch of the job has made way, whatever came of this.
+    let watch = (wanted || nested.get()).then(|| {
+        let withheld = args.restoring.seed_from_env.as_deref();
+        watch::leave(global, &home, args.common.patience, withheld.as_slice())
+    });
+    let ((report, begin), note) = ended??;
+    let ending = telling::trip(&job, &report, None).with_watch(watch);
+    let mut ending = ending.after(begin).note(note);
     ending.midway = !ending.failed;
     Ok(ending)
 }
@@ -130,6 +171,7 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
     let masks = Masks::new(global);
     let terms = JobTerms {
         masks: masks.as_ref(),
+        linger: args.linger,
         ..JobTerms::from(&args.persisting)
     };
     let rescue = plan.rescue(global)?;
@@ -137,9 +179,24 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
     let report = block_on(&plan, async {
         let mut signals = install()?;
         is_of_this_store(&plan, &receipt, terms.patience).await?;
-        begun(authferry_runner::persist(&job, &receipt, &mut signals).await)
+        match authferry_runner::persist(&job, &receipt, &mut signals).await {
+            // What another job has restored is not for the net of this one.
+            Err(NotBegun::InUse(home, _)) if args.if_restored => {
+                begun(Err(NotBegun::NothingLeft(home)))
+            }
+            persisted => begun(persisted),
+        }
     })??;
-    Ok(telling::trip(&job, &report, None))
+    let is_left = report.in_use.is_some();
+    let watch = is_left.then(|| watch::leave(global, &home, terms.patience, &[]));
+    Ok(telling::trip(&job, &report, None).with_watch(watch))
+}
+
+/// Leaves a watch for the job of which this `run` was a part, or for a Codex that goes on.
+fn leave_watch(args: &Run, global: &Global, home: &Home) -> Result<u32> {
+    let withheld = args.restoring.seed_from_env.as_deref();
+    let patience = args.persisting.common.patience;
+    watch::leave(global, home, patience, withheld.as_slice())
 }
 
 /// The command as it was typed, with the home that was made ready for it and without the
@@ -175,13 +232,33 @@ async fn begin(
     ahead: &Ahead,
     rotating: &Rotating<'_>,
     job: &Job<'_>,
+    admitted: Admitted,
     lease: Lease,
     signals: &mut Signals,
 ) -> Result<Begin> {
+    let ended = admitted.ended.as_ref();
+    let warnings: Vec<_> = ended
+        .map(|ended| telling::ended(job, ended))
+        .into_iter()
+        .collect();
     if ahead.no_rotate_first {
-        return Ok(Begin::default());
+        return Ok(Begin {
+            warnings,
+            ..Begin::default()
+        });
     }
-    ahead::rotate(rotating, job, lease, signals).await
+    if let Some(codex) = admitted.codex {
+        let home = job.home.dir().display();
+        let note = format!("the login is not rotated first: {codex} is at work in {home}");
+        return Ok(Begin {
+            notes: vec![note],
+            warnings,
+            ..Begin::default()
+        });
+    }
+    let mut begin = ahead::rotate(rotating, job, lease, signals).await?;
+    begin.warnings.splice(0..0, warnings);
+    Ok(begin)
 }
 
 /// What became of the first attempt at a trip.

@@ -1,12 +1,17 @@
 //! `watch`: the write-through alone, while others run Codex.
 
 use std::{
-    fs::File,
+    ffi::OsString,
+    fs::{self, File},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
+
+use authferry_codex::Home;
+use authferry_runner::WATCH_LOG;
 
 use crate::args::{Global, Watch};
 use crate::commands::{block_on, trips};
@@ -27,7 +32,12 @@ pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
     }
     if let (Some(log), false) = (&args.detach, args.detached) {
         report::check(log, "--detach", global)?;
-        return detach(log, home.dir());
+        // It has no say in the step that starts it, once that is over.
+        let arguments = std::env::args_os()
+            .skip(1)
+            .filter(|argument| argument != "--github");
+        let process = detach(log, arguments.collect(), &[])?;
+        return Ok(telling::watching(process, home.dir()));
     }
     if args.detached {
         // It fails for the leader of a group, who is apart already.
@@ -52,10 +62,53 @@ pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
 /// What the one in the background says when nothing can be missed any more.
 const BEGAN: &[u8] = b"watching\n";
 
-/// Starts this program once more, in a session of its own, and waits until it has begun.
+/// Leaves a watch behind that says what there is to say to a file in the home; returns its process.
+///
+/// It gets none of the variables in `withheld`.
+pub(crate) fn leave(
+    global: &Global,
+    home: &Home,
+    patience: Duration,
+    withheld: &[&str],
+) -> Result<u32> {
+    let log = home.dir().join(WATCH_LOG);
+    // What an earlier one has said is of an earlier job.
+    fs::remove_file(&log).ok();
+    let mut arguments = options(global);
+    arguments.push("--codex-home".into());
+    arguments.push(home.dir().into());
+    arguments.push("watch".into());
+    arguments.push("--patience".into());
+    arguments.push(humantime::format_duration(patience).to_string().into());
+    arguments.push("--detach".into());
+    arguments.push(log.clone().into());
+    detach(&log, arguments, withheld)
+}
+
+/// The global options of this command, for another one on the same home.
+fn options(global: &Global) -> Vec<OsString> {
+    let mut options: Vec<OsString> = Vec::new();
+    let mut add = |name: &str, value: OsString| options.extend([name.into(), value]);
+    if let Some(store) = &global.store {
+        add("--store", store.into());
+    }
+    if let Some(folder) = &global.rescue_dir {
+        add("--rescue-dir", folder.into());
+    }
+    if let Some(store) = &global.rescue_store {
+        add("--rescue-store", store.into());
+    }
+    for recipient in &global.rescue_recipient {
+        add("--rescue-recipient", recipient.into());
+    }
+    options
+}
+
+/// Starts this program once more, in a session of its own, and waits until it has begun; returns its
+/// process.
 ///
 /// It holds none of our streams: a CI system waits for whoever does.
-fn detach(log: &Path, home: &Path) -> Result<Ending> {
+fn detach(log: &Path, arguments: Vec<OsString>, withheld: &[&str]) -> Result<u32> {
     let failed = |what: &str, error: &io::Error| {
         Box::new(Ending::refused(exit::FAILED, what).caused_by(error))
     };
@@ -68,11 +121,11 @@ fn detach(log: &Path, home: &Path) -> Result<Ending> {
         .open(log)
         .map_err(|error| failed(&format!("cannot write to {}", log.display()), &error))?;
     let program = plan::this_program().unwrap_or_else(|| "authferry".into());
-    // It has no say in the step that starts it, once that is over.
-    let arguments = std::env::args_os()
-        .skip(1)
-        .filter(|argument| argument != "--github");
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    for variable in withheld {
+        command.env_remove(variable);
+    }
+    let mut child = command
         .args(arguments)
         .arg("--detached")
         .stdin(Stdio::null())
@@ -86,7 +139,7 @@ fn detach(log: &Path, home: &Path) -> Result<Ending> {
         stdout.take(most).read_to_end(&mut said).ok();
     }
     if said == BEGAN {
-        return Ok(telling::watching(child.id(), home));
+        return Ok(child.id());
     }
     let end = child
         .wait()

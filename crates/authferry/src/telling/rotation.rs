@@ -215,6 +215,7 @@ fn job<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
         witness: None,
         patience: rotating.patience,
         linger: Duration::ZERO,
+        nested: false,
     }
 }
 

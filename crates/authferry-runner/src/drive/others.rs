@@ -1,0 +1,113 @@
+//! Those who are at work in the home and are not of the command: a Codex that an earlier step has left
+//! behind.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::ownership::{Ticks, end_timeout, may_be_spent};
+use crate::users::{self, User};
+use crate::watch::Watch;
+use crate::{InUse, deadline};
+
+/// How often to see whether they have ended.
+const PACE: Duration = Duration::from_millis(100);
+
+/// What is known of them.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    users: Vec<User>,
+    ticks: Ticks,
+    /// When to look again.
+    wake: Option<Instant>,
+}
+
+impl Driver<'_, '_> {
+    /// Waits for those who are at work in the home before the last look at the file.
+    pub(crate) fn waiting_for_others(mut self) -> Self {
+        self.others = Some(Others::default());
+        self.watch = Some(Watch::new(self.job.home.auth_file()));
+        // What was written before that is seen now.
+        self.look_again = Some(Instant::now());
+        self
+    }
+
+    /// The command is gone: others are waited for if the login is to be taken away from them.
+    pub(super) fn look_for_others(&mut self) {
+        let takes_away = self.placed && !self.job.nested && !self.lent && self.refresher.is_none();
+        if takes_away && self.others.is_none() {
+            self.others = Some(Others::default());
+        }
+    }
+
+    /// Whether somebody is at work in the home and may stay. Notes who does not end in time.
+    pub(super) fn is_waiting_for_others(&mut self) -> bool {
+        let Some(mut others) = self.others.take() else {
+            return false;
+        };
+        let is_due = may_be_spent(&self.look);
+        let limit = match self.told {
+            0 => end_timeout(self.job, is_due),
+            _ => Duration::ZERO,
+        };
+        others.users.retain(|user| user.uses(self.job.home));
+        if others.users.is_empty() {
+            others.users = users::of(self.job.home).unwrap_or_default();
+        }
+        let Some(user) = others.users.first() else {
+            return false;
+        };
+        if others.ticks.count() >= limit {
+            self.report.in_use = Some(InUse {
+                by: user.clone(),
+                may_be_spent: is_due,
+            });
+            return false;
+        }
+        others.wake = Some(deadline::after(PACE));
+        self.others = Some(others);
+        true
+    }
+
+    /// When to look again whether they have ended.
+    pub(super) fn others_wake(&self) -> Option<Instant> {
+        self.others.as_ref().and_then(|others| others.wake)
+    }
+
+    /// Who uses the home. A login is not taken away from those, and not from a Codex above us.
+    pub(super) fn usage(&self) -> Usage {
+        // Only Codex's own refresh is in a private home, and a file without a refresh token is not
+        // rotated.
+        if self.refresher.is_some() || self.lent {
+            return Usage::Nobody;
+        }
+        let Some(users) = users::of(self.job.home) else {
+            return Usage::Unseen;
+        };
+        let user = users.into_iter().next();
+        let user = user.or_else(|| users::above_us(self.job.home));
+        user.map_or(Usage::Nobody, Usage::By)
+    }
+
+    /// Notes why the login stays.
+    pub(super) fn note_usage(&mut self, usage: Usage) {
+        match usage {
+            Usage::Nobody => {}
+            Usage::By(by) => {
+                let may_be_spent = may_be_spent(&self.look);
+                self.report.in_use = Some(InUse { by, may_be_spent });
+            }
+            Usage::Unseen => self.report.unseen = true,
+        }
+    }
+}
+
+/// Who uses a home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Usage {
+    Nobody,
+    By(User),
+    /// The kernel does not show it.
+    Unseen,
+}

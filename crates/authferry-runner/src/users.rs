@@ -1,0 +1,371 @@
+//! Who uses a home, and whether a job may begin there.
+//!
+//! What is seen and what follows from it are kept apart: [`of`], [`Owner::state`] look, [`admit`] and
+//! [`leftover`] decide.
+
+use std::{
+    fmt, fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use authferry_codex::Home;
+use rustix::fs::{major, minor};
+use serde::{Deserialize, Serialize};
+
+use crate::job_identity::{self, Identities, JobIdentity};
+use crate::processes::{self, Environment, Process};
+
+/// A process that uses a home, or that shows that a job goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    process: Process,
+    /// Whether it is a Codex, or was started by one.
+    is_codex: bool,
+}
+
+impl fmt::Display for User {
+    /// The name of the program and the process. Its arguments are not for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.process.name.chars().filter(|c| !c.is_control());
+        write!(
+            f,
+            "{} (process {})",
+            name.collect::<String>(),
+            self.process.id
+        )
+    }
+}
+
+impl User {
+    /// Returns the id of the process.
+    #[must_use]
+    pub fn id(&self) -> i32 {
+        self.process.id
+    }
+
+    fn new(process: Process) -> Self {
+        let is_codex = is_of_a_codex(&process);
+        Self { process, is_codex }
+    }
+
+    /// Whether the process is above us: it started what started us.
+    pub(crate) fn is_above_us(&self) -> bool {
+        processes::our_line()
+            .iter()
+            .any(|it| it.id == self.process.id)
+    }
+
+    /// Whether the process still is what it was.
+    pub(crate) fn is_there(&self) -> bool {
+        Process::of(self.process.id).is_some_and(|now| now.started == self.process.started)
+    }
+
+    /// How long ago the process was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.process.age()
+    }
+
+    /// Whether the process still uses the home.
+    pub(crate) fn uses(&self, home: &Home) -> bool {
+        self.is_there() && folder(home).is_some_and(|folder| uses(self.process.id, &folder))
+    }
+}
+
+/// Returns who uses a home: a process that has a file in it open for writing, or is a Codex whose
+/// home it is. Not this process, those above it (an agent may call us), or others of authferry.
+/// `None` where processes cannot be seen.
+pub(crate) fn of(home: &Home) -> Option<Vec<User>> {
+    if !processes::are_visible() {
+        return None;
+    }
+    let Some(folder) = folder(home) else {
+        return Some(Vec::new());
+    };
+    let us = processes::our_line();
+    let ours = us.first().and_then(|us| processes::executable(us.id));
+    let others = processes::all().filter(|id| !us.iter().any(|process| process.id == *id));
+    let users = others
+        .filter(|id| uses(*id, &folder) && processes::executable(*id) != ours)
+        .filter_map(Process::of);
+    Some(users.map(User::new).collect())
+}
+
+/// Whether a Codex above this process has its home here: it started the agent that started us.
+pub(crate) fn above_us(home: &Home) -> Option<User> {
+    let folder = folder(home)?;
+    let above = processes::our_line().into_iter().skip(1);
+    let mut codex = above.filter(|it| is_codex(it.id) && home_of(it.id).as_ref() == Some(&folder));
+    codex.next().map(User::new)
+}
+
+fn folder(home: &Home) -> Option<PathBuf> {
+    home.dir().canonicalize().ok()
+}
+
+fn uses(id: i32, folder: &Path) -> bool {
+    let is_home = || home_of(id).is_some_and(|home| home == folder);
+    (is_codex(id) && is_home()) || processes::has_open_for_writing(id, folder)
+}
+
+/// Whether a process is a Codex, by the file that it executes: npm's launcher starts one.
+fn is_codex(id: i32) -> bool {
+    let executable = processes::executable(id);
+    let name = executable.as_deref().and_then(Path::file_name);
+    name.is_some_and(|name| {
+        let name = name.to_string_lossy();
+        // One that was updated meanwhile.
+        let name = name.trim_end_matches(" (deleted)");
+        name == "codex" || name.starts_with("codex-")
+    })
+}
+
+/// Whether a process is a Codex or below one: what Codex starts goes on for as long as Codex does.
+fn is_of_a_codex(process: &Process) -> bool {
+    let line = processes::line_of(Some(process.clone()));
+    line.iter().any(|process| is_codex(process.id))
+}
+
+/// The home of a Codex.
+fn home_of(id: i32) -> Option<PathBuf> {
+    let environment = Environment::of(id)?;
+    let home = match environment.get("CODEX_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => Path::new(environment.get("HOME")?).join(".codex"),
+    };
+    let home = processes::current_folder(id).map_or_else(|| home.clone(), |here| here.join(&home));
+    home.canonicalize().ok()
+}
+
+/// Who holds the lock of a home, as far as the kernel shows it.
+pub(crate) fn lock_holder(home: &Home) -> Option<User> {
+    let found = fs::metadata(home.dir()).ok()?;
+    let (device, file) = (found.dev(), found.ino());
+    let lock = format!("{:02x}:{:02x}:{file}", major(device), minor(device));
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let holder = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&&*lock);
+        is_it.then(|| fields.get(4)?.parse().ok())?
+    });
+    Process::of(holder?).map(User::new)
+}
+
+/// Who restored a login: its job, and the process that called us.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Owner {
+    /// `None` where the kernel does not tell.
+    pub(crate) job: Option<JobIdentity>,
+    pub(crate) caller: Option<Caller>,
+}
+
+/// A process, named for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Caller {
+    process: i32,
+    started: u64,
+    boot: String,
+}
+
+/// What there is to say of the job that a receipt names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JobState {
+    /// There is no receipt, or nothing is known of its job.
+    Unknown,
+    /// It is this one.
+    Ours,
+    /// It is another one, and this process shows that it goes on.
+    Live(User),
+    /// It is another one, and has ended.
+    Over,
+}
+
+/// GitHub's runner starts one such process for each job.
+const RUNNER_OF_A_JOB: &str = "Runner.Worker";
+/// What starts services lives as long as the machine.
+const SERVICE_MANAGER: &str = "systemd";
+
+impl Owner {
+    /// This job.
+    pub(crate) fn ours() -> Self {
+        Self {
+            job: JobIdentity::ours(),
+            caller: caller(),
+        }
+    }
+
+    /// Looks whether the job goes on: its caller is there, or a process of it that is neither of a Codex
+    /// nor of authferry.
+    pub(crate) fn state(&self) -> JobState {
+        let Some(job) = &self.job else {
+            return JobState::Unknown;
+        };
+        if JobIdentity::ours().as_ref() == Some(job) {
+            return JobState::Ours;
+        }
+        match self.live_process() {
+            Some(user) => JobState::Live(user),
+            None => JobState::Over,
+        }
+    }
+
+    /// A process that shows that this is another job, and that it goes on: both have the name that a CI
+    /// system gave them.
+    pub(crate) fn other_job(&self) -> Option<User> {
+        let (job, ours) = (self.job.as_ref()?, JobIdentity::ours()?);
+        let is_other = *job != ours && job.is_given() && ours.is_given();
+        is_other.then(|| self.live_process())?
+    }
+
+    /// Whether the job is over, as far as can be seen.
+    pub(crate) fn is_over(&self) -> bool {
+        self.job.is_some() && processes::are_visible() && self.live_process().is_none()
+    }
+
+    /// A process that shows that the job goes on.
+    fn live_process(&self) -> Option<User> {
+        let caller = self.caller.as_ref().and_then(Caller::process);
+        if let Some(caller) = caller {
+            return Some(User::new(caller));
+        }
+        live_process_of(self.job.as_ref()?)
+    }
+}
+
+impl Caller {
+    fn process(&self) -> Option<Process> {
+        let now = Process::of(self.process)?;
+        let is_it = now.started == self.started && job_identity::boot()? == self.boot;
+        is_it.then_some(now)
+    }
+}
+
+fn caller() -> Option<Caller> {
+    let above = processes::our_line().split_off(1);
+    let of_the_job = above.iter().find(|it| it.name == RUNNER_OF_A_JOB);
+    let caller = of_the_job.or(above.first())?;
+    let is_of_the_machine = caller.id == 1 || caller.name == SERVICE_MANAGER;
+    (!is_of_the_machine).then_some(())?;
+    Some(Caller {
+        process: caller.id,
+        started: caller.started,
+        boot: job_identity::boot()?,
+    })
+}
+
+/// A process of a job that is neither of a Codex nor of authferry.
+fn live_process_of(job: &JobIdentity) -> Option<User> {
+    let us = processes::ourselves()?;
+    let ours = processes::executable(us.id);
+    let mut identities = Identities::new();
+    let mut others = processes::all().filter_map(Process::of);
+    let found = others.find(|process| {
+        process.id != us.id
+            && identities.is_of(process, job)
+            && !is_of_a_codex(process)
+            && processes::executable(process.id) != ours
+    });
+    found.map(User::new)
+}
+
+/// Who holds the lock of a home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    Nobody,
+    /// A watch, which makes way.
+    Watch,
+    /// A job or a rotation.
+    Job,
+}
+
+/// Whether a job may begin in a home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Nobody is there.
+    Free,
+    /// A watch of this very job is there: the login stays in the home when this use of it ends.
+    Nested,
+    /// A watch is there whose job is over.
+    TakesOver,
+    /// The home is in use, by this process if that is known.
+    Refused(Option<User>),
+}
+
+/// Decides whether a job may begin.
+pub(crate) fn admit(holder: Holder, job: JobState) -> Admission {
+    match (holder, job) {
+        (Holder::Job, _) => Admission::Refused(None),
+        (_, JobState::Live(user)) => Admission::Refused(Some(user)),
+        (Holder::Watch, JobState::Ours) => Admission::Nested,
+        (Holder::Watch, JobState::Over | JobState::Unknown) => Admission::TakesOver,
+        (Holder::Nobody, JobState::Ours | JobState::Over | JobState::Unknown) => Admission::Free,
+    }
+}
+
+/// What is known of a process that uses the home in which a job is to begin.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) is_codex: bool,
+    /// The state of its job.
+    pub(crate) job: JobState,
+    /// The state of the job that the home's receipt names.
+    pub(crate) receipt: JobState,
+    pub(crate) has_receipt: bool,
+    /// Whether its login was due, so that it may have spent it.
+    pub(crate) is_due: bool,
+    /// For how long it has been there and has written nothing.
+    pub(crate) idle: Duration,
+}
+
+/// What is to be done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Leftover {
+    /// Nothing: it is of this job.
+    Ours,
+    /// It is somebody else's: the job does not begin.
+    Foreign,
+    /// An earlier job left it, and it may be about to write the next login: it is not ended.
+    MayWrite,
+    /// An earlier job left it: it is ended if it does not end by itself.
+    Ordinary,
+}
+
+/// After this time without a write no request of Codex can be out: its own limits are far below.
+pub(crate) const LONGEST_REFRESH: Duration = Duration::from_mins(15);
+
+/// Decides what a process is to a job that begins.
+pub(crate) fn leftover(found: &Found) -> Leftover {
+    let is_ours = [&found.job, &found.receipt].contains(&&JobState::Ours);
+    let is_live = matches!(found.job, JobState::Live(_));
+    if is_ours {
+        Leftover::Ours
+    } else if !found.is_codex || is_live || !found.has_receipt {
+        Leftover::Foreign
+    } else if found.is_due && found.idle < LONGEST_REFRESH {
+        Leftover::MayWrite
+    } else {
+        Leftover::Ordinary
+    }
+}
+
+impl User {
+    /// What is known of it.
+    pub(crate) fn found(&self, receipt: Option<&Owner>, is_due: bool, idle: Duration) -> Found {
+        let job = Identities::new().of(&self.process);
+        let owner = Owner { job, caller: None };
+        Found {
+            is_codex: self.is_codex,
+            job: owner.state(),
+            receipt: receipt.map_or(JobState::Unknown, Owner::state),
+            has_receipt: receipt.is_some(),
+            is_due,
+            idle,
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
