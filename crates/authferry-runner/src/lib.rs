@@ -15,6 +15,8 @@ mod deadline;
 mod drive;
 mod lease;
 mod mark;
+mod outlives;
+mod own_time;
 mod processes;
 mod receipt;
 mod refresher;
