@@ -198,6 +198,7 @@ fn job<'a>(
         witness: None,
         patience: PATIENCE,
         linger: PATIENCE,
+        cancel_grace: PATIENCE,
     }
 }
 

@@ -28,6 +28,7 @@ mod rotations;
 mod seed;
 mod sign;
 mod signals;
+mod supervise;
 mod unwound;
 mod watch;
 
@@ -50,12 +51,13 @@ pub use copies::{FoundCopy, find, look};
 pub use lease::{Lease, LeaseDefect};
 pub use mark::{Mark, NotAMark};
 pub use receipt::Receipt;
-pub use refresher::{Codex, Refreshed};
+pub use refresher::{Codex, Refreshed, Supervisor};
 pub use rehearse::{Introduction, foresee, try_claim};
 pub use report::{CommandEnd, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
 pub use signals::{Signals, survive_file_size_limit};
+pub use supervise::{Orphan, Supervised, supervise, take_over};
 pub use unwound::Panicked;
 
 use rescue::Rescue;
@@ -91,6 +93,9 @@ pub struct Job<'a> {
     pub patience: Duration,
     /// How long processes may stay that the command leaves behind.
     pub linger: Duration,
+    /// How long the first signal is held back while a Codex in the home may have spent the refresh
+    /// token.
+    pub cancel_grace: Duration,
 }
 
 /// Sees each login that comes into the home, before the command or as soon as Codex has

@@ -97,7 +97,7 @@ pub(crate) fn is_due(login: &Issued, rule: DueRule, now: i64) -> bool {
 }
 
 /// Whether the platform ends a process when this one ends, or soon after it.
-pub(crate) fn ends_with_the_job(is_tracked: bool, surroundings: &Surroundings) -> bool {
+pub(crate) fn ends_with_the_job(is_tracked: bool, surroundings: Surroundings) -> bool {
     is_tracked || surroundings.is_container || surroundings.is_first_process
 }
 
@@ -250,10 +250,10 @@ mod tests {
             is_first_process: true,
             ..machine
         };
-        assert!(!ends_with_the_job(false, &machine));
-        assert!(ends_with_the_job(true, &machine));
-        assert!(ends_with_the_job(false, &container));
-        assert!(ends_with_the_job(false, &first));
+        assert!(!ends_with_the_job(false, machine));
+        assert!(ends_with_the_job(true, machine));
+        assert!(ends_with_the_job(false, container));
+        assert!(ends_with_the_job(false, first));
     }
 
     #[test]

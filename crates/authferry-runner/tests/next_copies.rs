@@ -254,6 +254,7 @@ impl Scene {
             witness: None,
             patience: PATIENCE,
             linger: PATIENCE,
+            cancel_grace: PATIENCE,
         };
         let mut signals = Signals::install().expect("signals");
         let rotating = self.rotating(&rescue, &rotations);
@@ -358,7 +359,8 @@ esac
         program,
         withheld: vec![],
         path: None,
-        apart: None,
+        supervisor: None,
+        is_tracked: false,
     }
 }
 

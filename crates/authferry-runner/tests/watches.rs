@@ -122,6 +122,7 @@ fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Jo
         witness: None,
         patience: PATIENCE,
         linger: PATIENCE,
+        cancel_grace: PATIENCE,
     }
 }
 

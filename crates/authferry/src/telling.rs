@@ -24,6 +24,7 @@ mod rescue;
 mod rotation;
 pub(crate) mod time;
 mod unsaved;
+mod unsettled;
 mod watching;
 
 pub(crate) use hints::for_opening;
@@ -38,6 +39,10 @@ pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> E
     let ending = match &report.outcome {
         Outcome::Refused(why) => refused(job, report, *why),
         Outcome::Restored => restored(job, report),
+        Outcome::Unsettled => unsettled::left_running(job, report),
+        Outcome::Unchanged if unsettled::is_interrupted(report) => {
+            unsettled::interrupted(job, report)
+        }
         Outcome::Unchanged => {
             let message = format!("{} unchanged in {}", login(report), job.store);
             of_command(Ending::good("unchanged", message), report, program)
@@ -448,7 +453,7 @@ fn restored(job: &Job<'_>, report: &Report) -> Ending {
 fn of_command(mut ending: Ending, report: &Report, program: Option<&OsStr>) -> Ending {
     let program = program.unwrap_or_default().display();
     match &report.command {
-        None => ending,
+        None | Some(CommandEnd::Running) => ending,
         Some(CommandEnd::Exited(code)) => {
             ending.code = *code;
             ending
@@ -558,7 +563,9 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
     let writes: Vec<_> = report.writes.iter().map(write).collect();
     let command_exit_code = match report.command {
         Some(CommandEnd::Exited(code)) => Value::from(code),
-        Some(CommandEnd::NotStarted(_) | CommandEnd::Cancelled) | None => Value::Null,
+        Some(CommandEnd::NotStarted(_) | CommandEnd::Cancelled | CommandEnd::Running) | None => {
+            Value::Null
+        }
     };
     ending
         .fact("store", job.store.to_string())
@@ -575,6 +582,7 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
         .fact("signal", report.signal)
         .fact("writes", writes)
         .fact("rescued", places(&report.rescued))
+        .fact("left_running", report.left_running)
 }
 
 /// Whether the login is another one than the job began with.

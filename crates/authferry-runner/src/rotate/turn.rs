@@ -55,7 +55,7 @@ impl Driver<'_> {
         let home = Home::new(&folder.path().join(HOME))?;
         let job = job_in(rotating, &home);
         let step = Trip::start(terms(&job, Goal::Run)?, Vec::new());
-        let refresher = Refresher::new(rotating, how, on_trial, folder.lock());
+        let refresher = Refresher::new(rotating, how, on_trial, folder.lock(), self.holder);
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
             .knowing(self.rotated.known.take())
             .refreshing(refresher)
@@ -85,5 +85,6 @@ pub(super) fn job_in<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
         witness: None,
         patience: rotating.patience,
         linger: LINGER,
+        cancel_grace: rotating.shield,
     }
 }
