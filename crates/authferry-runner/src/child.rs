@@ -157,7 +157,9 @@ impl Family {
             self.spared = None;
             return Rest::Alive;
         }
-        let limit = self.spared.get_or_insert_with(|| Limit::new(FOREGROUND_LIMIT));
+        let limit = self
+            .spared
+            .get_or_insert_with(|| Limit::new(FOREGROUND_LIMIT));
         let is_over = limit.is_over();
         if is_over && (!self.are_there_others || self.left > 0) {
             return Rest::Spared(spared.len());
@@ -273,12 +275,7 @@ impl Family {
     fn orphans(&self, is_spared: impl Fn(Pid) -> bool) -> (Vec<Pid>, Vec<Pid>) {
         let ours = children("self").into_iter();
         let ours = ours.filter(|pid| !self.strangers.contains(pid));
-        ours.partition(|pid| {
-            [*pid]
-                .into_iter()
-                .chain(descendants(*pid))
-                .any(&is_spared)
-        })
+        ours.partition(|pid| [*pid].into_iter().chain(descendants(*pid)).any(&is_spared))
     }
 }
 

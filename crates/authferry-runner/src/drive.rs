@@ -452,9 +452,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             (Some(_), _, Some(_)) if self.lease.as_ref().is_some_and(|it| !it.is_held()) => {
                 return Some(self.exited(trip));
             }
-            (Some(refresher), _, Some(base)) => {
-                refresher.spawn(self.job.home, &base.generation)
-            }
+            (Some(refresher), _, Some(base)) => refresher.spawn(self.job.home, &base.generation),
             (None, Some(command), _) => {
                 if let Some(witness) = self.job.witness {
                     witness.command_begins();
@@ -560,8 +558,11 @@ impl<'a, 'l> Driver<'a, 'l> {
         }
         self.deferred = None;
         self.remember(look);
-        if let Some(refresher) = &mut self.refresher {
-            refresher.saw(generation.fingerprint);
+        let is_due = generation.issued.is_due(unix_now());
+        if let Some(refresher) = &mut self.refresher
+            && refresher.saw(generation.fingerprint, is_due)
+        {
+            self.cut_off();
         }
         if let (false, Some(limit)) = (known, &mut self.supervising) {
             *limit = Limit::new(SPENT_LIMIT);
@@ -594,9 +595,11 @@ impl<'a, 'l> Driver<'a, 'l> {
     fn login_on_disk(&self) -> Option<Generation> {
         match &self.look {
             Look::Usable { generation, .. } => Some(generation.clone()),
-            Look::Missing | Look::Unusable { .. } => {
-                self.report.base.as_ref().map(|base| base.generation.clone())
-            }
+            Look::Missing | Look::Unusable { .. } => self
+                .report
+                .base
+                .as_ref()
+                .map(|base| base.generation.clone()),
         }
     }
 

@@ -136,7 +136,8 @@ fn is_container(namespace: Option<&str>, groups: &str) -> bool {
 /// The value of a variable, unless that is empty.
 fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a std::ffi::OsStr> {
     let variables = environment.split(|byte| *byte == 0);
-    let mut values = variables.filter_map(|it| it.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    let mut values =
+        variables.filter_map(|it| it.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
     let value = values.next().filter(|value| !value.is_empty());
     value.map(std::ffi::OsStr::from_bytes)
 }
@@ -259,13 +260,21 @@ mod tests {
     #[test]
     fn a_container_is_known_by_its_namespace_or_its_control_group() {
         for (namespace, groups, is) in [
-            (Some(FIRST_NAMESPACE), "0::/user.slice/session-1.scope", false),
+            (
+                Some(FIRST_NAMESPACE),
+                "0::/user.slice/session-1.scope",
+                false,
+            ),
             (Some("pid:[4026532201]"), "0::/", true),
             (Some(FIRST_NAMESPACE), "1:cpu:/docker/0123", true),
             (Some(FIRST_NAMESPACE), "0::/kubepods.slice/pod1", true),
             (None, "", false),
         ] {
-            assert_eq!(is_container(namespace, groups), is, "{namespace:?} {groups}");
+            assert_eq!(
+                is_container(namespace, groups),
+                is,
+                "{namespace:?} {groups}"
+            );
         }
     }
 }

@@ -81,7 +81,10 @@ mod tests {
             sleep_until(limit.wake()).await;
         }
         let took = begin.elapsed();
-        assert!(took >= Duration::from_millis(2500) && took < 3 * SECOND, "{took:?}");
+        assert!(
+            took >= Duration::from_millis(2500) && took < 3 * SECOND,
+            "{took:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

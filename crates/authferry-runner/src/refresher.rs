@@ -40,6 +40,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// As much of an error stream as is looked at, in bytes.
 const MAX_STDERR: u64 = 1 << 18;
 
+/// How long a Codex that rotates again and again may take to end by itself.
+const LOOP_LIMIT: Duration = Duration::from_secs(5);
+
 /// As many rotations as show that they will not end by themselves.
 const TOO_MANY: usize = 2;
 
@@ -131,8 +134,8 @@ pub struct Refreshed {
     pub looping: bool,
     /// It took too long, and was cut off.
     pub out_of_time: bool,
-    /// It had begun to ask the provider when it was left, or ended without a word: the provider
-    /// may have taken the token.
+    /// It was left, or ended without a word after a long time: the provider may have taken the
+    /// token.
     pub may_be_spent: bool,
 }
 
@@ -172,6 +175,8 @@ pub(crate) struct Refresher<'a> {
     shield: Duration,
     /// Until when it is waited for.
     limit: Option<Limit>,
+    /// Until when one that rotates again and again may end by itself.
+    loop_limit: Option<Limit>,
     /// Whether the platform ends Codex with the job.
     ends_with_the_job: bool,
     /// Whether Codex rotates the login by itself.
@@ -204,10 +209,7 @@ impl<'a> Refresher<'a> {
         let surroundings = outlives::Surroundings::look();
         Self {
             holder,
-            ends_with_the_job: outlives::ends_with_the_job(
-                rotating.codex.is_tracked,
-                surroundings,
-            ),
+            ends_with_the_job: outlives::ends_with_the_job(rotating.codex.is_tracked, surroundings),
             is_due: false,
             input: Input::default(),
             codex: rotating.codex,
@@ -217,6 +219,7 @@ impl<'a> Refresher<'a> {
             lock,
             shield: rotating.shield,
             limit: None,
+            loop_limit: None,
             generations: Vec::new(),
             talk: None,
             stderr: None,
@@ -332,22 +335,33 @@ impl<'a> Refresher<'a> {
 
     /// Whether Codex may have spent the token of the login that is in the file. It is told to
     /// rotate what was there first, whether that is due or not; what follows it rotates by its own
-    /// rule, and in a loop it does not come to an end.
+    /// rule.
     pub(crate) fn may_have_spent(&self, is_due: bool) -> bool {
         let has_written = self.generations.len() > 1;
-        !has_written || (is_due && !self.so_far.looping)
+        !has_written || is_due
     }
 
-    /// This generation is in the file now. After too many of them nothing more is asked, which
-    /// ends the app server once it has done what it is at.
-    pub(crate) fn saw(&mut self, fingerprint: Fingerprint) {
+    /// This generation is in the file now; returns whether Codex is to be ended, for there were too
+    /// many. It has just written, so that it does so with the least risk.
+    ///
+    /// Once it got a login that is due again nothing more is asked, which ends the app server when it
+    /// has done what it is at: it may have sent the next request.
+    pub(crate) fn saw(&mut self, fingerprint: Fingerprint, is_due: bool) -> bool {
         if !self.generations.contains(&fingerprint) {
             self.generations.push(fingerprint);
         }
-        if self.generations.len() > TOO_MANY {
-            self.so_far.looping = true;
+        let is_new = self.generations.len() > 1;
+        if is_new && is_due {
             self.input.lock().take();
         }
+        if self.generations.len() <= TOO_MANY {
+            return false;
+        }
+        self.so_far.looping = true;
+        let limit = self
+            .loop_limit
+            .get_or_insert_with(|| Limit::new(LOOP_LIMIT));
+        !is_due || limit.is_over()
     }
 
     /// What is known of it as it is left.
@@ -364,8 +378,10 @@ impl<'a> Refresher<'a> {
         let talk = talk.unwrap_or_default();
         let stderr = stderr.unwrap_or_default();
         let failure = authferry_codex::failure(&String::from_utf8_lossy(&stderr), talk.asked);
+        let was_slow = self.limit.as_mut().is_some_and(|it| it.run() >= SLOW);
+        let is_silent = self.generations.len() == 1 && failure.is_none() && !talk.not_understood;
         Refreshed {
-            may_be_spent: self.generations.len() == 1 && failure.is_none() && !talk.not_understood,
+            may_be_spent: is_silent && was_slow,
             failure,
             not_understood: talk.not_understood,
             ..self.so_far.clone()
@@ -437,12 +453,11 @@ fn talk<I: Write, O: BufRead>(
         if was_slow {
             break;
         }
-        if ask == Ask::Rotate {
-            if rotated() {
-                break;
-            }
-            talk.asked += 1;
+        // One that rotates what is due as it starts may do so again at each question.
+        if matches!(ask, Ask::Look | Ask::Rotate) && rotated() {
+            break;
         }
+        talk.asked += usize::from(ask == Ask::Rotate);
         let begin = Instant::now();
         let heard = server.ask(ask);
         // A login that is due may be rotated before it answers anything at all.

@@ -27,6 +27,9 @@ pub(crate) const SPENT_LIMIT: Duration = Duration::from_mins(15);
 /// How long the store may take to say that the claim is still ours.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The longest time for the store that can be written down: longer than any job takes.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
 /// The name of the command, and its options.
 pub(crate) fn arguments(rotating: &Rotating<'_>, home: &Path, holder: u64) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["apart", "--parent"].map(OsString::from).into();
@@ -38,7 +41,8 @@ pub(crate) fn arguments(rotating: &Rotating<'_>, home: &Path, holder: u64) -> Ve
         Policy::Theirs => "theirs",
     };
     arguments.extend(["--on-conflict".into(), policy.into()]);
-    let patience = format!("{}ms", rotating.patience.as_millis());
+    let patience = rotating.patience.min(LONGEST).as_millis();
+    let patience = format!("{patience}ms");
     arguments.extend(["--patience".into(), patience.into()]);
     for variable in &rotating.codex.withheld {
         arguments.extend(["--withhold".into(), variable.clone()]);

@@ -582,7 +582,6 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
         .fact("signal", report.signal)
         .fact("writes", writes)
         .fact("rescued", places(&report.rescued))
-        .fact("left_running", report.left_running)
 }
 
 /// Whether the login is another one than the job began with.

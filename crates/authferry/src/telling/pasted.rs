@@ -71,7 +71,10 @@ mod tests {
             persist("file:///s", Path::new("/a b")),
             "`authferry persist --store 'file:///s' --codex-home '/a b'`"
         );
-        assert_eq!(refresh("file:///s"), "`authferry refresh --store 'file:///s'`");
+        assert_eq!(
+            refresh("file:///s"),
+            "`authferry refresh --store 'file:///s'`"
+        );
         assert_eq!(
             seed("file:///s", Path::new("/a b")),
             "`authferry seed --store 'file:///s' --replace '/a b'`"

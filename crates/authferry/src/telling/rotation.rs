@@ -378,7 +378,7 @@ fn not_rotated(refreshed: &Refreshed) -> &'static str {
             not_understood: true,
             ..
         } => "this Codex does not know how to",
-        Refreshed { .. } => "Codex left it as it was, and does not say why",
+        Refreshed { .. } => "Codex wrote no new login, and does not say why",
     }
 }
 

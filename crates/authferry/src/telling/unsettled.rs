@@ -42,8 +42,6 @@ pub(super) fn interrupted(job: &Job<'_>, report: &Report) -> Ending {
         login(report),
         job.store
     );
-    Ending::bad(exit::UNSETTLED, "unsettled", message).hint(format!(
-        "see whether it is: {}",
-        pasted::refresh(job.store)
-    ))
+    Ending::bad(exit::UNSETTLED, "unsettled", message)
+        .hint(format!("see whether it is: {}", pasted::refresh(job.store)))
 }

@@ -200,8 +200,16 @@ impl World {
 
     /// The rotation crashes; or it ends, and its Codex runs on.
     fn ends_early(&self, i: usize, plan: Plan, next: &mut Vec<World>) {
-        let turn = self.runners[i].turn.as_ref().filter(|turn| turn.end.is_none());
-        let runs = |turn: &Turn| matches!(turn.codex, Codex::Running | Codex::Spent(_) | Codex::Written);
+        let turn = self.runners[i]
+            .turn
+            .as_ref()
+            .filter(|turn| turn.end.is_none());
+        let runs = |turn: &Turn| {
+            matches!(
+                turn.codex,
+                Codex::Running | Codex::Spent(_) | Codex::Written
+            )
+        };
         let runs = turn.is_some_and(runs);
         if self.crashes_left > 0 {
             let mut world = self.clone();

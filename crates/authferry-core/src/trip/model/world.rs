@@ -537,7 +537,10 @@ impl World {
             world.job(at).left = true;
             world.job(at).looked = home.file;
             let event = Happens::Left(self.look(home.file));
-            next.push(("a Codex is left alone", world.event(at, event, plan, machines)));
+            next.push((
+                "a Codex is left alone",
+                world.event(at, event, plan, machines),
+            ));
         }
         let mut ends = vec![home.file];
         if plan.spoils && !job.unnoticed {
