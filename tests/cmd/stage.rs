@@ -58,9 +58,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ),
     (
         "codex-that-is-cut-off",
-        "# Stopped first: it would write the login through.\n\
-         umask 077\nauthferry=$(ps -o ppid= -p $PPID)\nkill -STOP $authferry\n\
-         cp \"$NEXT\" \"$CODEX_HOME/auth.json\"\nkill -KILL $authferry\nsleep 60",
+        "# Stopped first, with what supervises it: both would write the login through.\n\
+         umask 077\nauthferry=$(ps -o ppid= -p $PPID)\nkill -STOP $authferry $PPID\n\
+         cp \"$NEXT\" \"$CODEX_HOME/auth.json\"\nkill -KILL $authferry $PPID",
     ),
     (
         "codex-of-the-dead",

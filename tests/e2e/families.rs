@@ -637,9 +637,12 @@ fn i_what_a_killed_rotation_left_is_adopted_and_swept(version: &str) {
         let token = ferry.stub.hold(Endpoint::Token);
         let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
         ferry.stub.wait_for(MINUTE, What::is_rotation);
-        // Stopped, it cannot put into the store what Codex writes now.
-        let pid = Pid::from_child(&refresh);
-        kill_process(pid, Signal::STOP).expect("our child");
+        // Stopped, they cannot put into the store what Codex writes now.
+        let ours = [refresh.id(), supervisor(&runner, refresh.id())];
+        let ours = ours.map(|id| i32::try_from(id).ok().and_then(Pid::from_raw));
+        for pid in ours {
+            kill_process(pid.expect("a process"), Signal::STOP).expect("ours");
+        }
         drop(token);
         wait_until("Codex has written", || {
             private_homes(&runner).iter().any(|home| {
@@ -647,7 +650,9 @@ fn i_what_a_killed_rotation_left_is_adopted_and_swept(version: &str) {
                 written.is_ok_and(|written| ferry.stub.is_live(&written))
             })
         });
-        refresh.kill().expect("our child");
+        for pid in ours {
+            kill_process(pid.expect("a process"), Signal::KILL).expect("ours");
+        }
         refresh.wait().expect("our child");
         wait_until("its Codex is gone", || {
             runner.processes().is_ok_and(|it| it.is_empty())
@@ -665,6 +670,14 @@ fn i_what_a_killed_rotation_left_is_adopted_and_swept(version: &str) {
         assert_eq!(ferry.stub.count(What::is_refresh), 1, "{done:?}");
         assert_eq!(private_homes(&runner), [] as [PathBuf; 0]);
     }
+}
+
+/// The process that supervises the Codex of a rotation.
+fn supervisor(runner: &Runner, rotates: u32) -> u32 {
+    let program = |process: u32| fs::read_link(format!("/proc/{process}/exe")).ok();
+    let mut processes = runner.processes().expect("Linux").into_iter();
+    let found = processes.find(|it| *it != rotates && program(*it) == program(rotates));
+    found.expect("a supervisor")
 }
 
 /// The same login after a rotation, issued so much later.

@@ -12,6 +12,7 @@ mod crowds;
 mod doctor;
 mod families;
 mod ferry;
+mod left_alone;
 mod long_answers;
 mod moments;
 mod owners;

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rig::{Codex, Endpoint, Hold, Login, MARKERS, Runner, What};
+use rig::{Codex, Endpoint, Hold, Login, MARKERS, Runner, What, finish_within};
 use rustix::process::{Pid, Signal, kill_process_group};
 use time::OffsetDateTime;
 
@@ -25,7 +25,7 @@ use crate::ferry::{Ferry, start, wait_until};
 
 in_each_store![slow:
     told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store,
-    killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone,
+    killed_at_any_moment_a_refresh_loses_nothing,
 ];
 
 /// How often a refresh is ended, if `AUTHFERRY_TEST_MOMENTS` sets no other number.
@@ -33,6 +33,9 @@ const MOMENTS: u64 = 50;
 
 /// How long a request to the provider is on its way, each way.
 const LATENCY: Duration = Duration::from_millis(20);
+
+/// How long the next refresh may take: the claim of a killed one ends a minute and a half later.
+const NEXT: Duration = Duration::from_mins(3);
 
 /// How long after the spend a refresh is ended at the latest, where that counts from there.
 const AFTERMATH: Duration = Duration::from_millis(60);
@@ -67,43 +70,35 @@ fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store<S: Any
     for refresh in ended {
         assert!(refresh.scene.is_live());
     }
-    tally.tell::<S>(version, "SIGTERM", 0);
+    tally.tell::<S>(version, "SIGTERM");
 }
 
-fn killed_at_any_moment_a_refresh_loses_the_login_between_the_spend_and_the_swap_alone<
-    S: AnyStore,
->(
-    version: &str,
-) {
+/// Its Codex goes on, and so does the process that supervises it.
+fn killed_at_any_moment_a_refresh_loses_nothing<S: AnyStore>(version: &str) {
     let _undisturbed = undisturbed();
     let mut tally = Tally::default();
-    let mut lost = 0;
-    let mut needlessly = Vec::new();
     let codex = Codex::install(version).expect("Codex from npm");
     for (round, moment) in moments::<S>(&codex, 2).enumerate() {
         let mut refresh = Refresh::<S>::start(&codex, How::of(round));
         refresh.reach(moment);
-        // From here on Codex gets no reply, so that it does not end by itself.
-        refresh.hold_replies();
         refresh.process.kill().expect("our child");
         let status = refresh.process.wait().expect("our child");
         let killed = OffsetDateTime::now_utc();
-        wait_until("Codex is gone", || refresh.is_over());
         refresh.hold = None;
+        wait_until("Codex is gone", || refresh.is_over());
         let stage = refresh.stage(killed);
         tally.count(stage);
-        let is_behind = !refresh.scene.is_live();
-        lost += u32::from(is_behind);
-        // Codex outlives authferry for as long as the system takes to run what kills it. A
-        // request that it sends meanwhile is no error: its time depends on the machine's load.
-        let spent = refresh.scene.stub().count(What::is_rotation);
-        if is_behind && (stage == Stage::Swapped || spent != 1) {
-            needlessly.push(format!("round {round}, {moment:?}, {stage:?}, {status}"));
+        let about = format!("round {round}, {moment:?}, {stage:?}, {status}");
+        if !refresh.scene.is_live() {
+            // Killed before anything supervised its Codex, or as the swap was under way.
+            let mut next = refresh.scene.authferry(&refresh.runner, &["refresh"]);
+            let next = finish_within(NEXT, &mut next);
+            assert!(refresh.scene.is_live(), "{about}: {next:?}");
         }
+        let spent = refresh.scene.stub().count(What::is_rotation);
+        assert!(spent <= 1, "{about}: spent {spent} times");
     }
-    tally.tell::<S>(version, "SIGKILL", lost);
-    assert!(needlessly.is_empty(), "lost needlessly: {needlessly:#?}");
-    assert!(lost > 0, "no kill has hit where it hurts");
+    tally.tell::<S>(version, "SIGKILL");
 }
 
 #[test]
@@ -209,13 +204,6 @@ impl<S: AnyStore> Refresh<S> {
         }
     }
 
-    /// Holds the provider's replies back.
-    fn hold_replies(&mut self) {
-        if self.hold.is_none() {
-            self.hold = Some(self.scene.stub().hold(Endpoint::Token));
-        }
-    }
-
     /// Sends a signal as a platform does that cancels a job: to everybody in its group.
     fn tell(&self, signal: Signal) {
         let group = i32::try_from(self.process.id()).ok();
@@ -306,7 +294,7 @@ impl Tally {
     }
 
     /// Tells it even of a test that passes.
-    fn tell<S>(&self, version: &str, signal: &str, lost: u32) {
+    fn tell<S>(&self, version: &str, signal: &str) {
         let store = type_name::<S>();
         let Self {
             unspent,
@@ -315,7 +303,7 @@ impl Tally {
         } = self;
         let line = format!(
             "{signal} during a refresh by Codex {version}, {store}: {unspent} before the spend, \
-             {spent} between spend and swap, {swapped} after; the login was lost {lost} times\n"
+             {spent} between spend and swap, {swapped} after\n"
         );
         io::stderr().write_all(line.as_bytes()).expect("stderr");
     }

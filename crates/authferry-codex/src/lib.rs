@@ -35,6 +35,7 @@ mod look;
 #[cfg(test)]
 mod made_up;
 mod mounts;
+mod program;
 mod settle;
 mod unfit;
 mod unrenamed;
@@ -47,6 +48,7 @@ pub use config::{OVERRIDES, Override};
 pub use failure::{Death, Failure, failure};
 pub use home::Home;
 pub use look::Look;
+pub use program::{due_rule, is_codex};
 pub use unfit::Unfit;
 pub use unrenamed::Unrenamed;
 pub use unusable::{Fault, Member, Unusable};

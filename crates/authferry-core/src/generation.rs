@@ -102,6 +102,20 @@ const OLD: i128 = 8 * 24 * 60 * 60;
 
 const NANOSECONDS: i128 = 1_000_000_000;
 
+/// By which rule Codex rotates a login by itself. Each was in force within one year.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DueRule {
+    /// Eight days after the last refresh, whenever the access token ends: up to 0.116. Such a
+    /// version rotates an ended token as well, after the provider has answered 401.
+    Age,
+    /// Once the access token has ended: 0.117 to 0.130.
+    Ended,
+    /// Five minutes before the access token ends: since 0.137.
+    Ending,
+    /// The version is not known: whichever comes first.
+    Any,
+}
+
 impl Issued {
     /// Returns from when on, in Unix seconds, some version of Codex rotates the login by
     /// itself; `None` if nothing in it makes any do so.
@@ -110,12 +124,25 @@ impl Issued {
     /// ends, once it has ended, and eight days after the last refresh. The first of them counts.
     #[must_use]
     pub fn due(&self) -> Option<i64> {
+        self.due_by_rule(DueRule::Any)
+    }
+
+    /// Returns from when on, in Unix seconds, a Codex of this rule rotates the login by itself;
+    /// `None` if nothing in it makes it do so.
+    #[must_use]
+    pub fn due_by_rule(&self, rule: DueRule) -> Option<i64> {
         let ending = self.exp.map(|exp| exp.saturating_sub(AHEAD));
         let old = self
             .last_refresh
             .map(|at| at.div_euclid(NANOSECONDS).saturating_add(OLD))
             .map(|at| i64::try_from(at).unwrap_or(i64::MAX));
-        ending.into_iter().chain(old).min()
+        match rule {
+            DueRule::Age => self.exp.into_iter().chain(old).min(),
+            // Without an end that can be read, these go by the last refresh as well.
+            DueRule::Ended => self.exp.or(old),
+            DueRule::Ending => ending.or(old),
+            DueRule::Any => ending.into_iter().chain(old).min(),
+        }
     }
 
     /// Returns whether some version of Codex rotates the login by then, in Unix seconds.
@@ -171,6 +198,24 @@ mod tests {
         let tokens = issued(None, Some(1000), None);
         assert_eq!([699, 700].map(|by| tokens.is_due(by)), [false, true]);
         assert!(!issued(None, None, None).is_due(i64::MAX), "never");
+    }
+
+    #[test]
+    fn each_rule_makes_it_due_at_a_time_of_its_own() {
+        let day = 24 * 60 * 60;
+        let tokens = issued(None, Some(9 * day), Some(NANOSECONDS));
+        let due = |rule| tokens.due_by_rule(rule);
+        assert_eq!(due(DueRule::Age), Some(8 * day + 1));
+        assert_eq!(due(DueRule::Ended), Some(9 * day));
+        assert_eq!(due(DueRule::Ending), Some(9 * day - 300));
+        assert_eq!(due(DueRule::Any), Some(8 * day + 1));
+        // An ended token is rotated after a 401, however young it is.
+        let ended = issued(None, Some(2 * day), Some(NANOSECONDS));
+        assert_eq!(ended.due_by_rule(DueRule::Age), Some(2 * day));
+        let opaque = issued(None, None, Some(NANOSECONDS));
+        for rule in [DueRule::Age, DueRule::Ended, DueRule::Ending, DueRule::Any] {
+            assert_eq!(opaque.due_by_rule(rule), Some(8 * day + 1), "{rule:?}");
+        }
     }
 
     #[test]

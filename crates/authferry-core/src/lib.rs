@@ -24,7 +24,7 @@ mod verdict;
 
 pub use backoff::pause;
 pub use claims::{Beside, Bid, CLOCK_SKEW, Claim, ClaimError, Claims, RecordState, Standing};
-pub use generation::{Family, Fingerprint, Generation, Issued, NotAFingerprint};
+pub use generation::{DueRule, Family, Fingerprint, Generation, Issued, NotAFingerprint};
 pub use identity::{Identity, Label, SessionHints};
 pub use policy::{Policy, Winner};
 pub use secret::Secret;

@@ -55,7 +55,7 @@ pub enum Effect {
     /// Swap the login that was looked at for itself; answered by [`Event::Proven`].
     Prove,
     /// Make the trip that rotates, and renew the claim meanwhile; answered by
-    /// [`Event::Turned`].
+    /// [`Event::Turned`] or [`Event::Left`].
     Turn,
     /// Give the claim back; answered by [`Event::Released`], whatever comes of it.
     Release,
@@ -76,6 +76,8 @@ pub enum Event {
     Proven(Proof),
     /// The trip is over, however it ended.
     Turned,
+    /// The trip is over, but its Codex runs on and may have spent the token.
+    Left,
     /// The claim is given back, or is left to its end.
     Released,
     /// The wait is over.
@@ -133,6 +135,9 @@ pub enum Outcome {
     Nothing,
     /// The trip was made, and its own outcome tells the rest; or it would be in vain.
     Turned,
+    /// The trip was made, and its Codex runs on. The claim is not given back: the process that
+    /// watches this Codex renews it, and without one it ends by itself.
+    Left,
     /// It was not even begun.
     Hindered(Hindrance),
 }
@@ -222,6 +227,7 @@ impl Rotation {
             },
             (State::Pausing, Event::Woke) => self.go(State::Looking, Effect::Look),
             (State::Turning, Event::Turned) => self.end(Outcome::Turned),
+            (State::Turning, Event::Left) => self.finish(Outcome::Left),
             (State::Releasing(outcome), Event::Released) => self.finish(outcome),
             (State::Retracting, Event::Claimed(_))
             | (State::Looking | State::Pausing | State::Proving, Event::Deadline) => {

@@ -52,6 +52,8 @@ pub struct Trip {
     past: Vec<Fingerprint>,
     /// Why the file cannot be persisted as it was left, if so.
     left: Option<Cause>,
+    /// A Codex runs on that may still write the file.
+    may_be_written: bool,
     /// Writes that are not settled: each may have landed, or may yet.
     sent: Vec<Write>,
     /// The base is known not to be current any more: look before the next swap.
@@ -181,6 +183,10 @@ impl Trip {
                     (self, vec![])
                 }
             }
+            (_, Event::Left(seen)) if self.child == Child::Running => {
+                self.may_be_written = true;
+                self.step(Event::Exited(seen))
+            }
             (sync, Event::Exited(seen)) if self.child == Child::Running => {
                 self.child = Child::Exited;
                 self.parked = None;
@@ -261,6 +267,7 @@ impl Trip {
             newest: None,
             past: Vec::new(),
             left: None,
+            may_be_written: false,
             sent: Vec::new(),
             moved: false,
             read: None,
@@ -484,6 +491,10 @@ impl Trip {
                 (self, vec![])
             }
             _ => match self.left {
+                // A Codex that writes in place truncates the file first.
+                Some(Cause::Unusable) | None if self.may_be_written => {
+                    self.finish(Outcome::Unsettled)
+                }
                 // Nothing is left that could be kept.
                 Some(cause @ Cause::Missing) => self.finish(Outcome::Stranded {
                     cause,
@@ -824,6 +835,7 @@ fn rescued(outcome: Outcome, kept: bool) -> Outcome {
         Outcome::Refused(_)
         | Outcome::Restored
         | Outcome::Unchanged
-        | Outcome::Persisted { .. } => outcome,
+        | Outcome::Persisted { .. }
+        | Outcome::Unsettled => outcome,
     }
 }

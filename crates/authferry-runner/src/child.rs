@@ -4,7 +4,8 @@
 //! program. It may die and leave others behind; an orphaned Codex goes on refreshing and
 //! rewriting the auth file for minutes (seen on 0.169.0 after its npm launcher was
 //! killed). So we are the one to whom orphans are given, in whatever group or session they
-//! are, and the job is not over before the last of them is gone.
+//! are, and the job is not over before the last of them is gone, or before our time limit for
+//! those that must not be ended is over.
 
 use std::{
     collections::HashSet,
@@ -19,6 +20,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::time::Instant;
 
 use crate::deadline;
+use crate::own_time::Limit;
 
 /// Between asking what was left behind to end, and making it end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -29,6 +31,22 @@ const ROUND: Duration = Duration::from_millis(50);
 /// After so many rounds what is left cannot be killed: it is another user's, or stuck.
 const ROUNDS: u32 = 20;
 
+/// How long a Codex that may have spent the refresh token is waited for after its command, and in
+/// all where the platform ends it with the job. Providers answer within a second; Codex
+/// repeats a request after 15 or 20 seconds, or waits for as long as it takes.
+pub(crate) const FOREGROUND_LIMIT: Duration = Duration::from_secs(90);
+
+/// What is left of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// The command is alive, or something that it left behind and that is waited for.
+    Alive,
+    /// Nothing.
+    Gone,
+    /// This many processes that must not be ended, and the time limit for them is over.
+    Spared(usize),
+}
+
 /// The command, its descendants, and how far their end has come.
 #[derive(Debug)]
 pub(crate) struct Family {
@@ -38,6 +56,10 @@ pub(crate) struct Family {
     /// The command's exit code, once it is gone.
     end: Option<u8>,
     phase: Phase,
+    /// Until when those are waited for that must not be ended.
+    spared: Option<Limit>,
+    /// Whether there are some that are ended when their time is over.
+    are_there_others: bool,
     hurried: bool,
     /// How many of those that the command left behind were told to end.
     ended: usize,
@@ -50,7 +72,7 @@ enum Phase {
     /// The command is alive.
     Running,
     /// The command is gone; what it left behind may finish until then.
-    Lingering(Instant),
+    Lingering(Limit),
     /// What is left was asked to end, and is made to from then on; and the round.
     Killing(Instant, u32),
 }
@@ -67,6 +89,8 @@ impl Family {
             strangers,
             end: None,
             phase: Phase::Running,
+            spared: None,
+            are_there_others: true,
             hurried: false,
             ended: 0,
             left: 0,
@@ -94,14 +118,15 @@ impl Family {
         self.end.is_some()
     }
 
-    /// Collects the dead, and returns whether nobody is left.
+    /// Collects the dead, and returns what is left.
     ///
-    /// `linger`: how long those may stay that the command leaves behind. To be called after
-    /// every `SIGCHLD` and whenever [`wake`](Self::wake) has come; never while a backend is
-    /// at work, for it may have helpers of its own to wait for.
-    pub(crate) fn gone(&mut self, linger: Duration) -> bool {
+    /// `linger`: how long those may stay that the command leaves behind; then they are ended, but
+    /// for those with a process for which `is_spared` holds. To be called after every `SIGCHLD` and
+    /// whenever [`wake`](Self::wake) has come; never while a backend is at work, for it may have
+    /// helpers of its own to wait for.
+    pub(crate) fn rest(&mut self, linger: Duration, is_spared: impl Fn(Pid) -> bool) -> Rest {
         if !self.command_is_gone() {
-            return false;
+            return Rest::Alive;
         }
         loop {
             // Of any process group: a job shell and a daemon give each its own.
@@ -109,39 +134,81 @@ impl Family {
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => break,
                 // No child is left, and nothing else can be wrong with this question.
-                Err(_) => return true,
+                Err(_) => return Rest::Gone,
             }
         }
-        let orphans = self.orphans();
-        if orphans.is_empty() && !self.strangers.is_empty() {
-            return true;
+        let (spared, others) = self.orphans(is_spared);
+        if others.is_empty() && spared.is_empty() && !self.strangers.is_empty() {
+            return Rest::Gone;
         }
+        if let Phase::Running = self.phase {
+            self.phase = Phase::Lingering(Limit::new(linger));
+        }
+        self.are_there_others = spared.is_empty() || !others.is_empty();
+        if self.are_there_others {
+            if self.end_others(&others) && spared.is_empty() {
+                return Rest::Gone;
+            }
+        } else if let Phase::Killing(..) = self.phase {
+            // One that is not spared any more is asked to end first.
+            self.phase = Phase::Lingering(Limit::new(Duration::ZERO));
+        }
+        if spared.is_empty() {
+            self.spared = None;
+            return Rest::Alive;
+        }
+        let limit = self
+            .spared
+            .get_or_insert_with(|| Limit::new(FOREGROUND_LIMIT));
+        let is_over = limit.is_over();
+        if is_over && (!self.are_there_others || self.left > 0) {
+            return Rest::Spared(spared.len());
+        }
+        Rest::Alive
+    }
+
+    /// Ends what the command left behind when its time is over; returns whether nothing more can
+    /// be done about it.
+    fn end_others(&mut self, others: &[Pid]) -> bool {
         let now = Instant::now();
-        match self.phase {
-            Phase::Running => self.phase = Phase::Lingering(deadline::from(now, linger)),
-            Phase::Lingering(until) if now >= until => {
-                let grace = if self.hurried { HURRIED_GRACE } else { GRACE };
-                self.ended = end_all(&orphans, Signal::TERM);
-                self.phase = Phase::Killing(deadline::from(now, grace), 0);
+        match &mut self.phase {
+            Phase::Lingering(limit) => {
+                if limit.is_over() {
+                    let grace = if self.hurried { HURRIED_GRACE } else { GRACE };
+                    self.ended += end_all(others, Signal::TERM);
+                    self.phase = Phase::Killing(deadline::from(now, grace), 0);
+                }
             }
             Phase::Killing(_, ROUNDS) => {
-                self.left = orphans.len();
+                self.left = others.len();
                 return true;
             }
-            Phase::Killing(from, round) if now >= from => {
-                end_all(&orphans, Signal::KILL);
-                self.phase = Phase::Killing(deadline::from(now, ROUND), round + 1);
+            Phase::Killing(from, round) if now >= *from => {
+                end_all(others, Signal::KILL);
+                self.phase = Phase::Killing(deadline::from(now, ROUND), *round + 1);
             }
-            Phase::Lingering(_) | Phase::Killing(..) => {}
+            Phase::Running | Phase::Killing(..) => {}
         }
         false
     }
 
-    /// When [`gone`](Self::gone) has something to do even if nobody dies.
+    /// When [`rest`](Self::rest) has something to do even if nobody dies.
     pub(crate) fn wake(&self) -> Option<Instant> {
-        match self.phase {
+        let of_others = match &self.phase {
             Phase::Running => None,
-            Phase::Lingering(at) | Phase::Killing(at, _) => Some(at),
+            _ if !self.are_there_others => None,
+            Phase::Lingering(limit) => Some(limit.wake()),
+            Phase::Killing(at, _) => Some(*at),
+        };
+        let of_spared = self.spared.as_ref().map(Limit::wake);
+        of_others.into_iter().chain(of_spared).min()
+    }
+
+    /// Once the job was asked to end for the second time, those that must not be ended are not
+    /// waited for any longer: the platform ends this process next.
+    pub(crate) fn stop_waiting_after(&mut self, told: usize) {
+        if let Some(limit) = self.spared.as_mut().filter(|_| told > 1) {
+            limit.shorten(Duration::ZERO);
         }
     }
 
@@ -168,8 +235,8 @@ impl Family {
                 // It may be dead already; then there is nobody to tell.
                 rustix::process::kill_process(pid, signal).ok();
             }
-        } else if let Phase::Lingering(_) = self.phase {
-            self.phase = Phase::Lingering(Instant::now());
+        } else if let Phase::Lingering(limit) = &mut self.phase {
+            limit.shorten(Duration::ZERO);
         }
     }
 
@@ -193,12 +260,22 @@ impl Family {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Those that were given to us because their parents died.
-    fn orphans(&self) -> Vec<Pid> {
-        children("self")
-            .into_iter()
-            .filter(|pid| !self.strangers.contains(pid))
+    /// The processes that descend from the command and whose ancestors are all alive, or that
+    /// were given to us because their parents died.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let ours = children("self").into_iter();
+        let ours = ours.filter(|pid| !self.strangers.contains(pid));
+        ours.flat_map(|pid| [pid].into_iter().chain(descendants(pid)))
             .collect()
+    }
+
+    /// Those that were given to us because their parents died: the ones with a process that is to
+    /// be spared, and the others. Such a process goes on only if its parents do: npm's launcher ends
+    /// its Codex when it is asked to end.
+    fn orphans(&self, is_spared: impl Fn(Pid) -> bool) -> (Vec<Pid>, Vec<Pid>) {
+        let ours = children("self").into_iter();
+        let ours = ours.filter(|pid| !self.strangers.contains(pid));
+        ours.partition(|pid| [*pid].into_iter().chain(descendants(*pid)).any(&is_spared))
     }
 }
 

@@ -15,14 +15,18 @@ use authferry_core::{
     CasError, Effect, Event, Fingerprint, Generation, Outcome, Reply, Secret, Seen, StoreError,
     Stored, Trip, Trouble, Version,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep_until};
 
-use crate::child::Family;
+use crate::child::{Family, Rest};
 use crate::lease::Lease;
-use crate::refresher::Refresher;
+use crate::outlives::Process;
+use crate::own_time::Limit;
+use crate::refresher::{AtLimit, Refresher};
+use crate::rotate::unix_now;
 use crate::sign::Sign;
-use crate::signals::{Told, reaches_the_command_by_itself};
+use crate::signals::Told;
+use crate::supervise::{Orphan, SPENT_LIMIT};
 use crate::unwound::guarded;
 use crate::users::Owner;
 use crate::watch::Watch;
@@ -32,6 +36,7 @@ use others::Others;
 use pace::Pace;
 
 pub(crate) mod ask;
+mod hold;
 pub(crate) mod keep;
 mod others;
 mod pace;
@@ -71,6 +76,11 @@ pub(crate) struct Driver<'a, 'l> {
     sign: Option<Sign>,
     /// What is done in the command's place, if that is to refresh the login.
     refresher: Option<Refresher<'a>>,
+    /// The command is a Codex that another process has started to rotate the login, and this is
+    /// until when it may have spent the token.
+    supervising: Option<Limit>,
+    /// The home is that of a rotation.
+    is_private: bool,
     /// A claim that is held for as long as the trip takes.
     lease: Option<&'a mut Lease<'l>>,
     /// The file has no refresh token, and nothing that becomes of it is persisted.
@@ -123,6 +133,8 @@ pub(crate) struct Driver<'a, 'l> {
     told_at: Option<Instant>,
     /// How often somebody said that the job is to end.
     told: usize,
+    /// Signals that wait until a Codex has written what it may have got.
+    hold: Option<hold::Hold>,
     report: Report,
 }
 
@@ -151,7 +163,7 @@ enum Woke {
     FileChanged,
     FamilyTime,
     Renewed,
-    RefreshOver,
+    LimitTime,
     Cut,
     Deadline,
 }
@@ -171,6 +183,8 @@ impl<'a, 'l> Driver<'a, 'l> {
             command,
             sign: None,
             refresher: None,
+            supervising: None,
+            is_private: false,
             lease: None,
             lent: job.access_only,
             placed,
@@ -199,6 +213,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             cut: None,
             told_at: None,
             told: 0,
+            hold: None,
             report: Report::new(),
         };
         driver.report.nested = job.nested;
@@ -241,6 +256,16 @@ impl<'a, 'l> Driver<'a, 'l> {
     /// Refreshes the login in the command's place.
     pub(crate) fn refreshing(mut self, refresher: Refresher<'a>) -> Self {
         self.refresher = Some(refresher);
+        self.is_private = true;
+        self
+    }
+
+    /// Goes on with a Codex that was started to rotate the login.
+    pub(crate) fn supervising(mut self, orphan: Orphan, watch: Watch) -> Self {
+        self.family = Some(orphan.family);
+        self.supervising = Some(orphan.limit);
+        self.is_private = true;
+        self.watch = Some(watch);
         self
     }
 
@@ -285,10 +310,9 @@ impl<'a, 'l> Driver<'a, 'l> {
         signals: &mut Signals,
     ) -> (Trip, Outcome) {
         // A trip that waits for others has all of its time once they have ended.
-        self.deadline = match self.others {
-            None => Some(deadline::from(self.begin, self.job.patience)),
-            Some(_) => None,
-        };
+        if self.family.is_none() && self.others.is_none() {
+            self.deadline = Some(deadline::from(self.begin, self.job.patience));
+        }
         let mut last_looks = 0;
         loop {
             let mut event = None;
@@ -340,6 +364,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             let renewing = self.lease.as_ref().is_some_and(|lease| lease.is_at_work());
             let store_at_work = renewing || matches!(self.request, Some(Request::Store { .. }));
             let mut family_time = None;
+            let is_spared = self.spares();
             if let Some(family) = &mut self.family {
                 // A backend may wait for helpers of its own: until it is done, or is cut
                 // short, no other child than the command is collected.
@@ -360,19 +385,21 @@ impl<'a, 'l> Driver<'a, 'l> {
                         1 => self.job.linger.min(LEAVE),
                         _ => Duration::ZERO,
                     };
-                    if family.gone(linger) {
-                        self.look_for_others();
-                        if !self.is_waiting_for_others() {
-                            return self.exited(trip);
+                    match family.rest(linger, &is_spared) {
+                        Rest::Alive => family_time = family.wake(),
+                        Rest::Gone => {
+                            self.look_for_others();
+                            if !self.is_waiting_for_others() {
+                                return self.exited(trip);
+                            }
                         }
-                    } else {
-                        family_time = family.wake();
+                        Rest::Spared(count) => return self.left(trip, count),
                     }
                 }
             } else if self.others.is_some() && !store_at_work && !self.is_waiting_for_others() {
                 return self.exited(trip);
             }
-            let refresh_until = self.refresher.as_ref().and_then(Refresher::until);
+            let limit_time = self.limit_time();
             let family_time = family_time.or(self.others_wake());
             let woke = tokio::select! {
                 answer = answer(&mut self.request) => Woke::Answer(answer),
@@ -381,7 +408,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                 () = at(self.look_again) => Woke::FileChanged,
                 () = at(family_time) => Woke::FamilyTime,
                 () = renewed(self.lease.as_deref_mut()) => Woke::Renewed,
-                () = at(refresh_until) => Woke::RefreshOver,
+                () = at(limit_time) => Woke::LimitTime,
                 () = at(self.cut) => Woke::Cut,
                 () = at(self.deadline) => Woke::Deadline,
             };
@@ -397,11 +424,11 @@ impl<'a, 'l> Driver<'a, 'l> {
                 Woke::Told(Told::End(signal)) => self.told_to_end(signal),
                 Woke::Told(Told::Other(signal)) => self.pass_on(signal),
                 Woke::Told(Told::Child) | Woke::FamilyTime | Woke::Renewed => {}
-                Woke::RefreshOver => {
-                    if let Some(refresher) = &mut self.refresher {
-                        refresher.out_of_time();
+                Woke::LimitTime => {
+                    self.look_at_the_hold();
+                    if self.is_to_be_left() {
+                        return self.left(trip, 1);
                     }
-                    self.cut_off();
                 }
                 Woke::FileChanged => {
                     if let Some(event) = self.file_changed() {
@@ -451,9 +478,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             (Some(_), _, Some(_)) if self.lease.as_ref().is_some_and(|it| !it.is_held()) => {
                 return Some(self.exited(trip));
             }
-            (Some(refresher), _, Some(base)) => {
-                refresher.spawn(self.job.home, base.generation.fingerprint)
-            }
+            (Some(refresher), _, Some(base)) => refresher.spawn(self.job.home, &base.generation),
             (None, Some(command), _) => {
                 if let Some(witness) = self.job.witness {
                     witness.command_begins();
@@ -478,10 +503,11 @@ impl<'a, 'l> Driver<'a, 'l> {
     /// a command it does what it does by default: the job ends. After it nothing is left but to
     /// persist.
     fn pass_on(&mut self, signal: Signal) {
-        match &mut self.family {
-            Some(family) if self.refresher.is_none() => family.pass_on(signal),
-            None if self.ready => {}
-            Some(_) | None => self.told_to_end(signal),
+        let is_running = self.family.is_some();
+        if (is_running && self.is_private) || (!is_running && !self.ready) {
+            self.told_to_end(signal);
+        } else if is_running && !self.is_held_back(Told::Other(signal)) {
+            self.pass_on_now(signal);
         }
     }
 
@@ -499,14 +525,12 @@ impl<'a, 'l> Driver<'a, 'l> {
         self.told += 1;
         self.cut = self.cut.map(|cut| cut.min(deadline::from(now, CUT)));
         self.report.signal.get_or_insert(signal.as_raw());
-        if let (Some(refresher), Some(_)) = (&mut self.refresher, &self.family) {
-            refresher.hurry();
-        } else if let Some(family) = &mut self.family {
-            if self.told > 1 {
-                family.signal(Signal::KILL);
-            } else if !reaches_the_command_by_itself(signal) {
-                family.signal(signal);
+        if let (true, Some(_)) = (self.is_private, &self.family) {
+            if let Some(refresher) = &mut self.refresher {
+                refresher.hurry();
             }
+        } else if self.family.is_some() {
+            self.signal_command(signal);
         } else {
             // Before the file is placed there is nothing to save.
             let left = if self.ready {
@@ -551,7 +575,7 @@ impl<'a, 'l> Driver<'a, 'l> {
             return None;
         };
         let known = seen(&self.look) == Seen::Usable(generation.clone());
-        if !known && self.refresher.is_none() {
+        if !known && !self.is_private {
             self.look_again = self.pace.note(generation.fingerprint, Instant::now());
             if self.look_again.is_some() {
                 self.deferred = Some(look);
@@ -560,12 +584,78 @@ impl<'a, 'l> Driver<'a, 'l> {
         }
         self.deferred = None;
         self.remember(look);
+        let is_due = generation.issued.is_due(unix_now());
         if let Some(refresher) = &mut self.refresher
-            && refresher.saw(generation.fingerprint)
+            && refresher.saw(generation.fingerprint, is_due)
         {
             self.cut_off();
         }
+        if let (false, Some(limit)) = (known, &mut self.supervising) {
+            *limit = Limit::new(SPENT_LIMIT);
+        }
+        self.look_at_the_hold();
         (!known).then_some(Event::Changed(generation))
+    }
+
+    /// Which processes are not ended: a Codex of this home that may have spent the refresh token.
+    fn spares(&self) -> impl Fn(Pid) -> bool + use<> {
+        let login = self.login_on_disk().filter(|_| !self.lent);
+        let issued = login.map(|login| login.issued);
+        // What was started to rotate may do so whether the login is due or not.
+        let refresher = self.refresher.as_ref();
+        let is_asked = refresher.is_some_and(|it| it.may_have_spent(false));
+        let home = self.job.home.dir().to_owned();
+        move |pid| {
+            let Some(issued) = &issued else {
+                return false;
+            };
+            let process = Process::look(pid.as_raw_nonzero());
+            process.is_some_and(|process| {
+                (is_asked && process.is_codex_of(&home))
+                    || process.may_have_spent(&home, issued, unix_now())
+            })
+        }
+    }
+
+    /// The login that a Codex in this home has, as far as is known.
+    fn login_on_disk(&self) -> Option<Generation> {
+        match &self.look {
+            Look::Usable { generation, .. } => Some(generation.clone()),
+            Look::Missing | Look::Unusable { .. } => self
+                .report
+                .base
+                .as_ref()
+                .map(|base| base.generation.clone()),
+        }
+    }
+
+    /// When to look at the time limits of a Codex and of signals that are held back.
+    fn limit_time(&self) -> Option<Instant> {
+        self.family.as_ref()?;
+        let refresh = self.refresher.as_ref().and_then(Refresher::wake);
+        let supervising = self.supervising.as_ref().map(Limit::wake);
+        let hold = self.hold.as_ref().map(hold::Hold::wake);
+        [refresh, supervising, hold].into_iter().flatten().min()
+    }
+
+    /// Looks at the time limit of a Codex that rotates; returns whether it is over and Codex may
+    /// have spent the token. One that has written what it got, or that cannot be refreshing any
+    /// more, is ended.
+    fn is_to_be_left(&mut self) -> bool {
+        let login = self.login_on_disk();
+        let is_due = login.is_some_and(|login| login.issued.is_due(unix_now()));
+        if let Some(refresher) = &mut self.refresher {
+            match refresher.at_limit(is_due) {
+                AtLimit::Wait => {}
+                AtLimit::End => self.cut_off(),
+                AtLimit::Leave => return true,
+            }
+        }
+        if self.supervising.as_mut().is_some_and(Limit::is_over) {
+            self.supervising = None;
+            self.cut_off();
+        }
+        false
     }
 
     /// Ends what does not end by itself.
@@ -578,20 +668,41 @@ impl<'a, 'l> Driver<'a, 'l> {
     /// Nobody is left who could write the file.
     fn exited(&mut self, trip: &Trip) -> Event {
         if let Some(family) = self.family.take() {
-            self.report.ended = family.ended();
-            self.report.left = family.left();
-            let code = family.end().unwrap_or(u8::MAX);
-            self.report.command = Some(CommandEnd::Exited(code));
+            self.note_end(&family);
             self.report.refreshed = self.refresher.as_mut().map(Refresher::end);
         }
+        self.last_look(trip, Event::Exited)
+    }
+
+    /// Our time limit is over, and processes are left alone that may still write the file.
+    fn left(&mut self, trip: &Trip, count: usize) -> Event {
+        self.report.left_running = count;
+        if let Some(family) = self.family.take() {
+            self.note_end(&family);
+            self.report.refreshed = self.refresher.as_mut().map(Refresher::leave);
+        }
+        self.last_look(trip, Event::Left)
+    }
+
+    fn note_end(&mut self, family: &Family) {
+        self.report.ended = family.ended();
+        self.report.left = family.left();
+        let end = family.end().map(CommandEnd::Exited);
+        self.report.command = Some(end.unwrap_or(CommandEnd::Running));
+    }
+
+    /// Looks at the file for the last time.
+    fn last_look(&mut self, trip: &Trip, event: fn(Seen) -> Event) -> Event {
         self.watch = None;
+        self.hold = None;
         self.look_again = None;
         self.report.rotations_in_a_loop = self.pace.rotations_in_a_loop();
         let end = deadline::after(self.patience());
         self.deadline = Some(self.budget_end.map_or(end, |of_before| of_before.min(end)));
         let (glimpse, deferred) = (self.glimpse.take(), self.deferred.take());
         // A private home, in which nobody is left: what a killed Codex was about to do is done.
-        if self.refresher.is_some() && self.report.left == 0 {
+        let is_over = self.report.left == 0 && self.report.left_running == 0;
+        if self.is_private && is_over {
             let base = trip.base().map(|base| base.generation.fingerprint);
             self.job.home.rename_for_codex(base);
         }
@@ -606,7 +717,7 @@ impl<'a, 'l> Driver<'a, 'l> {
                 Seen::Unusable
             }
         };
-        let exited = Event::Exited(match trip.base().filter(|_| self.lent) {
+        let exited = event(match trip.base().filter(|_| self.lent) {
             Some(base) => Seen::Usable(base.generation.clone()),
             None => found.clone(),
         });

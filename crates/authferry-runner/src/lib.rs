@@ -16,6 +16,8 @@ mod drive;
 mod job_identity;
 mod lease;
 mod mark;
+mod outlives;
+mod own_time;
 mod ownership;
 mod processes;
 mod receipt;
@@ -28,6 +30,7 @@ mod rotations;
 mod seed;
 mod sign;
 mod signals;
+mod supervise;
 mod unwound;
 mod users;
 mod watch;
@@ -51,13 +54,14 @@ pub use lease::{Lease, LeaseDefect};
 pub use mark::{Mark, NotAMark};
 pub use ownership::{Admitted, admit};
 pub use receipt::Receipt;
-pub use refresher::{Codex, Refreshed};
+pub use refresher::{Codex, Refreshed, Supervisor};
 pub use rehearse::{Introduction, foresee, try_claim};
 pub use report::{CommandEnd, InUse, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
 pub use sign::WATCH_LOG;
 pub use signals::{Signals, survive_file_size_limit};
+pub use supervise::{Orphan, Supervised, supervise, take_over};
 pub use unwound::Panicked;
 pub use users::User;
 
@@ -99,6 +103,9 @@ pub struct Job<'a> {
     pub linger: Duration,
     /// Whether a watch of this very job is there, so that the login stays in the home.
     pub nested: bool,
+    /// How long the first signal is held back while a Codex in the home may have spent the refresh
+    /// token.
+    pub cancel_grace: Duration,
 }
 
 /// Sees each login that comes into the home, before the command or as soon as Codex has

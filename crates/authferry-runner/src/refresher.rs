@@ -6,8 +6,11 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{ChildStderr, Command, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    process::{ChildStderr, ChildStdin, Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::Duration,
 };
@@ -18,13 +21,17 @@ use authferry_core::{Fingerprint, Generation};
 use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::time::Instant;
 
-use crate::{Rotating, child::Family, deadline};
+use crate::child::{FOREGROUND_LIMIT, Family};
+use crate::own_time::Limit;
+use crate::rotate::unix_now;
+use crate::{Rotating, outlives, supervise};
 
-/// How long a refresh may take. One that a provider answers takes half a second.
+/// How long a refresh may take before it is left to its supervisor. One that a provider answers
+/// takes half a second.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// A rotation that fails later than this is not asked for again: the second one would not be
-/// done within the limit either.
+/// After an answer that took longer than this nothing more is asked: the second one would not
+/// come within the limit either, and the provider may have taken the token.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// How long what the refresh wrote may take to arrive once it is gone.
@@ -32,6 +39,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// As much of an error stream as is looked at, in bytes.
 const MAX_STDERR: u64 = 1 << 18;
+
+/// How long a Codex that rotates again and again may take to end by itself.
+const LOOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// As many rotations as show that they will not end by themselves.
 const TOO_MANY: usize = 2;
@@ -46,32 +56,47 @@ pub struct Codex {
     pub path: Option<OsString>,
     /// Environment variables that it does not get.
     pub withheld: Vec<OsString>,
-    /// A program that runs Codex in a session of its own, and ends it with this process; its
-    /// first arguments are `apart` and the process to end with. Without one Codex has but a
-    /// process group of its own, and outlives us.
-    pub apart: Option<PathBuf>,
+    /// What runs Codex in a session of its own, and goes on with the rotation when this process
+    /// ends first. Without one Codex has but a process group of its own.
+    pub supervisor: Option<Supervisor>,
+    /// Whether this process has the variable by which the runner of GitHub knows the processes of
+    /// a job, which it kills at the end of the job.
+    pub is_tracked: bool,
+}
+
+/// How this program is started to supervise a Codex that rotates.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    /// This program.
+    pub program: PathBuf,
+    /// The options by which it finds the same store and the same rescue folder.
+    pub arguments: Vec<OsString>,
 }
 
 impl Codex {
     /// Apart from our group, so that what is sent to that does not reach it; in a folder
-    /// where no project can tell it anything.
-    pub(crate) fn command(&self, home: &Path) -> Command {
-        let mut command = if let Some(apart) = &self.apart {
-            let mut command = Command::new(apart);
-            let us = std::process::id().to_string();
-            command.arg0("authferry").args(["apart", &us]);
-            command.arg(&self.program);
+    /// where no project can tell it anything. `supervised`: what the supervisor is told, if there
+    /// is to be one.
+    pub(crate) fn command(&self, home: &Path, supervised: Option<Vec<OsString>>) -> Command {
+        let supervisor = self.supervisor.as_ref().zip(supervised);
+        let mut command = if let Some((supervisor, supervised)) = supervisor {
+            let mut command = Command::new(&supervisor.program);
+            command.arg0("authferry").args(&supervisor.arguments);
+            command.args(supervised).arg("--").arg(&self.program);
+            // The runner of GitHub would end it with the job, and the login with it.
+            command.env_remove(outlives::TRACKING_ID);
             command
         } else {
             let mut command = Command::new(&self.program);
             command.process_group(0);
+            // The supervisor needs what opens the store, and withholds it itself.
+            for variable in &self.withheld {
+                command.env_remove(variable);
+            }
             command
         };
         if let Some(path) = &self.path {
             command.env("PATH", path);
-        }
-        for variable in &self.withheld {
-            command.env_remove(variable);
         }
         for set in OVERRIDES {
             command.env_remove(set.variable);
@@ -95,6 +120,10 @@ pub(crate) enum How {
 }
 
 /// What became of a refresh.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact of the refresh"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refreshed {
     /// How it failed, as far as Codex tells.
@@ -105,6 +134,20 @@ pub struct Refreshed {
     pub looping: bool,
     /// It took too long, and was cut off.
     pub out_of_time: bool,
+    /// It was left, or ended without a word after a long time: the provider may have taken the
+    /// token.
+    pub may_be_spent: bool,
+}
+
+/// What to do about a Codex that may be refreshing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtLimit {
+    /// Its time is not over.
+    Wait,
+    /// It has written what it got, and does not end by itself.
+    End,
+    /// It may have spent the token: it is not ended.
+    Leave,
 }
 
 impl Refreshed {
@@ -127,12 +170,22 @@ pub(crate) struct Refresher<'a> {
     on_trial: bool,
     /// The lock on its folder, which Codex inherits: it may outlive us.
     lock: Option<File>,
+    /// Who holds the claim.
+    holder: u64,
     shield: Duration,
-    /// When it is cut off.
-    until: Option<Instant>,
+    /// Until when it is waited for.
+    limit: Option<Limit>,
+    /// Until when one that rotates again and again may end by itself.
+    loop_limit: Option<Limit>,
+    /// Whether the platform ends Codex with the job.
+    ends_with_the_job: bool,
+    /// Whether Codex rotates the login by itself.
+    is_due: bool,
     /// The generations that were in the file, the first of them before the refresh.
     generations: Vec<Fingerprint>,
     talk: Option<Receiver<Talk>>,
+    /// Where the app server is told what to do; its end ends the server.
+    input: Input,
     stderr: Option<Receiver<Vec<u8>>>,
     so_far: Refreshed,
 }
@@ -151,15 +204,22 @@ impl<'a> Refresher<'a> {
         how: How,
         on_trial: bool,
         lock: Option<File>,
+        holder: u64,
     ) -> Self {
+        let surroundings = outlives::Surroundings::look();
         Self {
+            holder,
+            ends_with_the_job: outlives::ends_with_the_job(rotating.codex.is_tracked, surroundings),
+            is_due: false,
+            input: Input::default(),
             codex: rotating.codex,
             how,
             rotating,
             on_trial,
             lock,
             shield: rotating.shield,
-            until: None,
+            limit: None,
+            loop_limit: None,
             generations: Vec::new(),
             talk: None,
             stderr: None,
@@ -172,24 +232,31 @@ impl<'a> Refresher<'a> {
         self.on_trial || self.rotating.wants(&generation.issued)
     }
 
-    /// Starts Codex in the home, which holds the login of this fingerprint.
-    pub(crate) fn spawn(&mut self, home: &Home, before: Fingerprint) -> io::Result<Family> {
+    /// Starts Codex in the home, which holds this login.
+    pub(crate) fn spawn(&mut self, home: &Home, login: &Generation) -> io::Result<Family> {
+        let before = login.fingerprint;
+        self.is_due = login.issued.is_due(unix_now());
         // What listens to it is there before it is: without a thread no token is spent.
         let (send_stderr, stderr_read) = channel();
         let read_stderr = helper(move |stderr| send_stderr.send(read(stderr)).ok())?;
         let (send_talk, talked) = channel();
         let home_of_talk = home.clone();
-        let talk_with = helper(move |server| {
+        let is_due = self.is_due;
+        let talk_with = helper(move |server: Server<Input, _>| {
             let rotated = || {
                 let look = home_of_talk.settled_look();
                 matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
             };
-            send_talk.send(talk(server, rotated, SLOW)).ok()
+            let input = server.input.clone();
+            let talked = talk(server, rotated, is_due, SLOW);
+            // The end of its input ends the server, once it has done what it is at.
+            input.lock().take();
+            send_talk.send(talked).ok()
         })?;
         let mut command = self.command(home.dir());
         let spawned = inherited(self.lock.as_ref(), || Family::spawn(&mut command));
         let mut family = spawned?;
-        self.until = Some(deadline::after(LIMIT));
+        self.limit = Some(Limit::new(LIMIT));
         self.generations.push(before);
         let (stdin, stdout, stderr) = family.pipes();
         if let Some(stderr) = stderr {
@@ -198,8 +265,9 @@ impl<'a> Refresher<'a> {
         }
         if let (Some(stdin), Some(stdout)) = (stdin, stdout) {
             self.talk = Some(talked);
+            *self.input.lock() = Some(stdin);
             let server = Server {
-                input: stdin,
+                input: self.input.clone(),
                 output: BufReader::new(stdout),
                 number: 0,
             };
@@ -209,7 +277,8 @@ impl<'a> Refresher<'a> {
     }
 
     fn command(&self, home: &Path) -> Command {
-        let mut command = self.codex.command(home);
+        let supervised = supervise::arguments(self.rotating, home, self.holder);
+        let mut command = self.codex.command(home, Some(supervised));
         match self.how {
             How::AppServer => command
                 .args(APP_SERVER)
@@ -224,30 +293,80 @@ impl<'a> Refresher<'a> {
         command
     }
 
-    /// A signal does not reach the refresh, but leaves it no more than the shield's time.
+    /// A signal does not reach the refresh, but leaves it no more than the shield's time, unless
+    /// the platform ends Codex with the job.
     pub(crate) fn hurry(&mut self) {
-        let end = deadline::after(self.shield);
-        self.until = self.until.map(|until| until.min(end));
+        if let Some(limit) = &mut self.limit {
+            limit.shorten(self.shield);
+        }
     }
 
-    /// When the refresh is to be cut off.
-    pub(crate) fn until(&self) -> Option<Instant> {
-        self.until
+    /// When its limit has to be looked at.
+    pub(crate) fn wake(&self) -> Option<Instant> {
+        self.limit.as_ref().map(Limit::wake)
     }
 
-    /// The refresh is cut off for the time that it took.
-    pub(crate) fn out_of_time(&mut self) {
-        self.until = None;
+    /// What to do now. `is_due`: the login that is in the file now is due, so that a Codex may have
+    /// begun to rotate that.
+    pub(crate) fn at_limit(&mut self, is_due: bool) -> AtLimit {
+        let may_have_spent = self.may_have_spent(is_due);
+        let Some(limit) = &mut self.limit else {
+            return AtLimit::Wait;
+        };
+        if !limit.is_over() {
+            return AtLimit::Wait;
+        }
+        if !may_have_spent {
+            self.limit = None;
+            self.so_far.out_of_time = true;
+            return AtLimit::End;
+        }
+        if self.ends_with_the_job {
+            limit.extend(FOREGROUND_LIMIT);
+            if !limit.is_over() {
+                return AtLimit::Wait;
+            }
+        }
+        self.limit = None;
         self.so_far.out_of_time = true;
+        self.so_far.may_be_spent = true;
+        AtLimit::Leave
     }
 
-    /// This generation is in the file now; returns whether there were too many.
-    pub(crate) fn saw(&mut self, fingerprint: Fingerprint) -> bool {
+    /// Whether Codex may have spent the token of the login that is in the file. It is told to
+    /// rotate what was there first, whether that is due or not; what follows it rotates by its own
+    /// rule.
+    pub(crate) fn may_have_spent(&self, is_due: bool) -> bool {
+        let has_written = self.generations.len() > 1;
+        !has_written || is_due
+    }
+
+    /// This generation is in the file now; returns whether Codex is to be ended, for there were too
+    /// many. It has just written, so that it does so with the least risk.
+    ///
+    /// Once it got a login that is due again nothing more is asked, which ends the app server when it
+    /// has done what it is at: it may have sent the next request.
+    pub(crate) fn saw(&mut self, fingerprint: Fingerprint, is_due: bool) -> bool {
         if !self.generations.contains(&fingerprint) {
             self.generations.push(fingerprint);
         }
-        self.so_far.looping |= self.generations.len() > TOO_MANY;
-        self.so_far.looping
+        let is_new = self.generations.len() > 1;
+        if is_new && is_due {
+            self.input.lock().take();
+        }
+        if self.generations.len() <= TOO_MANY {
+            return false;
+        }
+        self.so_far.looping = true;
+        let limit = self
+            .loop_limit
+            .get_or_insert_with(|| Limit::new(LOOP_LIMIT));
+        !is_due || limit.is_over()
+    }
+
+    /// What is known of it as it is left.
+    pub(crate) fn leave(&mut self) -> Refreshed {
+        self.so_far.clone()
     }
 
     /// What became of it, now that it is gone.
@@ -258,11 +377,37 @@ impl<'a> Refresher<'a> {
         let stderr = stderr.and_then(|stderr| stderr.recv_timeout(LAST_WORDS).ok());
         let talk = talk.unwrap_or_default();
         let stderr = stderr.unwrap_or_default();
+        let failure = authferry_codex::failure(&String::from_utf8_lossy(&stderr), talk.asked);
+        let was_slow = self.limit.as_mut().is_some_and(|it| it.run() >= SLOW);
+        let is_silent = self.generations.len() == 1 && failure.is_none() && !talk.not_understood;
         Refreshed {
-            failure: authferry_codex::failure(&String::from_utf8_lossy(&stderr), talk.asked),
+            may_be_spent: is_silent && was_slow,
+            failure,
             not_understood: talk.not_understood,
             ..self.so_far.clone()
         }
+    }
+}
+
+/// The standard input of an app server, until it is closed.
+#[derive(Clone, Debug, Default)]
+struct Input(Arc<Mutex<Option<ChildStdin>>>);
+
+impl Input {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<ChildStdin>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Input {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut input = self.lock();
+        let input = input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        input.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lock().as_mut().map_or(Ok(()), Write::flush)
     }
 }
 
@@ -293,25 +438,31 @@ pub(crate) fn inherited<T>(lock: Option<&File>, spawn: impl FnOnce() -> T) -> T 
 
 /// Asks for a look, and for a rotation only if the look did not lead to one: a version by
 /// whose own rule the login is stale would rotate twice. A rotation that fails is asked for
-/// once more, which tells a failure for good from one that passes, unless it was slow.
+/// once more, which tells a failure for good from one that passes. Nothing more is asked after an
+/// answer that was `slow`. `is_due`: it rotates the login by itself.
 fn talk<I: Write, O: BufRead>(
     mut server: Server<I, O>,
     rotated: impl Fn() -> bool,
+    is_due: bool,
     slow: Duration,
 ) -> Talk {
     let mut talk = Talk::default();
-    let mut asked_at = None;
+    let mut was_slow = false;
     let conversation = [Ask::Initialize, Ask::Look, Ask::Rotate, Ask::Rotate];
     for ask in conversation {
-        if ask == Ask::Rotate {
-            let was_slow = asked_at.is_some_and(|at: Instant| at.elapsed() >= slow);
-            if was_slow || rotated() {
-                break;
-            }
-            talk.asked += 1;
-            asked_at = Some(Instant::now());
+        if was_slow {
+            break;
         }
-        match server.ask(ask) {
+        // One that rotates what is due as it starts may do so again at each question.
+        if matches!(ask, Ask::Look | Ask::Rotate) && rotated() {
+            break;
+        }
+        talk.asked += usize::from(ask == Ask::Rotate);
+        let begin = Instant::now();
+        let heard = server.ask(ask);
+        // A login that is due may be rotated before it answers anything at all.
+        was_slow = (is_due || ask == Ask::Rotate) && begin.elapsed() >= slow;
+        match heard {
             Ok(Heard::Answer | Heard::Something) => {}
             // One that has no such server ends at once, or reads on and says nothing.
             Ok(Heard::Unknown) | Err(_) => {
@@ -320,7 +471,6 @@ fn talk<I: Write, O: BufRead>(
             }
         }
     }
-    // Dropping its input ends the server.
     talk
 }
 
@@ -379,7 +529,7 @@ mod tests {
             output: answers.as_bytes(),
             number: 0,
         };
-        let talk = talk(server, || false, slow);
+        let talk = talk(server, || false, false, slow);
         assert!(!talk.not_understood);
         let input = String::from_utf8(input).expect("text");
         let told = input.matches("\"refreshToken\":true").count();

@@ -157,10 +157,10 @@ impl Codex {
         let said = |name| folder.path().join(name);
         // It is soon over: nobody needs to end it with us.
         let alone = Self {
-            apart: None,
+            supervisor: None,
             ..self.clone()
         };
-        let mut command = alone.command(home.dir());
+        let mut command = alone.command(home.dir(), None);
         command
             .arg("--version")
             .stdin(Stdio::null())

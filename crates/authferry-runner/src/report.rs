@@ -58,6 +58,11 @@ pub struct Report {
     pub ended: usize,
     /// How many processes that the command left behind could not be ended.
     pub left: usize,
+    /// How many processes go on that may have spent the refresh token: our time limit for them was
+    /// over, or the job was asked to end.
+    pub left_running: usize,
+    /// The login whose refresh token a Codex may have spent when a signal reached it.
+    pub interrupted: Option<Fingerprint>,
     /// How many rotations the job saw, if they followed each other too fast: the access token
     /// ends as soon as it is there, by the clock of this machine.
     pub rotations_in_a_loop: Option<usize>,
@@ -91,6 +96,8 @@ pub enum CommandEnd {
     Exited(u8),
     /// It could not be started.
     NotStarted(io::Error),
+    /// It runs on.
+    Running,
     /// A signal came before it was started.
     Cancelled,
 }
@@ -122,6 +129,8 @@ impl Report {
     pub(crate) fn is_only_copy(&self) -> bool {
         match &self.outcome {
             Outcome::Superseded { rescued, .. } | Outcome::Stranded { rescued, .. } => !rescued,
+            // It may be written any moment.
+            Outcome::Unsettled => true,
             Outcome::Refused(_)
             | Outcome::Restored
             | Outcome::Unchanged
@@ -153,6 +162,8 @@ impl Report {
             receipt_error: None,
             ended: 0,
             left: 0,
+            left_running: 0,
+            interrupted: None,
             rotations_in_a_loop: None,
             doubtful: false,
             busy: false,

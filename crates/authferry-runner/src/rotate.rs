@@ -23,7 +23,8 @@ use crate::rescue::{Location, Rescue};
 use crate::rotations::Private;
 use crate::signals::Told;
 use crate::{
-    Codex, Entry, Job, Mark, NotBegun, Report, Signals, alone, before, drive, random, restore,
+    Codex, Entry, Job, Mark, NotBegun, Report, Signals, alone, before, copies, drive, random,
+    restore,
 };
 
 mod next;
@@ -71,7 +72,7 @@ impl Rotating<'_> {
 }
 
 /// The time in Unix seconds.
-fn unix_now() -> i64 {
+pub(crate) fn unix_now() -> i64 {
     i64::try_from(lease::now()).unwrap_or(i64::MAX)
 }
 
@@ -286,6 +287,10 @@ impl<'a> Driver<'a> {
                     Effect::Prove if self.claim_only => {
                         event = Some(Event::Proven(Proof::Landed));
                     }
+                    // The claim may have been won long after the look.
+                    Effect::Prove if self.is_rotation_at_work() => {
+                        event = Some(Event::Proven(Proof::Moved));
+                    }
                     Effect::Prove if self.is_in_vain(signals).await => {
                         event = Some(Event::Proven(Proof::InVain));
                     }
@@ -305,7 +310,11 @@ impl<'a> Driver<'a> {
                         if let Err(error) = self.turn(signals).await {
                             self.rotated.not_begun = Some(error);
                         }
-                        event = Some(Event::Turned);
+                        event = Some(if self.is_left() {
+                            Event::Left
+                        } else {
+                            Event::Turned
+                        });
                     }
                     Effect::Release => {
                         self.release().await;
@@ -365,6 +374,12 @@ impl<'a> Driver<'a> {
                 }
             }
         }
+    }
+
+    /// Whether another rotation of the login is under way on this machine.
+    fn is_rotation_at_work(&self) -> bool {
+        let store = self.rotating.store.to_string();
+        copies::rotation_at_work(&store, Some(self.rotating.rotations)).is_some()
     }
 
     fn look(&mut self) {

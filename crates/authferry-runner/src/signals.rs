@@ -115,6 +115,11 @@ pub(crate) fn reaches_the_command_by_itself(signal: Signal) -> bool {
         && rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
+/// Returns whether a person sits in front of the command.
+pub(crate) fn is_on_a_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// A handler stays for as long as the process lives, whatever becomes of the stream.
 fn handler(of: Signal) -> io::Result<Stream> {
     signal(SignalKind::from_raw(of.as_raw()))

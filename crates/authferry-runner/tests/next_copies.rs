@@ -255,6 +255,7 @@ impl Scene {
             patience: PATIENCE,
             linger: PATIENCE,
             nested: false,
+            cancel_grace: PATIENCE,
         };
         let mut signals = Signals::install().expect("signals");
         let rotating = self.rotating(&rescue, &rotations);
@@ -359,7 +360,8 @@ esac
         program,
         withheld: vec![],
         path: None,
-        apart: None,
+        supervisor: None,
+        is_tracked: false,
     }
 }
 

@@ -179,6 +179,7 @@ impl Scene {
             patience: MINUTE,
             linger: LINGER,
             nested: false,
+            cancel_grace: MINUTE,
         }
     }
 

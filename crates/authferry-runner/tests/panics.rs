@@ -228,6 +228,7 @@ fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Jo
         patience: PATIENCE,
         linger: PATIENCE,
         nested: false,
+        cancel_grace: PATIENCE,
     }
 }
 

@@ -274,7 +274,8 @@ fn tripwire(folder: &Path) -> Codex {
         program,
         withheld: vec![],
         path: None,
-        apart: None,
+        supervisor: None,
+        is_tracked: false,
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) enum Command {
     Status(Status),
     /// Look whether a job would begin here, and what the store is worth
     Doctor(Doctor),
-    /// Run a program that no signal to our group reaches, and that dies with the parent
+    /// Run a Codex that rotates, and go on with the rotation if its process ends first
     #[command(hide = true)]
     Apart(Apart),
 }
@@ -263,8 +263,23 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Apart {
-    /// The process that has to be the parent
+    /// The process that rotates, which has to be the parent
+    #[arg(long)]
     pub(crate) parent: i32,
+    /// The home in which the login is rotated
+    #[arg(long)]
+    pub(crate) home: PathBuf,
+    /// Who holds the claim
+    #[arg(long)]
+    pub(crate) holder: u64,
+    /// An environment variable that the program does not get
+    #[arg(long)]
+    pub(crate) withhold: Vec<OsString>,
+    /// Whose login stays current
+    #[arg(long, value_enum, default_value_t = OnConflict::Newest)]
+    pub(crate) on_conflict: OnConflict,
+    #[command(flatten)]
+    pub(crate) common: Common,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<OsString>,
@@ -289,7 +304,7 @@ pub(crate) struct Ahead {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) horizon: Option<Duration>,
     /// Leave the rotation to the Codex in the job, whenever that comes to it
-    #[arg(long, conflicts_with_all = ["horizon", "wait", "shield"])]
+    #[arg(long, conflicts_with_all = ["horizon", "wait"])]
     pub(crate) no_rotate_first: bool,
     /// Give the job the login without its refresh token: many can share one (experimental)
     #[arg(long)]
@@ -303,9 +318,10 @@ pub(crate) struct Rotating {
     /// How long another job may take to rotate the login
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "3m")]
     pub(crate) wait: Duration,
-    /// How long a rotation that is under way holds off the signals that end the job
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "20s")]
-    pub(crate) shield: Duration,
+    /// How long the first signal is held back while Codex may have spent the login [default: 20s,
+    /// or 3s on GitHub]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) cancel_grace: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -37,7 +37,7 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
         Command::Persist(args) => trips::persist(&args, global),
         Command::Refresh(args) => refresh::refresh(&args, global),
         Command::Seed(args) => seed::seed(&args, global),
-        Command::Apart(args) => apart::apart(&args),
+        Command::Apart(args) => apart::apart(&args, global),
         Command::Rescue(args) => rescue::rescue(&args, global),
         Command::Status(args) => status::status(&args, global),
         Command::Doctor(args) => doctor::doctor(&args, global),
@@ -56,15 +56,20 @@ fn block_on<T>(plan: &Plan, future: impl Future<Output = T>) -> Result<T> {
     let value = runtime.block_on(async {
         authferry_runner::survive_file_size_limit();
         let value = future.await;
-        // Nobody waits for a server that is gone: what is not ended here expires.
-        let _in_time = timeout(FAREWELL, plan.store.close()).await;
-        if let Some(second) = &plan.second_store {
-            let _in_time = timeout(FAREWELL, second.close()).await;
-        }
+        close(plan).await;
         value
     });
     runtime.shutdown_background();
     Ok(value)
+}
+
+/// Ends what was begun to reach the stores. Nobody waits for a server that is gone: what is not
+/// ended here expires.
+async fn close(plan: &Plan) {
+    let _in_time = timeout(FAREWELL, plan.store.close()).await;
+    if let Some(second) = &plan.second_store {
+        let _in_time = timeout(FAREWELL, second.close()).await;
+    }
 }
 
 /// Reads the second store before anything may be spent: it may hold a later login.

@@ -94,6 +94,12 @@ impl Ending {
         self
     }
 
+    /// Takes the facts of another ending over.
+    pub(crate) fn with_facts_of(mut self, other: Self) -> Self {
+        self.facts = other.facts;
+        self
+    }
+
     pub(crate) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(name.to_owned(), value.into());
         self

@@ -29,6 +29,9 @@ pub(crate) struct Env {
     pub(crate) programs: Option<OsString>,
     /// `CI_JOB_TIMEOUT`: how many seconds the job may take.
     pub(crate) job_timeout: Option<Duration>,
+    /// Whether `RUNNER_TRACKING_ID` is set: the runner of GitHub ends each process that has it when
+    /// the job ends.
+    pub(crate) is_tracked: bool,
     /// Those set of the variables under which Codex does not run on the auth file.
     pub(crate) overrides: Vec<Override>,
     /// What CI systems tell of the job.
@@ -168,6 +171,7 @@ impl Env {
             job_timeout: text("CI_JOB_TIMEOUT")
                 .and_then(|seconds| seconds.parse().ok())
                 .map(Duration::from_secs),
+            is_tracked: given("RUNNER_TRACKING_ID").is_some(),
             overrides: OVERRIDES
                 .iter()
                 .copied()

@@ -12,7 +12,7 @@ use std::{
 use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
 use authferry_runner::rescue::{self, Rescue};
-use authferry_runner::{Codex, Job, Witness};
+use authferry_runner::{Codex, Job, Supervisor, Witness};
 
 use crate::args::{Global, OnConflict, Persisting, Rotating};
 use crate::commands::from_now;
@@ -21,6 +21,10 @@ use crate::env::Env;
 use crate::github::Masks;
 use crate::stores::{self, NoStore};
 use crate::{exit, seal, telling, trust};
+
+/// How long the first signal is held back by default.
+const CANCEL_GRACE: Duration = Duration::from_secs(20);
+const GITHUB_CANCEL_GRACE: Duration = Duration::from_secs(3);
 
 /// What every command works with.
 #[derive(Debug)]
@@ -157,8 +161,47 @@ impl Plan {
             program,
             path: self.env.programs.as_deref().and_then(from_anywhere),
             withheld: withheld.map(OsString::from).collect(),
-            apart: this_program(),
+            supervisor: self.supervisor(global)?,
+            is_tracked: self.env.is_tracked,
         })
+    }
+
+    /// How this program is started beside a Codex that rotates: with the same store and the same
+    /// rescue folder, from another folder.
+    fn supervisor(&self, global: &Global) -> Result<Option<Supervisor>> {
+        let Some(program) = this_program() else {
+            return Ok(None);
+        };
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |option: &str, value: &OsStr| {
+            arguments.extend([OsString::from(option), value.to_owned()]);
+        };
+        if let Some(store) = &global.store {
+            add("--store", store.as_ref());
+        }
+        let rescue_dir = global.rescue_dir.as_ref().or(self.env.rescue_dir.as_ref());
+        if let Some(folder) = rescue_dir {
+            add("--rescue-dir", absolute(folder)?.as_ref());
+        }
+        if let Some(store) = &global.rescue_store {
+            add("--rescue-store", store.as_ref());
+        }
+        for recipient in &global.rescue_recipient {
+            add("--rescue-recipient", recipient.as_ref());
+        }
+        Ok(Some(Supervisor { program, arguments }))
+    }
+
+    /// For how long the first signal is held back: GitHub sends the next one after 7.5 seconds, and
+    /// ends the job 2.5 seconds later.
+    pub(crate) fn cancel_grace(&self, given: Option<Duration>) -> Duration {
+        let is_github = self.env.job.contains_key("GITHUB_ACTIONS");
+        let default = if is_github {
+            GITHUB_CANCEL_GRACE
+        } else {
+            CANCEL_GRACE
+        };
+        given.unwrap_or(default)
     }
 
     /// How a login is rotated that Codex would rotate within the span.
@@ -181,7 +224,7 @@ impl Plan {
             sparing: false,
             patience: terms.patience,
             wait: args.wait,
-            shield: args.shield,
+            shield: self.cancel_grace(args.cancel_grace),
         }
     }
 
@@ -225,6 +268,7 @@ impl Plan {
             patience: terms.patience,
             linger: terms.linger,
             nested: false,
+            cancel_grace: terms.cancel_grace,
         }
     }
 }
@@ -238,6 +282,7 @@ pub(crate) struct JobTerms<'a> {
     pub(crate) access_only: bool,
     pub(crate) patience: Duration,
     pub(crate) linger: Duration,
+    pub(crate) cancel_grace: Duration,
     pub(crate) masks: Option<&'a Masks>,
 }
 

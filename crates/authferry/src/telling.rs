@@ -24,6 +24,7 @@ mod rescue;
 mod rotation;
 pub(crate) mod time;
 mod unsaved;
+mod unsettled;
 mod use_of_home;
 mod watching;
 
@@ -40,11 +41,15 @@ pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> E
     let ending = match &report.outcome {
         Outcome::Refused(why) => refused(job, report, *why),
         Outcome::Restored => restored(job, report),
+        Outcome::Unsettled => unsettled::left_running(job, report),
         Outcome::Unchanged | Outcome::Persisted { .. } if report.in_use.is_some() => {
             use_of_home::unsettled(job, report)
         }
         Outcome::Unchanged if report.nested => {
             of_command(use_of_home::kept(job, report), report, program)
+        }
+        Outcome::Unchanged if unsettled::is_interrupted(report) => {
+            unsettled::interrupted(job, report)
         }
         Outcome::Unchanged => {
             let message = format!("{} unchanged in {}", login(report), job.store);
@@ -467,7 +472,7 @@ fn restored(job: &Job<'_>, report: &Report) -> Ending {
 fn of_command(mut ending: Ending, report: &Report, program: Option<&OsStr>) -> Ending {
     let program = program.unwrap_or_default().display();
     match &report.command {
-        None => ending,
+        None | Some(CommandEnd::Running) => ending,
         Some(CommandEnd::Exited(code)) => {
             ending.code = *code;
             ending
@@ -499,7 +504,7 @@ pub(crate) fn not_started(error: &io::Error) -> (u8, &'static str) {
     }
 }
 
-fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bool) -> Ending {
+fn warn_of_processes(ending: &mut Ending, report: &Report) {
     if report.ended > 0 {
         ending.warnings.push(format!(
             "what the command left behind had to be ended ({}): a Codex could still rotate the login",
@@ -512,6 +517,10 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
             processes(report.left)
         ));
     }
+}
+
+fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bool) -> Ending {
+    warn_of_processes(&mut ending, report);
     if let Some(count) = report.rotations_in_a_loop {
         ending.warnings.push(format!(
             "the login was rotated {count} times, three of them within a minute: is the clock of \
@@ -583,7 +592,9 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
     let writes: Vec<_> = report.writes.iter().map(write).collect();
     let command_exit_code = match report.command {
         Some(CommandEnd::Exited(code)) => Value::from(code),
-        Some(CommandEnd::NotStarted(_) | CommandEnd::Cancelled) | None => Value::Null,
+        Some(CommandEnd::NotStarted(_) | CommandEnd::Cancelled | CommandEnd::Running) | None => {
+            Value::Null
+        }
     };
     ending
         .fact("store", job.store.to_string())

@@ -1,7 +1,7 @@
 //! Walks through every order in which things can happen to two rotations of one login.
 //!
-//! Each has a real `Trip` in it. Either may crash at any step, and its Codex with it; the
-//! store may fail a look, a bid, a swap or a release, lose the answer to each, or refuse it
+//! Each has a real `Trip` in it. Either may crash at any step, and its Codex with it, or leave a
+//! Codex alone that may have spent the token, with a watch or without one; the store may fail a look, a bid, a swap or a release, lose the answer to each, or refuse it
 //! for good; a claim ends when its holder is gone, or is too slow to renew it. The provider
 //! takes a token once.
 
@@ -37,6 +37,21 @@ struct Plan {
     closed: bool,
     /// Whether a rotation of before was killed after Codex wrote: both find its private home.
     unfinished: bool,
+    alone: Alone,
+}
+
+/// What becomes of a Codex whose rotation ends before it does: by its own time limit, or by a
+/// crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alone {
+    /// There is none: it is waited for, and a crash is one of the machine.
+    Never,
+    /// A process of its own watches it, renews the claim, and persists what it writes. The two
+    /// rotations may be on two machines.
+    Watched,
+    /// No process watches it: the watch was killed as well. Both rotations are on its machine, where
+    /// they find its private home.
+    Unwatched,
 }
 
 const SOUND: Plan = Plan {
@@ -48,6 +63,7 @@ const SOUND: Plan = Plan {
     stale: false,
     closed: false,
     unfinished: false,
+    alone: Alone::Never,
 };
 
 /// What was found in a world that came to all its ends.
@@ -110,6 +126,25 @@ fn a_rotation_that_was_killed_after_the_write_is_adopted_before_anything_is_spen
         };
         let found = explore(unfinished).expect("a sound world");
         assert_eq!(found.losses, Vec::<&str>::new());
+    }
+}
+
+/// Codex has spent the token, and the rotation ends before it writes the new login.
+#[test]
+fn a_codex_that_is_left_alone_loses_no_login_and_no_token_is_spent_twice() {
+    for (alone, stale) in [
+        (Alone::Watched, false),
+        (Alone::Watched, true),
+        (Alone::Unwatched, false),
+    ] {
+        let left = Plan {
+            alone,
+            crashes: true,
+            stale,
+            ..SOUND
+        };
+        let found = explore(left).expect("a sound world");
+        assert_eq!(found.losses, Vec::<&str>::new(), "{alone:?} {stale}");
     }
 }
 

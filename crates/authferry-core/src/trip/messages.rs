@@ -192,7 +192,8 @@ pub enum Effect {
     /// Write this generation, read from the store or found in a copy, to the auth file;
     /// answered by [`Event::Placed`].
     Place(Fingerprint),
-    /// Start the command and report on the file: [`Event::Changed`], then [`Event::Exited`].
+    /// Start the command and report on the file: [`Event::Changed`], then [`Event::Exited`] or
+    /// [`Event::Left`].
     Run,
     /// Swap a generation in; answered by [`Event::Swapped`].
     Swap(Write),
@@ -257,6 +258,9 @@ pub enum Event {
     Changed(Generation),
     /// The command and all its descendants are gone; this is the last look at the file.
     Exited(Seen),
+    /// The command is gone and our own time limit is over, but a Codex runs on that may have spent
+    /// the refresh token and may still write the file; this is the last look at it.
+    Left(Seen),
     /// A swap was answered, or was not.
     Swapped(Reply),
     /// The wait is over.
@@ -316,6 +320,9 @@ pub enum Outcome {
         /// the store's history or from the rescue.
         buried: Vec<Fingerprint>,
     },
+    /// What was seen on disk is current in the store; but a Codex runs on that may have spent the
+    /// refresh token. What it writes stays in the home, with the receipt, for the next job.
+    Unsettled,
     /// Somebody else's generation stays current.
     Superseded {
         /// Theirs.

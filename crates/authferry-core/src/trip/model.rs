@@ -4,6 +4,7 @@
 //! denied; a read may fail or be stale; a rescue may fail; a deadline may pass; a job may be
 //! killed between any two steps. A person may seed another login, put one into the store by
 //! hand, restore a backup, roll the store back, or empty it; a third party may rotate the head;
+//! a job may end while a Codex that it left alone may still write the auth file;
 //! stamps, files and receipts may be lost; a cache may bring back an old auth file. The clocks
 //! say what they want. No event is exempt from a property, and no write from a check.
 //!
@@ -117,6 +118,7 @@ const NONE: Budget = Budget {
     touches: 0,
     empties: 0,
     old_files: 0,
+    lefts: 0,
     forgets: 0,
     kills: 0,
     stale_reads: 0,
@@ -287,6 +289,31 @@ fn two_jobs_in_one_home_that_are_killed_at_any_step() {
                     rotations: 2,
                     kills: 2,
                     keep_alives: 1,
+                    ..NONE
+                },
+                clocks: UNCLEAR,
+                ..ONE
+            },
+            empty(1),
+        );
+    }
+}
+
+/// Our own time limit ends while a Codex may still write: nothing is said to be settled, and what
+/// it writes is adopted by the next job.
+#[test]
+fn two_jobs_in_one_home_where_a_codex_is_left_alone() {
+    for apart in [false, true] {
+        explore(
+            &Plan {
+                jobs: 2,
+                apart,
+                budget: Budget {
+                    rotations: 1,
+                    lefts: 1,
+                    kills: 1,
+                    keep_alives: 1,
+                    faults: 1,
                     ..NONE
                 },
                 clocks: UNCLEAR,

@@ -35,6 +35,24 @@ fn who_joins_a_trip_writes_through_and_ends_nothing() {
 }
 
 #[test]
+fn nothing_is_settled_while_a_codex_may_still_write() {
+    let running = || Trip::join(terms(), base(1), &[], Seen::Missing).0;
+    let unsettled = [Effect::Finish(Outcome::Unsettled)];
+    // The file may be truncated for an instant.
+    for seen in [Seen::Usable(generation(1, "a")), Seen::Unusable] {
+        assert_eq!(running().step(Event::Left(seen)).1, unsettled);
+    }
+    // What is gone is not written again.
+    let (_, effects) = running().step(Event::Left(Seen::Missing));
+    assert_eq!(effects, [stranded(Cause::Missing, false)]);
+    let new = Seen::Usable(generation(2, "a"));
+    let (trip, effects) = running().step(Event::Left(new));
+    assert!(matches!(effects[..], [Effect::Swap(_)]), "{effects:?}");
+    let (_, effects) = trip.step(Event::Swapped(Reply::Landed(Version::new("v2"))));
+    assert_eq!(effects, unsettled);
+}
+
+#[test]
 fn a_new_generation_is_swapped_over_the_version_that_was_read() {
     let (trip, write) = swapping(2);
     assert_eq!(write.expected, Version::new("v1"));

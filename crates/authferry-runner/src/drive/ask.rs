@@ -140,7 +140,7 @@ impl Driver<'_, '_> {
             witness.sees(login);
         }
         // A killed rotation is known by its receipt, which therefore comes before its login.
-        if self.refresher.is_some() {
+        if self.is_private {
             self.receipt_before_login(trip);
         }
         let is_judged = |look: &Look| seen(look) == seen(&self.look);

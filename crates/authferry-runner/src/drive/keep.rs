@@ -294,6 +294,10 @@ impl Driver<'_, '_> {
                 self.sweep(trip);
             }
             Outcome::Restored => self.get_ready(trip),
+            // A Codex runs on, and may still write here.
+            _ if self.report.left_running > 0 => self.write_receipt(trip),
+            // No word of it reaches a person: the next job finds that nothing came.
+            Outcome::Unchanged if self.is_private && self.refresher.is_none() => {}
             Outcome::Unchanged
             | Outcome::Persisted { .. }
             // Ours is safe elsewhere.
@@ -303,6 +307,7 @@ impl Driver<'_, '_> {
             // What is left here is the only copy, or the next restore can settle it.
             Outcome::Superseded { rescued: false, .. }
             | Outcome::Stranded { .. }
+            | Outcome::Unsettled
             | Outcome::Refused(_) => {}
         }
         self.report.doubtful |= matches!(self.request, Some(Request::Store { swap: true, .. }));
@@ -314,7 +319,10 @@ impl Driver<'_, '_> {
     /// What is in the file after all, if that changed since the last look and the trip was
     /// about to end well.
     pub(super) fn changed_after_all(&mut self, outcome: &Outcome) -> Option<Seen> {
-        let well = matches!(outcome, Outcome::Unchanged | Outcome::Persisted { .. });
+        let well = matches!(
+            outcome,
+            Outcome::Unchanged | Outcome::Persisted { .. } | Outcome::Unsettled
+        );
         if self.lent || !well {
             return None;
         }

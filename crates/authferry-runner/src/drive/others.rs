@@ -35,7 +35,7 @@ impl Driver<'_, '_> {
 
     /// The command is gone: others are waited for if the login is to be taken away from them.
     pub(super) fn look_for_others(&mut self) {
-        let takes_away = self.placed && !self.job.nested && !self.lent && self.refresher.is_none();
+        let takes_away = self.placed && !self.job.nested && !self.lent && !self.is_private;
         if takes_away && self.others.is_none() {
             self.others = Some(Others::default());
         }
@@ -79,7 +79,7 @@ impl Driver<'_, '_> {
     pub(super) fn usage(&self) -> Usage {
         // Only Codex's own refresh is in a private home, and a file without a refresh token is not
         // rotated.
-        if self.refresher.is_some() || self.lent {
+        if self.is_private || self.lent {
             return Usage::Nobody;
         }
         let Some(users) = users::of(self.job.home) else {

@@ -11,6 +11,7 @@ use authferry_core::{Cause, Outcome, Refusal};
 use tokio::time::sleep;
 
 use super::Driver;
+use crate::child::Rest;
 use crate::rescue::Reason;
 use crate::signals::Told;
 use crate::unwound::Panicked;
@@ -41,8 +42,15 @@ impl Driver<'_, '_> {
     }
 
     async fn wait_for_the_command(&mut self, signals: &mut Signals) {
+        let is_spared = self.spares();
         while let Some(family) = &mut self.family {
-            if family.gone(self.job.linger) {
+            let left = match family.rest(self.job.linger, &is_spared) {
+                Rest::Alive => None,
+                Rest::Gone => Some(0),
+                Rest::Spared(count) => Some(count),
+            };
+            if let Some(left) = left {
+                self.report.left_running = left;
                 self.report.ended = family.ended();
                 self.report.left = family.left();
                 let code = family.end().unwrap_or(u8::MAX);
@@ -103,6 +111,7 @@ impl Driver<'_, '_> {
             }
         }
         match left {
+            None if nothing_new && self.report.left_running > 0 => Outcome::Unsettled,
             None if nothing_new || self.lent => Outcome::Unchanged,
             Some(cause) if nothing_new => Outcome::Stranded {
                 cause,

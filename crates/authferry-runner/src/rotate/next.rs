@@ -61,6 +61,10 @@ impl Driver<'_> {
         let mut trial: Option<Trial> = None;
         loop {
             let made = self.trips(trial.is_some(), signals).await;
+            // What a Codex that runs on will write comes first.
+            if self.is_left() {
+                return made;
+            }
             if made.is_ok() && self.has_written() {
                 notes.dead = None;
                 return Ok(());
@@ -143,6 +147,12 @@ impl Driver<'_> {
             Failure::Refused => Some(Refused { login, death: None }),
             Failure::Passing => None,
         }
+    }
+
+    /// Whether the Codex of the last trip runs on.
+    pub(super) fn is_left(&self) -> bool {
+        let report = self.rotated.trip.as_ref();
+        report.is_some_and(|report| report.outcome == Outcome::Unsettled)
     }
 
     fn has_written(&self) -> bool {

@@ -59,7 +59,7 @@ impl Driver<'_> {
             ..terms(&job, Goal::Run)?
         };
         let step = Trip::start(terms, Vec::new());
-        let refresher = Refresher::new(rotating, how, on_trial, folder.lock());
+        let refresher = Refresher::new(rotating, how, on_trial, folder.lock(), self.holder);
         let driver = drive::Driver::new(&job, None, Look::Missing, None, true)
             .knowing(self.rotated.known.take())
             .refreshing(refresher)
@@ -90,5 +90,6 @@ pub(super) fn job_in<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
         patience: rotating.patience,
         linger: LINGER,
         nested: false,
+        cancel_grace: rotating.shield,
     }
 }

@@ -70,7 +70,7 @@ pub(crate) async fn rotate(
         Outcome::Turned | Outcome::Hindered(_) if telling::may_begin(&rotated, job.access_only) => {
             Ok(go_on(&rotated, told))
         }
-        Outcome::Turned | Outcome::Hindered(_) => Err(told.into()),
+        Outcome::Turned | Outcome::Left | Outcome::Hindered(_) => Err(told.into()),
     }
 }
 

@@ -1,72 +1,88 @@
-//! `apart`: the step between us and a Codex that rotates.
+//! `apart`: the step between a rotation and its Codex.
 //!
 //! A session of its own cannot be had from outside without `unsafe`, and neither can the
 //! kernel's word when a parent is gone. So this program starts itself, sees to both, and
-//! starts Codex. It stays: npm's `codex` is a script that starts the real one, and who is
-//! told of our end has to end both.
+//! starts Codex. It stays for as long as Codex does, and goes on with the rotation when the process
+//! that began it is gone.
 
-use std::{
-    io,
-    os::unix::process::ExitStatusExt,
-    process::{self, Child},
-};
+use std::{io, process};
 
-use rustix::process::{Signal, getpgrp, getpid, getppid, kill_process_group, setsid};
-use tokio::signal::unix::{SignalKind, signal};
+use authferry_codex::Home;
+use authferry_runner::{Job, Orphan, Signals, Supervised, supervise, take_over};
+use rustix::process::setsid;
 
-use crate::args::Apart;
+use crate::args::{Apart, Global};
+use crate::commands::{begin_threads, close, look_into_second_store, runtime, trips::install};
 use crate::ending::{Ending, Result};
-use crate::{commands, exit};
+use crate::plan::{self, JobTerms, Plan};
+use crate::{exit, telling};
 
-/// Runs the program, and ends as it does.
-pub(crate) fn apart(args: &Apart) -> Result<Ending> {
-    let failed = |error: &io::Error| {
-        let code = if error.kind() == io::ErrorKind::NotFound {
-            exit::NOT_FOUND
-        } else {
-            exit::NOT_EXECUTABLE
-        };
-        Ending::refused(code, "the program cannot be started").caused_by(error)
-    };
-    let ran = commands::runtime()?.block_on(run(args));
-    let code = ran.map_err(|error| failed(&error))?;
-    Ok(Ending {
-        code,
-        ..Ending::default()
-    })
+/// Runs the program, and ends as it does, unless the process that rotates ends first.
+pub(crate) fn apart(args: &Apart, global: &Global) -> Result<Ending> {
+    let runtime = runtime()?;
+    begin_threads(&runtime)?;
+    let ended = runtime.block_on(async {
+        // It fails for the leader of a group, who is apart already.
+        setsid().ok();
+        let mut signals = install()?;
+        let supervised = supervise(&mut command(args), args.parent, &mut signals).await;
+        match supervised.map_err(|error| failed(&error))? {
+            Supervised::Ended(code) => Ok(Ending {
+                code,
+                ..Ending::default()
+            }),
+            Supervised::Orphaned(orphan) => go_on(args, global, *orphan, &mut signals).await,
+        }
+    });
+    runtime.shutdown_background();
+    ended
 }
 
-async fn run(args: &Apart) -> io::Result<u8> {
-    let mut orphaned = signal(SignalKind::terminate())?;
-    let mut died = signal(SignalKind::child())?;
-    // It fails for the leader of a group, who is apart from ours already.
-    setsid().ok();
-    #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-    // Of a parent that died before nobody would be told.
-    if getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(args.parent) {
-        return Ok(exit::FAILED);
-    }
+fn command(args: &Apart) -> process::Command {
     let (program, arguments) = args.command.split_at(1);
-    let mut child = process::Command::new(&program[0]).args(arguments).spawn()?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            let code = status.code().or_else(|| status.signal().map(|n| 128 + n));
-            let code = code.and_then(|code| u8::try_from(code & 0xff).ok());
-            return Ok(code.unwrap_or(u8::MAX));
-        }
-        tokio::select! {
-            _ = died.recv() => {}
-            _ = orphaned.recv() => end_all(&mut child),
-        }
+    let mut command = process::Command::new(&program[0]);
+    command.args(arguments);
+    for variable in &args.withhold {
+        command.env_remove(variable);
     }
+    command
 }
 
-/// Ends everything in the session, this process too.
-fn end_all(child: &mut Child) {
-    // Errors are of those who are dead already.
-    if getpgrp() == getpid() {
-        kill_process_group(getpgrp(), Signal::KILL).ok();
-    }
-    child.kill().ok();
+fn failed(error: &io::Error) -> Ending {
+    let code = if error.kind() == io::ErrorKind::NotFound {
+        exit::NOT_FOUND
+    } else {
+        exit::NOT_EXECUTABLE
+    };
+    Ending::refused(code, "the program cannot be started").caused_by(error)
 }
+
+/// Logs in to the store by itself: the process that rotated may have ended its login.
+async fn go_on(
+    args: &Apart,
+    global: &Global,
+    orphan: Orphan,
+    signals: &mut Signals,
+) -> Result<Ending> {
+    let plan = Plan::new(global)?;
+    let rescue = plan.rescue(global)?;
+    let home = Home::new(&args.home).map_err(|error| failed(&error))?;
+    let terms = JobTerms {
+        policy: plan::policy(args.on_conflict),
+        patience: args.common.patience,
+        ..JobTerms::default()
+    };
+    // What the second store holds is not needed to add to it.
+    look_into_second_store(&rescue, terms.patience).await.ok();
+    let job = Job {
+        linger: GRACE,
+        ..plan.job(&home, &rescue, &terms)
+    };
+    let report = Box::pin(take_over(&job, orphan, args.holder, signals)).await;
+    close(&plan).await;
+    let report = report.map_err(|error| telling::not_begun(&error))?;
+    Ok(telling::trip(&job, &report, None))
+}
+
+/// How long processes may stay that Codex leaves behind when it has refreshed.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(5);

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
         replace: args.restoring.replace,
         access_only: args.ahead.access_only,
         linger: args.linger,
+        cancel_grace: plan.cancel_grace(args.ahead.rotating.cancel_grace),
         masks: masks.as_ref(),
         ..JobTerms::from(&args.persisting)
     };

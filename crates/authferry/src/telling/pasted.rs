@@ -25,6 +25,17 @@ pub(crate) fn seed(store: impl Display, file: &Path) -> String {
     format!("`authferry seed --store '{store}' --replace {file}`")
 }
 
+/// What rotates the login of a store, or adopts what an earlier rotation left on this machine.
+pub(crate) fn refresh(store: impl Display) -> String {
+    format!("`authferry refresh --store '{store}'`")
+}
+
+/// What puts the login of a home into its store.
+pub(crate) fn persist(store: impl Display, home: &Path) -> String {
+    let home = path(home);
+    format!("`authferry persist --store '{store}' --codex-home {home}`")
+}
+
 /// A path as a shell reads it.
 pub(crate) fn path(path: &Path) -> String {
     quoted(&path.display().to_string())
@@ -55,6 +66,14 @@ mod tests {
         assert_eq!(
             rescue_put("file:///s", usual, "", "/a/1.json"),
             "`authferry rescue put --store 'file:///s' /a/1.json`"
+        );
+        assert_eq!(
+            persist("file:///s", Path::new("/a b")),
+            "`authferry persist --store 'file:///s' --codex-home '/a b'`"
+        );
+        assert_eq!(
+            refresh("file:///s"),
+            "`authferry refresh --store 'file:///s'`"
         );
         assert_eq!(
             seed("file:///s", Path::new("/a b")),

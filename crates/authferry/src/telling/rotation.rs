@@ -18,7 +18,7 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let ending = match &rotated.outcome {
         Outcome::Fresh => fresh(rotating, rotated),
         Outcome::Nothing => nothing(rotating, rotated),
-        Outcome::Turned => match (&rotated.dead, &rotated.not_begun) {
+        Outcome::Turned | Outcome::Left => match (&rotated.dead, &rotated.not_begun) {
             (Some(mark), _) => dead(rotating.store, mark),
             (None, _) if rotated.moved => fresh_after_all(rotating),
             (None, Some(error)) => super::not_begun(error),
@@ -82,7 +82,7 @@ pub(crate) fn may_begin(rotated: &Rotated, access_only: bool) -> bool {
     let good = good_until(rotated).is_some();
     match rotated.outcome {
         Outcome::Fresh | Outcome::Nothing => return true,
-        Outcome::Hindered(Hindrance::Unreadable) => return false,
+        Outcome::Left | Outcome::Hindered(Hindrance::Unreadable) => return false,
         Outcome::Hindered(Hindrance::Held | Hindrance::Unwritable | Hindrance::OutOfTime) => {
             return good && rotated.signal.is_none();
         }
@@ -106,7 +106,7 @@ pub(crate) fn may_begin(rotated: &Rotated, access_only: bool) -> bool {
             signal.is_none() && (good || !(dead || failed && access_only))
         }
         End::Refused(Refusal::NotPlaced) => good && signal.is_none(),
-        End::Restored | End::Refused(_) | End::Stranded { .. } => false,
+        End::Restored | End::Refused(_) | End::Stranded { .. } | End::Unsettled => false,
     }
 }
 
@@ -216,6 +216,7 @@ fn job<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
         patience: rotating.patience,
         linger: Duration::ZERO,
         nested: false,
+        cancel_grace: Duration::ZERO,
     }
 }
 
@@ -256,8 +257,31 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
             ..told
         },
         End::Unchanged => unchanged(rotating, report, told),
+        End::Unsettled => goes_on(rotating, home, report, told),
         End::Refused(_) | End::Restored | End::Superseded { .. } | End::Stranded { .. } => told,
     }
+}
+
+/// Our time limit is over, and Codex may have spent the token.
+fn goes_on(rotating: &Rotating<'_>, home: &Home, report: &Report, told: Ending) -> Ending {
+    let login = super::login(report);
+    let store = rotating.store;
+    let message =
+        format!("{login} in {store} may be spent: the Codex that rotates it has no answer yet");
+    let home = home.dir().display();
+    let in_background = format!(
+        "authferry goes on in the background: what Codex writes to {home} is put into the store"
+    );
+    Ending {
+        hints: vec![],
+        ..Ending::bad(exit::UNSETTLED, "unsettled", message)
+    }
+    .note(Some(in_background))
+    .hint(format!(
+        "if this machine stays, the next job here puts it there otherwise, or now: {}",
+        super::pasted::refresh(store)
+    ))
+    .with_facts_of(told)
 }
 
 /// Codex left the login as it was.
@@ -276,8 +300,8 @@ fn unchanged(rotating: &Rotating<'_>, report: &Report, told: Ending) -> Ending {
             let message = format!(
                 "{login} in {store} was not rotated: the claim was lost before Codex was asked"
             );
-            failed(exit::FAILED, "not-rotated", message)
-                .hint("try again later; the login is as it was")
+            // Who has the claim now may be rotating the login.
+            failed(exit::FAILED, "not-rotated", message).hint("try again later")
         }
         // Between our look and the claim somebody else has rotated it.
         (None, _) => {
@@ -304,11 +328,21 @@ fn unchanged(rotating: &Rotating<'_>, report: &Report, told: Ending) -> Ending {
         (Some(CommandEnd::Exited(_)), refreshed) => {
             let refreshed = refreshed.clone().unwrap_or_default();
             let why = not_rotated(&refreshed);
+            if refreshed.may_be_spent {
+                let message = format!("{login} in {store} may be spent: {why}");
+                return Ending {
+                    warnings: told.warnings.clone(),
+                    ..failed(exit::UNSETTLED, "unsettled", message)
+                }
+                .hint("try again later: the provider tells whether it is")
+                .with_facts_of(told);
+            }
             let message = format!("{login} in {store} was not rotated: {why}");
             // Codex may have sent the token, and lost the answer.
             failed(exit::FAILED, "not-rotated", message)
                 .hint("try again later; the login may be spent")
         }
+        (Some(CommandEnd::Running), _) => unreachable!("what runs on is not unchanged"),
     };
     Ending {
         facts: told.facts,
@@ -345,7 +379,7 @@ fn not_rotated(refreshed: &Refreshed) -> &'static str {
             not_understood: true,
             ..
         } => "this Codex does not know how to",
-        Refreshed { .. } => "Codex left it as it was, and does not say why",
+        Refreshed { .. } => "Codex wrote no new login, and does not say why",
     }
 }
 
@@ -353,7 +387,7 @@ fn not_rotated(refreshed: &Refreshed) -> &'static str {
 pub(crate) fn unclaimed(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     match rotated.outcome {
         Outcome::Hindered(why) => hindered(rotating, rotated, why),
-        Outcome::Fresh | Outcome::Nothing | Outcome::Turned => {
+        Outcome::Fresh | Outcome::Nothing | Outcome::Turned | Outcome::Left => {
             let what = format!("{} has no claims", rotating.store);
             Ending::refused(exit::FAILED, what).hint("do without `--lease job`")
         }

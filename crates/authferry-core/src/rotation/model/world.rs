@@ -28,6 +28,10 @@ pub(super) struct World {
     /// Who has spent the token that was due, in order; none but the first got a new one.
     spent: Vec<usize>,
     crashes_left: u8,
+    /// How often a rotation may still end while its Codex runs on.
+    alone_left: u8,
+    /// Whether a token was spent while the private home of a killed rotation held a later login.
+    spent_too_soon: bool,
     /// What the private home of a rotation holds that was killed after Codex wrote.
     unfinished: Option<u8>,
     runners: Vec<Runner>,
@@ -49,6 +53,8 @@ struct Runner {
 enum Fate {
     Crashed,
     Ended(Outcome),
+    /// Killed, while its Codex runs on.
+    Killed,
 }
 
 /// A trip under way, or over.
@@ -62,6 +68,8 @@ struct Turn {
     disk: Option<u8>,
     codex: Codex,
     deadline_sent: bool,
+    /// If the rotation has ended and its Codex has not: whether a process of its own watches it.
+    alone: Option<bool>,
     end: Option<End>,
 }
 
@@ -98,18 +106,21 @@ impl World {
             live: if plan.unfinished { DUE + 1 } else { DUE },
             spent: vec![],
             crashes_left: u8::from(plan.crashes),
+            alone_left: u8::from(plan.alone != Alone::Never),
+            spent_too_soon: false,
             unfinished: plan.unfinished.then_some(DUE + 1),
             runners: vec![runner(0), runner(1)],
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.runners.iter().all(|runner| runner.end.is_some())
+        let over = |runner: &Runner| runner.end.is_some() && !runner.is_alone();
+        self.runners.iter().all(over)
     }
 
     /// What must hold in every state.
     pub(super) fn check(&self) -> Result<(), String> {
-        if self.unfinished.is_some() && !self.spent.is_empty() {
+        if self.spent_too_soon {
             return Err(format!("spent before the copy was found: {self:#?}"));
         }
         let excused = |&spender: &usize| self.loss_by(spender).is_some();
@@ -159,7 +170,7 @@ impl World {
     pub(super) fn next(&self, plan: Plan) -> Vec<World> {
         let mut next = vec![];
         if let Some((holder, false)) = self.claim
-            && (self.runners[holder].end.is_some() || plan.slow)
+            && (self.runners[holder].is_gone() || plan.slow)
         {
             let mut world = self.clone();
             world.claim = Some((holder, true));
@@ -167,20 +178,130 @@ impl World {
         }
         for i in 0..self.runners.len() {
             if self.runners[i].end.is_some() {
+                if let Some(turn) = &self.runners[i].turn
+                    && let Some(watched) = turn.alone
+                {
+                    if watched {
+                        self.trip_moves(i, turn, plan, &mut next);
+                    } else {
+                        self.moves_alone(i, turn, &mut next);
+                    }
+                }
                 continue;
             }
-            if self.crashes_left > 0 {
-                let mut world = self.clone();
-                world.crashes_left -= 1;
-                world.runners[i].end = Some(Fate::Crashed);
-                next.push(world);
-            }
+            self.ends_early(i, plan, &mut next);
             match &self.runners[i].turn {
                 Some(turn) if turn.end.is_none() => self.trip_moves(i, turn, plan, &mut next),
                 Some(_) | None => self.rotation_moves(i, plan, &mut next),
             }
         }
         next
+    }
+
+    /// The rotation crashes; or it ends, and its Codex runs on.
+    fn ends_early(&self, i: usize, plan: Plan, next: &mut Vec<World>) {
+        let turn = self.runners[i]
+            .turn
+            .as_ref()
+            .filter(|turn| turn.end.is_none());
+        let runs = |turn: &Turn| {
+            matches!(
+                turn.codex,
+                Codex::Running | Codex::Spent(_) | Codex::Written
+            )
+        };
+        let runs = turn.is_some_and(runs);
+        if self.crashes_left > 0 {
+            let mut world = self.clone();
+            world.crashes_left -= 1;
+            let written = turn.and_then(|turn| turn.disk).filter(|disk| *disk != DUE);
+            match plan.alone {
+                Alone::Never => {
+                    world.runners[i].end = Some(Fate::Crashed);
+                    next.push(world);
+                }
+                Alone::Watched | Alone::Unwatched if runs => {
+                    world.runners[i].end = Some(Fate::Killed);
+                    next.push(world.leave(i, plan));
+                }
+                // Codex has ended, and what it wrote is in the private home.
+                Alone::Unwatched => {
+                    world.runners[i].end = Some(Fate::Killed);
+                    let kept = written.filter(|disk| self.current() < *disk);
+                    world.unfinished = kept.or(self.unfinished);
+                    next.push(world);
+                }
+                // Another machine does not see that home: a crash of a machine, as above.
+                Alone::Watched => {}
+            }
+        }
+        if runs && self.alone_left > 0 {
+            let mut world = self.clone();
+            world.alone_left -= 1;
+            let disk = world.turn(i).disk.expect("Codex has a file");
+            let codex = world.turn(i).codex;
+            world.turn(i).codex = Codex::Gone;
+            let mut world = world.tell(i, Tell::Left(Seen::Usable(generation(disk))));
+            // What was seen is persisted first.
+            if world.runners[i].end.is_some() {
+                world.turn(i).codex = codex;
+                next.push(world.leave(i, plan));
+            }
+        }
+    }
+
+    /// The Codex of a rotation runs on. What watches it begins where the receipt says.
+    fn leave(mut self, i: usize, plan: Plan) -> Self {
+        let watched = plan.alone == Alone::Watched;
+        let turn = self.turn(i);
+        turn.alone = Some(watched);
+        turn.end = None;
+        turn.asked = None;
+        if !watched {
+            return self;
+        }
+        let base = turn.trip.base().cloned().expect("Codex has a login");
+        let disk = turn.disk.expect("Codex has a file");
+        let terms = trip_terms(i as u64 + 5);
+        let (trip, effects) = Trip::join(terms, base, &[], Seen::Usable(generation(disk)));
+        turn.trip = trip;
+        self.take(i, effects)
+    }
+
+    /// What a Codex does that no process watches.
+    fn moves_alone(&self, i: usize, turn: &Turn, next: &mut Vec<World>) {
+        let mut world = self.clone();
+        let mut ended = self.clone();
+        ended.turn(i).codex = Codex::Gone;
+        ended.turn(i).alone = None;
+        let disk = turn.disk.expect("Codex has a file");
+        if disk != DUE && self.current() < disk {
+            ended.unfinished = Some(disk);
+        }
+        match turn.codex {
+            Codex::NotYet | Codex::Gone => {}
+            Codex::Running if disk != DUE => next.push(ended),
+            Codex::Running => {
+                world.spend(i, disk);
+                next.push(world);
+                next.push(ended);
+            }
+            Codex::Spent(Some(got)) => {
+                world.turn(i).disk = Some(got);
+                world.turn(i).codex = Codex::Written;
+                next.push(world);
+            }
+            Codex::Spent(None) | Codex::Written => next.push(ended),
+        }
+    }
+
+    /// Codex sends the token that is on its disk.
+    fn spend(&mut self, i: usize, disk: u8) {
+        self.spent_too_soon |= self.unfinished.is_some();
+        self.spent.push(i);
+        let got = (self.live == disk).then_some(disk + 1);
+        self.live = got.unwrap_or(self.live);
+        self.turn(i).codex = Codex::Spent(got);
     }
 
     fn rotation_moves(&self, i: usize, plan: Plan, next: &mut Vec<World>) {
@@ -194,6 +315,12 @@ impl World {
         troubles.extend(plan.refusals.then_some(Trouble::Permanent));
         match runner.asked {
             None | Some(Effect::Turn | Effect::Finish(_)) => {}
+            // The folder of a rotation in which a Codex runs is in use.
+            Some(Effect::Look)
+                if plan.alone == Alone::Unwatched && self.runners.iter().any(Runner::is_alone) =>
+            {
+                next.push(self.clone().event(i, Event::Looked(Sight::Held)));
+            }
             Some(Effect::Look) => {
                 let newest = self.history.len();
                 for saw in if plan.stale { 1 } else { newest }..=newest {
@@ -231,6 +358,12 @@ impl World {
                     let grant = Event::Claimed(Grant::Trouble(trouble));
                     next.push(self.clone().event(i, grant));
                 }
+            }
+            // The same is looked at before the proof: the claim may have been won later.
+            Some(Effect::Prove)
+                if plan.alone == Alone::Unwatched && self.runners.iter().any(Runner::is_alone) =>
+            {
+                next.push(self.clone().event(i, Event::Proven(Proof::Moved)));
             }
             Some(Effect::Prove) => {
                 if !plan.closed {
@@ -318,10 +451,7 @@ impl World {
             // What is not due any more is not even asked of Codex.
             Codex::Running if disk != DUE => next.push(exit(self, disk)),
             Codex::Running => {
-                world.spent.push(i);
-                let got = (world.live == disk).then_some(disk + 1);
-                world.live = got.unwrap_or(world.live);
-                world.turn(i).codex = Codex::Spent(got);
+                world.spend(i, disk);
                 next.push(world);
                 next.push(exit(self, disk));
             }
@@ -370,16 +500,7 @@ impl World {
 
     /// The trip of the rotation begins.
     fn begin(mut self, i: usize) -> Self {
-        let terms = TripTerms {
-            goal: Goal::Run,
-            policy: Policy::Newest,
-            trip: i as u64 + 1,
-            history: false,
-            replace: false,
-            refused: vec![],
-            allow_account_change: false,
-            is_rotation: true,
-        };
+        let terms = trip_terms(i as u64 + 1);
         let copies = self.unfinished.map(|it| self.copy(it));
         let (trip, effects) = Trip::start(terms, copies.into_iter().collect());
         self.runners[i].turn = Some(Turn {
@@ -389,6 +510,7 @@ impl World {
             disk: None,
             codex: Codex::NotYet,
             deadline_sent: false,
+            alone: None,
             end: None,
         });
         self.take(i, effects)
@@ -415,8 +537,14 @@ impl World {
                 Ask::Run => turn.codex = Codex::Running,
                 Ask::Finish(end) => {
                     turn.asked = None;
-                    turn.end = Some(end);
-                    return self.event(i, Event::Turned);
+                    turn.end = Some(end.clone());
+                    if turn.alone.take().is_some() {
+                        // What watches it gives the claim back.
+                        self.claim = self.claim.filter(|(holder, _)| *holder != i);
+                        return self;
+                    }
+                    let left = end == End::Unsettled;
+                    return self.event(i, if left { Event::Left } else { Event::Turned });
                 }
                 Ask::Wait(_) => turn.asked = Some(Ask::Wait(Duration::ZERO)),
                 Ask::Read | Ask::Place(_) | Ask::Swap(_) | Ask::Rescue(_) => {
@@ -492,6 +620,32 @@ impl World {
         let new = u8::try_from(iat / 1000).expect("small");
         self.history.push((new, Some(write.id)));
         Reply::Landed(version(self.history.len()))
+    }
+}
+
+impl Runner {
+    /// Whether its Codex, or what watches that, is not done yet.
+    fn is_alone(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.alone.is_some())
+    }
+
+    /// Whether nothing renews its claim any more.
+    fn is_gone(&self) -> bool {
+        let watched = |turn: &Turn| turn.alone == Some(true);
+        self.end.is_some() && !self.turn.as_ref().is_some_and(watched)
+    }
+}
+
+fn trip_terms(trip: u64) -> TripTerms {
+    TripTerms {
+        goal: Goal::Run,
+        policy: Policy::Newest,
+        trip,
+        history: false,
+        replace: false,
+        refused: vec![],
+        allow_account_change: false,
+        is_rotation: true,
     }
 }
 

@@ -190,7 +190,8 @@ impl World {
         let Some(job) = home.job.clone() else {
             return;
         };
-        let file = home.file;
+        // A Codex that was left alone may have written since the last look.
+        let file = if job.left { job.looked } else { home.file };
         let facts = machines.facts(job.trip);
         let shown = job.read.map(|it| self.entries[usize::from(it)]);
         let recorded = |world: &World, login: u8| {
@@ -240,8 +241,17 @@ impl World {
                 self.demand(earned, "refused without a reason");
             }
             End::Restored => self.demand(plan.apart, "restored is not the goal"),
-            End::Unchanged => self.demand(!job.rotated, "a rotation was overlooked"),
+            End::Unchanged => {
+                self.demand(!job.rotated, "a rotation was overlooked");
+                self.demand(!job.left, "said unchanged while a Codex may write");
+            }
+            End::Unsettled => {
+                self.demand(job.left, "said unsettled, and all processes are gone");
+                let stored = facts.newest.is_none_or(|it| self.was_stored(it));
+                self.demand(stored, "what was seen is not in the store");
+            }
             End::Persisted(buried) => {
+                self.demand(!job.left, "said persisted while a Codex may write");
                 let stored = facts.newest.is_none_or(|it| self.was_stored(it));
                 self.demand(stored, "said persisted, is not");
                 if let File::Login(file) = file {

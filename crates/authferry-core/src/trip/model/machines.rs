@@ -91,6 +91,7 @@ pub(super) enum Happens {
     Placed(Placing),
     Changed(Login),
     Exited(Look),
+    Left(Look),
     Landed(u8),
     Conflict,
     Ambiguous,
@@ -133,6 +134,7 @@ pub(super) enum End {
     Unchanged,
     /// Bits of the numbers of generations.
     Persisted(u16),
+    Unsettled,
     Superseded(u8, bool),
     Stranded(Cause, bool),
 }
@@ -366,6 +368,7 @@ fn whole(event: Happens) -> Event {
         Happens::Placed(placing) => Event::Placed(placing),
         Happens::Changed(login) => Event::Changed(login.generation()),
         Happens::Exited(look) => Event::Exited(seen(look)),
+        Happens::Left(look) => Event::Left(seen(look)),
         Happens::Landed(new) => Event::Swapped(Reply::Landed(version(new))),
         Happens::Conflict => Event::Swapped(Reply::Conflict),
         Happens::Ambiguous => Event::Swapped(Reply::Ambiguous),
@@ -406,6 +409,7 @@ fn ask(effect: Effect) -> Ask {
                     .iter()
                     .fold(0, |bits, it| bits | 1 << logins::number(*it)),
             ),
+            Outcome::Unsettled => End::Unsettled,
             Outcome::Superseded { by, rescued } => End::Superseded(logins::number(by), rescued),
             Outcome::Stranded { cause, rescued } => End::Stranded(cause, rescued),
         }),

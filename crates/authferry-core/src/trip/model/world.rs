@@ -54,6 +54,8 @@ pub(super) struct Budget {
     pub(super) empties: u8,
     /// The auth file is replaced by another generation: a cache, an image, an old step.
     pub(super) old_files: u8,
+    /// Our own time limit ends while a Codex may still write the file.
+    pub(super) lefts: u8,
     /// The receipt is deleted.
     pub(super) forgets: u8,
     /// The process of a job is killed.
@@ -91,6 +93,8 @@ pub(super) struct Home {
     /// The private home of a rotation that was killed after Codex wrote.
     pub(super) rotation: Option<(u8, BaseNumber)>,
     jobs_left: u8,
+    /// The login of which a Codex that was left alone may have spent the refresh token.
+    left_with: Option<u8>,
     /// A restore is done and its persist is not begun.
     restored: bool,
     pub(super) job: Option<Job>,
@@ -119,6 +123,10 @@ pub(super) struct Job {
     /// Bits of the numbers of all generations that the file held since the job began.
     pub(super) had: u16,
     unnoticed: bool,
+    /// What the last look at the file found.
+    pub(super) looked: File,
+    /// A Codex was left alone when it ended.
+    pub(super) left: bool,
     pub(super) rotated: bool,
     pub(super) keep_failed: bool,
     deadline_sent: bool,
@@ -233,6 +241,7 @@ impl World {
             records,
             rotation,
             jobs_left: plan.jobs,
+            left_with: None,
             restored: false,
             job: None,
         }
@@ -284,6 +293,7 @@ impl World {
         }
         self.people(plan, next);
         for home in 0..self.homes.len() {
+            self.left_alone(home, plan, next);
             self.file_events(home, plan, machines, next);
             match &self.homes[home].job {
                 Some(job) => {
@@ -385,6 +395,27 @@ impl World {
         }
     }
 
+    /// A Codex that was left alone writes what it got, or ends. Until then no other job begins
+    /// in its home.
+    fn left_alone(&self, at: usize, plan: &Plan, next: &mut Next) {
+        let home = &self.homes[at];
+        let Some(login) = home.left_with else {
+            return;
+        };
+        let mut ended = self.clone();
+        ended.homes[at].left_with = None;
+        // It drops what it got if another login is in the file.
+        if home.file == File::Login(login) && (plan.lenient || !self.logins.is_spent(login)) {
+            for &clock in plan.clocks {
+                let mut world = ended.clone();
+                let rotated = world.logins.rotate(login, clock);
+                world.homes[at].file = File::Login(rotated);
+                next.push(("the Codex that was left alone writes", world));
+            }
+        }
+        next.push(("the Codex that was left alone ends", ended));
+    }
+
     /// What happens to the files of a home from outside of the machine: in the command, or
     /// between two jobs.
     fn file_events(&self, at: usize, plan: &Plan, machines: &Machines, next: &mut Next) {
@@ -393,7 +424,7 @@ impl World {
             .job
             .as_ref()
             .is_some_and(|it| it.phase == Phase::Running);
-        if home.is_over() || (home.job.is_some() && !running) {
+        if home.is_over() || (home.job.is_some() && !running) || home.left_with.is_some() {
             return;
         }
         // What nobody has seen before, of another family, is beyond what can be told.
@@ -498,6 +529,19 @@ impl World {
             let event = Happens::Changed(self.logins.get(login));
             next.push(("the change is seen", world.event(at, event, plan, machines)));
         }
+        if let (true, File::Login(login)) = (self.left.lefts > 0, home.file) {
+            let mut world = self.clone();
+            world.left.lefts -= 1;
+            world.homes[at].left_with = Some(login);
+            world.job(at).phase = Phase::Exited;
+            world.job(at).left = true;
+            world.job(at).looked = home.file;
+            let event = Happens::Left(self.look(home.file));
+            next.push((
+                "a Codex is left alone",
+                world.event(at, event, plan, machines),
+            ));
+        }
         let mut ends = vec![home.file];
         if plan.spoils && !job.unnoticed {
             ends.extend([File::Missing, File::Torn]);
@@ -513,6 +557,7 @@ impl World {
             }
             world.homes[at].file = file;
             world.job(at).phase = Phase::Exited;
+            world.job(at).looked = file;
             let event = Happens::Exited(self.look(file));
             next.push(("the command exits", world.event(at, event, plan, machines)));
         }
@@ -656,6 +701,9 @@ impl World {
     /// The next job of a home begins, or the persist of one whose restore is done.
     fn begin(&self, at: usize, plan: &Plan, machines: &mut Machines, next: &mut Next) {
         let home = &self.homes[at];
+        if home.left_with.is_some() {
+            return;
+        }
         if let (true, Some(base)) = (home.restored, home.receipt) {
             let mut world = self.clone();
             world.homes[at].restored = false;
@@ -739,6 +787,8 @@ impl World {
             read: None,
             had,
             unnoticed: false,
+            looked: home.file,
+            left: false,
             rotated: false,
             keep_failed: false,
             deadline_sent: false,
@@ -858,7 +908,7 @@ impl World {
             Ask::KeepOurs => {
                 records.extend(facts.newest.map(|it| (it, facts.descent)));
                 // What the trip did not take note of descends from nothing that is known.
-                if let File::Login(login) = self.homes[at].file {
+                if let File::Login(login) = job.looked {
                     records.push((login, None));
                 }
             }
@@ -890,7 +940,7 @@ impl World {
 
 impl Home {
     fn is_over(&self) -> bool {
-        self.job.is_none() && self.jobs_left == 0 && !self.restored
+        self.job.is_none() && self.jobs_left == 0 && !self.restored && self.left_with.is_none()
     }
 
     /// The command, or somebody at the machine, writes the auth file.

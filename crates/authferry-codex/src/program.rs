@@ -1,0 +1,123 @@
+//! How a running Codex is told from other programs, and its version.
+
+use std::{ffi::OsStr, fs::File, io::Read, path::Path};
+
+use authferry_core::DueRule;
+use serde::Deserialize;
+
+/// More than the manifest of a package takes, in bytes.
+const MAX_MANIFEST: u64 = 64 * 1024;
+
+/// How many folders above the program the manifest of its package may be.
+const MAX_DEPTH: usize = 6;
+
+/// Returns whether this is the path of Codex itself, as the system names the program of a process.
+///
+/// Its launcher from npm is a script, so that the program of that process is `node`; it starts
+/// Codex as a child. Codex starts helpers that lie beside it (`codex-code-mode-host`): they never
+/// rotate a login.
+#[must_use]
+pub fn is_codex(program: &Path) -> bool {
+    let name = program.file_name().map(OsStr::to_string_lossy);
+    let name = name.unwrap_or_default();
+    // What the system appends after an update has replaced the program.
+    let name = name.trim_end_matches(" (deleted)");
+    name == "codex" || (name.starts_with("codex-") && !name.ends_with("-host"))
+}
+
+/// Returns by which rule the Codex at this path rotates a login. It is not started: the manifest
+/// of its package, as npm installs it, names the version.
+#[must_use]
+pub fn due_rule(program: &Path) -> DueRule {
+    let folders = program.ancestors().skip(1).take(MAX_DEPTH);
+    let mut versions = folders.filter_map(|folder| version(&folder.join("package.json")));
+    versions
+        .next()
+        .map_or(DueRule::Any, |version| rule_of(&version))
+}
+
+fn version(manifest: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Manifest {
+        name: String,
+        version: String,
+    }
+    let mut text = Vec::new();
+    let file = File::open(manifest).ok()?;
+    file.take(MAX_MANIFEST).read_to_end(&mut text).ok()?;
+    let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+    let is_codex = manifest.name.starts_with("@openai/codex");
+    is_codex.then_some(manifest.version)
+}
+
+/// The rule of a version, such as `0.171.0` or `0.171.0-linux-x64`. In which version between 0.130
+/// and 0.137 the second rule gave way to the third one was not measured.
+fn rule_of(version: &str) -> DueRule {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(0)), Some(Ok(minor))) => match minor {
+            0..=116 => DueRule::Age,
+            117..=130 => DueRule::Ended,
+            131..=136 => DueRule::Any,
+            137.. => DueRule::Ending,
+        },
+        _ => DueRule::Any,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn codex_is_known_by_the_name_of_its_program() {
+        for (path, is) in [
+            ("/a/bin/codex", true),
+            ("/a/bin/codex (deleted)", true),
+            ("/a/codex-x86_64-unknown-linux-musl", true),
+            ("/a/codex-code-mode-host", false),
+            ("/a/codex-voice-host (deleted)", false),
+            ("/a/node", false),
+            ("/a/authferry", false),
+            ("/codex/sh", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_codex(Path::new(path)), is, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_version_has_the_rule_that_was_measured() {
+        for (version, rule) in [
+            ("0.63.0", DueRule::Age),
+            ("0.116.0", DueRule::Age),
+            ("0.117.0-linux-x64", DueRule::Ended),
+            ("0.130.0", DueRule::Ended),
+            ("0.131.0", DueRule::Any),
+            ("0.137.0", DueRule::Ending),
+            ("0.171.0-alpha.3", DueRule::Ending),
+            ("1.0.0", DueRule::Any),
+            ("made up", DueRule::Any),
+        ] {
+            assert_eq!(rule_of(version), rule, "{version}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_of_its_package_names_the_version() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bin = folder.path().join("codex-linux-x64/vendor/musl/bin");
+        fs::create_dir_all(&bin).expect("room");
+        let program = bin.join("codex");
+        assert_eq!(due_rule(&program), DueRule::Any);
+        let manifest = folder.path().join("codex-linux-x64/package.json");
+        let text = r#"{"name": "@openai/codex", "version": "0.130.0-linux-x64", "os": ["linux"]}"#;
+        fs::write(&manifest, text).expect("room");
+        assert_eq!(due_rule(&program), DueRule::Ended);
+        let other = text.replace("@openai/codex", "another-package");
+        fs::write(&manifest, other).expect("room");
+        assert_eq!(due_rule(&program), DueRule::Any);
+    }
+}

@@ -1,0 +1,118 @@
+//! Time limits in the time that this process has run.
+//!
+//! A paused container, a stopped process and a machine that sleeps stop a Codex as well: the
+//! provider's answer may have arrived meanwhile, and Codex has not yet read it. So a gap counts as
+//! one tick, however long it was.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::deadline;
+
+/// The longest time that passes between two looks at the clock while a limit is waited for.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+
+/// How long this process has run since the limit was set, and until when it waits.
+///
+/// Whoever waits for a limit asks [`is_over`](Self::is_over) again at [`wake`](Self::wake): time
+/// that passes unseen counts as one tick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    total: Duration,
+    run: Duration,
+    seen: Instant,
+}
+
+impl Limit {
+    /// A limit that begins now.
+    pub(crate) fn new(total: Duration) -> Self {
+        Self {
+            total,
+            run: Duration::ZERO,
+            seen: Instant::now(),
+        }
+    }
+
+    /// Returns whether the limit is over, and takes note of the time.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.run() >= self.total
+    }
+
+    /// Returns for how long this process has run since the limit was set.
+    pub(crate) fn run(&mut self) -> Duration {
+        let now = Instant::now();
+        self.run += now.duration_since(self.seen).min(TICK);
+        self.seen = now;
+        self.run
+    }
+
+    /// Returns when to ask again.
+    pub(crate) fn wake(&self) -> Instant {
+        let left = self.total.saturating_sub(self.run);
+        deadline::from(self.seen, left.min(TICK))
+    }
+
+    /// Makes the limit one of at most `rest` from now.
+    pub(crate) fn shorten(&mut self, rest: Duration) {
+        let end = self.run().saturating_add(rest);
+        self.total = self.total.min(end);
+    }
+
+    /// Makes the limit at least this long, counted from its begin.
+    pub(crate) fn extend(&mut self, total: Duration) {
+        self.total = self.total.max(total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep_until};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_ends_after_the_time_that_the_process_has_run() {
+        let begin = Instant::now();
+        let mut limit = Limit::new(Duration::from_millis(2500));
+        while !limit.is_over() {
+            sleep_until(limit.wake()).await;
+        }
+        let took = begin.elapsed();
+        assert!(
+            took >= Duration::from_millis(2500) && took < 3 * SECOND,
+            "{took:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_counts_as_one_tick() {
+        let mut limit = Limit::new(10 * SECOND);
+        advance(Duration::from_secs(62)).await;
+        assert!(!limit.is_over());
+        assert_eq!(limit.run(), TICK);
+        for _ in 0..9 {
+            assert!(!limit.is_over());
+            advance(SECOND).await;
+        }
+        assert!(limit.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_is_shortened_from_now_and_extended_from_its_begin() {
+        let mut limit = Limit::new(60 * SECOND);
+        advance(SECOND).await;
+        limit.shorten(Duration::ZERO);
+        assert!(limit.is_over());
+        limit.extend(3 * SECOND);
+        assert!(!limit.is_over());
+        limit.shorten(60 * SECOND);
+        for _ in 0..2 {
+            advance(SECOND).await;
+            limit.run();
+        }
+        assert!(limit.is_over(), "it is not made longer");
+    }
+}
