@@ -32,6 +32,9 @@ pub(crate) struct Story {
     given_up: BTreeSet<usize>,
     /// Machines into whose home a file came since authferry placed one there.
     disturbed: BTreeSet<usize>,
+    /// Logins that may have the lineage of the job into whose home a cache brought them: they are
+    /// kept, and not known to be later than what the store holds.
+    mislabelled: BTreeSet<usize>,
     /// Families that count as one: a file of the first came into a home during a job of the
     /// second, and was stored as a rotation of it.
     joined: BTreeSet<(usize, usize)>,
@@ -74,6 +77,7 @@ impl Story {
             cached: vec![first],
             given_up: BTreeSet::new(),
             disturbed: BTreeSet::new(),
+            mislabelled: BTreeSet::new(),
             joined: BTreeSet::new(),
             steps: vec![format!("{mode:?}, opaque: {opaque}")],
             met: BTreeMap::new(),
@@ -175,6 +179,10 @@ impl Story {
             return Ok(());
         };
         let machine = self.sessions[index].machine;
+        if self.disturbed.contains(&machine) {
+            let here = self.machine(machine).logins();
+            self.mislabelled.extend(here);
+        }
         let kill = self.kill();
         let before = self.locations();
         let called = self.world.persist(self.machine(machine), kill);
@@ -374,7 +382,8 @@ impl Story {
         if self.world.stored() != Some(placed) {
             return self.fail(&format!("{placed} is placed, and not what the store holds"));
         }
-        let found = before.here.iter().chain(&before.stored).copied();
+        let here = before.here.difference(&self.mislabelled);
+        let found = here.chain(&before.stored).copied();
         let mut found = found.filter(|it| self.provider.is_live(*it));
         let better = found.find(|it| self.provider.is_ancestor(placed, *it));
         match better {
