@@ -382,8 +382,10 @@ impl Story {
         if self.world.stored() != Some(placed) {
             return self.fail(&format!("{placed} is placed, and not what the store holds"));
         }
-        let here = before.here.difference(&self.mislabelled);
-        let found = here.chain(&before.stored).copied();
+        let is_known = |it: &&usize| !self.mislabelled.contains(it);
+        // Nor is anything known to be later than a head with another job's lineage.
+        let here = before.here.iter().filter(|_| is_known(&&placed));
+        let found = here.filter(is_known).chain(&before.stored).copied();
         let mut found = found.filter(|it| self.provider.is_live(*it));
         let better = found.find(|it| self.provider.is_ancestor(placed, *it));
         match better {
