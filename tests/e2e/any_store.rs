@@ -119,3 +119,31 @@ macro_rules! in_each_store {
 }
 
 pub(crate) use in_each_store;
+
+/// Makes a test of each story with each version of Codex, so that a failure names both: with the
+/// versions that are named, or with one of each rule by which Codex rotates. Of 0.145.0, 0.166.0 and
+/// 0.171.0 each writes the auth file in another way: in place, in place under a lock, by a rename.
+macro_rules! on_each_version {
+    ($($version:ident)+: $($story:ident),+ $(,)?) => {
+        on_each_version!(@@ ($($version)+) ($($story),+));
+    };
+    ($($story:ident),+ $(,)?) => {
+        on_each_version!(@@ (V0_145 V0_166 V0_169) ($($story),+));
+    };
+    (@@ ($($version:ident)+) $stories:tt) => {
+        $(on_each_version!(@ $version $stories);)+
+    };
+    (@ $version:ident ($($story:ident),+)) => {
+        #[expect(non_snake_case, reason = "named like the version")]
+        mod $version {
+            $(
+                #[test]
+                fn $story() {
+                    super::$story(rig::$version);
+                }
+            )+
+        }
+    };
+}
+
+pub(crate) use on_each_version;

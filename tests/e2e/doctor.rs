@@ -6,9 +6,8 @@ use rig::{Login, finish};
 use serde_json::Value;
 
 use crate::{
-    any_store::AnyStore,
+    any_store::{AnyStore, on_each_version},
     ferry::{Ferry, assert_code, assert_silent, names},
-    round_trip::on_each_version,
 };
 
 on_each_version![it_knows_the_codex_of_the_runner_and_touches_nothing];

@@ -19,7 +19,7 @@ use rig::{Endpoint, Login, Person, Runner, Session, V0_169, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
 use time::Duration;
 
-use crate::any_store::{AnyStore, in_each_store};
+use crate::any_store::{AnyStore, in_each_store, on_each_version};
 use crate::ferry::{Ferry, assert_code, names, script, start, wait_until};
 
 in_each_store![one:
@@ -33,27 +33,7 @@ in_each_store![one:
     n_a_fresh_login_of_a_person_is_refused_with_both_ways_out,
 ];
 
-/// Makes a test of each story on each of the versions that write and rotate in different ways.
-macro_rules! on_each_codex {
-    ($($story:ident),+ $(,)?) => {
-        on_each_codex!(@ V0_145 $($story),+);
-        on_each_codex!(@ V0_166 $($story),+);
-        on_each_codex!(@ V0_171 $($story),+);
-    };
-    (@ $version:ident $($story:ident),+) => {
-        #[expect(non_snake_case, reason = "named like the version")]
-        mod $version {
-            $(
-                #[test]
-                fn $story() {
-                    super::$story(rig::$version);
-                }
-            )+
-        }
-    };
-}
-
-on_each_codex![
+on_each_version![V0_145 V0_166 V0_171:
     c_codex_rotates_while_a_person_reseeds,
     e_codex_rotates_last_of_all,
     g_what_codex_wrote_is_adopted_from_the_rescue_folder,

@@ -15,31 +15,10 @@ use std::{
 use rig::{Endpoint, Hold, Login, Runner, What, finish, finish_within};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::any_store::AnyStore;
+use crate::any_store::{AnyStore, on_each_version};
 use crate::ferry::{Ferry, assert_code, names, script, wait_until};
 
-/// Makes a test of each story with Codex 0.145.0 and 0.166.0, which write in place, and 0.171.0,
-/// which renames.
-macro_rules! on_each_version {
-    ($($story:ident),+ $(,)?) => {
-        on_each_version!(@ V0_145 $($story),+);
-        on_each_version!(@ V0_166 $($story),+);
-        on_each_version!(@ V0_171 $($story),+);
-    };
-    (@ $version:ident $($story:ident),+) => {
-        #[expect(non_snake_case, reason = "named like the version")]
-        mod $version {
-            $(
-                #[test]
-                fn $story() {
-                    super::$story(rig::$version);
-                }
-            )+
-        }
-    };
-}
-
-on_each_version![
+on_each_version![V0_145 V0_166 V0_171:
     a_rotation_goes_on_when_its_process_is_killed,
     a_rotation_is_adopted_when_all_of_authferry_is_killed,
     a_rotation_that_is_told_to_end_goes_on_in_the_background,

@@ -11,31 +11,10 @@ use std::{
 use rig::{EXEC, Endpoint, Login, Runner, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::any_store::AnyStore;
+use crate::any_store::{AnyStore, on_each_version};
 use crate::ferry::{Ferry, assert_code, names, start, wait_until};
 
-/// Makes a test of each story with a version of each way to write: in place, in place under a lock,
-/// and by a rename.
-macro_rules! on_each_way_to_write {
-    ($($story:ident),+ $(,)?) => {
-        on_each_way_to_write!(@ V0_145 $($story),+);
-        on_each_way_to_write!(@ V0_166 $($story),+);
-        on_each_way_to_write!(@ V0_171 $($story),+);
-    };
-    (@ $version:ident $($story:ident),+) => {
-        #[expect(non_snake_case, reason = "named like the version")]
-        mod $version {
-            $(
-                #[test]
-                fn $story() {
-                    super::$story(rig::$version);
-                }
-            )+
-        }
-    };
-}
-
-on_each_way_to_write![
+on_each_version![V0_145 V0_166 V0_171:
     a_persist_waits_for_a_codex_at_work,
     b_run_beside_a_restored_login_loses_nothing,
     b_restore_and_persist_beside_one_lose_nothing,
@@ -56,12 +35,7 @@ fn a_persist_waits_for_a_codex_at_work(version: &str) {
         let (codex, answer) = scene.spending_codex();
         let persist = scene.begin(1, &["persist"], more);
         scene.wait_until_locked(with_watch);
-        drop(answer);
-        assert!(wait(codex).success());
-        let persisted = persist.wait_with_output().expect("our child");
-        assert_code(&persisted, 0);
-        assert!(scene.ferry.is_live(), "{persisted:?}");
-        scene.assert_clean();
+        scene.assert_waits_for(codex, answer, persist);
     }
 }
 
@@ -90,12 +64,7 @@ fn b_run_beside_a_restored_login_loses_nothing(version: &str) {
     wait_until("the command has run", || {
         scene.runner.work().join("ran").exists()
     });
-    drop(answer);
-    assert!(wait(codex).success());
-    let run = run.wait_with_output().expect("our child");
-    assert_code(&run, 0);
-    assert!(scene.ferry.is_live(), "{run:?}");
-    scene.assert_clean();
+    scene.assert_waits_for(codex, answer, run);
 }
 
 fn b_restore_and_persist_beside_one_lose_nothing(version: &str) {
@@ -104,12 +73,7 @@ fn b_restore_and_persist_beside_one_lose_nothing(version: &str) {
     assert_code(&scene.authferry(1, &["restore"]), 0);
     let persist = scene.begin(1, &["persist"], &[]);
     scene.wait_until_locked(true);
-    drop(answer);
-    assert!(wait(codex).success());
-    let persisted = persist.wait_with_output().expect("our child");
-    assert_code(&persisted, 0);
-    assert!(scene.ferry.is_live(), "{persisted:?}");
-    scene.assert_clean();
+    scene.assert_waits_for(codex, answer, persist);
 }
 
 fn b_another_job_is_refused(version: &str) {
@@ -463,6 +427,17 @@ impl Scene {
 
     fn sign(&self) -> PathBuf {
         self.runner.codex_home().join("authferry-watch")
+    }
+
+    /// The provider answers now: both end well, and the store has what Codex wrote.
+    #[track_caller]
+    fn assert_waits_for(&self, codex: Child, answer: rig::Hold, authferry: Child) {
+        drop(answer);
+        assert!(wait(codex).success());
+        let ended = authferry.wait_with_output().expect("our child");
+        assert_code(&ended, 0);
+        assert!(self.ferry.is_live(), "{ended:?}");
+        self.assert_clean();
     }
 
     #[track_caller]

@@ -4,31 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use rig::{Endpoint, Login, What, finish};
 
-use crate::any_store::AnyStore;
+use crate::any_store::{AnyStore, on_each_version};
 use crate::ferry::{
     Ferry, assert_code, assert_silent, names, script, start, successor, wait_until,
 };
-
-/// Makes a test of each story on each version, so that a failure names both.
-macro_rules! on_each_version {
-    ($($story:ident),+ $(,)?) => {
-        on_each_version!(@ V0_145 $($story),+);
-        on_each_version!(@ V0_166 $($story),+);
-        on_each_version!(@ V0_169 $($story),+);
-    };
-    (@ $version:ident $($story:ident),+) => {
-        #[expect(non_snake_case, reason = "named like the version")]
-        mod $version {
-            $(
-                #[test]
-                fn $story() {
-                    super::$story(rig::$version);
-                }
-            )+
-        }
-    };
-}
-pub(crate) use on_each_version;
 
 on_each_version![
     the_second_runner_goes_on_with_what_the_first_left_behind,

@@ -10,9 +10,8 @@ use std::{
 use rig::{Endpoint, Login, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::any_store::AnyStore;
+use crate::any_store::{AnyStore, on_each_version};
 use crate::ferry::{Ferry, assert_code, script, start, successor, wait_until};
-use crate::round_trip::on_each_version;
 
 on_each_version![
     a_signal_during_the_model_call_keeps_the_rotation,

@@ -5,9 +5,8 @@ use std::{fs, path::PathBuf, process::Child, sync::mpsc::channel, thread, time::
 use rig::{Endpoint, Login, Runner, What, finish};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::any_store::AnyStore;
+use crate::any_store::{AnyStore, on_each_version};
 use crate::ferry::{Ferry, assert_code, assert_silent, names, start, successor, wait_until};
-use crate::round_trip::on_each_version;
 
 on_each_version![a_rotation_is_in_the_store_while_nobody_but_the_watch_is_there];
 

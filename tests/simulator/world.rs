@@ -11,7 +11,7 @@ use std::{
 };
 
 use authferry_codex::Home;
-use authferry_core::{Policy, Secret};
+use authferry_core::Secret;
 use authferry_file::FileStore;
 use authferry_runner::rescue::Rescue;
 use authferry_runner::{Job, Receipt, Replace, Seed, Signals};
@@ -186,20 +186,8 @@ fn job<'a>(
     rotations: &'a Path,
 ) -> Job<'a> {
     Job {
-        store,
-        home,
-        rescue,
         rotations: Some(rotations),
-        policy: Policy::Newest,
-        replace: false,
-        allow_account_change: false,
-        access_only: false,
-        writer: "a job",
-        witness: None,
-        patience: PATIENCE,
-        linger: PATIENCE,
-        nested: false,
-        cancel_grace: PATIENCE,
+        ..Job::new(store, home, rescue, "a job", PATIENCE)
     }
 }
 

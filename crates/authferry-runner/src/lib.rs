@@ -108,6 +108,36 @@ pub struct Job<'a> {
     pub cancel_grace: Duration,
 }
 
+impl<'a> Job<'a> {
+    /// A job with these parts: it replaces nothing, allows no change of account, and waits `patience`
+    /// for the store, for leftover processes, and before it passes a signal on.
+    #[must_use]
+    pub fn new(
+        store: &'a dyn SecretStore,
+        home: &'a Home,
+        rescue: &'a Rescue,
+        writer: &'a str,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            store,
+            home,
+            rescue,
+            rotations: None,
+            policy: Policy::Newest,
+            replace: false,
+            allow_account_change: false,
+            access_only: false,
+            writer,
+            witness: None,
+            patience,
+            linger: patience,
+            nested: false,
+            cancel_grace: patience,
+        }
+    }
+}
+
 /// Sees each login that comes into the home, before the command or as soon as Codex has
 /// written it.
 pub trait Witness: fmt::Debug {

@@ -13,15 +13,45 @@ use crate::deadline;
 /// The longest time that passes between two looks at the clock while a limit is waited for.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
 
-/// How long this process has run since the limit was set, and until when it waits.
+/// How long this process has run since the clock started.
 ///
-/// Whoever waits for a limit asks [`is_over`](Self::is_over) again at [`wake`](Self::wake): time
-/// that passes unseen counts as one tick.
+/// Read the clock at least once per [`TICK`]: a longer gap between two reads counts as one tick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnClock {
+    run: Duration,
+    read_at: Instant,
+}
+
+impl OwnClock {
+    /// Starts a clock at zero.
+    pub(crate) fn start() -> Self {
+        Self {
+            run: Duration::ZERO,
+            read_at: Instant::now(),
+        }
+    }
+
+    /// Reads the clock.
+    pub(crate) fn read(&mut self) -> Duration {
+        let now = Instant::now();
+        self.run += now.duration_since(self.read_at).min(TICK);
+        self.read_at = now;
+        self.run
+    }
+
+    /// Returns what the last read returned.
+    pub(crate) fn last(&self) -> Duration {
+        self.run
+    }
+}
+
+/// A timeout in the time that this process has run.
+///
+/// The caller asks [`is_over`](Self::is_over) again at [`wake`](Self::wake).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     total: Duration,
-    run: Duration,
-    seen: Instant,
+    clock: OwnClock,
 }
 
 impl Limit {
@@ -29,28 +59,24 @@ impl Limit {
     pub(crate) fn new(total: Duration) -> Self {
         Self {
             total,
-            run: Duration::ZERO,
-            seen: Instant::now(),
+            clock: OwnClock::start(),
         }
     }
 
-    /// Returns whether the limit is over, and takes note of the time.
+    /// Reads the clock, and returns whether the limit is over.
     pub(crate) fn is_over(&mut self) -> bool {
         self.run() >= self.total
     }
 
-    /// Returns for how long this process has run since the limit was set.
+    /// Reads the clock: how long this process has run since the limit was set.
     pub(crate) fn run(&mut self) -> Duration {
-        let now = Instant::now();
-        self.run += now.duration_since(self.seen).min(TICK);
-        self.seen = now;
-        self.run
+        self.clock.read()
     }
 
     /// Returns when to ask again.
     pub(crate) fn wake(&self) -> Instant {
-        let left = self.total.saturating_sub(self.run);
-        deadline::from(self.seen, left.min(TICK))
+        let left = self.total.saturating_sub(self.clock.last());
+        deadline::from(self.clock.read_at, left.min(TICK))
     }
 
     /// Makes the limit one of at most `rest` from now.
@@ -85,6 +111,20 @@ mod tests {
             took >= Duration::from_millis(2500) && took < 3 * SECOND,
             "{took:?}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_the_container_is_one_tick() {
+        let mut clock = OwnClock::start();
+        assert_eq!(clock.read(), Duration::ZERO);
+        let pace = SECOND / 10;
+        for _ in 0..10 {
+            advance(pace).await;
+            clock.read();
+        }
+        assert_eq!(clock.last(), pace * 10);
+        advance(Duration::from_hours(1)).await;
+        assert_eq!(clock.read(), pace * 10 + TICK);
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use authferry_codex::{Home, Look};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::{Instant, sleep};
 
+use crate::own_time::OwnClock;
 use crate::users::{self, Admission, Holder, JobState, Leftover, User};
 use crate::{InUse, Job, NotBegun, deadline, receipt, sign};
 
@@ -194,14 +195,14 @@ fn is_of_our_job(job: &Job<'_>) -> bool {
 /// Takes the lock when a `run` of the same job has ended, such as GitLab's script that still runs
 /// beside its `after_script`.
 async fn after_run(job: &Job<'_>) -> Result<Option<File>, NotBegun> {
-    let mut ticks = Ticks::default();
+    let mut clock = OwnClock::start();
     loop {
         match lock(job.home) {
             Err(NotBegun::Busy(_)) => {}
             locked => return locked,
         }
         let is_due = is_due(job.home);
-        if ticks.count() >= end_timeout(job, is_due) {
+        if clock.read() >= end_timeout(job, is_due) {
             return Err(match users::lock_holder(job.home) {
                 Some(user) => NotBegun::AtWork(job.home.auth_file().to_owned(), user, is_due),
                 None => NotBegun::Busy(job.home.dir().to_owned()),
@@ -238,16 +239,16 @@ async fn settle_leftovers(
     admitted: &mut Admitted,
 ) -> Result<(), NotBegun> {
     for user in users::of(job.home).unwrap_or_default() {
-        let mut ticks = Ticks::default();
+        let mut clock = OwnClock::start();
         let mut written = Written::look(job.home);
         let mut idle = written.since.min(user.age());
         while user.uses(job.home) {
             let now = Written::look(job.home);
             if now.at != written.at {
-                (written, idle, ticks) = (now, Duration::ZERO, Ticks::default());
+                (written, idle, clock) = (now, Duration::ZERO, OwnClock::start());
             }
             let owner = receipt(job).map(|receipt| receipt.owner);
-            let idle_now = idle + ticks.count();
+            let idle_now = idle + clock.read();
             let is_due = is_due(job.home);
             match users::leftover(&user.found(owner.as_ref(), is_due, idle_now)) {
                 Leftover::Ours => {
@@ -255,10 +256,10 @@ async fn settle_leftovers(
                     break;
                 }
                 Leftover::Foreign => return Err(in_use(job.home, Some(user))),
-                Leftover::MayWrite if ticks.waited >= wait => {
+                Leftover::MayWrite if clock.last() >= wait => {
                     return Err(NotBegun::LeftOver(job.home.dir().to_owned(), user));
                 }
-                Leftover::Ordinary if ticks.waited >= job.linger => {
+                Leftover::Ordinary if clock.last() >= job.linger => {
                     end(&user).await;
                     admitted.ended = Some(InUse {
                         by: user,
@@ -270,11 +271,11 @@ async fn settle_leftovers(
             }
             // All that is known of it is looked up when that may decide, and once in a while.
             let longest = users::LONGEST_REFRESH.saturating_sub(idle);
-            let limits = [job.linger, wait, longest, ticks.waited + LOOK_AGAIN];
-            let until = limits.into_iter().filter(|it| *it > ticks.waited).min();
-            while user.is_there() && until.is_some_and(|until| ticks.waited < until) {
+            let limits = [job.linger, wait, longest, clock.last() + LOOK_AGAIN];
+            let until = limits.into_iter().filter(|it| *it > clock.last()).min();
+            while user.is_there() && until.is_some_and(|until| clock.last() < until) {
                 sleep(PACE).await;
-                ticks.count();
+                clock.read();
             }
         }
     }
@@ -316,48 +317,9 @@ async fn end(user: &User) {
             return;
         };
         pidfd_send_signal(process, signal).ok();
-        let mut ticks = Ticks::default();
-        while user.is_there() && ticks.count() < GRACE {
+        let mut clock = OwnClock::start();
+        while user.is_there() && clock.read() < GRACE {
             sleep(PACE).await;
         }
-    }
-}
-
-/// Time as this process has seen it pass: a container that was paused counts as one look.
-#[derive(Debug, Default)]
-pub(crate) struct Ticks {
-    pub(crate) waited: Duration,
-    last: Option<Instant>,
-}
-
-impl Ticks {
-    /// Counts the time since the last look, which were to follow each other at [`PACE`]; returns all
-    /// of it.
-    pub(crate) fn count(&mut self) -> Duration {
-        let now = Instant::now();
-        let passed = self
-            .last
-            .replace(now)
-            .map_or(Duration::ZERO, |last| now - last);
-        self.waited += passed.min(PACE * 2);
-        self.waited
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pause_of_the_container_is_one_tick() {
-        let mut ticks = Ticks::default();
-        assert_eq!(ticks.count(), Duration::ZERO);
-        for _ in 0..10 {
-            sleep(PACE).await;
-            ticks.count();
-        }
-        assert_eq!(ticks.waited, PACE * 10);
-        sleep(Duration::from_hours(1)).await;
-        assert_eq!(ticks.count(), PACE * 12);
     }
 }

@@ -109,16 +109,9 @@ fn uses(id: i32, folder: &Path) -> bool {
     (is_codex(id) && is_home()) || processes::has_open_for_writing(id, folder)
 }
 
-/// Whether a process is a Codex, by the file that it executes: npm's launcher starts one.
+/// Whether a process is a Codex, by the file that it executes.
 fn is_codex(id: i32) -> bool {
-    let executable = processes::executable(id);
-    let name = executable.as_deref().and_then(Path::file_name);
-    name.is_some_and(|name| {
-        let name = name.to_string_lossy();
-        // One that was updated meanwhile.
-        let name = name.trim_end_matches(" (deleted)");
-        name == "codex" || name.starts_with("codex-")
-    })
+    processes::executable(id).is_some_and(|program| authferry_codex::is_codex(&program))
 }
 
 /// Whether a process is a Codex or below one: what Codex starts goes on for as long as Codex does.

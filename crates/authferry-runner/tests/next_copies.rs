@@ -242,20 +242,9 @@ impl Scene {
         let home = Home::new(&self.path("home")).expect("a home");
         let (rescue, rotations) = (Rescue::new(self.path("rescue")), self.path("rotations"));
         let job = Job {
-            store: &self.store,
-            home: &home,
-            rescue: &rescue,
             rotations: Some(&rotations),
-            policy: Policy::Newest,
             replace,
-            allow_account_change: false,
-            access_only: false,
-            writer: "a job",
-            witness: None,
-            patience: PATIENCE,
-            linger: PATIENCE,
-            nested: false,
-            cancel_grace: PATIENCE,
+            ..Job::new(&self.store, &home, &rescue, "a job", PATIENCE)
         };
         let mut signals = Signals::install().expect("signals");
         let rotating = self.rotating(&rescue, &rotations);

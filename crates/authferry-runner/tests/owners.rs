@@ -11,7 +11,7 @@ use std::{
 
 use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
-use authferry_core::{Outcome, Policy, Secret, SecretStore};
+use authferry_core::{Outcome, Secret};
 use authferry_runner::rescue::Rescue;
 use authferry_runner::{Job, NotBegun, Receipt, Replace, Signals, admit};
 use serde_json::{Value, json};
@@ -166,20 +166,8 @@ impl Scene {
 
     fn job(&self) -> Job<'_> {
         Job {
-            store: &self.store as &dyn SecretStore,
-            home: &self.home,
-            rescue: &self.rescue,
-            rotations: None,
-            policy: Policy::Newest,
-            replace: false,
-            allow_account_change: false,
-            access_only: false,
-            writer: "a job",
-            witness: None,
-            patience: MINUTE,
             linger: LINGER,
-            nested: false,
-            cancel_grace: MINUTE,
+            ..Job::new(&self.store, &self.home, &self.rescue, "a job", MINUTE)
         }
     }
 

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
 use authferry_core::{
-    CasError, Cause, Guarantees, Outcome, Policy, Refusal, Secret, SecretStore, Stamp, StoreError,
-    Stored, Version,
+    CasError, Cause, Guarantees, Outcome, Refusal, Secret, SecretStore, Stamp, StoreError, Stored,
+    Version,
 };
 use authferry_runner::rescue::Rescue;
 use authferry_runner::{CommandEnd, Job, Replace, Report, Signals, Witness};
@@ -214,22 +214,7 @@ async fn a_panic_of_our_own_keeps_what_the_command_wrote() {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Job<'a> {
-    Job {
-        store,
-        home,
-        rescue,
-        rotations: None,
-        policy: Policy::Newest,
-        replace: false,
-        allow_account_change: false,
-        access_only: false,
-        writer: "a job",
-        witness: None,
-        patience: PATIENCE,
-        linger: PATIENCE,
-        nested: false,
-        cancel_grace: PATIENCE,
-    }
+    Job::new(store, home, rescue, "a job", PATIENCE)
 }
 
 /// An auth file whose tokens are made up; a higher number was issued later.

@@ -586,22 +586,7 @@ const WAIT: &str = "touch \"$0/running\"; until [ -e \"$0/go\" ]; do sleep 0.01;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Job<'a> {
-    Job {
-        store,
-        home,
-        rescue,
-        rotations: None,
-        policy: Policy::Newest,
-        replace: false,
-        allow_account_change: false,
-        access_only: false,
-        writer: "a job",
-        witness: None,
-        patience: PATIENCE,
-        linger: PATIENCE,
-        nested: false,
-        cancel_grace: PATIENCE,
-    }
+    Job::new(store, home, rescue, "a job", PATIENCE)
 }
 
 /// The family that begins with login 1.

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::DirBuilderExt, pin::pin, time::Duration};
 
 use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
-use authferry_core::{Outcome, Policy, Secret, SecretStore};
+use authferry_core::{Outcome, Secret, SecretStore};
 use authferry_runner::rescue::Rescue;
 use authferry_runner::{Job, Placement, Receipt, Replace, Signals};
 use tempfile::TempDir;
@@ -109,22 +109,7 @@ async fn stored(store: &MemoryStore) -> String {
 }
 
 fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Job<'a> {
-    Job {
-        store,
-        home,
-        rescue,
-        rotations: None,
-        policy: Policy::Newest,
-        replace: false,
-        allow_account_change: false,
-        access_only: false,
-        writer: "a job",
-        witness: None,
-        patience: PATIENCE,
-        linger: PATIENCE,
-        nested: false,
-        cancel_grace: PATIENCE,
-    }
+    Job::new(store, home, rescue, "a job", PATIENCE)
 }
 
 /// An auth file whose tokens are made up; a higher number was issued later.

@@ -255,20 +255,15 @@ impl Plan {
         terms: &JobTerms<'a>,
     ) -> Job<'a> {
         Job {
-            store: &*self.store,
-            home,
-            rescue,
             rotations: Some(&self.rotations),
             policy: terms.policy,
             replace: terms.replace,
             allow_account_change: terms.allow_account_change,
             access_only: terms.access_only,
-            writer: &self.writer,
             witness: terms.masks.map(|masks| masks as &dyn Witness),
-            patience: terms.patience,
             linger: terms.linger,
-            nested: false,
             cancel_grace: terms.cancel_grace,
+            ..Job::new(&*self.store, home, rescue, &self.writer, terms.patience)
         }
     }
 }

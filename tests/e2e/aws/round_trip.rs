@@ -9,8 +9,8 @@ use super::site::{
     Site,
 };
 use crate::{
+    any_store::on_each_version,
     ferry::{assert_code, assert_silent, script, start, successor},
-    round_trip::on_each_version,
 };
 
 on_each_version![

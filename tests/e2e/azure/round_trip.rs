@@ -10,8 +10,8 @@ use super::site::{
     NAME, Site,
 };
 use crate::{
+    any_store::on_each_version,
     ferry::{assert_code, assert_silent, script, start, successor, wait_until},
-    round_trip::on_each_version,
 };
 
 on_each_version![

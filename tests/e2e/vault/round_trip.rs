@@ -9,8 +9,8 @@ use super::site::{
     PATH, Site, assert_no_token, server_token,
 };
 use crate::{
+    any_store::on_each_version,
     ferry::{assert_code, assert_silent, files, script, start, successor},
-    round_trip::on_each_version,
 };
 
 on_each_version![

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Driver;
-use crate::ownership::{Ticks, end_timeout, may_be_spent};
+use crate::own_time::OwnClock;
+use crate::ownership::{end_timeout, may_be_spent};
 use crate::users::{self, User};
 use crate::watch::Watch;
 use crate::{InUse, deadline};
@@ -15,18 +16,28 @@ use crate::{InUse, deadline};
 const PACE: Duration = Duration::from_millis(100);
 
 /// What is known of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Others {
     users: Vec<User>,
-    ticks: Ticks,
+    clock: OwnClock,
     /// When to look again.
     wake: Option<Instant>,
+}
+
+impl Others {
+    fn new() -> Self {
+        Self {
+            users: Vec::new(),
+            clock: OwnClock::start(),
+            wake: None,
+        }
+    }
 }
 
 impl Driver<'_, '_> {
     /// Waits for those who are at work in the home before the last look at the file.
     pub(crate) fn waiting_for_others(mut self) -> Self {
-        self.others = Some(Others::default());
+        self.others = Some(Others::new());
         self.watch = Some(Watch::new(self.job.home.auth_file()));
         // What was written before that is seen now.
         self.look_again = Some(Instant::now());
@@ -37,7 +48,7 @@ impl Driver<'_, '_> {
     pub(super) fn look_for_others(&mut self) {
         let takes_away = self.placed && !self.job.nested && !self.lent && !self.is_private;
         if takes_away && self.others.is_none() {
-            self.others = Some(Others::default());
+            self.others = Some(Others::new());
         }
     }
 
@@ -58,7 +69,7 @@ impl Driver<'_, '_> {
         let Some(user) = others.users.first() else {
             return false;
         };
-        if others.ticks.count() >= limit {
+        if others.clock.read() >= limit {
             self.report.in_use = Some(InUse {
                 by: user.clone(),
                 may_be_spent: is_due,

@@ -76,20 +76,12 @@ impl Driver<'_> {
 
 /// The job of a trip in a private home.
 pub(super) fn job_in<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
+    let (store, rescue) = (rotating.store, rotating.rescue);
     Job {
-        store: rotating.store,
-        home,
-        rescue: rotating.rescue,
         rotations: Some(rotating.rotations),
         policy: rotating.policy,
-        replace: false,
-        allow_account_change: false,
-        access_only: false,
-        writer: rotating.writer,
-        witness: None,
-        patience: rotating.patience,
         linger: LINGER,
-        nested: false,
         cancel_grace: rotating.shield,
+        ..Job::new(store, home, rescue, rotating.writer, rotating.patience)
     }
 }

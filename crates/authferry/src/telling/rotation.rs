@@ -202,21 +202,13 @@ pub(crate) fn unsettled(rotating: &Rotating<'_>, report: &Report) -> Ending {
 
 /// A rotation as a job, in a home of its own.
 fn job<'a>(rotating: &Rotating<'a>, home: &'a Home) -> Job<'a> {
+    let (store, rescue) = (rotating.store, rotating.rescue);
     Job {
-        store: rotating.store,
-        home,
-        rescue: rotating.rescue,
         rotations: Some(rotating.rotations),
         policy: rotating.policy,
-        replace: false,
-        allow_account_change: false,
-        access_only: false,
-        writer: rotating.writer,
-        witness: None,
-        patience: rotating.patience,
         linger: Duration::ZERO,
-        nested: false,
         cancel_grace: Duration::ZERO,
+        ..Job::new(store, home, rescue, rotating.writer, rotating.patience)
     }
 }
 
