@@ -21,7 +21,7 @@ export function truth (name) {
   throw new Refused(`the input \`${name}\` is to be true or false`)
 }
 
-// The home of Codex. Each job gets one of its own, unless it names another: two runners of one user
+// The home of Codex. Each job gets a new one, unless it names another: two runners of one user
 // share `~/.codex`. An earlier step of this action has named it to the steps that follow.
 export function home () {
   const named = input('codex-home') || process.env.CODEX_HOME

@@ -45,7 +45,7 @@ fn fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token<S:
     let live = scene.stub().live().expect("a live login");
     let printed = printed(scene.stub());
     assert_eq!(printed.len(), 50);
-    // On a busy machine Codex goes on after ten seconds, before the shell has printed anything.
+    // On a busy machine the ten seconds that Codex waits pass before the shell prints anything.
     let is_late = |text: &&String| text.contains("Process running");
     assert!(printed.iter().filter(is_late).count() < printed.len());
     for text in printed.iter().filter(|text| !is_late(text)) {

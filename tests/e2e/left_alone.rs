@@ -148,7 +148,7 @@ fn is_in_a_container() -> bool {
     namespace != Path::new("pid:[4026531836]")
 }
 
-/// Codex begins to rotate a stale login by itself, and is told to rotate the other one.
+/// Codex rotates a stale login by itself, and the other one on request.
 fn logins() -> [Login; 2] {
     [
         Login::stale(),
@@ -321,7 +321,7 @@ fn a_signal_that_does_not_wait_leaves_doubt(version: &str) {
 /// for where the platform would end it.
 #[test]
 fn an_answer_after_more_than_a_minute_is_not_lost() {
-    // From 0.167 on Codex gives up a refresh that it was told to make after half a minute.
+    // From 0.167 on, Codex drops a requested refresh after half a minute.
     for version in slow(&[rig::V0_145, rig::V0_166]) {
         thread::scope(|scope| {
             for tracked in [false, true] {
@@ -375,7 +375,7 @@ fn a_pause_is_no_time_that_codex_had() {
     }
 }
 
-/// Nobody tells the login's fate when Codex gives up without a word.
+/// Codex gives up without a message, so it is unknown whether the login is spent.
 #[test]
 fn a_codex_that_ends_without_an_answer_leaves_doubt() {
     let login = Login::ending_in(time::Duration::minutes(10));

@@ -73,7 +73,7 @@ fn told_to_end_at_any_moment_a_refresh_leaves_the_live_login_in_the_store<S: Any
     tally.tell::<S>(version, "SIGTERM");
 }
 
-/// Its Codex goes on, and so does the process that supervises it.
+/// Its Codex and the supervisor keep running.
 fn killed_at_any_moment_a_refresh_loses_nothing<S: AnyStore>(version: &str) {
     let _undisturbed = undisturbed();
     let mut tally = Tally::default();

@@ -1,5 +1,5 @@
-//! A home has one owner: a Codex at work there is waited for, another job is refused, and uses within
-//! one job leave the login to each other.
+//! A home has one owner: authferry waits for a running Codex, refuses another job, and keeps the
+//! login for the other steps of the same job.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ on_each_version![V0_145 V0_166 V0_171:
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A job that ends while its Codex is at work.
+/// A job that ends while its Codex still runs.
 const LEAVES_A_CODEX: &str = "restore --no-rotate-first
 codex exec --skip-git-repo-check 'Reply OK.' </dev/null >/dev/null 2>&1 &
 until [ -e enough ]; do sleep 0.01; done";
@@ -40,7 +40,7 @@ fn a_persist_waits_for_a_codex_at_work(version: &str) {
 }
 
 fn b_run_beside_a_restored_login_loses_nothing(version: &str) {
-    // A part of the job: the watch is there, and the login stays.
+    // A step of the same job: its watch is running, so the login stays.
     let scene = Scene::restored(version, true);
     let (codex, answer) = scene.spending_codex();
     let run = scene.authferry(1, &["run", "--", "true"]);
@@ -57,7 +57,7 @@ fn b_run_beside_a_restored_login_loses_nothing(version: &str) {
     assert_code(&scene.authferry(1, &["persist"]), 0);
     scene.assert_clean();
 
-    // Nothing shows that the job goes on: the login is taken away, but not from the Codex.
+    // No process shows that the job still runs: the login is removed, after the Codex has ended.
     let scene = Scene::restored(version, false);
     let (codex, answer) = scene.spending_codex();
     let run = scene.begin(1, &["run"], &["--", "touch", "ran"]);
@@ -80,7 +80,7 @@ fn b_another_job_is_refused(version: &str) {
     for with_watch in [true, false] {
         let scene = Scene::new(version);
         let no_watch = if with_watch { "" } else { "--no-watch" };
-        // Whoever called it is gone.
+        // Its caller has ended.
         let restore = format!("restore --no-rotate-first {no_watch}; true");
         assert_code(&finish(&mut scene.job(1, &restore)), 0);
         let step = scene.step(1);
@@ -185,7 +185,7 @@ fn a_persist_does_not_wait_for_the_codex_that_called_it() {
     scene.assert_clean();
 }
 
-/// As GitLab's script that still runs beside its `after_script`.
+/// On GitLab, a script may still run when its `after_script` begins.
 #[test]
 fn a_persist_beside_the_run_of_its_own_job_leaves_it_the_login() {
     let ferry = Ferry::holding(rig::V0_171, &Login::fresh());
@@ -346,7 +346,7 @@ impl Scene {
         }
     }
 
-    /// Job 1 has restored it. This process called, and shows that the job goes on.
+    /// Job 1 has restored it. This process is the caller, so the job still runs.
     fn restored(version: &str, with_watch: bool) -> Self {
         let scene = Self::new(version);
         let no_watch: &[&str] = if with_watch { &[] } else { &["--no-watch"] };
@@ -402,7 +402,7 @@ impl Scene {
         shell
     }
 
-    /// A process that shows that a job goes on, until it is dropped.
+    /// A running process of a job, until it is dropped.
     fn step(&self, job: u32) -> Step {
         let mut shell = self.shell(job, "read -r line; :");
         Step(shell.stdin(Stdio::piped()).spawn().expect("a shell"))

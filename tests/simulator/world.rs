@@ -196,7 +196,7 @@ fn job<'a>(
 fn call<T>(future: impl Future<Output = T>, kill_after: Option<u32>) -> Option<T> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
-        // A pause costs nothing: nobody else is there to wait for.
+        // A pause takes no time: the story has no concurrent process.
         .start_paused(true)
         .build()
         .expect("a runtime");

@@ -43,8 +43,8 @@ pub(crate) struct Entry {
 }
 
 impl Meta {
-    /// Returns the metadata of `next` while it replaces what is there, which may
-    /// have an entry.
+    /// Returns the metadata of `next` during its write, with the entry of the value that it
+    /// overwrites, if that has one.
     pub(crate) fn between(
         current: Option<Entry>,
         replaces: Option<(&Version, &Secret)>,

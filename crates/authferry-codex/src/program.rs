@@ -1,4 +1,4 @@
-//! How a running Codex is told from other programs, and its version.
+//! Recognizes the program of a running Codex, and its version.
 
 use std::{ffi::OsStr, fs::File, io::Read, path::Path};
 
@@ -14,8 +14,8 @@ const MAX_DEPTH: usize = 6;
 /// Returns whether this is the path of Codex itself, as the system names the program of a process.
 ///
 /// Its launcher from npm is a script, so that the program of that process is `node`; it starts
-/// Codex as a child. Codex starts helpers that lie beside it (`codex-code-mode-host`): they never
-/// rotate a login.
+/// Codex as a child. Codex starts helpers from its own folder (`codex-code-mode-host`), which
+/// never rotate a login.
 #[must_use]
 pub fn is_codex(program: &Path) -> bool {
     let name = program.file_name().map(OsStr::to_string_lossy);

@@ -108,7 +108,7 @@ mod tests {
         for (written, at, base, is_found) in [
             (&next[..], placed + second, Some(base), true),
             (torn, placed + second, Some(base), false),
-            // Where the auth file is no base any more, only the clock tells which was last.
+            // If the auth file no longer holds the base, only the file time shows which is last.
             (&next, placed + second, None, true),
             (&next, placed - second, None, false),
             (&next, placed - second, Some(base), true),

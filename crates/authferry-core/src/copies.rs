@@ -692,7 +692,7 @@ fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generati
 
 /// Whether the store has more generations of the family than a receipt or record knows: others
 /// rotated, or the job was killed between a swap and its receipt. A refresh token is good for one
-/// rotation, so a copy that the provider issued later descends from the head all the same.
+/// rotation, so a copy that the provider issued later still descends from the head.
 fn is_behind(origins: &Origins, held: &Held) -> bool {
     let base = &origins.base;
     held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family)

@@ -543,7 +543,7 @@ impl Trip {
         } else {
             self.writes += 1;
             let (family, count) = self.family_of_next(base, &generation);
-            // In another home a person may have logged in afresh.
+            // In any other home, a person may have logged in again.
             let changed = generation.hints.contradict(&base.generation.hints);
             let write = Write {
                 id: WriteId {

@@ -3,9 +3,9 @@
 //! The command shares our process group and our standard streams: Codex is a terminal
 //! program. It may die and leave others behind; an orphaned Codex goes on refreshing and
 //! rewriting the auth file for minutes (seen on 0.169.0 after its npm launcher was
-//! killed). So we are the one to whom orphans are given, in whatever group or session they
-//! are, and the job is not over before the last of them is gone, or before our time limit for
-//! those that must not be ended is over.
+//! killed). So this process is the subreaper: it becomes the parent of orphans in any process
+//! group or session. The job ends when the last of them has ended, or when the timeout for those
+//! that must not be killed is over.
 
 use std::{
     collections::HashSet,
@@ -120,10 +120,9 @@ impl Family {
 
     /// Collects the dead, and returns what is left.
     ///
-    /// `linger`: how long those may stay that the command leaves behind; then they are ended, but
-    /// for those with a process for which `is_spared` holds. To be called after every `SIGCHLD` and
-    /// whenever [`wake`](Self::wake) has come; never while a backend is at work, for it may have
-    /// helpers of its own to wait for.
+    /// `linger`: how long leftover processes may run before they are killed, except process trees
+    /// for which `is_spared` holds. Call it after every `SIGCHLD` and at [`wake`](Self::wake), but
+    /// not during a store request: a backend may wait for child processes too.
     pub(crate) fn rest(&mut self, linger: Duration, is_spared: impl Fn(Pid) -> bool) -> Rest {
         if !self.command_is_gone() {
             return Rest::Alive;
@@ -192,7 +191,7 @@ impl Family {
         false
     }
 
-    /// When [`rest`](Self::rest) has something to do even if nobody dies.
+    /// When to call [`rest`](Self::rest) even if no process has ended.
     pub(crate) fn wake(&self) -> Option<Instant> {
         let of_others = match &self.phase {
             Phase::Running => None,
@@ -269,9 +268,9 @@ impl Family {
             .collect()
     }
 
-    /// Those that were given to us because their parents died: the ones with a process that is to
-    /// be spared, and the others. Such a process goes on only if its parents do: npm's launcher ends
-    /// its Codex when it is asked to end.
+    /// The orphans that this process adopted: those with a spared process in their tree, and the
+    /// others. A spared process keeps its parents: npm's launcher ends its Codex when it gets a
+    /// signal.
     fn orphans(&self, is_spared: impl Fn(Pid) -> bool) -> (Vec<Pid>, Vec<Pid>) {
         let ours = children("self").into_iter();
         let ours = ours.filter(|pid| !self.strangers.contains(pid));

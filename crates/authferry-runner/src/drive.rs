@@ -93,7 +93,7 @@ pub(crate) struct Driver<'a, 'l> {
     ready: bool,
     /// Whose login this is on this machine, once there is a receipt.
     owner: Option<Owner>,
-    /// Who else is at work in the home, once that matters.
+    /// Which other processes use the home, once the command has ended.
     others: Option<Others>,
     /// The version of which the receipt tells.
     version: Option<Version>,

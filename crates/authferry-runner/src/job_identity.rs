@@ -1,6 +1,6 @@
 //! Which job a process belongs to.
 //!
-//! A CI system gives each job a variable of its own, which every process of the job inherits. `sudo`
+//! A CI system sets a variable that is unique for each job and that its processes inherit. `sudo`
 //! drops it, so that the nearest ancestor that has one counts. A container without such a variable is
 //! one job. Elsewhere a session is: a terminal, a login by ssh, what cron starts.
 
@@ -33,15 +33,15 @@ const MAX_VALUE: usize = 512;
 /// The PID namespace of the machine itself, in the kernel's own words.
 const OF_THE_MACHINE: &str = "pid:[4026531836]";
 
-/// The variable of this process. It is told, for a process that others may not look into cannot read
-/// its own environment either.
+/// The variable of this process. The caller passes it in, because a process that is not dumpable
+/// cannot read its own `/proc/self/environ`.
 static OURS: OnceLock<Option<String>> = OnceLock::new();
 
-/// Tells which of [`JOB_VARIABLES`] is set for this process, by its value.
+/// Sets the job of this process from the first of [`JOB_VARIABLES`] that has a value.
 ///
 /// To be called once, before anything else. Without it the kernel is asked.
 pub fn name_job(value_of: impl Fn(&str) -> Option<String>) {
-    // What was told first holds.
+    // The first call counts.
     OURS.set(variable(value_of)).ok();
 }
 
@@ -57,13 +57,13 @@ impl fmt::Display for JobIdentity {
 }
 
 impl JobIdentity {
-    /// The job of this process; `None` where the kernel does not tell.
+    /// The job of this process; `None` if `/proc` does not show it.
     pub(crate) fn ours() -> Option<Self> {
         Identities::new().of(&processes::ourselves()?)
     }
 
-    /// Whether a CI system has given the job its name. Then two names are two jobs. Without, a person
-    /// may go on with the same job in another terminal.
+    /// Whether a CI system has given the job its name. Then two names are two jobs. Otherwise a
+    /// person may continue the same job in another terminal.
     pub(crate) fn is_given(&self) -> bool {
         let name = self.0.split_once('=');
         name.is_some_and(|(name, _)| JOB_VARIABLES.contains(&name))
@@ -100,7 +100,7 @@ impl Identities {
         if let Some(container) = &self.container {
             return Some(JobIdentity(container.clone()));
         }
-        // A session outlives the process that leads it; then no other process has its number.
+        // A session can outlive its leader; the kernel reuses its number only after both are gone.
         let leader = Process::of(process.session).map_or(0, |leader| leader.started);
         let (boot, session) = (self.boot.as_ref()?, process.session);
         Some(JobIdentity(format!("session:{boot}:{session}:{leader}")))

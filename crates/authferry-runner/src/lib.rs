@@ -98,10 +98,10 @@ pub struct Job<'a> {
     pub witness: Option<&'a dyn Witness>,
     /// How long the store may take before the command, and again after it.
     pub patience: Duration,
-    /// How long processes may stay that the command leaves behind, or that are at work in the home
-    /// at the end.
+    /// How long leftover processes of the command, or other processes that use the home, may run
+    /// after the command has ended.
     pub linger: Duration,
-    /// Whether a watch of this very job is there, so that the login stays in the home.
+    /// Whether a watch of the same job is running, so that the login stays in the home.
     pub nested: bool,
     /// How long the first signal is held back while a Codex in the home may have spent the refresh
     /// token.
@@ -156,14 +156,14 @@ pub enum NotBegun {
     /// Another trip is under way in this home.
     #[error("another authferry is at work in {}", .0.display())]
     Busy(PathBuf),
-    /// The home is in use by this process, or by the job that it shows to go on.
+    /// The home is in use: by this process, or by a job of which this process still runs.
     #[error("{} is in use by {}", .0.display(), .1)]
     InUse(PathBuf, User),
     /// A Codex that an earlier job left in the home may be about to write the next login.
     #[error("{} was left in {} by an earlier job, and may be writing the next login", .1, .0.display())]
     LeftOver(PathBuf, User),
-    /// A `run` of the same job is at work in the home, and persists by itself: the auth file, the
-    /// process, and whether the login may be spent.
+    /// A `run` of the same job uses the home and will persist: the auth file, the process, and
+    /// whether the login may be spent.
     #[error("{} is still at work with {}", .1, .0.display())]
     AtWork(PathBuf, User, bool),
     /// What was restored was persisted meanwhile, and was taken away.
@@ -403,7 +403,7 @@ struct Start {
 
 /// The terms of a trip whose first half another process made. Where the file is not what that
 /// placed, a cache may have brought it back: the second store and what the provider refused are
-/// looked at. What does not answer costs no rotation: the login is persisted all the same.
+/// looked at. If they do not answer, the login is still persisted.
 async fn taking_over(job: &Job<'_>, look: &Look) -> io::Result<Terms> {
     let settled = receipt(job).map(|receipt| receipt.base.generation.fingerprint);
     let mut terms = terms(job, Goal::Run)?;

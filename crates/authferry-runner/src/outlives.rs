@@ -1,8 +1,8 @@
 //! Which process is a Codex, whether it may have spent the login's refresh token, and whether the
 //! platform ends it with the job.
 //!
-//! Each rule is a pure function of what [`Process::look`] reads. Where the system does not tell (no
-//! `/proc`, another user's process), nothing is known of a process, and it counts as no Codex.
+//! Each rule is a pure function of what [`Process::look`] reads. If that cannot be read (no `/proc`,
+//! another user's process), the process does not count as a Codex.
 
 use std::{
     fs,
@@ -126,8 +126,8 @@ impl Surroundings {
 }
 
 /// Whether a process with this namespace of process ids and these control groups runs in a
-/// container. A file such as `/.dockerenv` tells nothing: virtual machines are made from images as
-/// well.
+/// container. A file such as `/.dockerenv` proves nothing: virtual machines are made from images
+/// too.
 fn is_container(namespace: Option<&str>, groups: &str) -> bool {
     namespace.is_some_and(|it| it != FIRST_NAMESPACE)
         || CONTAINERS.iter().any(|name| groups.contains(name))
@@ -142,7 +142,7 @@ fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a std::ffi::OsStr
     value.map(std::ffi::OsStr::from_bytes)
 }
 
-/// Whether two paths lead to one folder.
+/// Whether two paths name the same folder.
 fn is_same(one: &Path, other: &Path) -> bool {
     one == other
         || one

@@ -21,24 +21,24 @@ use crate::{InUse, Job, NotBegun, deadline, receipt, sign};
 /// Who wants the lock of a home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// A job that begins. There is nothing to be lost yet: a home in use refuses it.
+    /// A job that begins. Nothing can be lost yet, so a home in use refuses it.
     Job,
     /// A watch, on the job of the receipt.
     Watch,
-    /// A persist. A watch that hangs is no reason to leave a login behind: whatever it still does, the
-    /// store's swap holds against it. A `run` of the same job is waited for.
+    /// A persist. It does not leave a login behind because a watch hangs: the store's swap rejects a
+    /// later write of that watch. It waits for a `run` of the same job.
     Persist,
 }
 
 /// What a job that may begin finds in its home.
 #[derive(Clone, Debug, Default)]
 pub struct Admitted {
-    /// A watch of this very job is there, so that the login is to stay.
+    /// A watch of the same job is running, so the login stays in the home.
     pub nested: bool,
-    /// A Codex of this job is at work there, which may rotate the login by itself.
+    /// A running Codex of the same job, which may rotate the login.
     pub codex: Option<User>,
-    /// A process that an earlier job left there was ended, and whether the login may be spent: for 15
-    /// minutes nothing was written.
+    /// A leftover process of an earlier job that was killed, and whether the login may be spent:
+    /// nothing was written for 15 minutes.
     pub ended: Option<InUse>,
 }
 
@@ -46,11 +46,11 @@ pub struct Admitted {
 pub(crate) const SPENT_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a watch may take to make way: longer than it waits for the store then.
 const MAKE_WAY: Duration = Duration::from_secs(10);
-/// For how long a lock may outlive the process that took it: one that is killed while it starts
-/// another process leaves the lock with that one, until it executes its program.
+/// How long a lock may outlive its process: a process that is killed between fork and exec leaves the
+/// lock with its child until the exec.
 const LET_GO: Duration = Duration::from_secs(1);
-/// For how long a job has to be over before its watch is asked to make way: no process of it may be
-/// there between two steps.
+/// How long a job must be over before its watch is asked to release the home: between two steps, a job
+/// may have no process.
 const OVER_FOR: Duration = Duration::from_secs(1);
 /// How often to see whether the lock is free.
 const GLANCE: Duration = Duration::from_millis(5);
@@ -118,7 +118,7 @@ pub(crate) async fn alone(job: &Job<'_>, entry: Entry) -> Result<Option<File>, N
         }
         match locked {
             Err(NotBegun::Busy(_)) if sign::take_down(home) => asked = true,
-            // It has gone between our look at the lock and the one at its sign.
+            // The watch ended between our two checks, of the lock and of its sign.
             Err(NotBegun::Busy(_)) if std::mem::take(&mut asked) => {}
             Err(NotBegun::Busy(_)) if began.elapsed() < LET_GO => {}
             Err(NotBegun::Busy(_)) if entry == Entry::Persist && is_of_our_job(job) => {
@@ -144,8 +144,7 @@ pub(crate) async fn alone(job: &Job<'_>, entry: Entry) -> Result<Option<File>, N
     }
 }
 
-/// Locks the folder itself, and not a file of Codex's. A home that is missing has nobody in
-/// it.
+/// Locks the folder itself, not a file of Codex. A missing home needs no lock.
 pub(crate) fn lock(home: &Home) -> Result<Option<File>, NotBegun> {
     let folder = match File::open(home.dir()) {
         Ok(folder) => folder,
@@ -192,8 +191,8 @@ fn is_of_our_job(job: &Job<'_>) -> bool {
     is_ours && users::lock_holder(job.home).is_some_and(|holder| !holder.is_above_us())
 }
 
-/// Takes the lock when a `run` of the same job has ended, such as GitLab's script that still runs
-/// beside its `after_script`.
+/// Takes the lock when a `run` of the same job has ended. On GitLab, a script may still run when its
+/// `after_script` begins.
 async fn after_run(job: &Job<'_>) -> Result<Option<File>, NotBegun> {
     let mut clock = OwnClock::start();
     loop {
@@ -232,7 +231,7 @@ pub(crate) fn may_be_spent(look: &Look) -> bool {
     }
 }
 
-/// Waits for those in the home that an earlier job left there, and ends what does not end.
+/// Waits for processes that an earlier job left in the home, and kills those that do not end.
 async fn settle_leftovers(
     job: &Job<'_>,
     wait: Duration,
@@ -307,10 +306,10 @@ impl Written {
 /// How often to look at everything that is known of a leftover.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Ends a process: it is asked to, and made to.
+/// Ends a process with SIGTERM, then SIGKILL.
 async fn end(user: &User) {
     for signal in [Signal::TERM, Signal::KILL] {
-        // The descriptor names the process that is there now: no other one is hit.
+        // The pid descriptor cannot name a later process with the same id.
         let process =
             Pid::from_raw(user.id()).and_then(|id| pidfd_open(id, PidfdFlags::empty()).ok());
         let Some(process) = process.filter(|_| user.is_there()) else {

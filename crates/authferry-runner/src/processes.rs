@@ -15,7 +15,7 @@ use std::{
 pub(crate) struct Process {
     pub(crate) id: i32,
     pub(crate) parent: i32,
-    /// The process that leads its session.
+    /// The leader of its session.
     pub(crate) session: i32,
     /// When it was started, in ticks since the machine was. With the id it names a process for good.
     pub(crate) started: u64,
@@ -49,7 +49,7 @@ impl Process {
         (self.parent > 0).then(|| Self::of(self.parent))?
     }
 
-    /// How long ago it was started; zero if that cannot be told.
+    /// How long ago it was started; zero if that is unknown.
     pub(crate) fn age(&self) -> Duration {
         let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
         let uptime = uptime
@@ -78,7 +78,7 @@ pub(crate) fn our_line() -> Vec<Process> {
 /// A process and all above it, the nearest first.
 pub(crate) fn line_of(process: Option<Process>) -> Vec<Process> {
     let mut seen = HashSet::new();
-    // Parents may end while this goes on, and their ids be used again.
+    // A parent may end meanwhile, and its id may be reused.
     std::iter::successors(process, Process::parent)
         .take_while(|process| seen.insert(process.id))
         .collect()

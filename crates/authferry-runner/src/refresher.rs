@@ -56,8 +56,8 @@ pub struct Codex {
     pub path: Option<OsString>,
     /// Environment variables that it does not get.
     pub withheld: Vec<OsString>,
-    /// What runs Codex in a session of its own, and goes on with the rotation when this process
-    /// ends first. Without one Codex has but a process group of its own.
+    /// The supervisor: it runs Codex in a new session and completes the rotation if this process ends
+    /// first. Without it, Codex only gets a new process group.
     pub supervisor: Option<Supervisor>,
     /// Whether this process has the variable by which the runner of GitHub knows the processes of
     /// a job, which it kills at the end of the job.
@@ -75,8 +75,8 @@ pub struct Supervisor {
 
 impl Codex {
     /// Apart from our group, so that what is sent to that does not reach it; in a folder
-    /// where no project can tell it anything. `supervised`: what the supervisor is told, if there
-    /// is to be one.
+    /// without a project configuration. `supervised`: the arguments of the supervisor, if one is
+    /// used.
     pub(crate) fn command(&self, home: &Path, supervised: Option<Vec<OsString>>) -> Command {
         let supervisor = self.supervisor.as_ref().zip(supervised);
         let mut command = if let Some((supervisor, supervised)) = supervisor {
@@ -184,7 +184,7 @@ pub(crate) struct Refresher<'a> {
     /// The generations that were in the file, the first of them before the refresh.
     generations: Vec<Fingerprint>,
     talk: Option<Receiver<Talk>>,
-    /// Where the app server is told what to do; its end ends the server.
+    /// The input of the app server; closing it ends the server.
     input: Input,
     stderr: Option<Receiver<Vec<u8>>>,
     so_far: Refreshed,
@@ -301,7 +301,7 @@ impl<'a> Refresher<'a> {
         }
     }
 
-    /// When its limit has to be looked at.
+    /// When to check its limit.
     pub(crate) fn wake(&self) -> Option<Instant> {
         self.limit.as_ref().map(Limit::wake)
     }
@@ -333,9 +333,8 @@ impl<'a> Refresher<'a> {
         AtLimit::Leave
     }
 
-    /// Whether Codex may have spent the token of the login that is in the file. It is told to
-    /// rotate what was there first, whether that is due or not; what follows it rotates by its own
-    /// rule.
+    /// Whether Codex may have spent the token of the login that is in the file. It is asked to
+    /// rotate the first login, due or not; it rotates the next ones by its own rule.
     pub(crate) fn may_have_spent(&self, is_due: bool) -> bool {
         let has_written = self.generations.len() > 1;
         !has_written || is_due
@@ -438,7 +437,7 @@ pub(crate) fn inherited<T>(lock: Option<&File>, spawn: impl FnOnce() -> T) -> T 
 
 /// Asks for a look, and for a rotation only if the look did not lead to one: a version by
 /// whose own rule the login is stale would rotate twice. A rotation that fails is asked for
-/// once more, which tells a failure for good from one that passes. Nothing more is asked after an
+/// once more, to distinguish a permanent failure from a transient one. Nothing more is asked after an
 /// answer that was `slow`. `is_due`: it rotates the login by itself.
 fn talk<I: Write, O: BufRead>(
     mut server: Server<I, O>,

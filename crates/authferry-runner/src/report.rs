@@ -58,8 +58,8 @@ pub struct Report {
     pub ended: usize,
     /// How many processes that the command left behind could not be ended.
     pub left: usize,
-    /// How many processes go on that may have spent the refresh token: our time limit for them was
-    /// over, or the job was asked to end.
+    /// How many processes that may have spent the refresh token are still running: their timeout is
+    /// over, or the job was cancelled.
     pub left_running: usize,
     /// The login whose refresh token a Codex may have spent when a signal reached it.
     pub interrupted: Option<Fingerprint>,
@@ -72,9 +72,9 @@ pub struct Report {
     pub busy: bool,
     /// Who uses the home, so that the login was left there.
     pub in_use: Option<InUse>,
-    /// Whether the login was left in the home because nothing tells who uses it.
+    /// Whether the login was left in the home because the processes that use it are not visible.
     pub unseen: bool,
-    /// Whether the login stays in the home for the job of which this was a part.
+    /// Whether the login stays in the home for the rest of the same job.
     pub nested: bool,
     /// Whether the watch ended because its job is over.
     pub job_is_over: bool,

@@ -268,7 +268,7 @@ fn content(home: &Home, receipt: Option<&Receipt>) -> Content {
 fn is_private(folder: &Path) -> bool {
     folder.symlink_metadata().is_ok_and(|found| {
         let is_ours = found.uid() == rustix::process::geteuid().as_raw();
-        // A backup may have lost that nobody else could read it; nobody else wrote in it all the same.
+        // A backup may restore the folder with a mode that lets others read it, but not write.
         found.is_dir() && is_ours && found.mode() & 0o022 == 0
     })
 }

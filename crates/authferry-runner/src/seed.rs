@@ -63,7 +63,7 @@ pub enum SeedError {
     /// What would be replaced could not be kept first.
     #[error("what would be replaced cannot be kept first")]
     NotKept(#[source] io::Error),
-    /// A job holds the lease, beside which the replaced login is to be noted as rejected.
+    /// A job holds the lease that is needed to note the replaced login as rejected.
     #[error("{owner} holds the lease to rotate the login")]
     LeaseHeld {
         /// Who, for people.

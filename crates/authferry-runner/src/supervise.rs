@@ -1,10 +1,10 @@
-//! The process between a rotation and its Codex.
+//! The supervisor of a rotation's Codex.
 //!
-//! Codex alone has the login between the provider's spend and its own write, and takes as long as
-//! the provider does. The process that rotates may have to end before: it is killed, or its time is
-//! over. So a process of its own starts Codex, in a session of its own, and stays for as long as
-//! Codex does. When the process that rotates ends first, this one goes on in its place: it logs in
-//! to the store by itself, renews the claim, waits for Codex, and persists what that writes.
+//! Between the provider's spend and Codex's write, only Codex has the login, for as long as the
+//! provider takes. The rotating process may end earlier, by a signal or a timeout. So a supervisor
+//! starts Codex in a new session and runs as long as Codex. If the rotating process ends first, the
+//! supervisor completes the rotation: it logs in to the store, renews the lease, waits for Codex, and
+//! persists the login that Codex writes.
 
 use std::{ffi::OsString, fs, io, path::Path, process::Command, time::Duration};
 
@@ -55,7 +55,7 @@ pub(crate) fn arguments(rotating: &Rotating<'_>, home: &Path, holder: u64) -> Ve
 pub enum Supervised {
     /// It has ended with this code; 128 + n for signal n.
     Ended(u8),
-    /// The process that rotates is gone, and Codex is not.
+    /// The rotating process has ended; Codex is still running.
     Orphaned(Box<Orphan>),
 }
 
@@ -99,10 +99,10 @@ pub async fn supervise(
     Ok(Supervised::Ended(family.end().unwrap_or(u8::MAX)))
 }
 
-/// Goes on with a rotation whose process is gone: waits for Codex, persists what it wrote, and
-/// removes the private home unless that is needed by the next job. `holder`: who held the claim.
+/// Completes a rotation whose process has ended: waits for Codex, persists what it wrote, and removes
+/// the private home unless the next job needs it. `holder`: the holder of the lease.
 ///
-/// A home in which Codex wrote nothing stays as well: the next job says that the login may be spent.
+/// A home in which Codex wrote nothing is kept too: the next job says that the login may be spent.
 pub async fn take_over(
     job: &Job<'_>,
     orphan: Orphan,
@@ -134,7 +134,7 @@ pub async fn take_over(
     Ok(report)
 }
 
-/// The claim, if it is still ours. Without it the store's swap protects the login all the same.
+/// The lease, if it is still ours. Without it, the store's swap still protects the login.
 async fn regain<'a>(store: &'a dyn SecretStore, writer: &str, holder: u64) -> Option<Lease<'a>> {
     let claims = store.claims()?;
     let bid = lease::bid(writer, holder);

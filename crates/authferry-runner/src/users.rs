@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::job_identity::{self, Identities, JobIdentity};
 use crate::processes::{self, Environment, Process};
 
-/// A process that uses a home, or that shows that a job goes on.
+/// A process that uses a home, or that belongs to a job that is still running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     process: Process,
@@ -114,7 +114,7 @@ fn is_codex(id: i32) -> bool {
     processes::executable(id).is_some_and(|program| authferry_codex::is_codex(&program))
 }
 
-/// Whether a process is a Codex or below one: what Codex starts goes on for as long as Codex does.
+/// Whether a process is a Codex or a descendant of one: its commands run as long as Codex does.
 fn is_of_a_codex(process: &Process) -> bool {
     let line = processes::line_of(Some(process.clone()));
     line.iter().any(|process| is_codex(process.id))
@@ -149,12 +149,12 @@ pub(crate) fn lock_holder(home: &Home) -> Option<User> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Owner {
-    /// `None` where the kernel does not tell.
+    /// `None` if `/proc` does not show it.
     pub(crate) job: Option<JobIdentity>,
     pub(crate) caller: Option<Caller>,
 }
 
-/// A process, named for good.
+/// A process, identified by its id, its start time and the boot of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Caller {
@@ -170,7 +170,7 @@ pub(crate) enum JobState {
     Unknown,
     /// It is this one.
     Ours,
-    /// It is another one, and this process shows that it goes on.
+    /// It is another one, and this process of it is still running.
     Live(User),
     /// It is another one, and has ended.
     Over,
@@ -190,8 +190,8 @@ impl Owner {
         }
     }
 
-    /// Looks whether the job goes on: its caller is there, or a process of it that is neither of a Codex
-    /// nor of authferry.
+    /// Checks whether the job is still running: its caller is, or a process of the job that belongs
+    /// neither to a Codex nor to authferry.
     pub(crate) fn state(&self) -> JobState {
         let Some(job) = &self.job else {
             return JobState::Unknown;
@@ -205,8 +205,7 @@ impl Owner {
         }
     }
 
-    /// A process that shows that this is another job, and that it goes on: both have the name that a CI
-    /// system gave them.
+    /// A running process of another job. Both jobs have a name that a CI system gave them.
     pub(crate) fn other_job(&self) -> Option<User> {
         let (job, ours) = (self.job.as_ref()?, JobIdentity::ours()?);
         let is_other = *job != ours && job.is_given() && ours.is_given();
@@ -218,7 +217,7 @@ impl Owner {
         self.job.is_some() && processes::are_visible() && self.live_process().is_none()
     }
 
-    /// A process that shows that the job goes on.
+    /// A process of the job that is still running.
     fn live_process(&self) -> Option<User> {
         let caller = self.caller.as_ref().and_then(Caller::process);
         if let Some(caller) = caller {
@@ -277,11 +276,11 @@ pub(crate) enum Holder {
 /// Whether a job may begin in a home.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Nobody is there.
+    /// The home is free.
     Free,
-    /// A watch of this very job is there: the login stays in the home when this use of it ends.
+    /// A watch of the same job holds it: the login stays in the home when this use ends.
     Nested,
-    /// A watch is there whose job is over.
+    /// A watch whose job is over holds it.
     TakesOver,
     /// The home is in use, by this process if that is known.
     Refused(Option<User>),
@@ -318,7 +317,7 @@ pub(crate) struct Found {
 pub(crate) enum Leftover {
     /// Nothing: it is of this job.
     Ours,
-    /// It is somebody else's: the job does not begin.
+    /// Another job owns it: this job does not begin.
     Foreign,
     /// An earlier job left it, and it may be about to write the next login: it is not ended.
     MayWrite,

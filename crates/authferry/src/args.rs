@@ -99,7 +99,7 @@ pub(crate) enum Command {
     Status(Status),
     /// Look whether a job would begin here, and what the store is worth
     Doctor(Doctor),
-    /// Run a Codex that rotates, and go on with the rotation if its process ends first
+    /// Run the Codex of a rotation, and complete the rotation if its process ends first
     #[command(hide = true)]
     Apart(Apart),
 }
@@ -263,7 +263,7 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Apart {
-    /// The process that rotates, which has to be the parent
+    /// The rotating process, which must be the parent
     #[arg(long)]
     pub(crate) parent: i32,
     /// The home in which the login is rotated

@@ -63,8 +63,8 @@ fn block_on<T>(plan: &Plan, future: impl Future<Output = T>) -> Result<T> {
     Ok(value)
 }
 
-/// Ends what was begun to reach the stores. Nobody waits for a server that is gone: what is not
-/// ended here expires.
+/// Releases what opening the stores acquired. It does not wait for a server that does not answer:
+/// what is not released expires.
 async fn close(plan: &Plan) {
     let _in_time = timeout(FAREWELL, plan.store.close()).await;
     if let Some(second) = &plan.second_store {

@@ -9,7 +9,7 @@
 pub const OK: u8 = 0;
 /// `status --check`: the login in the store needs somebody's attention.
 pub const ATTENTION: u8 = 1;
-/// A Codex, or another authferry, is still at work with the login, which may be spent.
+/// A Codex or another authferry still uses the login, which may be spent.
 pub const UNSETTLED: u8 = 119;
 /// The login was not persisted, and is kept in a file or in the second store.
 pub const RESCUED: u8 = 120;

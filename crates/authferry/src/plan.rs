@@ -166,8 +166,8 @@ impl Plan {
         })
     }
 
-    /// How this program is started beside a Codex that rotates: with the same store and the same
-    /// rescue folder, from another folder.
+    /// How this program starts as the supervisor of a rotation: with the same store and rescue folder,
+    /// from another working directory.
     fn supervisor(&self, global: &Global) -> Result<Option<Supervisor>> {
         let Some(program) = this_program() else {
             return Ok(None);

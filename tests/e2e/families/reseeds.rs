@@ -40,7 +40,7 @@ fn d_the_login_that_a_family_begins_with_stays_when_a_person_puts_it_back() {
     }
 }
 
-/// A login that somebody put into a home during a job changes nothing for those that come after it.
+/// A foreign login that a job persisted does not weaken the check of later ones.
 #[test]
 fn n_a_fresh_login_is_refused_also_after_one_that_was_persisted() {
     let stored = Login::fresh();

@@ -496,7 +496,7 @@ fn a_later_one_is_adopted_and_the_head_kept_although_the_store_counts_more_than_
         Verdict::WrittenAfterHead,
         &adopt_keeping_the_head(),
     );
-    // By the clock alone nobody knows which of the two came first.
+    // Without times the order of the two is unknown.
     let unclear = auth(without_times(login(7))).known(base(4));
     is(&head(6), &unclear, Verdict::Earlier, &Action::Place);
     assert_eq!(set_aside(&head(6), &unclear), [0]);

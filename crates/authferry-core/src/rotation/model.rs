@@ -46,7 +46,7 @@ struct Plan {
 enum Alone {
     /// There is none: it is waited for, and a crash is one of the machine.
     Never,
-    /// A process of its own watches it, renews the claim, and persists what it writes. The two
+    /// A supervisor watches it, renews the claim, and persists what it writes. The two
     /// rotations may be on two machines.
     Watched,
     /// No process watches it: the watch was killed as well. Both rotations are on its machine, where

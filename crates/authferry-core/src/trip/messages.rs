@@ -31,8 +31,8 @@ pub struct Terms {
     pub refused: Vec<Fingerprint>,
     /// Whether persist may write a login of another account than was restored.
     pub allow_account_change: bool,
-    /// Whether the home is the private one of a rotation, in which nobody but Codex's own refresh
-    /// writes: what is seen there descends from the base, whatever clocks and session hints say.
+    /// Whether this is the private home of a rotation. Only Codex's refresh writes there, so every
+    /// login in it descends from the base, whatever the clocks and session hints say.
     pub is_rotation: bool,
 }
 
@@ -258,8 +258,8 @@ pub enum Event {
     Changed(Generation),
     /// The command and all its descendants are gone; this is the last look at the file.
     Exited(Seen),
-    /// The command is gone and our own time limit is over, but a Codex runs on that may have spent
-    /// the refresh token and may still write the file; this is the last look at it.
+    /// The command has ended and our timeout is over, but a Codex that may have spent the refresh
+    /// token is still running and may still write the file. This is the last read of it.
     Left(Seen),
     /// A swap was answered, or was not.
     Swapped(Reply),

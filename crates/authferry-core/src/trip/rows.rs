@@ -42,7 +42,7 @@ fn nothing_is_settled_while_a_codex_may_still_write() {
     for seen in [Seen::Usable(generation(1, "a")), Seen::Unusable] {
         assert_eq!(running().step(Event::Left(seen)).1, unsettled);
     }
-    // What is gone is not written again.
+    // A removed file is not written again.
     let (_, effects) = running().step(Event::Left(Seen::Missing));
     assert_eq!(effects, [stranded(Cause::Missing, false)]);
     let new = Seen::Usable(generation(2, "a"));

@@ -338,8 +338,8 @@ impl Driver<'_, '_> {
         })
     }
 
-    /// Takes the auth file away if it is still what was seen last and nobody uses it, and then its
-    /// receipt.
+    /// Removes the auth file if it has not changed since the last read and no process uses it, then
+    /// its receipt.
     fn clean_up(&mut self, auth_file: bool) {
         let is_still = |look: &Look| {
             let same = seen(look) == seen(&self.look);
@@ -361,7 +361,7 @@ impl Driver<'_, '_> {
             self.note_usage(usage);
             return;
         }
-        // A Codex that has read the file before it was renamed is there by now.
+        // A Codex that read the file before the rename is visible by now.
         let usage = RefCell::new(Usage::Nobody);
         let may_go = |look: &Look| {
             is_still(look) && {

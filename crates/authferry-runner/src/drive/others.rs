@@ -1,5 +1,5 @@
-//! Those who are at work in the home and are not of the command: a Codex that an earlier step has left
-//! behind.
+//! Processes that use the home and do not belong to the command, such as a Codex that an earlier step
+//! left running.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Others {
 }
 
 impl Driver<'_, '_> {
-    /// Waits for those who are at work in the home before the last look at the file.
+    /// Waits for processes that use the home before the last read of the file.
     pub(crate) fn waiting_for_others(mut self) -> Self {
         self.others = Some(Others::new());
         self.watch = Some(Watch::new(self.job.home.auth_file()));
@@ -44,7 +44,7 @@ impl Driver<'_, '_> {
         self
     }
 
-    /// The command is gone: others are waited for if the login is to be taken away from them.
+    /// After the command has ended: waits for other processes if the login is to be removed.
     pub(super) fn look_for_others(&mut self) {
         let takes_away = self.placed && !self.job.nested && !self.lent && !self.is_private;
         if takes_away && self.others.is_none() {
@@ -52,7 +52,7 @@ impl Driver<'_, '_> {
         }
     }
 
-    /// Whether somebody is at work in the home and may stay. Notes who does not end in time.
+    /// Whether a process still uses the home within its timeout. Notes the one that does not end in time.
     pub(super) fn is_waiting_for_others(&mut self) -> bool {
         let Some(mut others) = self.others.take() else {
             return false;
@@ -86,7 +86,7 @@ impl Driver<'_, '_> {
         self.others.as_ref().and_then(|others| others.wake)
     }
 
-    /// Who uses the home. A login is not taken away from those, and not from a Codex above us.
+    /// Which process uses the home, a Codex that started us included. The login is not removed then.
     pub(super) fn usage(&self) -> Usage {
         // Only Codex's own refresh is in a private home, and a file without a refresh token is not
         // rotated.
@@ -101,7 +101,7 @@ impl Driver<'_, '_> {
         user.map_or(Usage::Nobody, Usage::By)
     }
 
-    /// Notes why the login stays.
+    /// Notes why the login is left in the home.
     pub(super) fn note_usage(&mut self, usage: Usage) {
         match usage {
             Usage::Nobody => {}

@@ -24,7 +24,7 @@ enum Woke {
 
 /// How often to look whether there still is something to watch.
 const LOOK: Duration = Duration::from_secs(2);
-/// For how long the job has to be over.
+/// How long after the end of its job a watch ends.
 const JOB_OVER: Duration = Duration::from_mins(1);
 
 /// The job that the home belongs to.
@@ -35,8 +35,8 @@ enum Job {
 }
 
 impl Driver<'_, '_> {
-    /// Writes through until a signal comes, until somebody takes the sign down, or until the job has
-    /// been over for a minute.
+    /// Writes through until a signal arrives, another authferry removes the sign, or the job has been
+    /// over for a minute.
     pub(crate) async fn stand_by(
         mut self,
         (mut trip, mut effects): (Trip, Vec<Effect>),

@@ -1,9 +1,8 @@
-//! `apart`: the step between a rotation and its Codex.
+//! `apart`: the supervisor between a rotation and its Codex.
 //!
-//! A session of its own cannot be had from outside without `unsafe`, and neither can the
-//! kernel's word when a parent is gone. So this program starts itself, sees to both, and
-//! starts Codex. It stays for as long as Codex does, and goes on with the rotation when the process
-//! that began it is gone.
+//! A parent cannot start a child in a new session, or with a parent death signal, without `unsafe`.
+//! So this program starts itself, sets both, and starts Codex. It runs as long as Codex does, and
+//! completes the rotation if the rotating process ends first.
 
 use std::{io, process};
 

@@ -193,7 +193,7 @@ pub(crate) fn persist(args: &Persist, global: &Global) -> Result<Ending> {
     Ok(telling::trip(&job, &report, None).with_watch(watch))
 }
 
-/// Leaves a watch for the job of which this `run` was a part, or for a Codex that goes on.
+/// Starts a watch for the rest of the same job, or for a Codex that is still running.
 fn leave_watch(args: &Run, global: &Global, home: &Home) -> Result<u32> {
     let withheld = args.restoring.seed_from_env.as_deref();
     let patience = args.persisting.common.patience;

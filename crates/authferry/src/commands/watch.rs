@@ -104,10 +104,10 @@ fn options(global: &Global) -> Vec<OsString> {
     options
 }
 
-/// Starts this program once more, in a session of its own, and waits until it has begun; returns its
-/// process.
+/// Starts this program again in a new session, waits until its watch has begun, and returns its
+/// process id.
 ///
-/// It holds none of our streams: a CI system waits for whoever does.
+/// It inherits none of our streams: a CI system waits until they are closed.
 fn detach(log: &Path, arguments: Vec<OsString>, withheld: &[&str]) -> Result<u32> {
     let failed = |what: &str, error: &io::Error| {
         Box::new(Ending::refused(exit::FAILED, what).caused_by(error))

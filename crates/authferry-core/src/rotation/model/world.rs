@@ -68,7 +68,7 @@ struct Turn {
     disk: Option<u8>,
     codex: Codex,
     deadline_sent: bool,
-    /// If the rotation has ended and its Codex has not: whether a process of its own watches it.
+    /// If the rotation ended before its Codex: whether a supervisor watches that Codex.
     alone: Option<bool>,
     end: Option<End>,
 }
