@@ -152,7 +152,7 @@ fn a_codex_that_only_talks_to_the_model_has_the_time_of_every_leftover() {
     assert_code(&left, 119);
     assert!(!said(&left).contains("may be spent"), "{}", said(&left));
     assert!(
-        said(&left).contains("is still at work there"),
+        said(&left).contains("still uses the home"),
         "{}",
         said(&left)
     );

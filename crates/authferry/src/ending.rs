@@ -44,6 +44,9 @@ pub(crate) struct Ending {
 /// A command's failure is told in the same way as its success.
 pub(crate) type Result<T> = std::result::Result<T, Box<Ending>>;
 
+/// What a refusal says of the login, before the reason.
+const UNTOUCHED: &str = "nothing was touched: ";
+
 impl Ending {
     pub(crate) fn good(outcome: &'static str, message: impl Into<String>) -> Self {
         Self {
@@ -65,7 +68,14 @@ impl Ending {
 
     /// Nothing was touched.
     pub(crate) fn refused(code: u8, what: impl std::fmt::Display) -> Self {
-        Self::bad(code, "refused", format!("nothing was touched: {what}"))
+        Self::bad(code, "refused", format!("{UNTOUCHED}{what}"))
+    }
+
+    /// The message of a refusal without what it says of the login; any other message whole.
+    pub(crate) fn reason(&self) -> &str {
+        self.message
+            .strip_prefix(UNTOUCHED)
+            .unwrap_or(&self.message)
     }
 
     /// Adds an error and the chain of causes below it.

@@ -258,24 +258,20 @@ fn refused(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
     let ending = refusal(job, report, why);
     if !report.writes.is_empty() {
         // A copy was put into the store first.
-        let touched = format!("{} is now in {}, but ", login(report), job.store);
-        let message = ending
-            .message
-            .replacen("nothing was touched: ", &touched, 1);
+        let (login, store) = (login(report), job.store);
+        let message = format!("{login} is now in {store}, but {}", ending.reason());
         return Ending { message, ..ending };
     }
     if !report.doubtful {
         return ending;
     }
     // A newer copy was on its way to the store: whether it is there nobody has said.
-    let touched = format!(
-        "{} is as it was, and may be in {} already: ",
+    let message = format!(
+        "{} is as it was, and may be in {} already: {}",
         newer(job, report),
-        job.store
+        job.store,
+        ending.reason()
     );
-    let message = ending
-        .message
-        .replacen("nothing was touched: ", &touched, 1);
     Ending { message, ..ending }
 }
 

@@ -197,8 +197,8 @@ pub(crate) fn failed(plan: &Plan, rescue: &Rescue, not: &NotSeeded) -> Ending {
         SeedError::System(error) => Ending::refused(exit::FAILED, &not.why).caused_by(error),
     };
     if not.doubtful {
-        let doubt = format!("whether the login is in {store} is not known: ");
-        ending.message = ending.message.replacen("nothing was touched: ", &doubt, 1);
+        let why = ending.reason();
+        ending.message = format!("whether the login is in {store} is not known: {why}");
         ending.hints.insert(
             0,
             "look at what it holds with `authferry status`".to_owned(),

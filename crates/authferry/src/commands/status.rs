@@ -122,8 +122,8 @@ struct Seen<'a> {
 
 /// Adds the copies to what is said of a store that holds no login.
 fn with_copies(mut ending: Ending, copies: &[Judged]) -> Ending {
-    let plain = ending.message.strip_prefix("nothing was touched: ");
-    ending.message = plain.map_or_else(|| ending.message.clone(), str::to_owned);
+    let reason = ending.reason().to_owned();
+    ending.message = reason;
     ending.fact("copies", copies::for_programs(copies))
 }
 
@@ -205,8 +205,7 @@ fn told(
         ending = ending.hint(hint);
     }
     if let Some(unseen) = unseen {
-        let why = unseen.message.replacen("nothing was touched: ", "", 1);
-        ending.warnings.push(why);
+        ending.warnings.push(unseen.reason().to_owned());
     }
     if let Some(defect) = defect {
         let word = match defect {

@@ -122,9 +122,10 @@ const TOO_SHORT: Duration = Duration::from_mins(5);
 
 /// Tells, of a job that begins although its login was not rotated first, why it was not.
 pub(crate) fn all_the_same(rotated: &Rotated, told: &Ending) -> String {
-    let why = match told.message.strip_prefix("nothing was touched: ") {
-        Some(why) => format!("the login was not rotated first: {why}"),
-        None => told.message.clone(),
+    let why = if told.reason() == told.message {
+        told.message.clone()
+    } else {
+        format!("the login was not rotated first: {}", told.reason())
     };
     let causes = told.causes.iter().map(|cause| format!(": {cause}"));
     let good = good_until(rotated).and_then(|it| OffsetDateTime::from_unix_timestamp(it).ok());

@@ -14,8 +14,8 @@ pub(super) const ONE_JOB_EACH: &str = "let the jobs that share a home of Codex r
     other, or give each a home with `--codex-home DIR`";
 
 /// What to do about a Codex that may be about to write.
-pub(super) const TRY_AGAIN: &str = "try again: a job that comes 15 minutes after its last write ends \
-    it, and a longer `--wait TIME` waits for that";
+pub(super) const TRY_AGAIN: &str = "try again: a job that starts 15 minutes after the last write ends \
+    that process. Or wait longer with `--wait TIME`";
 
 /// Tells that the login was left in the home, because a process uses it.
 pub(super) fn unsettled(job: &Job<'_>, report: &Report) -> Ending {
@@ -26,14 +26,14 @@ pub(super) fn unsettled(job: &Job<'_>, report: &Report) -> Ending {
     let by = &in_use.by;
     let message = match (&report.outcome, in_use.may_be_spent) {
         (Outcome::Persisted { .. }, _) => format!(
-            "{login} is now in {}, version {}, and stays in {file}: {by} is still at work there",
+            "{login} is now in {}, version {}, and stays in {file}: {by} still uses the home",
             job.store,
             version(report)
         ),
         (_, true) => {
-            format!("{login} stays in {file}, and may be spent: {by} is still at work there")
+            format!("{login} stays in {file}, and may be spent: {by} still uses the home")
         }
-        (_, false) => format!("{login} stays in {file}: {by} is still at work there"),
+        (_, false) => format!("{login} stays in {file}: {by} still uses the home"),
     };
     Ending::bad(exit::UNSETTLED, "unsettled", message).hint(format!(
         "when it has ended: `authferry persist --store '{}' --codex-home {}`",
@@ -60,12 +60,12 @@ pub(super) fn at_work(file: &Path, by: &User, may_be_spent: bool) -> Ending {
         ""
     };
     let message = format!(
-        "the login is in {}{spent}: {by} of the same job is still at work with it, and persists what \
-         Codex writes",
+        "the login is in {}{spent}: {by} of the same job still uses it, and persists what Codex \
+         writes",
         file.display()
     );
     Ending::bad(exit::UNSETTLED, "unsettled", message)
-        .hint("let that command end: it takes the login away")
+        .hint("wait until that command ends: it removes the login")
 }
 
 /// Tells that a process was ended that an earlier job left in the home.
@@ -86,11 +86,12 @@ impl Ending {
             None => self,
             Some(Ok(process)) => self.fact("watch", process),
             Some(Err(ending)) => {
-                let mut why = vec![ending.message.clone()];
-                why.extend(ending.causes.clone());
-                let why = why.join(": ");
+                let causes = ending.causes.iter().map(String::as_str);
+                let why: Vec<_> = std::iter::once(ending.reason()).chain(causes).collect();
                 self.warnings.push(format!(
-                    "nothing but `authferry persist` puts what Codex writes into the store: {why}"
+                    "no watch is running, so only `authferry persist` puts what Codex writes into the \
+                     store: {}",
+                    why.join(": ")
                 ));
                 self
             }

@@ -61,12 +61,10 @@ impl Check {
 
     /// What a job would be told that fails on it.
     pub(super) fn failed(name: &'static str, ending: Ending) -> Self {
-        let message = ending.message;
-        let plain = message.strip_prefix("nothing was touched: ");
         Self {
             name,
             state: State::Failed,
-            message: plain.map_or_else(|| message.clone(), str::to_owned),
+            message: ending.reason().to_owned(),
             causes: ending.causes,
             hints: ending.hints,
             code: ending.code,
