@@ -51,19 +51,33 @@ fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) 
 /// As on a machine whose clock is ahead.
 fn a_login_that_ends_at_once_is_not_rotated_for_ever(version: &str, _: Rule) {
     for lifetime in [-Duration::MINUTE, Duration::MINUTE] {
-        let ferry = Ferry::holding(version, &Login::stale());
-        ferry.stub.rules(|rules| rules.access_lifetime = lifetime);
-
-        let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
-
-        assert_code(&refresh, 125);
-        let said = String::from_utf8_lossy(&refresh.stderr);
-        assert!(said.contains("clock"), "{said}");
-        // It is not ended while a request may be out: another one may follow the second.
-        let rotations = ferry.stub.count(What::is_rotation);
-        assert!((1..=4).contains(&rotations), "{rotations} rotations");
-        assert!(ferry.is_live(), "{said}");
+        // Codex itself may lose a login as it ends: seen in 1 of 12 runs with 0.169.0, which had sent
+        // one more request by then.
+        let mut attempts = (0..5).map(|_| ends_at_once(version, lifetime));
+        assert!(
+            attempts.any(|is_live| is_live),
+            "{lifetime}: lost each time"
+        );
     }
+}
+
+/// Refreshes a login whose access token lives this long. Returns whether the store holds the live
+/// login; if not, authferry says that it may be spent.
+fn ends_at_once(version: &str, lifetime: Duration) -> bool {
+    let ferry = Ferry::holding(version, &Login::stale());
+    ferry.stub.rules(|rules| rules.access_lifetime = lifetime);
+
+    let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
+
+    assert_code(&refresh, 125);
+    let said = String::from_utf8_lossy(&refresh.stderr);
+    assert!(said.contains("clock"), "{said}");
+    // It is not ended while a request may be out: another one may follow the second.
+    let rotations = ferry.stub.count(What::is_rotation);
+    assert!((1..=4).contains(&rotations), "{rotations} rotations");
+    let is_live = ferry.is_live();
+    assert!(is_live || said.contains("may be spent"), "{said}");
+    is_live
 }
 
 fn a_provider_that_fails_leaves_the_login_as_it_was(version: &str, _: Rule) {

@@ -224,11 +224,12 @@ fn turned(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &Repo
             let now = format!("{login} is now in {}", rotating.store);
             let looping = report.refreshed.as_ref().is_some_and(|it| it.looping);
             let why = if looping {
-                "but Codex rotated it again and again, and was cut off"
+                // As it ends it may have sent one more request.
+                " and may be spent: Codex rotated it again and again, and was cut off"
             } else {
-                "just rotated, but its access token ends at once"
+                ", just rotated, but its access token ends at once"
             };
-            let message = format!("{now}, {why}: is the clock of this machine ahead?");
+            let message = format!("{now}{why}: is the clock of this machine ahead?");
             Ending {
                 code: exit::FAILED,
                 outcome: "rotated",
