@@ -437,12 +437,14 @@ fn receipt(job: &Job<'_>) -> Option<Receipt> {
 /// spent by then.
 async fn no_rotation_at_work(job: &Job<'_>, begin: Instant) -> Result<(), NotBegun> {
     let store = job.store.to_string();
+    let mut overdue = rotations::Overdue::default();
     loop {
         match copies::rotation_at_work(&store, job.rotations) {
             None => return Ok(()),
             Some(home) if begin.elapsed() > job.patience => return Err(NotBegun::Rotating(home)),
-            Some(_) => sleep(ROTATION_PACE).await,
+            Some(home) => overdue.look(&home),
         }
+        sleep(ROTATION_PACE).await;
     }
 }
 

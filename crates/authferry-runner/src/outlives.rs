@@ -8,9 +8,11 @@ use std::{
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use authferry_core::{DueRule, Issued};
+use rustix::process::Pid;
 
 /// Marks a process as a part of a job on GitHub: the runner kills every process with it in its
 /// environment when the job ends.
@@ -99,6 +101,36 @@ pub(crate) fn is_due(login: &Issued, rule: DueRule, now: i64) -> bool {
 /// Whether the platform ends a process when this one ends, or soon after it.
 pub(crate) fn ends_with_the_job(is_tracked: bool, surroundings: Surroundings) -> bool {
     is_tracked || surroundings.is_container || surroundings.is_first_process
+}
+
+/// Returns for how long a process has been there, given by its folder in `/proc`; `None` if that
+/// cannot be seen. The time in which the machine slept counts.
+fn age(folder: &Path) -> Option<Duration> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let stat = fs::read_to_string(folder.join("stat")).ok()?;
+    // The name of the program, in brackets, may have spaces.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let started: f64 = fields.split_whitespace().nth(STARTED)?.parse().ok()?;
+    Duration::try_from_secs_f64(uptime - started / CLOCK_TICKS).ok()
+}
+
+/// The place of the time of its start among the fields behind the name, and its unit: 100 on every
+/// Linux.
+const STARTED: usize = 19;
+const CLOCK_TICKS: f64 = 100.0;
+
+/// Returns the Codexes that use this home and have been there for this long.
+pub(crate) fn codexes_older_than(home: &Path, least: Duration) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let old = entries.filter_map(|entry| {
+        let folder = entry.path();
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let is_codex = Process::read(&folder)?.is_codex_of(home);
+        let is_old = is_codex && age(&folder)? >= least;
+        Pid::from_raw(pid).filter(|_| is_old)
+    });
+    old.collect()
 }
 
 /// Where this process runs.
@@ -215,6 +247,33 @@ mod tests {
             ..process("/bin/codex", None)
         };
         assert!(!unseen.may_have_spent(home, &ends_at(0), 1000));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_codex_is_found_by_its_home_and_its_age() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("codex");
+        let sleep = ["/bin/sleep", "/usr/bin/sleep"].map(Path::new);
+        let sleep = sleep.into_iter().find(|it| it.exists()).expect("sleep");
+        fs::copy(sleep, &program).expect("room");
+        let mut codex = std::process::Command::new(&program);
+        codex.arg("60").env("CODEX_HOME", folder.path());
+        let mut codex = codex.spawn().expect("a program");
+        let pid = Pid::from_child(&codex);
+        let found = |home: &Path, least: u64| {
+            codexes_older_than(home, Duration::from_millis(least)).contains(&pid)
+        };
+        while !found(folder.path(), 0) {
+            std::thread::yield_now();
+        }
+        assert!(!found(folder.path(), 3_600_000));
+        assert!(!found(Path::new("/made-up"), 0));
+        while !found(folder.path(), 200) {
+            std::thread::yield_now();
+        }
+        codex.kill().expect("our child");
+        codex.wait().expect("our child");
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct Report {
     /// Whether a receipt spoke of an auth file that held no login any more: what the store holds
     /// may be spent.
     pub may_be_spent: bool,
+    /// Whether an earlier rotation of this login on this machine was killed, or ended without an
+    /// answer: it may be spent.
+    pub rotation_without_end: bool,
     /// Why something could not be kept.
     pub rescue_error: Option<io::Error>,
     /// The last thing that the store complained of.
@@ -154,6 +157,7 @@ impl Report {
             copies: Vec::new(),
             adopted_from: None,
             may_be_spent: false,
+            rotation_without_end: false,
             rescue_error: None,
             store_error: None,
             stored_unusable: None,

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::deadline;
 use crate::lease::{self, Lease, Observation};
 use crate::rescue::{Location, Rescue};
-use crate::rotations::Private;
+use crate::rotations::{Overdue, Private};
 use crate::signals::Told;
 use crate::{
     Codex, Entry, Job, Mark, NotBegun, Report, Signals, alone, before, copies, drive, random,
@@ -199,6 +199,8 @@ struct Driver<'a> {
     lease: Option<Lease<'a>>,
     /// The lease of another job, as it was seen last.
     observed: Observation,
+    /// The Codex of another rotation that is waited for.
+    overdue: Overdue,
     /// Where the next trip has its home.
     folder: Option<Private>,
     request: Option<Request<'a>>,
@@ -241,6 +243,7 @@ impl<'a> Driver<'a> {
             began: Instant::now(),
             lease: None,
             observed: Observation::default(),
+            overdue: Overdue::default(),
             folder: None,
             request: None,
             proving: None,
@@ -322,6 +325,9 @@ impl<'a> Driver<'a> {
                     }
                     Effect::Finish(outcome) => {
                         self.rotated.outcome = outcome;
+                        if matches!(outcome, Outcome::Fresh | Outcome::Turned) {
+                            self.sweep();
+                        }
                         return Ok((self.rotated, None));
                     }
                 }
@@ -380,6 +386,19 @@ impl<'a> Driver<'a> {
     fn is_rotation_at_work(&self) -> bool {
         let store = self.rotating.store.to_string();
         copies::rotation_at_work(&store, Some(self.rotating.rotations)).is_some()
+    }
+
+    /// Removes the private homes of earlier rotations whose login the store has, or had.
+    fn sweep(&self) {
+        let trip = self.rotated.trip.as_ref();
+        let of_trip = trip
+            .filter(|it| !it.writes.is_empty())
+            .and_then(|it| it.base.clone());
+        let known = self.rotated.known.as_ref();
+        let known = known.and_then(|known| settle::base_of(self.rotating, self.job, known));
+        if let Some(base) = of_trip.or(known) {
+            settle::sweep(self.rotating, &base);
+        }
     }
 
     fn look(&mut self) {
@@ -448,7 +467,8 @@ impl<'a> Driver<'a> {
     fn compared(&mut self, stored: Option<&Stored>, is_login: bool) -> Sight {
         let found = settle::compare(self.rotating, self.job, stored, &self.rules);
         self.rotated.at_work = found.at_work;
-        if self.rotated.at_work.is_some() {
+        if let Some(folder) = &self.rotated.at_work {
+            self.overdue.look(folder);
             // What its Codex writes is the next generation, or it was held up by its store.
             let owner = "a rotation on this machine".to_owned();
             self.rotated.held.get_or_insert((owner, lease::now()));

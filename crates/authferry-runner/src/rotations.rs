@@ -10,14 +10,17 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use authferry_codex::{Home, Look, Unusable};
 use authferry_core::{Generation, Secret};
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{NotBegun, Receipt, processes};
+use crate::own_time::Limit;
+use crate::supervise::SPENT_LIMIT;
+use crate::{NotBegun, Receipt, outlives, processes};
 
 /// How the name of the folder of a rotation begins. Nothing else is looked at, let alone removed:
 /// without a state folder, rotations share the folder for temporary files.
@@ -148,6 +151,45 @@ pub(crate) fn look(folder: &Path) -> Option<State> {
         },
     })
 }
+
+/// The Codex of a rotation that is waited for, and that may be overdue.
+#[derive(Debug, Default)]
+pub(crate) struct Overdue(Option<Limit>);
+
+impl Overdue {
+    /// Ends the Codex of a rotation that has been there for so long without a write that no refresh
+    /// can be under way. What supervised it was killed, or ends it by itself.
+    ///
+    /// To be called again and again: a machine that was paused goes on for a while first.
+    pub(crate) fn look(&mut self, folder: &Path) {
+        self.look_at(folder, SPENT_LIMIT);
+    }
+
+    fn look_at(&mut self, folder: &Path, limit: Duration) {
+        let home = folder.join(HOME);
+        let written = fs::metadata(home.join("auth.json")).and_then(|it| it.modified());
+        let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age >= limit);
+        let overdue = if written.is_ok_and(is_old) {
+            outlives::codexes_older_than(&home, limit)
+        } else {
+            Vec::new()
+        };
+        if overdue.is_empty() {
+            self.0 = None;
+            return;
+        }
+        let seen = self.0.get_or_insert_with(|| Limit::new(OVERDUE_FOR));
+        if seen.is_over() {
+            for codex in overdue {
+                // It may have ended by itself.
+                kill_process(codex, Signal::KILL).ok();
+            }
+        }
+    }
+}
+
+/// For how long a Codex is seen to be overdue before it is ended, in the time that this process runs.
+const OVERDUE_FOR: Duration = Duration::from_secs(20);
 
 impl Unfinished {
     /// Returns the path of its auth file, which may be missing.
@@ -283,4 +325,77 @@ fn is_recent(folder: &Path) -> bool {
 /// lost if it cannot be written.
 fn has_room(folder: &Path) -> io::Result<()> {
     tempfile::tempfile_in(folder)?.write_all(&vec![0; ROOM])
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{process::Command, time::Duration};
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// A program with the name of Codex that waits in the home of a rotation.
+    struct Hangs {
+        folder: TempDir,
+        codex: std::process::Child,
+    }
+
+    impl Hangs {
+        fn start() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let home = folder.path().join(HOME);
+            fs::create_dir(&home).expect("room");
+            fs::write(home.join("auth.json"), "made up").expect("room");
+            let program = folder.path().join("codex");
+            let sleep = ["/bin/sleep", "/usr/bin/sleep"].map(Path::new);
+            let sleep = sleep.into_iter().find(|it| it.exists()).expect("sleep");
+            fs::copy(sleep, &program).expect("room");
+            let mut codex = Command::new(&program);
+            let codex = codex.arg("60").env("CODEX_HOME", &home).spawn();
+            Self {
+                folder,
+                codex: codex.expect("a program"),
+            }
+        }
+
+        fn is_alive(&mut self) -> bool {
+            self.codex.try_wait().expect("our child").is_none()
+        }
+    }
+
+    impl Drop for Hangs {
+        fn drop(&mut self) {
+            self.codex.kill().ok();
+            self.codex.wait().ok();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_codex_that_hangs_is_ended_once_no_refresh_can_be_under_way() {
+        let mut hangs = Hangs::start();
+        let folder = hangs.folder.path().to_owned();
+        thread::sleep(Duration::from_millis(300));
+        let mut overdue = Overdue::default();
+        for _ in 0..2 * OVERDUE_FOR.as_secs() {
+            overdue.look(&folder);
+            advance(Duration::from_secs(1)).await;
+        }
+        assert!(hangs.is_alive(), "it may have spent the token");
+        let mut overdue = Overdue::default();
+        let limit = Duration::from_millis(200);
+        overdue.look_at(&folder, limit);
+        // A machine that was paused.
+        advance(Duration::from_secs(1000)).await;
+        overdue.look_at(&folder, limit);
+        thread::sleep(Duration::from_millis(100));
+        assert!(hangs.is_alive(), "it has only just gone on");
+        for _ in 0..OVERDUE_FOR.as_secs() {
+            overdue.look_at(&folder, limit);
+            advance(Duration::from_secs(1)).await;
+        }
+        while hangs.is_alive() {
+            thread::yield_now();
+        }
+    }
 }

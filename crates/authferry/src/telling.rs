@@ -532,6 +532,10 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
             login(report)
         ));
     }
+    let without_end = report.rotation_without_end && unchanged;
+    ending
+        .warnings
+        .extend(without_end.then(|| unsettled::without_end(report)));
     if report.busy {
         ending.warnings.push(format!(
             "{} is left behind, for somebody is still writing it",

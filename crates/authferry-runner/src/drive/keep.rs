@@ -209,6 +209,8 @@ impl Driver<'_, '_> {
         for number in 0..self.copies.len() {
             let copy = &self.copies[number];
             if copy.is_to_be_swept() && (is_spent(trip, copy) || self.is_kept(number)) {
+                self.report.rotation_without_end |= is_without_end(trip, copy);
+                let copy = &self.copies[number];
                 copy.sweep();
             }
         }
@@ -383,6 +385,14 @@ impl Driver<'_, '_> {
             Err(unfit) => self.report.unfit = Some(unfit),
         }
     }
+}
+
+/// Whether nothing came of the rotation of the login that the store holds.
+fn is_without_end(trip: &Trip, copy: &FoundCopy) -> bool {
+    let before = copy.copy.origins.as_ref();
+    let before = before.map(|origins| origins.base.generation.fingerprint);
+    let base = trip.base().map(|base| base.generation.fingerprint);
+    base.is_some() && copy.fingerprint() == base && before == base
 }
 
 /// Whether a login is in the store, or was: nothing came of its rotation, or what did is there.

@@ -84,6 +84,17 @@ pub(super) fn compare(
     }
 }
 
+/// Removes the private homes of earlier rotations that hold an ancestor of this base, or the base
+/// itself: nothing came of those.
+pub(super) fn sweep(rotating: &Rotating<'_>, base: &Base) {
+    let found = all_copies(rotating, None).map_or_else(|_| Vec::new(), |found| found.copies);
+    for copy in found {
+        if copy.is_to_be_swept() && copy.is_in_line(base) {
+            copy.sweep();
+        }
+    }
+}
+
 /// What the store holds as a base, with what the receipt or a record on this machine knows of it:
 /// a login that lost its stamp still is of its family.
 pub(super) fn base_of(

@@ -78,7 +78,9 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let ((report, begin), note) = ended??;
     let ending = telling::trip(&job, &report, Some(&program));
     let watch = match watch {
-        None if report.in_use.is_some() => Some(leave_watch(args, global, &home)),
+        None if report.in_use.is_some() || report.left_running > 0 => {
+            Some(leave_watch(args, global, &home))
+        }
         watch => watch,
     };
     Ok(ending.with_watch(watch).after(begin).note(note))

@@ -45,3 +45,11 @@ pub(super) fn interrupted(job: &Job<'_>, report: &Report) -> Ending {
     Ending::bad(exit::UNSETTLED, "unsettled", message)
         .hint(format!("see whether it is: {}", pasted::refresh(job.store)))
 }
+
+/// An earlier rotation on this machine was killed, or had no answer.
+pub(super) fn without_end(report: &Report) -> String {
+    format!(
+        "an earlier rotation on this machine had no answer: {} may be spent",
+        login(report)
+    )
+}

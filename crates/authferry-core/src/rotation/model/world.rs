@@ -177,21 +177,23 @@ impl World {
             next.push(world);
         }
         for i in 0..self.runners.len() {
-            if self.runners[i].end.is_some() {
-                if let Some(turn) = &self.runners[i].turn
-                    && let Some(watched) = turn.alone
-                {
-                    if watched {
-                        self.trip_moves(i, turn, plan, &mut next);
-                    } else {
-                        self.moves_alone(i, turn, &mut next);
-                    }
-                }
+            let runner = &self.runners[i];
+            let alone = runner.turn.as_ref().filter(|turn| turn.alone.is_some());
+            match alone {
+                Some(turn) if turn.alone == Some(true) => self.trip_moves(i, turn, plan, &mut next),
+                Some(turn) => self.moves_alone(i, turn, &mut next),
+                None => {}
+            }
+            if runner.end.is_some() {
                 continue;
             }
-            self.ends_early(i, plan, &mut next);
-            match &self.runners[i].turn {
-                Some(turn) if turn.end.is_none() => self.trip_moves(i, turn, plan, &mut next),
+            if alone.is_none() {
+                self.ends_early(i, plan, &mut next);
+            }
+            match &runner.turn {
+                Some(turn) if turn.end.is_none() && alone.is_none() => {
+                    self.trip_moves(i, turn, plan, &mut next);
+                }
                 Some(_) | None => self.rotation_moves(i, plan, &mut next),
             }
         }
@@ -243,7 +245,7 @@ impl World {
             world.turn(i).codex = Codex::Gone;
             let mut world = world.tell(i, Tell::Left(Seen::Usable(generation(disk))));
             // What was seen is persisted first.
-            if world.runners[i].end.is_some() {
+            if world.turn(i).end.is_some() {
                 world.turn(i).codex = codex;
                 next.push(world.leave(i, plan));
             }
