@@ -19,8 +19,8 @@ use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::child::{Family, Rest};
+use crate::codex_process::{self, CodexProcess};
 use crate::lease::Lease;
-use crate::outlives::Process;
 use crate::own_time::Limit;
 use crate::refresher::{AtLimit, Refresher};
 use crate::rotate::unix_now;
@@ -609,10 +609,11 @@ impl<'a, 'l> Driver<'a, 'l> {
             let Some(issued) = &issued else {
                 return false;
             };
-            let process = Process::look(pid.as_raw_nonzero());
-            process.is_some_and(|process| {
-                (is_asked && process.is_codex_of(&home))
-                    || process.may_have_spent(&home, issued, unix_now())
+            let codex = CodexProcess::of(pid.as_raw_nonzero().get());
+            codex.is_some_and(|codex| {
+                let may_have_spent =
+                    is_asked || codex_process::may_have_spent(issued, codex.due_rule());
+                may_have_spent && codex.may_use(&home)
             })
         }
     }

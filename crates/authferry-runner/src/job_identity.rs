@@ -4,16 +4,17 @@
 //! drops it, so that the nearest ancestor that has one counts. A container without such a variable is
 //! one job. Elsewhere a session is: a terminal, a login by ssh, what cron starts.
 
-use std::{collections::HashMap, fmt, fs, path::Path, sync::OnceLock};
+use std::{collections::HashMap, fmt, fs, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 
 use crate::processes::{self, Environment, Process};
+use crate::surroundings::{self, TRACKING_ID};
 
 /// The variables whose value is another one for each job, and for each leg of a matrix. What all
 /// jobs of a pipeline share is not among them.
 pub const JOB_VARIABLES: &[&str] = &[
-    "RUNNER_TRACKING_ID",
+    TRACKING_ID,
     "CI_JOB_ID",
     "BUILDKITE_JOB_ID",
     "CIRCLE_WORKFLOW_JOB_ID",
@@ -29,9 +30,6 @@ const NOBODYS: &str = "0";
 
 /// As many bytes of a variable as are kept.
 const MAX_VALUE: usize = 512;
-
-/// The PID namespace of the machine itself, in the kernel's own words.
-const OF_THE_MACHINE: &str = "pid:[4026531836]";
 
 /// The variable of this process. The caller passes it in, because a process that is not dumpable
 /// cannot read its own `/proc/self/environ`.
@@ -180,11 +178,7 @@ pub(crate) fn boot() -> Option<String> {
 
 /// The container that this process is in, if it is in one that has its own processes.
 fn container() -> Option<String> {
-    let namespace = fs::read_link(Path::new("/proc/self/ns/pid")).ok()?;
-    let namespace = namespace.to_str()?.to_owned();
-    if namespace == OF_THE_MACHINE {
-        return None;
-    }
+    let namespace = surroundings::inner_pid_namespace()?;
     let first = Process::of(1)?.started;
     Some(format!("container:{namespace}:{first}"))
 }

@@ -10,13 +10,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use authferry_codex::{Home, Look};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use authferry_codex::Home;
+use authferry_core::DueRule;
+use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::own_time::OwnClock;
+use crate::supervise::SPENT_LIMIT;
 use crate::users::{self, Admission, Holder, JobState, Leftover, User};
-use crate::{InUse, Job, NotBegun, deadline, receipt, sign};
+use crate::{InUse, Job, NotBegun, codex_process, deadline, receipt, sign};
 
 /// Who wants the lock of a home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +202,9 @@ async fn after_run(job: &Job<'_>) -> Result<Option<File>, NotBegun> {
             Err(NotBegun::Busy(_)) => {}
             locked => return locked,
         }
-        let is_due = is_due(job.home);
+        // Which version the other `run` has started is not known.
+        let look = job.home.settled_look();
+        let is_due = look.is_ok_and(|look| codex_process::may_be_spent(&look, DueRule::Any));
         if clock.read() >= end_timeout(job, is_due) {
             return Err(match users::lock_holder(job.home) {
                 Some(user) => NotBegun::AtWork(job.home.auth_file().to_owned(), user, is_due),
@@ -214,21 +218,6 @@ async fn after_run(job: &Job<'_>) -> Result<Option<File>, NotBegun> {
 /// How long a Codex is waited for at the end of a job.
 pub(crate) fn end_timeout(job: &Job<'_>, is_due: bool) -> Duration {
     if is_due { SPENT_TIMEOUT } else { job.linger }
-}
-
-/// Whether some Codex would rotate the login in the home by itself, so that one that runs may have
-/// spent it.
-pub(crate) fn is_due(home: &Home) -> bool {
-    home.settled_look().is_ok_and(|look| may_be_spent(&look))
-}
-
-/// The same for a login that was just seen.
-pub(crate) fn may_be_spent(look: &Look) -> bool {
-    let now = i64::try_from(crate::lease::now()).unwrap_or(i64::MAX);
-    match look {
-        Look::Usable { generation, .. } => generation.issued.is_due(now),
-        Look::Missing | Look::Unusable { .. } => false,
-    }
 }
 
 /// Waits for processes that an earlier job left in the home, and kills those that do not end.
@@ -248,7 +237,8 @@ async fn settle_leftovers(
             }
             let owner = receipt(job).map(|receipt| receipt.owner);
             let idle_now = idle + clock.read();
-            let is_due = is_due(job.home);
+            let look = job.home.settled_look();
+            let is_due = look.is_ok_and(|look| user.may_have_spent(&look));
             match users::leftover(&user.found(owner.as_ref(), is_due, idle_now)) {
                 Leftover::Ours => {
                     admitted.codex.get_or_insert_with(|| user.clone());
@@ -269,7 +259,7 @@ async fn settle_leftovers(
                 Leftover::MayWrite | Leftover::Ordinary => {}
             }
             // All that is known of it is looked up when that may decide, and once in a while.
-            let longest = users::LONGEST_REFRESH.saturating_sub(idle);
+            let longest = SPENT_LIMIT.saturating_sub(idle);
             let limits = [job.linger, wait, longest, clock.last() + LOOK_AGAIN];
             let until = limits.into_iter().filter(|it| *it > clock.last()).min();
             while user.is_there() && until.is_some_and(|until| clock.last() < until) {
@@ -309,13 +299,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Ends a process with SIGTERM, then SIGKILL.
 async fn end(user: &User) {
     for signal in [Signal::TERM, Signal::KILL] {
-        // The pid descriptor cannot name a later process with the same id.
-        let process =
-            Pid::from_raw(user.id()).and_then(|id| pidfd_open(id, PidfdFlags::empty()).ok());
-        let Some(process) = process.filter(|_| user.is_there()) else {
-            return;
-        };
-        pidfd_send_signal(process, signal).ok();
+        user.signal(signal);
         let mut clock = OwnClock::start();
         while user.is_there() && clock.read() < GRACE {
             sleep(PACE).await;

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 /// A process that has not ended, as its line in `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -47,6 +49,22 @@ impl Process {
 
     pub(crate) fn parent(&self) -> Option<Self> {
         (self.parent > 0).then(|| Self::of(self.parent))?
+    }
+
+    /// Whether it has not ended, and its id was not reused.
+    pub(crate) fn is_there(&self) -> bool {
+        Self::of(self.id).is_some_and(|now| now.started == self.started)
+    }
+
+    /// Sends it a signal, if it has not ended.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // The pid descriptor cannot name a later process with the same id.
+        let process = Pid::from_raw(self.id);
+        let process = process.and_then(|id| pidfd_open(id, PidfdFlags::empty()).ok());
+        if let Some(process) = process.filter(|_| self.is_there()) {
+            // It may have ended by itself.
+            pidfd_send_signal(process, signal).ok();
+        }
     }
 
     /// How long ago it was started; zero if that is unknown.

@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use crate::child::{FOREGROUND_LIMIT, Family};
 use crate::own_time::Limit;
 use crate::rotate::unix_now;
-use crate::{Rotating, outlives, supervise};
+use crate::surroundings::{self, Surroundings};
+use crate::{Rotating, supervise};
 
 /// How long a refresh may take before it is left to its supervisor. One that a provider answers
 /// takes half a second.
@@ -84,7 +85,7 @@ impl Codex {
             command.arg0("authferry").args(&supervisor.arguments);
             command.args(supervised).arg("--").arg(&self.program);
             // The runner of GitHub would end it with the job, and the login with it.
-            command.env_remove(outlives::TRACKING_ID);
+            command.env_remove(surroundings::TRACKING_ID);
             command
         } else {
             let mut command = Command::new(&self.program);
@@ -206,10 +207,12 @@ impl<'a> Refresher<'a> {
         lock: Option<File>,
         holder: u64,
     ) -> Self {
-        let surroundings = outlives::Surroundings::look();
         Self {
             holder,
-            ends_with_the_job: outlives::ends_with_the_job(rotating.codex.is_tracked, surroundings),
+            ends_with_the_job: surroundings::ends_with_the_job(
+                rotating.codex.is_tracked,
+                Surroundings::look(),
+            ),
             is_due: false,
             input: Input::default(),
             codex: rotating.codex,

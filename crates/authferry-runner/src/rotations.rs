@@ -15,12 +15,13 @@ use std::{
 
 use authferry_codex::{Home, Look, Unusable};
 use authferry_core::{Generation, Secret};
-use rustix::process::{Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::codex_process::CodexProcess;
 use crate::own_time::Limit;
 use crate::supervise::SPENT_LIMIT;
-use crate::{NotBegun, Receipt, outlives, processes};
+use crate::{NotBegun, Receipt, codex_process, processes};
 
 /// How the name of the folder of a rotation begins. Nothing else is looked at, let alone removed:
 /// without a state folder, rotations share the folder for temporary files.
@@ -170,7 +171,7 @@ impl Overdue {
         let written = fs::metadata(home.join("auth.json")).and_then(|it| it.modified());
         let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age >= limit);
         let overdue = if written.is_ok_and(is_old) {
-            outlives::codexes_older_than(&home, limit)
+            codexes_older_than(&home, limit)
         } else {
             Vec::new()
         };
@@ -181,11 +182,21 @@ impl Overdue {
         let seen = self.0.get_or_insert_with(|| Limit::new(OVERDUE_FOR));
         if seen.is_over() {
             for codex in overdue {
-                // It may have ended by itself.
-                kill_process(codex, Signal::KILL).ok();
+                codex.process().signal(Signal::KILL);
             }
         }
     }
+}
+
+/// Returns the Codexes that use this home and were started this long ago.
+fn codexes_older_than(home: &Path, limit: Duration) -> Vec<CodexProcess> {
+    let Ok(home) = home.canonicalize() else {
+        return Vec::new();
+    };
+    let codexes = codex_process::all_of(&home);
+    codexes
+        .filter(|codex| codex.process().age() >= limit)
+        .collect()
 }
 
 /// For how long a Codex is seen to be overdue before it is ended, in the time that this process runs.

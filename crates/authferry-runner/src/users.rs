@@ -10,12 +10,16 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::Home;
+use authferry_codex::{Home, Look};
+use authferry_core::DueRule;
 use rustix::fs::{major, minor};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::codex_process::{self, CodexProcess, is_codex};
 use crate::job_identity::{self, Identities, JobIdentity};
-use crate::processes::{self, Environment, Process};
+use crate::processes::{self, Process};
+use crate::supervise::SPENT_LIMIT;
 
 /// A process that uses a home, or that belongs to a job that is still running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct User {
     process: Process,
     /// Whether it is a Codex, or was started by one.
     is_codex: bool,
+    /// By which rule it rotates a login. Of a process that is not a Codex none is known.
+    rule: DueRule,
 }
 
 impl fmt::Display for User {
@@ -46,8 +52,22 @@ impl User {
     }
 
     fn new(process: Process) -> Self {
-        let is_codex = is_of_a_codex(&process);
-        Self { process, is_codex }
+        let codex = CodexProcess::of(process.id);
+        Self {
+            is_codex: is_of_a_codex(&process),
+            rule: codex.map_or(DueRule::Any, |codex| codex.due_rule()),
+            process,
+        }
+    }
+
+    /// Whether it may have spent the refresh token of the login that was read from the home.
+    pub(crate) fn may_have_spent(&self, look: &Look) -> bool {
+        codex_process::may_be_spent(look, self.rule)
+    }
+
+    /// Asks the process to end, or makes it end.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Whether the process is above us: it started what started us.
@@ -59,7 +79,7 @@ impl User {
 
     /// Whether the process still is what it was.
     pub(crate) fn is_there(&self) -> bool {
-        Process::of(self.process.id).is_some_and(|now| now.started == self.process.started)
+        self.process.is_there()
     }
 
     /// How long ago the process was started.
@@ -96,8 +116,8 @@ pub(crate) fn of(home: &Home) -> Option<Vec<User>> {
 pub(crate) fn above_us(home: &Home) -> Option<User> {
     let folder = folder(home)?;
     let above = processes::our_line().into_iter().skip(1);
-    let mut codex = above.filter(|it| is_codex(it.id) && home_of(it.id).as_ref() == Some(&folder));
-    codex.next().map(User::new)
+    let mut codexes = above.filter(|process| is_codex_of(process.id, &folder));
+    codexes.next().map(User::new)
 }
 
 fn folder(home: &Home) -> Option<PathBuf> {
@@ -105,30 +125,18 @@ fn folder(home: &Home) -> Option<PathBuf> {
 }
 
 fn uses(id: i32, folder: &Path) -> bool {
-    let is_home = || home_of(id).is_some_and(|home| home == folder);
-    (is_codex(id) && is_home()) || processes::has_open_for_writing(id, folder)
+    is_codex_of(id, folder) || processes::has_open_for_writing(id, folder)
 }
 
-/// Whether a process is a Codex, by the file that it executes.
-fn is_codex(id: i32) -> bool {
-    processes::executable(id).is_some_and(|program| authferry_codex::is_codex(&program))
+/// Whether a process is a Codex that is known to use this home.
+fn is_codex_of(id: i32, folder: &Path) -> bool {
+    CodexProcess::of(id).is_some_and(|codex| codex.uses(folder))
 }
 
 /// Whether a process is a Codex or a descendant of one: its commands run as long as Codex does.
 fn is_of_a_codex(process: &Process) -> bool {
     let line = processes::line_of(Some(process.clone()));
     line.iter().any(|process| is_codex(process.id))
-}
-
-/// The home of a Codex.
-fn home_of(id: i32) -> Option<PathBuf> {
-    let environment = Environment::of(id)?;
-    let home = match environment.get("CODEX_HOME") {
-        Some(home) => PathBuf::from(home),
-        None => Path::new(environment.get("HOME")?).join(".codex"),
-    };
-    let home = processes::current_folder(id).map_or_else(|| home.clone(), |here| here.join(&home));
-    home.canonicalize().ok()
 }
 
 /// Who holds the lock of a home, as far as the kernel shows it.
@@ -325,9 +333,6 @@ pub(crate) enum Leftover {
     Ordinary,
 }
 
-/// After this time without a write no request of Codex can be out: its own limits are far below.
-pub(crate) const LONGEST_REFRESH: Duration = Duration::from_mins(15);
-
 /// Decides what a process is to a job that begins.
 pub(crate) fn leftover(found: &Found) -> Leftover {
     let is_ours = [&found.job, &found.receipt].contains(&&JobState::Ours);
@@ -336,7 +341,7 @@ pub(crate) fn leftover(found: &Found) -> Leftover {
         Leftover::Ours
     } else if !found.is_codex || is_live || !found.has_receipt {
         Leftover::Foreign
-    } else if found.is_due && found.idle < LONGEST_REFRESH {
+    } else if found.is_due && found.idle < SPENT_LIMIT {
         Leftover::MayWrite
     } else {
         Leftover::Ordinary

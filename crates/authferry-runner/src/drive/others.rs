@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Driver;
 use crate::own_time::OwnClock;
-use crate::ownership::{end_timeout, may_be_spent};
+use crate::ownership::end_timeout;
 use crate::users::{self, User};
 use crate::watch::Watch;
 use crate::{InUse, deadline};
@@ -57,22 +57,23 @@ impl Driver<'_, '_> {
         let Some(mut others) = self.others.take() else {
             return false;
         };
-        let is_due = may_be_spent(&self.look);
-        let limit = match self.told {
-            0 => end_timeout(self.job, is_due),
-            _ => Duration::ZERO,
-        };
         others.users.retain(|user| user.uses(self.job.home));
         if others.users.is_empty() {
             others.users = users::of(self.job.home).unwrap_or_default();
         }
-        let Some(user) = others.users.first() else {
+        let may_have_spent = |user: &&User| user.may_have_spent(&self.look);
+        let spender = others.users.iter().find(may_have_spent);
+        let Some(user) = spender.or(others.users.first()) else {
             return false;
+        };
+        let limit = match self.told {
+            0 => end_timeout(self.job, spender.is_some()),
+            _ => Duration::ZERO,
         };
         if others.clock.read() >= limit {
             self.report.in_use = Some(InUse {
                 by: user.clone(),
-                may_be_spent: is_due,
+                may_be_spent: spender.is_some(),
             });
             return false;
         }
@@ -96,7 +97,8 @@ impl Driver<'_, '_> {
         let Some(users) = users::of(self.job.home) else {
             return Usage::Unseen;
         };
-        let user = users.into_iter().next();
+        let spender = users.iter().find(|user| user.may_have_spent(&self.look));
+        let user = spender.or(users.first()).cloned();
         let user = user.or_else(|| users::above_us(self.job.home));
         user.map_or(Usage::Nobody, Usage::By)
     }
@@ -106,7 +108,7 @@ impl Driver<'_, '_> {
         match usage {
             Usage::Nobody => {}
             Usage::By(by) => {
-                let may_be_spent = may_be_spent(&self.look);
+                let may_be_spent = by.may_have_spent(&self.look);
                 self.report.in_use = Some(InUse { by, may_be_spent });
             }
             Usage::Unseen => self.report.unseen = true,

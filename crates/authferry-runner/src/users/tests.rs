@@ -266,7 +266,7 @@ fn a_codex_of_a_job_that_is_over_is_ended_unless_it_may_write() {
     assert_eq!(leftover(&found), Leftover::Ordinary);
     assert_eq!(decide(|it| it.is_due = true), Leftover::MayWrite);
     assert_eq!(
-        decide(|it| (it.is_due, it.idle) = (true, LONGEST_REFRESH)),
+        decide(|it| (it.is_due, it.idle) = (true, SPENT_LIMIT)),
         Leftover::Ordinary
     );
     assert_eq!(decide(|it| it.job = JobState::Ours), Leftover::Ours);
