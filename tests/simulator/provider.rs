@@ -13,6 +13,9 @@ pub(crate) enum Mode {
     Revoking,
 }
 
+/// How long an access token is good for, in seconds.
+const LIFETIME: i64 = 864_000;
+
 /// One generation of a login.
 #[derive(Clone, Debug)]
 struct Token {
@@ -37,12 +40,14 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    pub(crate) fn new(mode: Mode) -> Self {
+    /// A provider whose story begins so many seconds before the time of this machine.
+    pub(crate) fn new(mode: Mode, ago: i64) -> Self {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
         Self {
             mode,
             tokens: Vec::new(),
             revoked: Vec::new(),
-            now: 1_800_000_000,
+            now: now - ago,
         }
     }
 
@@ -96,6 +101,14 @@ impl Provider {
         !token.spent && !self.revoked.contains(&token.family)
     }
 
+    /// Whether some version of Codex rotates the login by itself, by the clock of this machine.
+    pub(crate) fn is_due(&self, number: usize) -> bool {
+        let token = &self.tokens[number];
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let ends = !token.opaque && token.issued + LIFETIME - 300 <= now;
+        ends || token.refreshed + 8 * 86_400 <= now
+    }
+
     /// Whether the provider takes a token twice.
     pub(crate) fn is_lenient(&self) -> bool {
         self.mode == Mode::Lenient
@@ -126,7 +139,7 @@ impl Provider {
         let access_token = if token.opaque {
             format!("made-up-opaque-{number}")
         } else {
-            let (iat, exp) = (token.issued, token.issued + 864_000);
+            let (iat, exp) = (token.issued, token.issued + LIFETIME);
             let session = token.family;
             jwt(&format!(
                 r#"{{"iat":{iat},"exp":{exp},"session_id":"{session}"}}"#

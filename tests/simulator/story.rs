@@ -1,58 +1,54 @@
 //! One story: what happens is drawn, and each step is judged.
 
-use std::{collections::BTreeMap, collections::BTreeSet, io::Write};
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::judge::Locations;
+use crate::machine::Machine;
 use crate::provider::{Mode, Provider};
-use crate::world::{Called, Machine, World};
+use crate::random::Random;
+use crate::world::{Called, Meanwhile, World};
 
 /// How many steps a story has.
-const STEPS: usize = 24;
+const STEPS: usize = 28;
 
 /// A job that was restored and is not persisted yet.
-#[derive(Debug)]
-struct Session {
-    machine: usize,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Session {
+    pub(crate) machine: usize,
+    /// Its name.
+    pub(crate) job: u32,
     /// The clock of the machine is off by so many seconds.
-    skew: i64,
-    in_place: bool,
+    pub(crate) skew: i64,
+    pub(crate) in_place: bool,
 }
 
 /// The world, the provider, and what is going on.
 pub(crate) struct Story {
     seed: u64,
-    random: Random,
-    provider: Provider,
-    world: World,
-    /// The first two stay; the others go with their job.
-    machines: Vec<Option<Machine>>,
-    sessions: Vec<Session>,
+    pub(crate) random: Random,
+    pub(crate) provider: Provider,
+    /// The first two stay; the others go with their job. Their watches end before the world does.
+    pub(crate) machines: Vec<Option<Machine>>,
+    pub(crate) world: World,
+    pub(crate) sessions: Vec<Session>,
+    jobs: u32,
     /// Auth files that a cache keeps.
-    cached: Vec<usize>,
-    /// Logins that a person replaced without authferry: those are not kept.
-    given_up: BTreeSet<usize>,
+    pub(crate) cached: Vec<usize>,
+    /// Logins that nobody can keep: a person replaced them without authferry, or the Codex that got
+    /// them dropped them, for something else than authferry had changed its file.
+    pub(crate) given_up: BTreeSet<usize>,
     /// Machines into whose home a file came since authferry placed one there.
-    disturbed: BTreeSet<usize>,
+    pub(crate) disturbed: BTreeSet<usize>,
     /// Logins that may have the lineage of the job into whose home a cache brought them: they are
     /// kept, and not known to be later than what the store holds.
-    mislabelled: BTreeSet<usize>,
+    pub(crate) mislabelled: BTreeSet<usize>,
     /// Families that count as one: a file of the first came into a home during a job of the
     /// second, and was stored as a rotation of it.
-    joined: BTreeSet<(usize, usize)>,
+    pub(crate) joined: BTreeSet<(usize, usize)>,
     /// What happened, for the printed story and for the tally.
     steps: Vec<String>,
     met: BTreeMap<&'static str, u64>,
-    opaque: bool,
-}
-
-/// What a step may do to the login in the store.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    /// Only what is later in its family may take its place.
-    Authferry,
-    /// Anything of any family, but no ancestor where a provider's time shows it.
-    Anybody,
-    /// Anything.
-    Person,
+    pub(crate) opaque: bool,
 }
 
 impl Story {
@@ -60,13 +56,15 @@ impl Story {
     pub(crate) fn tell(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
         let mut random = Random(seed);
         let mode = [Mode::Strict, Mode::Lenient, Mode::Revoking][random.below(3)];
-        let mut provider = Provider::new(mode);
-        let opaque = random.below(4) == 0;
+        // By the clock of the machine every login is due, those are that were issued early, or none.
+        let ago = [60, 10, 0][random.below(3)];
+        let mut provider = Provider::new(mode, ago * 86_400);
+        let opaque = random.one_in(4);
         let first = provider.login('a', opaque);
         let world = World::new();
-        let machines = vec![Some(Machine::new()), Some(Machine::new())];
+        let mut machines = vec![Some(Machine::new()), Some(Machine::new())];
         let text = provider.auth_file(first);
-        let seeded = world.seed(&text, machines[0].as_ref().expect("it stays"));
+        let seeded = world.seed(&text, machines[0].as_mut().expect("it stays"));
         let mut story = Self {
             seed,
             random,
@@ -74,12 +72,13 @@ impl Story {
             world,
             machines,
             sessions: Vec::new(),
+            jobs: 0,
             cached: vec![first],
             given_up: BTreeSet::new(),
             disturbed: BTreeSet::new(),
             mislabelled: BTreeSet::new(),
             joined: BTreeSet::new(),
-            steps: vec![format!("{mode:?}, opaque: {opaque}")],
+            steps: vec![format!("{mode:?}, opaque: {opaque}, {ago} days ago")],
             met: BTreeMap::new(),
             opaque,
         };
@@ -93,14 +92,20 @@ impl Story {
     fn step(&mut self) -> Result<(), String> {
         let wait = [1, 100, 299, 301, 3_600, 86_400][self.random.below(6)];
         self.provider.now += wait;
-        match self.random.below(16) {
+        match self.random.below(28) {
             0..=4 => return self.begin(),
             5..=8 => self.rotate(),
             9..=11 => return self.persist(),
             12 => self.old_file(),
             13 => return self.reseed(),
             14 => self.lose_a_job(),
-            _ => self.odd_hands(),
+            15 => self.odd_hands(),
+            16..=18 => self.start_a_codex(),
+            19..=21 => return self.codex_goes_on(),
+            22 => return self.second_owner(),
+            23..=24 => return self.watch_goes_on(),
+            25..=26 => return self.rotate_apart(),
+            _ => self.reset_a_machine(),
         }
         Ok(())
     }
@@ -115,32 +120,78 @@ impl Story {
                 self.machines.len() - 1
             }
         };
+        let job = self.new_job();
+        self.machine(machine).processes.begin_job(job);
+        let called = self.restore(machine, job, "begin")?;
+        if called == Called::Done {
+            let skew = [0, 0, 0, -86_400, 86_400][self.random.below(5)];
+            let in_place = self.random.one_in(2);
+            self.sessions.push(Session {
+                machine,
+                job,
+                skew,
+                in_place,
+            });
+        } else {
+            self.machine(machine).processes.end_job(job);
+        }
+        Ok(())
+    }
+
+    /// `authferry restore` of a job, and the watch that it leaves.
+    pub(crate) fn restore(
+        &mut self,
+        machine: usize,
+        job: u32,
+        event: &'static str,
+    ) -> Result<Called, String> {
         let kill = self.kill();
         let before = Locations {
             here: self.machine(machine).logins(),
             ..self.locations()
         };
-        let called = self.world.restore(self.machine(machine), kill);
-        self.note("begin", format!("restore on machine {machine}, {called:?}"));
-        self.judge(&before, self.by(machine, false), Some(machine))?;
+        let by = self.may(machine, false);
+        let had_a_watch = self.machine(machine).has_a_watch();
+        let restored = self.call(machine, |world, it| world.restore(it, job, kill));
+        let called = restored.called;
+        if let Some(codex) = restored.ended {
+            let ended = self.machine_mut(machine).end_codex(codex);
+            // One that has not refreshed for a quarter of an hour in which its login was due may do
+            // so in the very moment in which it is ended: SECURITY.md names that.
+            let flight = ended.and_then(|codex| codex.in_flight);
+            let late = flight.filter(|flight| flight.was_idle);
+            self.given_up.extend(late.map(|flight| flight.got));
+            self.note("codex ended by a job", format!("codex {codex} is ended"));
+        }
+        if had_a_watch && !self.machine(machine).has_a_watch() {
+            self.met_one("watch makes way");
+        }
+        self.note(
+            event,
+            format!("job {job}: restore on machine {machine}, {called:?}"),
+        );
+        self.judge(&before, by, Some(machine))?;
+        self.leaves_codexes_alone(machine, called)?;
+        self.met(called, "restore killed");
         if called == Called::Done {
             self.disturbed.remove(&machine);
             self.placed(machine, &before)?;
-            let skew = [0, 0, 0, -86_400, 86_400][self.random.below(5)];
-            let in_place = self.random.below(2) == 0;
-            self.sessions.push(Session {
-                machine,
-                skew,
-                in_place,
-            });
-        } else {
-            self.met_one(if called == Called::Killed {
-                "restore killed"
-            } else {
-                "refused"
-            });
         }
-        Ok(())
+        if restored.nested || (called == Called::Done && self.random.one_in(3)) {
+            self.leave_a_watch(machine, job)?;
+        }
+        Ok(called)
+    }
+
+    pub(crate) fn met(&mut self, called: Called, killed: &'static str) {
+        match called {
+            Called::Done => {}
+            Called::InUse => self.met_one("login in use"),
+            Called::Owned | Called::Refused => self.met_one("refused"),
+            Called::LeftOver => self.met_one("left over waited for"),
+            Called::Rotating => self.met_one("rotation under way"),
+            Called::Killed => self.met_one(killed),
+        }
     }
 
     /// Codex refreshes the login of a job and writes it down.
@@ -154,6 +205,10 @@ impl Story {
             in_place,
             ..
         } = self.sessions[index];
+        // A Codex locks its home while it refreshes.
+        if self.has_one_in_flight(machine) {
+            return;
+        }
         let Some(held) = self.machine(machine).auth_file() else {
             return;
         };
@@ -173,66 +228,60 @@ impl Story {
         );
     }
 
-    /// `authferry persist`, and the end of the job if that came to its end.
+    /// `authferry persist`, and the end of the job. A Codex that has spent the login may write
+    /// meanwhile, before the time limit or after it.
     fn persist(&mut self) -> Result<(), String> {
         let Some(index) = self.session() else {
             return Ok(());
         };
-        let machine = self.sessions[index].machine;
-        if self.disturbed.contains(&machine) {
-            let here = self.machine(machine).logins();
-            self.mislabelled.extend(here);
+        let Session { machine, job, .. } = self.sessions[index];
+        let called = self.persist_as(machine, job, "persist")?;
+        if called == Called::InUse {
+            self.leave_a_watch(machine, job)?;
         }
-        let kill = self.kill();
-        let before = self.locations();
-        let called = self.world.persist(self.machine(machine), kill);
-        self.note(
-            "persist",
-            format!("persist on machine {machine}, {called:?}"),
-        );
-        self.judge(&before, self.by(machine, true), Some(machine))?;
-        if called == Called::Killed {
-            self.met_one("persist killed");
-        }
+        self.machine(machine).processes.end_job(job);
         self.sessions.remove(index);
         Ok(())
     }
 
-    /// A cache or an old step puts an earlier auth file into a home.
-    fn old_file(&mut self) {
-        let old = self.cached[self.random.below(self.cached.len())];
-        let machine = self.random.below(2);
-        let live = self.machine(machine).auth_file();
-        // What a cache replaces cannot be kept: only files that are elsewhere as well.
-        let elsewhere = live.is_none_or(|live| {
-            !self.provider.is_live(live) || self.elsewhere(machine).contains(&live)
-        });
-        if elsewhere {
-            let text = self.provider.auth_file(old);
-            self.machine(machine).write(&text, true);
-            self.disturbed.insert(machine);
-            self.note(
-                "old file",
-                format!("machine {machine}: a cache brings {old}"),
-            );
-        }
-    }
-
-    /// A person logs in afresh and reseeds.
-    fn reseed(&mut self) -> Result<(), String> {
-        let new = self.provider.login('a', self.opaque);
-        let text = self.provider.auth_file(new);
+    /// `authferry persist` of a job.
+    pub(crate) fn persist_as(
+        &mut self,
+        machine: usize,
+        job: u32,
+        event: &'static str,
+    ) -> Result<Called, String> {
+        let by = self.may(machine, true);
+        let kill = self.kill();
         let before = self.locations();
-        if self.random.below(2) == 0 {
-            let seeded = self.world.seed(&text, self.machine(0));
-            self.note("reseed", format!("seed --replace with {new}: {seeded}"));
-            return self.judge(&before, By::Person, None);
+        let had_a_watch = self.machine(machine).has_a_watch();
+        let writing = self.writes_meanwhile(machine);
+        let called = self.call(machine, |world, it| match &writing {
+            Some(writing) => world.persist(
+                it,
+                job,
+                kill,
+                &Meanwhile {
+                    after: writing.after,
+                    happens: &|| writing.write(),
+                },
+            ),
+            None => world.persist(it, job, kill, &crate::world::NOTHING),
+        });
+        if had_a_watch && !self.machine(machine).has_a_watch() {
+            self.met_one("watch makes way");
         }
-        let held = self.world.stored();
-        self.given_up.extend(held);
-        self.world.put_by_hand(&text);
-        self.note("put by hand", format!("{new} is put over {held:?} by hand"));
-        Ok(())
+        self.note(
+            event,
+            format!("job {job}: persist on machine {machine}, {called:?}"),
+        );
+        if let Some(writing) = writing.filter(|it| it.has_written.get()) {
+            self.has_written(machine, writing.codex, "codex writes in time");
+        }
+        self.judge(&before, by, Some(machine))?;
+        self.leaves_codexes_alone(machine, called)?;
+        self.met(called, "persist killed");
+        Ok(called)
     }
 
     /// A job ends without its persist. On a machine that goes, so does what only that had.
@@ -240,261 +289,75 @@ impl Story {
         let Some(index) = self.session() else {
             return;
         };
-        let machine = self.sessions.remove(index).machine;
+        let Session { machine, job, .. } = self.sessions.remove(index);
+        self.machine(machine).processes.end_job(job);
         if machine > 1 {
             self.machines[machine] = None;
         }
-        self.note("job lost", format!("the job on machine {machine} is lost"));
+        self.note(
+            "job lost",
+            format!("job {job} on machine {machine} is lost"),
+        );
     }
 
-    /// Somebody touches the store's file, or removes a receipt, or another person's login comes
-    /// into a home.
-    fn odd_hands(&mut self) {
-        match self.random.below(3) {
-            0 => {
-                self.world.touch();
-                self.note("touch", "the stamp of the store's login is lost".to_owned());
-            }
-            1 => {
-                let machine = self.random.below(2);
-                self.machine(machine).forget_receipt();
-                self.note(
-                    "receipt lost",
-                    format!("machine {machine} loses its receipt"),
-                );
-            }
-            _ => {
-                let hers = self.provider.login('b', self.opaque);
-                let mut busy = self.sessions.iter().map(|it| it.machine);
-                let machine = busy.next_back().unwrap_or(0);
-                let held = self.machine(machine).auth_file();
-                let elsewhere = held.is_none_or(|held| {
-                    !self.provider.is_live(held) || self.elsewhere(machine).contains(&held)
-                });
-                if elsewhere {
-                    let text = self.provider.auth_file(hers);
-                    self.machine(machine).write(&text, false);
-                    self.disturbed.insert(machine);
-                    self.note("other person", format!("machine {machine}: hers, {hers}"));
-                }
-            }
-        }
+    /// Calls authferry on a machine.
+    pub(crate) fn call<T>(
+        &mut self,
+        machine: usize,
+        call: impl FnOnce(&World, &mut Machine) -> T,
+    ) -> T {
+        let machine = self.machines[machine].as_mut();
+        call(&self.world, machine.expect("a machine that is there"))
     }
 
-    /// What a call on this machine may do. What Codex makes of a file that came into the home
-    /// since the login was placed cannot be told from a rotation of that login: while the job
-    /// goes on at all, and later where the tokens carry no marks of their session.
-    fn by(&self, machine: usize, during_the_job: bool) -> By {
-        if self.disturbed.contains(&machine) && (during_the_job || self.opaque) {
-            By::Anybody
-        } else {
-            By::Authferry
-        }
-    }
-
-    /// Where each login is: in the store (and its folder), or on a machine.
-    fn locations(&self) -> Locations {
-        let machines = self.machines.iter().flatten().flat_map(Machine::logins);
-        Locations {
-            stored: self.world.stored(),
-            all: self.world.logins().into_iter().chain(machines).collect(),
-            here: BTreeSet::new(),
-        }
-    }
-
-    /// The logins that are anywhere but in the auth file of a machine.
-    fn elsewhere(&self, machine: usize) -> BTreeSet<usize> {
-        let others = self.machines.iter().enumerate();
-        let others = others.filter(|(number, _)| *number != machine);
-        let others = others
-            .filter_map(|(_, it)| it.as_ref())
-            .flat_map(Machine::logins);
-        self.world.logins().into_iter().chain(others).collect()
-    }
-
-    /// Whether a login of the same family that is no ancestor of it took its place.
-    fn is_fork(&self, old: usize, new: Option<usize>) -> bool {
-        new.is_some_and(|new| {
-            new != old
-                && self.provider.family(old) == self.provider.family(new)
-                && !self.provider.is_ancestor(new, old)
-        })
-    }
-
-    /// What must hold after a step of authferry, on this machine if it is one's.
-    fn judge(&mut self, before: &Locations, by: By, machine: Option<usize>) -> Result<(), String> {
-        let now = self.locations();
-        // With a lenient provider two jobs can rotate one login. A file of the other one that
-        // comes into a home is later in the family, and what it replaces may be live, too: also
-        // at the next begin, for the marks of the session are the same. That other homes still
-        // have what was replaced is chance.
-        let is_disturbed = machine.is_some_and(|it| self.disturbed.contains(&it));
-        if is_disturbed && self.provider.is_lenient() {
-            let forked = before.stored.filter(|old| self.is_fork(*old, now.stored));
-            self.given_up.extend(forked);
-        }
-        for login in &before.all {
-            let given_up = self.given_up.contains(login);
-            let wanted = self.provider.is_live(*login) && !given_up;
-            if wanted && !now.all.contains(login) {
-                return self.fail(&format!("login {login} is live, and lost"));
-            }
-        }
-        let (Some(old), Some(new)) = (before.stored, now.stored) else {
-            let emptied = before.stored.is_some() && now.stored.is_none();
-            return if emptied {
-                self.fail("the store is empty")
-            } else {
-                Ok(())
-            };
-        };
-        if old == new || by == By::Person {
-            return Ok(());
-        }
-        // Of an old file without a provider's time nothing shows that it is old: then the head is
-        // kept, which was looked at above.
-        let unclear = by == By::Anybody && self.opaque;
-        if !unclear && self.provider.is_ancestor(new, old) {
-            return self.fail(&format!("{new} is older than {old}, which it replaced"));
-        }
-        let families = (self.provider.family(new), self.provider.family(old));
-        if families.0 == families.1 {
-            return Ok(());
-        }
-        if by == By::Anybody {
-            // The stamp says that it is of the family of what it replaced.
-            self.joined.insert(families);
-            self.joined.insert((families.1, families.0));
-        }
-        // The job of another machine goes by that stamp.
-        if by == By::Authferry && !self.joined.contains(&families) {
-            return self.fail(&format!("{new} is of another family than {old}"));
-        }
-        Ok(())
-    }
-
-    /// What must hold of the login that a job begins with: where the clocks are clear, no live
-    /// one of its family was on this machine or in the store that descends from it.
-    fn placed(&self, machine: usize, before: &Locations) -> Result<(), String> {
-        let Some(placed) = self.machine(machine).auth_file() else {
-            return self.fail("a restore that is done has placed nothing");
-        };
-        if self.world.stored() != Some(placed) {
-            return self.fail(&format!("{placed} is placed, and not what the store holds"));
-        }
-        let is_known = |it: &&usize| !self.mislabelled.contains(it);
-        // Nor is anything known to be later than a head with another job's lineage.
-        let here = before.here.iter().filter(|_| is_known(&&placed));
-        let found = here.filter(is_known).chain(&before.stored).copied();
-        let mut found = found.filter(|it| self.provider.is_live(*it));
-        let better = found.find(|it| self.provider.is_ancestor(placed, *it));
-        match better {
-            Some(better) if !self.opaque => {
-                self.fail(&format!("{placed} is placed, and {better} was there"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn fail(&self, why: &str) -> Result<(), String> {
+    pub(crate) fn fail(&self, why: &str) -> Result<(), String> {
         let steps = self.steps.join("\n  ");
         Err(format!("story {}: {why}\n  {steps}", self.seed))
     }
 
-    fn note(&mut self, event: &'static str, text: String) {
+    pub(crate) fn note(&mut self, event: &'static str, text: String) {
         self.met_one(event);
         self.steps.push(text);
     }
 
-    fn met_one(&mut self, event: &'static str) {
+    pub(crate) fn met_one(&mut self, event: &'static str) {
         *self.met.entry(event).or_default() += 1;
     }
 
-    fn machine(&self, number: usize) -> &Machine {
-        self.machines[number]
-            .as_ref()
-            .expect("a machine that is there")
+    pub(crate) fn machine(&self, number: usize) -> &Machine {
+        let machine = self.machines[number].as_ref();
+        machine.expect("a machine that is there")
     }
 
-    fn session(&mut self) -> Option<usize> {
+    pub(crate) fn machine_mut(&mut self, number: usize) -> &mut Machine {
+        let machine = self.machines[number].as_mut();
+        machine.expect("a machine that is there")
+    }
+
+    pub(crate) fn new_job(&mut self) -> u32 {
+        self.jobs += 1;
+        self.jobs
+    }
+
+    pub(crate) fn session(&mut self) -> Option<usize> {
         let count = self.sessions.len();
         (count > 0).then(|| self.random.below(count))
     }
 
+    /// One of the machines that are there.
+    pub(crate) fn any_machine(&mut self) -> usize {
+        match self.session() {
+            Some(index) if self.random.one_in(2) => self.sessions[index].machine,
+            Some(_) | None => self.random.below(2),
+        }
+    }
+
     /// Whether a call is killed, and after how many polls.
-    fn kill(&mut self) -> Option<u32> {
+    pub(crate) fn kill(&mut self) -> Option<u32> {
         let polls = self.random.below(24);
         u32::try_from(polls)
             .ok()
             .filter(|polls| *polls < 6)
             .map(|polls| polls + 1)
-    }
-}
-
-/// Where the logins are.
-struct Locations {
-    stored: Option<usize>,
-    all: BTreeSet<usize>,
-    /// Those on the machine where a job begins.
-    here: BTreeSet<usize>,
-}
-
-/// What all stories have met.
-#[derive(Debug, Default)]
-pub(crate) struct Tally(BTreeMap<&'static str, u64>);
-
-impl Tally {
-    pub(crate) fn add(&mut self, met: &BTreeMap<&'static str, u64>) {
-        for (event, count) in met {
-            *self.0.entry(event).or_default() += count;
-        }
-    }
-
-    /// Prints it even of a test that passes.
-    pub(crate) fn print(&self, stories: u64) {
-        let events: Vec<_> = self
-            .0
-            .iter()
-            .map(|(event, count)| format!("{event} {count}"))
-            .collect();
-        let line = format!("{stories} stories: {}\n", events.join(", "));
-        std::io::stderr()
-            .write_all(line.as_bytes())
-            .expect("stderr");
-    }
-
-    /// Whether each event was met: a test of what never happens proves nothing.
-    pub(crate) fn has_met_everything(&self) -> bool {
-        const EVENTS: [&str; 13] = [
-            "begin",
-            "restore killed",
-            "refused",
-            "rotation",
-            "refresh refused",
-            "persist",
-            "persist killed",
-            "old file",
-            "reseed",
-            "put by hand",
-            "job lost",
-            "touch",
-            "other person",
-        ];
-        EVENTS.iter().all(|event| self.0.contains_key(event))
-    }
-}
-
-/// Numbers that look drawn at random, the same for the same seed: `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        let limit = u64::try_from(limit).expect("a number");
-        usize::try_from(bits % limit).expect("less than the limit")
     }
 }

@@ -1,36 +1,33 @@
-//! The places where a login can be: the store, and the homes and rescue folders of machines.
+//! The store, and the calls of authferry on it.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
-    fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, File},
+    io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     pin::pin,
     task::Poll,
+    thread,
     time::Duration,
 };
 
-use authferry_codex::Home;
-use authferry_core::Secret;
+use authferry_core::{Outcome, Secret};
 use authferry_file::FileStore;
-use authferry_runner::rescue::Rescue;
-use authferry_runner::{Job, Receipt, Replace, Seed, Signals};
+use authferry_runner::{Job, NotBegun, Receipt, Replace, Seed, Signals};
 use tempfile::TempDir;
-use tokio::runtime;
+use tokio::{runtime, time::sleep};
 
+use crate::machine::{Folders, Machine, SIGN, logins_in, make};
 use crate::provider::number_of;
 
-/// A machine: a home of Codex, and a state folder.
-#[derive(Debug)]
-pub(crate) struct Machine {
-    folder: TempDir,
-}
-
-/// The store and the folders of one story.
+/// The store of one story, and the clock of all its processes.
 #[derive(Debug)]
 pub(crate) struct World {
     store: TempDir,
     address: String,
+    runtime: runtime::Runtime,
 }
 
 /// How a call of authferry ended.
@@ -38,61 +35,55 @@ pub(crate) struct World {
 pub(crate) enum Called {
     /// It came to its end, and the login is where the outcome says.
     Done,
+    /// The login stays, for a process still uses the home: exit code 119.
+    InUse,
+    /// Another job goes on in the home.
+    Owned,
+    /// A Codex of an earlier job may be about to write.
+    LeftOver,
+    /// A rotation is under way on this machine.
+    Rotating,
     /// It refused before anything was touched.
     Refused,
     /// It was killed.
     Killed,
 }
 
-impl Machine {
-    pub(crate) fn new() -> Self {
-        let folder = temp();
-        make(&folder.path().join("home"));
-        make(&folder.path().join("rotations"));
-        Self { folder }
-    }
-
-    fn home(&self) -> Home {
-        Home::new(&self.folder.path().join("home")).expect("a home")
-    }
-
-    fn rescue(&self) -> Rescue {
-        Rescue::new(self.folder.path().join("rescue"))
-    }
-
-    /// The login in the auth file.
-    pub(crate) fn auth_file(&self) -> Option<usize> {
-        number_of(&fs::read(self.home().auth_file()).ok()?)
-    }
-
-    /// Every login on this machine.
-    pub(crate) fn logins(&self) -> BTreeSet<usize> {
-        logins_in(self.folder.path())
-    }
-
-    /// Writes the auth file as Codex does: in place, or by a new file that is renamed.
-    pub(crate) fn write(&self, text: &str, in_place: bool) {
-        let file = self.home().auth_file().to_owned();
-        if in_place {
-            private_file(&file, text.as_bytes());
-        } else {
-            let next = file.with_file_name(".auth-made-up");
-            private_file(&next, text.as_bytes());
-            fs::rename(next, file).expect("room");
-        }
-    }
-
-    /// Removes the receipt, as a clean-up step does that knows nothing of it.
-    pub(crate) fn forget_receipt(&self) {
-        fs::remove_file(self.home().dir().join("authferry-receipt.json")).ok();
-    }
+/// What came of a restore.
+pub(crate) struct Restored {
+    pub(crate) called: Called,
+    /// A watch of the same job has made way.
+    pub(crate) nested: bool,
+    /// The Codex of an earlier job that was ended.
+    pub(crate) ended: Option<i32>,
 }
+
+/// Something that happens on a machine while a call waits.
+pub(crate) struct Meanwhile<'a> {
+    pub(crate) after: Duration,
+    pub(crate) happens: &'a dyn Fn(),
+}
+
+pub(crate) const NOTHING: Meanwhile<'static> = Meanwhile {
+    after: Duration::MAX,
+    happens: &|| (),
+};
 
 impl World {
     pub(crate) fn new() -> Self {
         let store = temp();
         let address = format!("file://{}/login.json", store.path().display());
-        Self { store, address }
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            // A pause takes no time.
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        Self {
+            store,
+            address,
+            runtime,
+        }
     }
 
     fn open(&self) -> FileStore {
@@ -128,8 +119,9 @@ impl World {
     }
 
     /// `authferry seed --replace`.
-    pub(crate) fn seed(&self, text: &str, machine: &Machine) -> bool {
-        let (store, secret, rescue) = (self.open(), secret(text), machine.rescue());
+    pub(crate) fn seed(&self, text: &str, machine: &mut Machine) -> bool {
+        let (store, secret) = (self.open(), secret(text));
+        let folders = machine.folders();
         let seed = Seed {
             store: &store,
             secret: &secret,
@@ -137,81 +129,261 @@ impl World {
             replace: Replace::Anything,
             refused: Vec::new(),
             writer: "a person",
-            rescue: &rescue,
+            rescue: &folders.rescue,
             patience: PATIENCE,
         };
         let seeding = async { authferry_runner::seed(&seed).await.is_ok() };
-        call(seeding, None).unwrap_or(false)
+        self.call(machine, seeding, None, &NOTHING).unwrap_or(false)
     }
 
-    /// `authferry restore`, killed after so many steps if a number is given.
-    pub(crate) fn restore(&self, machine: &Machine, kill_after: Option<u32>) -> Called {
-        let (store, home, rescue) = (self.open(), machine.home(), machine.rescue());
-        let rotations = machine.folder.path().join("rotations");
-        let job = job(&store, &home, &rescue, &rotations);
+    /// `authferry restore` of a job, killed after so many steps if a number is given.
+    pub(crate) fn restore(
+        &self,
+        machine: &mut Machine,
+        number: u32,
+        kill_after: Option<u32>,
+    ) -> Restored {
+        machine.processes.show(number);
+        let (store, folders) = (self.open(), machine.folders());
+        let job = job(&store, &folders);
+        let (nested, ended) = (Cell::new(false), Cell::new(None));
+        let processes = machine.processes.folder().to_owned();
         let restoring = async {
+            let admitted = match authferry_runner::admit(&job, LEFT_OVER_TIMEOUT).await {
+                Ok(admitted) => admitted,
+                Err(error) => return not_begun(&error),
+            };
+            nested.set(admitted.nested);
+            if let Some(codex) = admitted.ended {
+                // It has got its signal.
+                ended.set(Some(codex.by.id()));
+                fs::remove_dir_all(processes.join(codex.by.id().to_string())).ok();
+            }
+            let job = Job {
+                nested: admitted.nested,
+                ..job
+            };
             let mut signals = Signals::install().expect("signals");
             let report = authferry_runner::restore(&job, None, &mut signals).await;
             match report.map(|report| report.outcome) {
-                Ok(authferry_core::Outcome::Restored) => Called::Done,
-                Ok(_) | Err(_) => Called::Refused,
+                Ok(Outcome::Restored) => Called::Done,
+                Ok(_) => Called::Refused,
+                Err(error) => not_begun(&error),
             }
         };
-        call(restoring, kill_after).unwrap_or(Called::Killed)
+        let called = self.call(machine, restoring, kill_after, &NOTHING);
+        Restored {
+            called: called.unwrap_or(Called::Killed),
+            nested: nested.get(),
+            ended: ended.get(),
+        }
     }
 
-    /// `authferry persist`.
-    pub(crate) fn persist(&self, machine: &Machine, kill_after: Option<u32>) -> Called {
-        let (store, home, rescue) = (self.open(), machine.home(), machine.rescue());
-        let rotations = machine.folder.path().join("rotations");
-        let job = job(&store, &home, &rescue, &rotations);
-        let Ok(Some(receipt)) = Receipt::read(&home) else {
+    /// `authferry persist` of a job.
+    pub(crate) fn persist(
+        &self,
+        machine: &mut Machine,
+        number: u32,
+        kill_after: Option<u32>,
+        meanwhile: &Meanwhile<'_>,
+    ) -> Called {
+        let folders = machine.folders();
+        self.persist_in(machine, &folders, number, kill_after, meanwhile)
+    }
+
+    fn persist_in(
+        &self,
+        machine: &mut Machine,
+        folders: &Folders,
+        number: u32,
+        kill_after: Option<u32>,
+        meanwhile: &Meanwhile<'_>,
+    ) -> Called {
+        machine.processes.show(number);
+        let store = self.open();
+        let job = job(&store, folders);
+        let Ok(Some(receipt)) = Receipt::read(&folders.home) else {
             return Called::Refused;
         };
         let persisting = async {
             let mut signals = Signals::install().expect("signals");
             let report = authferry_runner::persist(&job, &receipt, &mut signals).await;
-            report.map_or(Called::Refused, |_| Called::Done)
-        };
-        call(persisting, kill_after).unwrap_or(Called::Killed)
-    }
-}
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn job<'a>(
-    store: &'a FileStore,
-    home: &'a Home,
-    rescue: &'a Rescue,
-    rotations: &'a Path,
-) -> Job<'a> {
-    Job {
-        rotations: Some(rotations),
-        ..Job::new(store, home, rescue, "a job", PATIENCE)
-    }
-}
-
-/// Runs a future to its end, or drops it after so many polls, as a kill between two system calls
-/// that wait does. `None` if it was killed. What a thread of the store has begun comes to its end.
-fn call<T>(future: impl Future<Output = T>, kill_after: Option<u32>) -> Option<T> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        // A pause takes no time: the story has no concurrent process.
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let mut future = pin!(future);
-        let mut polls = 0;
-        std::future::poll_fn(|context| {
-            polls += 1;
-            if kill_after.is_some_and(|limit| polls > limit) {
-                return Poll::Ready(None);
+            match report {
+                Ok(report) if report.in_use.is_some() => Called::InUse,
+                Ok(_) => Called::Done,
+                Err(error) => not_begun(&error),
             }
-            future.as_mut().poll(context).map(Some)
-        })
-        .await
-    })
+        };
+        let called = self.call(machine, persisting, kill_after, meanwhile);
+        called.unwrap_or(Called::Killed)
+    }
+
+    /// The watch that a command leaves; it has begun when this returns.
+    pub(crate) fn leave_a_watch(&self, machine: &mut Machine, number: u32) {
+        machine.processes.show(number);
+        let (store, folders) = (self.open(), machine.folders());
+        let sign = folders.home.dir().join(SIGN);
+        let Ok(Some(receipt)) = Receipt::read(&folders.home) else {
+            return;
+        };
+        machine.watch = Some(Box::pin(async move {
+            let job = job(&store, &folders);
+            let mut signals = Signals::install().expect("signals");
+            let watching = authferry_runner::watch(&job, &receipt, &mut signals, || ());
+            watching.await.ok();
+        }));
+        let begins = async {
+            while !sign.exists() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let begins = async { tokio::time::timeout(PATIENCE, begins).await.ok() };
+        self.call(machine, begins, None, &NOTHING);
+    }
+
+    /// The watch of a machine goes on for so long.
+    pub(crate) fn let_the_watch_work(&self, machine: &mut Machine, number: u32, time: Duration) {
+        machine.processes.show(number);
+        let home = machine.home();
+        let goes_on = async {
+            // What changed in the file is told by a thread, in its own time.
+            for _ in 0..40 {
+                sleep(time / 40).await;
+                let file = fs::read(home.auth_file()).ok();
+                if file.is_none() || file == fs::read(self.file()).ok() {
+                    continue;
+                }
+                thread::sleep(Duration::from_micros(100));
+            }
+        };
+        self.call(machine, goes_on, None, &NOTHING);
+    }
+
+    /// A rotation begins in a home of its own: the login is placed there, for a Codex that spends
+    /// it. Returns the folder and its lock.
+    pub(crate) fn begin_rotation(
+        &self,
+        machine: &mut Machine,
+        number: u32,
+        kill_after: Option<u32>,
+    ) -> (Called, Option<(PathBuf, File)>) {
+        machine.processes.show(number);
+        let mut folders = machine.folders();
+        let count = fs::read_dir(&folders.rotations).expect("there").count();
+        let folder = format!("authferry-rotation-{number}-{count}");
+        let folder = folders.rotations.join(folder);
+        make(&folder);
+        let lock = File::open(&folder).expect("there");
+        lock.lock().expect("new");
+        folders.home = authferry_codex::Home::new(&folder.join("home")).expect("a home");
+        let store = self.open();
+        let job = job(&store, &folders);
+        let placing = async {
+            let mut signals = Signals::install().expect("signals");
+            let report = authferry_runner::restore(&job, None, &mut signals).await;
+            match report.map(|report| report.outcome) {
+                Ok(Outcome::Restored) => Called::Done,
+                Ok(_) => Called::Refused,
+                Err(error) => not_begun(&error),
+            }
+        };
+        let called = self.call(machine, placing, kill_after, &NOTHING);
+        let called = called.unwrap_or(Called::Killed);
+        if called != Called::Done && called != Called::Killed {
+            fs::remove_dir_all(&folder).expect("ours");
+        }
+        let folder = (called == Called::Done).then_some((folder, lock));
+        (called, folder)
+    }
+
+    /// The supervisor of a rotation persists what its Codex wrote, and removes its folder.
+    pub(crate) fn finish_rotation(
+        &self,
+        machine: &mut Machine,
+        number: u32,
+        folder: &Path,
+        kill_after: Option<u32>,
+    ) -> Called {
+        let folders = Folders {
+            home: authferry_codex::Home::new(&folder.join("home")).expect("a home"),
+            ..machine.folders()
+        };
+        let called = self.persist_in(machine, &folders, number, kill_after, &NOTHING);
+        if called == Called::Done && !folders.home.auth_file().exists() {
+            fs::remove_dir_all(folder).ok();
+        }
+        called
+    }
+
+    /// Runs a call to its end, or drops it after so many polls, as a kill between two system calls
+    /// that wait does. `None` if it was killed. What a thread of the store has begun comes to its
+    /// end. The watch of the machine goes on meanwhile.
+    fn call<T>(
+        &self,
+        machine: &mut Machine,
+        call: impl Future<Output = T>,
+        kill_after: Option<u32>,
+        meanwhile: &Meanwhile<'_>,
+    ) -> Option<T> {
+        let mut watch = machine.watch.take();
+        let ended = self.runtime.block_on(async {
+            let mut call = pin!(call);
+            let mut happens = pin!(async {
+                sleep(meanwhile.after).await;
+                (meanwhile.happens)();
+            });
+            let mut has_happened = meanwhile.after == Duration::MAX;
+            let mut polls = 0;
+            std::future::poll_fn(|context| {
+                polls += 1;
+                if kill_after.is_some_and(|limit| polls > limit) {
+                    return Poll::Ready(None);
+                }
+                let is_over =
+                    |it: &mut crate::machine::Watching| it.as_mut().poll(context).is_ready();
+                if watch.as_mut().is_some_and(is_over) {
+                    watch = None;
+                }
+                if !has_happened {
+                    has_happened = happens.as_mut().poll(context).is_ready();
+                }
+                call.as_mut().poll(context).map(Some)
+            })
+            .await
+        });
+        machine.watch = watch;
+        ended
+    }
+}
+
+/// How long the store may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a Codex that an earlier job left is waited for.
+const LEFT_OVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long processes may stay at the end of a job.
+const LINGER: Duration = Duration::from_secs(2);
+
+fn job<'a>(store: &'a FileStore, folders: &'a Folders) -> Job<'a> {
+    Job {
+        rotations: Some(&folders.rotations),
+        linger: LINGER,
+        ..Job::new(store, &folders.home, &folders.rescue, "a job", PATIENCE)
+    }
+}
+
+fn not_begun(error: &NotBegun) -> Called {
+    match error {
+        NotBegun::InUse(..) | NotBegun::Busy(_) => Called::Owned,
+        NotBegun::LeftOver(..) => Called::LeftOver,
+        NotBegun::Rotating(_) => Called::Rotating,
+        NotBegun::AtWork(..) => Called::InUse,
+        NotBegun::Unfit(_)
+        | NotBegun::NothingLeft(_)
+        | NotBegun::Occupied(_)
+        | NotBegun::NoPlace(..)
+        | NotBegun::NoRescue(..)
+        | NotBegun::System(_) => Called::Refused,
+    }
 }
 
 fn secret(text: &str) -> Secret {
@@ -219,20 +391,13 @@ fn secret(text: &str) -> Secret {
 }
 
 /// A folder in memory, where there is such a file system.
-fn temp() -> TempDir {
+pub(crate) fn temp() -> TempDir {
     TempDir::new_in("/dev/shm")
         .or_else(|_| TempDir::new())
         .expect("a folder")
 }
 
-fn make(folder: &Path) {
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(folder)
-        .expect("room");
-}
-
-fn private_file(path: &Path, bytes: &[u8]) {
+pub(crate) fn private_file(path: &Path, bytes: &[u8]) {
     let mut options = fs::OpenOptions::new();
     let file = options
         .write(true)
@@ -241,17 +406,4 @@ fn private_file(path: &Path, bytes: &[u8]) {
         .mode(0o600)
         .open(path);
     io::Write::write_all(&mut file.expect("room"), bytes).expect("room");
-}
-
-fn logins_in(folder: &Path) -> BTreeSet<usize> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(logins_in(&path));
-        } else {
-            found.extend(fs::read(&path).ok().and_then(|bytes| number_of(&bytes)));
-        }
-    }
-    found
 }

@@ -54,6 +54,8 @@ pub use job_identity::{JOB_VARIABLES, name_job};
 pub use lease::{Lease, LeaseDefect};
 pub use mark::{Mark, NotAMark};
 pub use ownership::{Admitted, admit};
+#[doc(hidden)]
+pub use processes::make_up_processes;
 pub use receipt::Receipt;
 pub use refresher::{Codex, Refreshed, Supervisor};
 pub use rehearse::{Introduction, foresee, try_claim};

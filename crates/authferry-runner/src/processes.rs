@@ -7,6 +7,7 @@ use std::{
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -16,6 +17,31 @@ use std::mem::MaybeUninit;
 #[cfg(target_os = "linux")]
 use rustix::fs::{Mode, OFlags, RawDir, readlinkat_raw};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// The folder that is read in place of `/proc`.
+static MADE_UP: OnceLock<PathBuf> = OnceLock::new();
+
+/// Reads processes from this folder in place of `/proc`, for a test that makes them up. The first
+/// call counts.
+///
+/// The ids in it must be higher than any that the kernel gives (2^22): processes are sent signals.
+#[doc(hidden)]
+pub fn make_up_processes(folder: PathBuf) {
+    MADE_UP.set(folder).ok();
+}
+
+/// A path below `/proc`.
+fn proc(path: impl AsRef<Path>) -> PathBuf {
+    MADE_UP
+        .get()
+        .map_or(Path::new("/proc"), PathBuf::as_path)
+        .join(path)
+}
+
+/// What the kernel shows of a process.
+fn of_process(id: i32, file: &str) -> PathBuf {
+    proc(format!("{id}/{file}"))
+}
 
 /// A process that has not ended, as its line in `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +59,7 @@ pub(crate) struct Process {
 impl Process {
     /// `None` if there is no such process any more, or the kernel does not show it.
     pub(crate) fn of(id: i32) -> Option<Self> {
-        Self::parse(id, &fs::read(format!("/proc/{id}/stat")).ok()?)
+        Self::parse(id, &fs::read(of_process(id, "stat")).ok()?)
     }
 
     fn parse(id: i32, line: &[u8]) -> Option<Self> {
@@ -79,7 +105,7 @@ impl Process {
 
     /// How long ago it was started; zero if that is unknown.
     pub(crate) fn age(&self) -> Duration {
-        let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let uptime = fs::read_to_string(proc("uptime")).unwrap_or_default();
         let uptime = uptime
             .split_whitespace()
             .next()
@@ -114,7 +140,7 @@ pub(crate) fn line_of(process: Option<Process>) -> Vec<Process> {
 
 /// The ids of all processes that the kernel shows.
 pub(crate) fn all() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = fs::read_dir(proc("")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
@@ -122,14 +148,14 @@ pub(crate) fn all() -> impl Iterator<Item = i32> {
 /// without `/proc`, nor with one of another PID namespace, nor where users see their own processes
 /// alone (`hidepid`): root is another user, and may use any home.
 pub(crate) fn are_visible() -> bool {
-    let link = fs::read_link("/proc/self");
+    let link = fs::read_link(proc("self"));
     let is_ours = link.is_ok_and(|it| it.as_os_str() == &*std::process::id().to_string());
     is_ours && Process::of(1).is_some()
 }
 
 /// The file that a process executes.
 pub(crate) fn executable(id: i32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{id}/exe")).ok()
+    fs::read_link(of_process(id, "exe")).ok()
 }
 
 /// The variables that a process was started with, if they are for us to see.
@@ -137,7 +163,7 @@ pub(crate) struct Environment(Vec<u8>);
 
 impl Environment {
     pub(crate) fn of(id: i32) -> Option<Self> {
-        fs::read(format!("/proc/{id}/environ")).ok().map(Self)
+        fs::read(of_process(id, "environ")).ok().map(Self)
     }
 
     /// The value of a variable that is set and not empty.
@@ -159,12 +185,12 @@ impl Environment {
 
 /// The current folder of a process.
 pub(crate) fn current_folder(id: i32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{id}/cwd")).ok()
+    fs::read_link(of_process(id, "cwd")).ok()
 }
 
 /// Whether a process has a file in the folder open for writing.
 pub(crate) fn has_open_for_writing(id: i32, folder: &Path) -> bool {
-    writes(Path::new(&format!("/proc/{id}")), folder)
+    writes(&proc(id.to_string()), folder)
 }
 
 /// Whether another process works in a folder: its current folder is there, it has a file there
@@ -177,7 +203,7 @@ pub(crate) fn work_in(folder: &Path) -> bool {
         return false;
     };
     let us = std::process::id().to_string();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = fs::read_dir(proc("")).into_iter().flatten().flatten();
     processes
         .filter(|entry| {
             let name = entry.file_name();

@@ -1,8 +1,9 @@
 //! Walks through every order in which things can happen to two rotations of one login.
 //!
 //! Each has a real `Trip` in it. Either may crash at any step, and its Codex with it, or leave a
-//! Codex alone that may have spent the token, with a watch or without one; the store may fail a look, a bid, a swap or a release, lose the answer to each, or refuse it
-//! for good; a claim ends when its holder is gone, or is too slow to renew it. The provider
+//! Codex alone that may have spent the token, with a supervisor, without one, or with one that is
+//! killed too; the store may fail a look, a bid, a swap or a release, lose the answer to each, or
+//! refuse it for good; a claim ends when its holder is gone, or is too slow to renew it. The provider
 //! takes a token once.
 
 use alloc::{vec, vec::Vec};
@@ -52,6 +53,19 @@ enum Alone {
     /// No process watches it: the watch was killed as well. Both rotations are on its machine, where
     /// they find its private home.
     Unwatched,
+    /// A supervisor watches it, and is killed as well at any moment. Both rotations are on its
+    /// machine.
+    WatchIsKilled,
+}
+
+impl Alone {
+    /// Whether both rotations are on the machine of the Codex that is left alone.
+    fn is_one_machine(self) -> bool {
+        match self {
+            Alone::Unwatched | Alone::WatchIsKilled => true,
+            Alone::Never | Alone::Watched => false,
+        }
+    }
 }
 
 const SOUND: Plan = Plan {
@@ -136,6 +150,9 @@ fn a_codex_that_is_left_alone_loses_no_login_and_no_token_is_spent_twice() {
         (Alone::Watched, false),
         (Alone::Watched, true),
         (Alone::Unwatched, false),
+        (Alone::Unwatched, true),
+        (Alone::WatchIsKilled, false),
+        (Alone::WatchIsKilled, true),
     ] {
         let left = Plan {
             alone,

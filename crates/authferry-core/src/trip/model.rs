@@ -4,7 +4,10 @@
 //! denied; a read may fail or be stale; a rescue may fail; a deadline may pass; a job may be
 //! killed between any two steps. A person may seed another login, put one into the store by
 //! hand, restore a backup, roll the store back, or empty it; a third party may rotate the head;
-//! a job may end while a Codex that it left alone may still write the auth file;
+//! a job may end while a Codex that it left alone may still write the auth file; a Codex that
+//! authferry did not start may use the home at any moment, spend the login and write late; a
+//! watch may stay after a command, write through, and leave or be killed; a second job may begin
+//! before the first has persisted, or the persist may never come;
 //! stamps, files and receipts may be lost; a cache may bring back an old auth file. The clocks
 //! say what they want. No event is exempt from a property, and no write from a check.
 //!
@@ -46,6 +49,8 @@ struct Plan {
     lenient: bool,
     /// Whether each job is a restore, a command and a persist.
     apart: bool,
+    /// Whether the login is taken away at the end of a job.
+    takes_away: bool,
     /// What the clocks may say of a generation that is born.
     clocks: &'static [Clock],
     /// Whether they may contradict the order of birth for sure.
@@ -119,6 +124,8 @@ const NONE: Budget = Budget {
     empties: 0,
     old_files: 0,
     lefts: 0,
+    foreigners: 0,
+    watches: 0,
     forgets: 0,
     kills: 0,
     stale_reads: 0,
@@ -134,6 +141,7 @@ const ONE: Plan = Plan {
     spoils: false,
     lenient: false,
     apart: false,
+    takes_away: false,
     clocks: &[Clock::Later],
     clocks_lie: false,
     persons: &[0],
@@ -314,6 +322,79 @@ fn two_jobs_in_one_home_where_a_codex_is_left_alone() {
                     kills: 1,
                     keep_alives: 1,
                     faults: 1,
+                    ..NONE
+                },
+                clocks: UNCLEAR,
+                ..ONE
+            },
+            empty(1),
+        );
+    }
+}
+
+/// A Codex of another process spends the login and writes late: while a job begins, waits for the
+/// store, or persists, and after that has taken the login away.
+#[test]
+fn two_jobs_in_one_home_that_a_foreign_codex_uses() {
+    for apart in [false, true] {
+        for budget in [
+            Budget {
+                rotations: 1,
+                kills: 1,
+                faults: 1,
+                ..NONE
+            },
+            Budget {
+                rotations: 1,
+                reseeds: 1,
+                faults: u8::from(is_all()),
+                ..NONE
+            },
+            Budget {
+                keep_alives: 1,
+                kills: 1,
+                watches: 1,
+                ..NONE
+            },
+            Budget {
+                foreigners: 1 + u8::from(is_all()),
+                reseeds: 1,
+                watches: 1,
+                ..NONE
+            },
+        ] {
+            explore(
+                &Plan {
+                    jobs: 2,
+                    apart,
+                    takes_away: true,
+                    budget: Budget {
+                        foreigners: budget.foreigners.max(1),
+                        ..budget
+                    },
+                    clocks: UNCLEAR,
+                    ..ONE
+                },
+                empty(1),
+            );
+        }
+    }
+}
+
+/// A watch writes through between the commands, and leaves or is killed at any moment.
+#[test]
+fn two_jobs_in_one_home_with_a_watch_that_stays() {
+    for takes_away in [false, true] {
+        explore(
+            &Plan {
+                jobs: 2,
+                apart: true,
+                takes_away,
+                budget: Budget {
+                    rotations: 2,
+                    watches: 1,
+                    faults: 1,
+                    reseeds: u8::from(is_all()),
                     ..NONE
                 },
                 clocks: UNCLEAR,

@@ -127,6 +127,9 @@ impl Driver<'_, '_> {
                 return Placing::Failed;
             }
         }
+        if self.may_be_spent_by_others() {
+            return Placing::Overtaken;
+        }
         let lent = match self.lent.then(|| authferry_codex::access_only(&secret)) {
             None => None,
             Some(Ok(lent)) => Some(lent),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use authferry_core::DueRule;
 use tokio::time::Instant;
 
 use super::Driver;
@@ -10,7 +11,7 @@ use crate::own_time::OwnClock;
 use crate::ownership::end_timeout;
 use crate::users::{self, User};
 use crate::watch::Watch;
-use crate::{InUse, deadline};
+use crate::{InUse, codex_process, deadline};
 
 /// How often to see whether they have ended.
 const PACE: Duration = Duration::from_millis(100);
@@ -85,6 +86,17 @@ impl Driver<'_, '_> {
     /// When to look again whether they have ended.
     pub(super) fn others_wake(&self) -> Option<Instant> {
         self.others.as_ref().and_then(|others| others.wake)
+    }
+
+    /// Whether another process that uses the home may have spent the login in its file. A Codex drops
+    /// what it gets for that login if the file changes meanwhile.
+    pub(super) fn may_be_spent_by_others(&self) -> bool {
+        // Of a login that is not due by any rule nobody has to be looked for.
+        if self.is_private || self.lent || !codex_process::may_be_spent(&self.look, DueRule::Any) {
+            return false;
+        }
+        let users = users::of(self.job.home).unwrap_or_default();
+        users.iter().any(|user| user.may_have_spent(&self.look))
     }
 
     /// Which process uses the home, a Codex that started us included. The login is not removed then.

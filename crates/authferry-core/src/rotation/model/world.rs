@@ -180,7 +180,12 @@ impl World {
             let runner = &self.runners[i];
             let alone = runner.turn.as_ref().filter(|turn| turn.alone.is_some());
             match alone {
-                Some(turn) if turn.alone == Some(true) => self.trip_moves(i, turn, plan, &mut next),
+                Some(turn) if turn.alone == Some(true) => {
+                    self.trip_moves(i, turn, plan, &mut next);
+                    if plan.alone == Alone::WatchIsKilled {
+                        self.kill_the_watch(i, turn, &mut next);
+                    }
+                }
                 Some(turn) => self.moves_alone(i, turn, &mut next),
                 None => {}
             }
@@ -222,12 +227,12 @@ impl World {
                     world.runners[i].end = Some(Fate::Crashed);
                     next.push(world);
                 }
-                Alone::Watched | Alone::Unwatched if runs => {
+                Alone::Watched | Alone::Unwatched | Alone::WatchIsKilled if runs => {
                     world.runners[i].end = Some(Fate::Killed);
                     next.push(world.leave(i, plan));
                 }
                 // Codex has ended, and what it wrote is in the private home.
-                Alone::Unwatched => {
+                Alone::Unwatched | Alone::WatchIsKilled => {
                     world.runners[i].end = Some(Fate::Killed);
                     let kept = written.filter(|disk| self.current() < *disk);
                     world.unfinished = kept.or(self.unfinished);
@@ -254,7 +259,7 @@ impl World {
 
     /// The Codex of a rotation runs on. What watches it begins where the receipt says.
     fn leave(mut self, i: usize, plan: Plan) -> Self {
-        let watched = plan.alone == Alone::Watched;
+        let watched = plan.alone != Alone::Unwatched;
         let turn = self.turn(i);
         turn.alone = Some(watched);
         turn.end = None;
@@ -268,6 +273,28 @@ impl World {
         let (trip, effects) = Trip::join(terms, base, &[], Seen::Usable(generation(disk)));
         turn.trip = trip;
         self.take(i, effects)
+    }
+
+    /// What watches a Codex is killed too, perhaps just as its swap lands.
+    fn kill_the_watch(&self, i: usize, turn: &Turn, next: &mut Vec<World>) {
+        let mut worlds = vec![self.clone()];
+        if let Some(Ask::Swap(write)) = &turn.asked {
+            let mut landed = self.clone();
+            landed.write(write);
+            worlds.push(landed);
+        }
+        for mut world in worlds {
+            let current = world.current();
+            let turn = world.turn(i);
+            turn.asked = None;
+            let is_over = turn.codex == Codex::Gone;
+            turn.alone = (!is_over).then_some(false);
+            let written = turn.disk.filter(|disk| *disk != DUE && current < *disk);
+            if is_over {
+                world.unfinished = written.or(world.unfinished);
+            }
+            next.push(world);
+        }
     }
 
     /// What a Codex does that no process watches.
@@ -319,7 +346,7 @@ impl World {
             None | Some(Effect::Turn | Effect::Finish(_)) => {}
             // The folder of a rotation in which a Codex runs is in use.
             Some(Effect::Look)
-                if plan.alone == Alone::Unwatched && self.runners.iter().any(Runner::is_alone) =>
+                if plan.alone.is_one_machine() && self.runners.iter().any(Runner::is_alone) =>
             {
                 next.push(self.clone().event(i, Event::Looked(Sight::Held)));
             }
@@ -363,7 +390,7 @@ impl World {
             }
             // The same is looked at before the proof: the claim may have been won later.
             Some(Effect::Prove)
-                if plan.alone == Alone::Unwatched && self.runners.iter().any(Runner::is_alone) =>
+                if plan.alone.is_one_machine() && self.runners.iter().any(Runner::is_alone) =>
             {
                 next.push(self.clone().event(i, Event::Proven(Proof::Moved)));
             }

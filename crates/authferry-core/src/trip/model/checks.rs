@@ -140,6 +140,12 @@ impl World {
         self.homes[at].file = old;
     }
 
+    /// A login is taken away.
+    pub(super) fn check_taken_away(&mut self, login: u8) {
+        let safe = self.can_be_had(login);
+        self.demand(safe, "a login that is nowhere else was taken away");
+    }
+
     /// The command runs: nothing is spent before the live copy of this machine is used.
     pub(super) fn check_run(&mut self, at: usize, machines: &Machines) {
         let Some(job) = self.homes[at].job.as_ref() else {
@@ -152,7 +158,11 @@ impl World {
             return;
         };
         let head = logins::number(base.generation.fingerprint);
-        let placed = self.homes[at].file == File::Login(head);
+        let placed = match self.homes[at].file {
+            // A foreign Codex may have written since the last look.
+            File::Login(file) => file == head || self.logins.descends(file, head),
+            File::Missing | File::Torn => false,
+        };
         self.demand(placed, "the command runs with another login than the head");
         for copy in &began.copies {
             let (Look::Login(ours), Some(known)) = (copy.look, copy.known) else {
@@ -190,8 +200,12 @@ impl World {
         let Some(job) = home.job.clone() else {
             return;
         };
-        // A Codex that was left alone may have written since the last look.
-        let file = if job.left { job.looked } else { home.file };
+        // A Codex that was left alone, or is not ours, may have written since the last look.
+        let file = if job.phase == super::world::Phase::Exited {
+            job.looked
+        } else {
+            home.file
+        };
         let facts = machines.facts(job.trip);
         let shown = job.read.map(|it| self.entries[usize::from(it)]);
         let recorded = |world: &World, login: u8| {

@@ -99,6 +99,8 @@ pub(super) enum Happens {
     Woke,
     Deadline,
     Rescued(bool),
+    /// The file has changed since the last look, as the trip was about to end well.
+    Reopens(Look),
 }
 
 /// An effect of the machine, small enough to be copied.
@@ -166,6 +168,8 @@ pub(super) struct StartKey {
     pub(super) copies: Vec<CopyKey>,
     /// Persists what another process restored, instead of beginning.
     pub(super) resumes: Option<(BaseNumber, Look)>,
+    /// It does so while others use the home: a watch, or a persist that waits for a Codex.
+    pub(super) joins: bool,
 }
 
 /// What a step leads to.
@@ -247,7 +251,11 @@ impl Machines {
         let (trip, effects) = match key.resumes {
             Some((base, look)) => {
                 let base = self.bases.all[usize::from(base)].clone();
-                Trip::resume(terms, base, &copies, seen(look))
+                if key.joins {
+                    Trip::join(terms, base, &copies, seen(look))
+                } else {
+                    Trip::resume(terms, base, &copies, seen(look))
+                }
             }
             None => Trip::start(terms, copies),
         };
@@ -267,7 +275,11 @@ impl Machines {
             return stepped;
         }
         let before = self.trips.all[trip as usize].clone();
-        let (mut after, effects) = before.step(whole(event));
+        let (mut after, effects) = if let Happens::Reopens(look) = event {
+            before.reopen(seen(look))
+        } else {
+            before.step(whole(event))
+        };
         after.forget_attempts();
         let stepped = self.keep(&after, effects);
         self.steps.insert((trip, event), stepped);
@@ -376,6 +388,7 @@ fn whole(event: Happens) -> Event {
         Happens::Woke => Event::Woke,
         Happens::Deadline => Event::Deadline,
         Happens::Rescued(kept) => Event::Rescued(kept),
+        Happens::Reopens(_) => unreachable!("no event of the machine"),
     }
 }
 

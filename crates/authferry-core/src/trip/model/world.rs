@@ -15,6 +15,8 @@ use crate::trip::{Base, Goal, Placing, Trouble};
 /// The first half of the write ids of those who are no job of this model.
 const KEEP_ALIVE: u8 = 200;
 const PERSON: u8 = 250;
+/// The first half of the write ids of watches begins here.
+const WATCH: u8 = 100;
 
 /// What the store held at one version; the version is its place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +58,10 @@ pub(super) struct Budget {
     pub(super) old_files: u8,
     /// Our own time limit ends while a Codex may still write the file.
     pub(super) lefts: u8,
+    /// A Codex that authferry did not start begins in a home.
+    pub(super) foreigners: u8,
+    /// A command leaves a watch.
+    pub(super) watches: u8,
     /// The receipt is deleted.
     pub(super) forgets: u8,
     /// The process of a job is killed.
@@ -95,9 +101,20 @@ pub(super) struct Home {
     jobs_left: u8,
     /// The login of which a Codex that was left alone may have spent the refresh token.
     left_with: Option<u8>,
+    pub(super) foreigner: Option<Foreigner>,
     /// A restore is done and its persist is not begun.
     restored: bool,
     pub(super) job: Option<Job>,
+}
+
+/// A Codex that authferry did not start, of a process that is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Foreigner {
+    Idle,
+    /// It has spent the first login, got the second one, and has not written it.
+    InFlight(u8, u8),
+    /// It lives, and spends nothing any more.
+    HasWritten,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,6 +134,9 @@ pub(super) struct Job {
     pub(super) trip: TripNumber,
     pub(super) start: StartNumber,
     pub(super) phase: Phase,
+    /// It has no command and no end of its own: it leaves when another process asks it to, when its
+    /// own job is over, or when it is killed.
+    is_watch: bool,
     asked: Option<Ask>,
     /// The store's entry that the trip read last.
     pub(super) read: Option<u8>,
@@ -242,6 +262,7 @@ impl World {
             rotation,
             jobs_left: plan.jobs,
             left_with: None,
+            foreigner: None,
             restored: false,
             job: None,
         }
@@ -294,6 +315,7 @@ impl World {
         self.people(plan, next);
         for home in 0..self.homes.len() {
             self.left_alone(home, plan, next);
+            self.foreigner(home, plan, next);
             self.file_events(home, plan, machines, next);
             match &self.homes[home].job {
                 Some(job) => {
@@ -416,6 +438,52 @@ impl World {
         next.push(("the Codex that was left alone ends", ended));
     }
 
+    /// A Codex of another process begins, spends the login, writes what it got, or ends: while a
+    /// job begins, waits for the store, persists or has ended.
+    fn foreigner(&self, at: usize, plan: &Plan, next: &mut Next) {
+        let home = &self.homes[at];
+        let with = |foreigner| {
+            let mut world = self.clone();
+            world.homes[at].foreigner = foreigner;
+            world
+        };
+        match home.foreigner {
+            None if self.left.foreigners > 0 && !home.is_over() => {
+                let mut world = with(Some(Foreigner::Idle));
+                world.left.foreigners -= 1;
+                next.push(("a foreign Codex begins", world));
+            }
+            None => {}
+            Some(Foreigner::HasWritten) => next.push(("the foreign Codex ends", with(None))),
+            Some(Foreigner::Idle) => {
+                next.push(("the foreign Codex ends", with(None)));
+                let File::Login(login) = home.file else {
+                    return;
+                };
+                if self.logins.is_spent(login) && !plan.lenient {
+                    return;
+                }
+                for &clock in plan.clocks {
+                    let mut world = self.clone();
+                    let got = world.logins.rotate(login, clock);
+                    world.homes[at].foreigner = Some(Foreigner::InFlight(login, got));
+                    next.push(("the foreign Codex spends", world));
+                }
+            }
+            Some(Foreigner::InFlight(spent, got)) => {
+                let mut world = with(Some(Foreigner::HasWritten));
+                // It drops what it got if its file has changed, or is gone.
+                if home.file == File::Login(spent) {
+                    let home = &mut world.homes[at];
+                    let job = home.job.as_ref();
+                    let rotated = job.is_some_and(|job| job.phase != Phase::Begin);
+                    home.write(got, rotated);
+                }
+                next.push(("the foreign Codex writes", world));
+            }
+        }
+    }
+
     /// What happens to the files of a home from outside of the machine: in the command, or
     /// between two jobs.
     fn file_events(&self, at: usize, plan: &Plan, machines: &Machines, next: &mut Next) {
@@ -425,6 +493,11 @@ impl World {
             .as_ref()
             .is_some_and(|it| it.phase == Phase::Running);
         if home.is_over() || (home.job.is_some() && !running) || home.left_with.is_some() {
+            return;
+        }
+        // Codex locks its home while it refreshes, and drops what it got if something else than
+        // authferry changes the file: SECURITY.md names that.
+        if let Some(Foreigner::InFlight(..)) = home.foreigner {
             return;
         }
         // What nobody has seen before, of another family, is beyond what can be told.
@@ -523,11 +596,22 @@ impl World {
             }
             return;
         }
+        if job.is_watch {
+            let mut world = self.clone();
+            if let Some(Ask::Swap(put)) = job.asked {
+                world.send(put, job.start, false);
+            }
+            world.end_job(at);
+            next.push(("the watch leaves or is killed", world));
+        }
         if let (true, File::Login(login)) = (job.unnoticed, home.file) {
             let mut world = self.clone();
             world.job(at).unnoticed = false;
             let event = Happens::Changed(self.logins.get(login));
             next.push(("the change is seen", world.event(at, event, plan, machines)));
+        }
+        if job.is_watch {
+            return;
         }
         if let (true, File::Login(login)) = (self.left.lefts > 0, home.file) {
             let mut world = self.clone();
@@ -591,6 +675,15 @@ impl World {
                     let world = failed.clone().event(at, event, plan, machines);
                     next.push(("the read fails", world));
                 }
+            }
+            // A file that changed since the begin is not replaced, nor one under a Codex that may
+            // have spent it.
+            Some(Ask::Place(_))
+                if self.homes[at].file != job.looked || self.homes[at].is_in_flight() =>
+            {
+                let event = Happens::Placed(Placing::Overtaken);
+                let world = answered.event(at, event, plan, machines);
+                next.push(("not placed", world));
             }
             Some(Ask::Place(login)) => {
                 let mut placed = answered.clone();
@@ -709,13 +802,39 @@ impl World {
             world.homes[at].restored = false;
             let begins = self.key(home, plan, Goal::Run);
             let records = begins.copies.into_iter();
+            let others = home.foreigner.is_some();
             let key = StartKey {
                 resumes: Some((base, self.look(home.file))),
+                joins: others,
                 copies: records.filter(|it| it.place == Place::Rescue).collect(),
                 ..begins
             };
-            let world = world.start(at, &key, Phase::Exited, plan, machines);
+            // It waits for a Codex that uses the home until that ends, or the time limit is over.
+            let phase = if others {
+                Phase::Running
+            } else {
+                Phase::Exited
+            };
+            let world = world.start(at, &key, phase, plan, machines);
             next.push(("persist begins", world));
+        }
+        if let (true, Some(base)) = (self.left.watches > 0, home.receipt) {
+            let begins = self.key(home, plan, Goal::Run);
+            let records = begins.copies.into_iter();
+            let key = StartKey {
+                id: WATCH + home.number * 10 + self.left.watches,
+                resumes: Some((base, self.look(home.file))),
+                joins: true,
+                copies: records.filter(|it| it.place == Place::Rescue).collect(),
+                ..begins
+            };
+            let mut world = self.clone();
+            world.left.watches -= 1;
+            let mut world = world.start(at, &key, Phase::Running, plan, machines);
+            if let Some(job) = &mut world.homes[at].job {
+                job.is_watch = true;
+            }
+            next.push(("a watch stays", world));
         }
         if home.restored && home.jobs_left == 0 {
             let mut world = self.clone();
@@ -758,6 +877,7 @@ impl World {
             refused: self.refused,
             copies,
             resumes: None,
+            joins: false,
         }
     }
 
@@ -783,6 +903,7 @@ impl World {
             trip: stepped.trip,
             start,
             phase,
+            is_watch: false,
             asked: None,
             read: None,
             had,
@@ -816,12 +937,21 @@ impl World {
         let (start, begins, trip) = (job.start, job.phase == Phase::Begin, job.trip);
         match ask {
             Ask::Run => {
-                job.phase = Phase::Running;
+                self.job(at).phase = Phase::Running;
                 self.homes[at].receipt = machines.facts(trip).base.map(|it| it.base);
                 self.check_run(at, machines);
             }
+            Ask::Finish(end) if self.reopens(at, end) => {
+                let file = self.homes[at].file;
+                self.job(at).looked = file;
+                let event = Happens::Reopens(self.look(file));
+                let stepped = machines.step(trip, event);
+                self.job(at).trip = stepped.trip;
+                self.take(at, stepped.ask, plan, machines);
+            }
             Ask::Finish(end) => {
                 self.check_end(at, end, plan, machines);
+                self.take_away(at, end, plan);
                 let home = &mut self.homes[at];
                 home.restored = end == End::Restored;
                 if end == End::Restored {
@@ -832,15 +962,41 @@ impl World {
             }
             Ask::KeepCopies(..) | Ask::KeepOurs | Ask::KeepTheirs => {
                 // The deadline cut a request short; a swap that was under way may land yet.
-                if let Some(Ask::Swap(put)) = job.asked.replace(ask) {
+                if let Some(Ask::Swap(put)) = self.job(at).asked.replace(ask) {
                     self.send(put, start, begins);
                 }
             }
             Ask::Read | Ask::Place(_) | Ask::Swap(_) | Ask::Wait => {
-                if job.asked.is_some() {
+                if self.job(at).asked.is_some() {
                     self.broken = Some("two requests at once");
                 }
                 self.job(at).asked = Some(ask);
+            }
+        }
+    }
+
+    /// Whether the file has changed since the last look of a trip that is about to end well.
+    fn reopens(&self, at: usize, end: End) -> bool {
+        let home = &self.homes[at];
+        let well = matches!(end, End::Unchanged | End::Persisted(_) | End::Unsettled);
+        let job = home.job.as_ref();
+        let changed = job.is_some_and(|job| job.phase == Phase::Exited && job.looked != home.file);
+        well && changed && matches!(home.file, File::Login(_))
+    }
+
+    /// The login is taken away, unless its file has changed or a Codex is seen to use the home.
+    fn take_away(&mut self, at: usize, end: End, plan: &Plan) {
+        let home = &mut self.homes[at];
+        let safe = matches!(
+            end,
+            End::Unchanged | End::Persisted(_) | End::Superseded(_, true)
+        );
+        let is_still = home.job.as_ref().is_some_and(|it| it.looked == home.file);
+        if plan.takes_away && safe && is_still && home.foreigner.is_none() {
+            let file = core::mem::replace(&mut home.file, File::Missing);
+            home.receipt = None;
+            if let File::Login(login) = file {
+                self.check_taken_away(login);
             }
         }
     }
@@ -940,7 +1096,12 @@ impl World {
 
 impl Home {
     fn is_over(&self) -> bool {
-        self.job.is_none() && self.jobs_left == 0 && !self.restored && self.left_with.is_none()
+        let idle = self.left_with.is_none() && self.foreigner.is_none();
+        self.job.is_none() && self.jobs_left == 0 && !self.restored && idle
+    }
+
+    fn is_in_flight(&self) -> bool {
+        matches!(self.foreigner, Some(Foreigner::InFlight(..)))
     }
 
     /// The command, or somebody at the machine, writes the auth file.
