@@ -256,7 +256,7 @@ impl Caller {
 }
 
 fn caller() -> Option<Caller> {
-    let above = processes::our_line().split_off(1);
+    let above: Vec<_> = processes::our_line().into_iter().skip(1).collect();
     let of_the_job = above.iter().find(|it| it.name == RUNNER_OF_A_JOB);
     let caller = of_the_job.or(above.first())?;
     let is_of_the_machine = caller.id == 1 || caller.name == SERVICE_MANAGER;
