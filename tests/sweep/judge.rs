@@ -3,10 +3,11 @@
 use std::{fmt, io};
 
 use crate::{
-    scene::{Ended, Part, Scene},
+    parts::Part,
+    scene::{Ended, Scene},
     stand_in::{serial, token},
     store::Store,
-    tracer::{Call, Fault},
+    tracer::{Call, Fault, Position},
 };
 
 /// What the fault did.
@@ -64,9 +65,30 @@ impl fmt::Display for Finding {
 
 /// Runs a part with one fault, and the next job; says what became of the login.
 pub(crate) fn judge(part: &Part, store: &Store, call: &Call, fault: Fault) -> io::Result<Finding> {
+    look(part, store, Some((&call.position, fault))).map(|(verdict, hit, codes, said)| Finding {
+        call: Call {
+            name: hit.unwrap_or_else(|| call.name.clone()),
+            ..call.clone()
+        },
+        fault,
+        verdict,
+        codes,
+        said,
+    })
+}
+
+/// The verdict, the call at which the fault happened, the exit codes, and what was said.
+type Seen = (Verdict, Option<String>, [Option<i32>; 2], String);
+
+/// Runs a part with one fault or none, and the next job.
+pub(crate) fn look(
+    part: &Part,
+    store: &Store,
+    fault: Option<(&Position, Fault)>,
+) -> io::Result<Seen> {
     let scene = Scene::new(part, store)?;
     let before = serial(&scene.stored());
-    let job = scene.faulted(part, Some((&call.position, fault)))?;
+    let job = scene.faulted(part, fault)?;
     let (live, stored) = (scene.live(), scene.stored());
     // A store that is being replaced shows one of both.
     let is_older = !stored.is_empty() && serial(&stored) < before;
@@ -81,7 +103,7 @@ pub(crate) fn judge(part: &Part, store: &Store, call: &Call, fault: Fault) -> io
     }
     let live = scene.live();
     let is_stored = token(&scene.stored()) == token(&live);
-    let verdict = if job.trace.hit.is_none() {
+    let verdict = if fault.is_some() && job.trace.hit.is_none() {
         Verdict::NotReached
     } else if !is_stored && scene.find(&live).is_empty() {
         Verdict::Lost
@@ -102,17 +124,9 @@ pub(crate) fn judge(part: &Part, store: &Store, call: &Call, fault: Fault) -> io
     } else {
         Verdict::Kept
     };
-    let call = Call {
-        name: job.trace.hit.unwrap_or_else(|| call.name.clone()),
-        ..call.clone()
-    };
-    Ok(Finding {
-        call,
-        fault,
-        verdict,
-        codes: [job.trace.code, next.trace.code],
-        said: format!("{}\n-- next job\n{}", job.said, next.said),
-    })
+    let codes = [job.trace.code, next.trace.code];
+    let said = format!("{}\n-- next job\n{}", job.said, next.said);
+    Ok((verdict, job.trace.hit, codes, said))
 }
 
 /// The exit code of a job for which another one has the lease.
@@ -128,43 +142,3 @@ fn has_panicked(ended: &Ended) -> bool {
 
 /// The exit code of a shell whose command was ended by SIGABRT.
 const ABORTED: i32 = 128 + 6;
-
-/// What a process says that aborts or panics, and why that is no fault of ours.
-const ARGUED: &[(&str, &str)] = &[
-    ("memory allocation of", "no memory: Rust aborts"),
-    (
-        "fatal runtime error: initialization",
-        "before `main`: Rust aborts, nothing was touched",
-    ),
-    (
-        "OS can't spawn worker thread",
-        "no thread: tokio panics before the store is read, we catch it and exit with 125",
-    ),
-    (
-        "unexpected error when polling the I/O driver",
-        "`epoll_wait` has no such error: tokio panics",
-    ),
-    (
-        "inotify.rs",
-        "`epoll_wait` has no such error: notify panics",
-    ),
-    (
-        "unexpected error during closedir",
-        "`close` of a folder has no such error: Rust panics",
-    ),
-    (
-        "src/backend/linux_raw/conv.rs",
-        "`uname` and its like have no error: rustix panics",
-    ),
-];
-
-/// Why a finding that is no good one is as it has to be.
-pub(crate) fn argued(finding: &Finding) -> Option<&'static str> {
-    if !matches!(finding.verdict, Verdict::Aborted | Verdict::Panicked) {
-        return None;
-    }
-    let mut known = ARGUED
-        .iter()
-        .filter(|(said, _)| finding.said.contains(said));
-    known.next().map(|(_, why)| *why)
-}

@@ -2,12 +2,17 @@
 //!
 //! `tests/sweep/README.md` says what it covers and what it found.
 
+mod argued;
 mod calls;
 mod judge;
+mod parts;
+mod programs;
 mod scene;
 mod stand_in;
 mod store;
 mod sweep;
+mod table;
+mod teeth;
 mod tracee;
 mod tracer;
 
@@ -23,7 +28,7 @@ use authferry_conformance::timed;
 use libtest_mimic::{Arguments, Trial};
 
 use crate::{
-    scene::{PARTS, Part},
+    parts::{PARTS, Part},
     store::Store,
 };
 
@@ -42,7 +47,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(THREADS);
     let file = Arc::new(Lazy::new(Store::file));
     let vault = Arc::new(Lazy::new(Store::vault));
-    let mut trials = Vec::new();
+    let mut trials = teeth::trials();
     let shards = if sweep::is_whole() { SHARDS } else { 1 };
     for shard in 0..shards {
         for part in PARTS {
@@ -59,6 +64,9 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(vault);
+    if sweep::is_whole() {
+        table::write().expect("room for the tables");
+    }
     conclusion.exit_code()
 }
 

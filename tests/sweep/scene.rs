@@ -1,18 +1,11 @@
 //! One machine with a store, and the jobs that run on it.
 
 use std::{
-    env,
     fs::{self, DirBuilder, File},
     io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{
-        LazyLock,
-        mpsc::{RecvTimeoutError, channel},
-    },
-    thread,
-    time::Duration,
 };
 
 use nix::{
@@ -23,91 +16,17 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 
 use crate::{
+    parts::Part,
+    programs::{limited, program, tools},
     stand_in::{LEDGER, LIVE, REFUSED, login, replace},
     store::Store,
     tracee::processes,
     tracer::{Fault, Position, Trace, Tracer},
 };
 
-/// How long a job may take before it counts as hung. The longest wait in one without a fault takes
-/// less than a second.
-const JOB_TIMEOUT: Duration = Duration::from_mins(2);
-
 /// The numbers of the logins that a scene begins with.
 const FIRST: u32 = 1;
 const RESEED: u32 = 11;
-
-/// What is swept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
-    /// Its name, for people.
-    pub(crate) name: &'static str,
-    /// The processes in which calls are swept.
-    pub(crate) swept: &'static [&'static str],
-    /// The job, in the shell's words: `$A` is authferry.
-    job: &'static str,
-    /// Whether the login in the store is due.
-    is_due: bool,
-    /// Whether an exit code of 0 says that the store holds the live login.
-    pub(crate) promises: bool,
-}
-
-const STEPS: &str = r#""$A" restore --no-watch || exit; codex exec rotate || exit; "$A" persist"#;
-
-/// Each command of the sweep.
-pub(crate) const PARTS: [Part; 7] = [
-    Part {
-        name: "seed",
-        swept: &["seed"],
-        job: r#""$A" seed --replace "$ROOT/reseed.json""#,
-        is_due: false,
-        promises: true,
-    },
-    Part {
-        name: "restore",
-        swept: &["restore"],
-        job: STEPS,
-        is_due: false,
-        promises: true,
-    },
-    Part {
-        name: "persist",
-        swept: &["persist"],
-        job: STEPS,
-        is_due: false,
-        promises: true,
-    },
-    Part {
-        name: "watch",
-        swept: &["watch"],
-        job: r#""$A" restore --no-watch || exit; "$A" watch & w=$!
-i=0; while [ ! -e "$CODEX_HOME/authferry-watch" ] && [ $i -lt 40 ]; do sleep 0.01; i=$((i+1)); done
-codex exec rotate || exit; sleep 0.1; kill "$w"; wait "$w""#,
-        is_due: false,
-        promises: false,
-    },
-    Part {
-        name: "run_and_rotate",
-        swept: &["run"],
-        job: r#""$A" run --no-rotate-first -- codex exec"#,
-        is_due: true,
-        promises: true,
-    },
-    Part {
-        name: "rotate_and_run",
-        swept: &["run", "apart"],
-        job: r#""$A" run -- codex exec"#,
-        is_due: true,
-        promises: true,
-    },
-    Part {
-        name: "refresh",
-        swept: &["refresh", "apart"],
-        job: r#""$A" refresh"#,
-        is_due: true,
-        promises: true,
-    },
-];
 
 /// The job that follows on the machine.
 const NEXT: &str = r#""$A" run --wait 5s -- codex exec"#;
@@ -293,25 +212,6 @@ impl Drop for Scene<'_> {
     }
 }
 
-/// Does something, and ends the processes of a scene if that takes too long.
-fn limited<T>(root: &Path, act: impl FnOnce() -> T) -> (T, bool) {
-    let (done, is_done) = channel::<()>();
-    let root = root.to_owned();
-    let guard = thread::spawn(move || {
-        let hung = is_done.recv_timeout(JOB_TIMEOUT) == Err(RecvTimeoutError::Timeout);
-        while hung && is_done.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout)
-        {
-            for id in processes(&root) {
-                kill(id, Signal::SIGKILL).ok();
-            }
-        }
-        hung
-    });
-    let result = act();
-    drop(done);
-    (result, guard.join().unwrap_or(true))
-}
-
 fn search(folder: &Path, bytes: &[u8], found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -320,34 +220,5 @@ fn search(folder: &Path, bytes: &[u8], found: &mut Vec<PathBuf>) {
         } else if fs::read(&path).is_ok_and(|it| it == bytes) {
             found.push(path);
         }
-    }
-}
-
-/// The program under test.
-fn program() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let path = Path::new(env!("CARGO_BIN_EXE_authferry-under-test"));
-        path.canonicalize().expect("cargo built it")
-    });
-    &PROGRAM
-}
-
-/// The folder in which this program has the name of Codex.
-fn tools() -> io::Result<PathBuf> {
-    static MADE: LazyLock<io::Result<PathBuf>> = LazyLock::new(|| {
-        let this = env::current_exe()?;
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/sweep/bin");
-        fs::create_dir_all(&folder)?;
-        let folder = folder.canonicalize()?;
-        let new = folder.join(std::process::id().to_string());
-        fs::hard_link(&this, &new)?;
-        fs::rename(&new, folder.join("codex"))?;
-        // Where both names are of one file already, nothing is renamed.
-        fs::remove_file(&new).ok();
-        Ok(folder)
-    });
-    match &*MADE {
-        Ok(folder) => Ok(folder.clone()),
-        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
     }
 }

@@ -1,7 +1,6 @@
 //! Which faults a run makes, and what it says of them.
 
 use std::{
-    collections::BTreeMap,
     env, fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -10,10 +9,13 @@ use std::{
 use libtest_mimic::Failed;
 
 use crate::{
+    argued::argued,
     calls::ERRORS,
-    judge::{Finding, Verdict, argued, judge},
-    scene::{Part, Scene},
+    judge::{Finding, Verdict, judge},
+    parts::Part,
+    scene::Scene,
     store::Store,
+    table::Tally,
     tracer::{Call, Fault},
 };
 
@@ -53,22 +55,21 @@ pub(crate) fn sweep(
     if !is_whole() {
         faults = drawn(&faults, SAMPLE[usize::from(every > 1)], seed);
     }
-    let faults: Vec<_> = faults.into_iter().skip(shard.0).step_by(shard.1).collect();
-    let mut counts = BTreeMap::new();
+    // Both faults of a call are in one shard.
+    let of_shard = |(number, fault)| (number / 2 % shard.1 == shard.0).then_some(fault);
+    let faults: Vec<_> = faults
+        .into_iter()
+        .enumerate()
+        .filter_map(of_shard)
+        .collect();
+    let mut tally = Tally::new(name, calls.len());
     let mut bad = Vec::new();
     let mut log = fs::File::create(log_of(name)?)?;
     writeln!(log, "{} calls, {} faults", calls.len(), faults.len())?;
-    let mut names = BTreeMap::new();
-    for call in &calls {
-        *names
-            .entry((&call.position.process, call.position.thread, &call.name))
-            .or_insert(0) += 1;
-    }
-    writeln!(log, "{names:?}")?;
     for (call, fault) in faults {
         let finding = judge(part, store, call, fault)?;
-        *counts.entry(finding.verdict).or_insert(0_usize) += 1;
         let why = argued(&finding);
+        tally.add(&finding, why);
         let is_good = matches!(finding.verdict, Verdict::Stored | Verdict::NotReached);
         if !is_good {
             writeln!(log, "{finding}; {}", why.unwrap_or("not argued"))?;
@@ -78,7 +79,7 @@ pub(crate) fn sweep(
             bad.push(finding);
         }
     }
-    writeln!(log, "{counts:?}")?;
+    tally.keep();
     if bad.is_empty() {
         return Ok(());
     }
@@ -112,5 +113,5 @@ fn drawn<T: Clone>(from: &[T], count: usize, mut seed: u64) -> Vec<T> {
 fn log_of(name: &str) -> std::io::Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/sweep");
     fs::create_dir_all(&folder)?;
-    Ok(folder.join(name.replace([':', ' '], "-").replace("--", "-") + ".log"))
+    Ok(folder.join(name.replace("::", "-") + ".log"))
 }
