@@ -12,6 +12,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rig::unique;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
@@ -175,7 +176,7 @@ impl<'a> Scene<'a> {
             .env(LEDGER, self.root.join("ledger"))
             .env("ROOT", &self.root)
             .env("A", program())
-            .env("CI_JOB_ID", format!("sweep-{}", self.store.next()))
+            .env("CI_JOB_ID", unique("sweep-"))
             .envs(self.store.environment(self.number, &self.root))
             .current_dir(self.root.join("tmp"))
             .stdin(Stdio::piped())

@@ -111,7 +111,9 @@ fn drawn<T: Clone>(from: &[T], count: usize, mut seed: u64) -> Vec<T> {
 }
 
 fn log_of(name: &str) -> std::io::Result<PathBuf> {
+    let kind = if is_whole() { "whole" } else { "sample" };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/sweep");
+    let folder = folder.join(kind);
     fs::create_dir_all(&folder)?;
     Ok(folder.join(name.replace("::", "-") + ".log"))
 }

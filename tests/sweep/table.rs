@@ -16,7 +16,7 @@ use crate::{
 const MARKS: [&str; 2] = ["<!-- the whole sweep writes this -->\n", "<!-- to here -->"];
 
 /// The verdicts that have a column.
-const COLUMNS: [(Verdict, &str); 9] = [
+const COLUMNS: [(Verdict, &str); 10] = [
     (Verdict::Stored, "stored"),
     (Verdict::NotReached, "not reached"),
     (Verdict::Panicked, "panics"),
@@ -25,6 +25,7 @@ const COLUMNS: [(Verdict, &str); 9] = [
     (Verdict::Hung, "hangs"),
     (Verdict::Lied, "lies"),
     (Verdict::Spent, "spent"),
+    (Verdict::Older, "older"),
     (Verdict::Lost, "lost"),
 ];
 
