@@ -4,10 +4,10 @@ use std::{fmt, io};
 
 use crate::{
     parts::Part,
+    position::{Call, Fault, Position},
     scene::{Ended, Scene},
     stand_in::{serial, token},
     store::Store,
-    tracer::{Call, Fault, Position},
 };
 
 /// What the fault did.
@@ -57,8 +57,8 @@ impl fmt::Display for Finding {
         let Self { verdict, codes, .. } = self;
         write!(
             f,
-            "{verdict:?}: {fault} at call {} ({}) of thread {} of {}; exit codes {codes:?}",
-            at.number, self.call.name, at.thread, at.process
+            "{verdict:?}: {fault} at call {at} ({}); exit codes {codes:?}",
+            self.call.name
         )
     }
 }

@@ -6,6 +6,7 @@ mod argued;
 mod calls;
 mod judge;
 mod parts;
+mod position;
 mod programs;
 mod scene;
 mod stand_in;

@@ -18,11 +18,12 @@ use time::OffsetDateTime;
 
 use crate::{
     parts::Part,
+    position::{Fault, Position},
     programs::{limited, program, tools},
     stand_in::{LEDGER, LIVE, REFUSED, login, replace},
     store::Store,
     tracee::processes,
-    tracer::{Fault, Position, Trace, Tracer},
+    tracer::{Trace, Tracer},
 };
 
 /// The numbers of the logins that a scene begins with.

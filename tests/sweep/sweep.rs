@@ -13,10 +13,10 @@ use crate::{
     calls::ERRORS,
     judge::{Finding, Verdict, judge},
     parts::Part,
+    position::{Call, Fault},
     scene::Scene,
     store::Store,
     table::Tally,
-    tracer::{Call, Fault},
 };
 
 /// How many faults the gate makes in each part on the file store, and on the server.
@@ -52,7 +52,15 @@ pub(crate) fn sweep(
         [Fault::Kill, Fault::Fail(ERRORS[drawn % ERRORS.len()])].map(|fault| (call, fault))
     });
     let mut faults: Vec<_> = faults.collect();
-    if !is_whole() {
+    if let Ok(replayed) = env::var("AUTHFERRY_TEST_CALL") {
+        let errors = ERRORS.into_iter().map(Fault::Fail);
+        let all: Vec<Fault> = [Fault::Kill].into_iter().chain(errors).collect();
+        let wanted = |call: &&Call| call.position.to_string() == replayed;
+        let found = calls.iter().filter(wanted);
+        faults = found
+            .flat_map(|call| all.iter().map(move |&fault| (call, fault)))
+            .collect();
+    } else if !is_whole() {
         faults = drawn(&faults, SAMPLE[usize::from(every > 1)], seed);
     }
     // Both faults of a call are in one shard.

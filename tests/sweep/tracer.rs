@@ -19,34 +19,9 @@ use nix::{
 
 use crate::{
     calls,
+    position::{Call, Fault, Position},
     tracee::{Kind, Tracee, is_of_the_scene, kind_of, owner_of},
 };
-
-/// One call of a run: the number of a call in a thread of a process.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Position {
-    /// The command of the process, such as `run` or `apart`; `>1` for what it does in its first
-    /// child between fork and exec.
-    pub(crate) process: String,
-    pub(crate) thread: usize,
-    pub(crate) number: usize,
-}
-
-/// What happens at a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// SIGKILL before the call.
-    Kill,
-    /// The call is not made, and fails.
-    Fail(Errno),
-}
-
-/// One call that was made.
-#[derive(Clone, Debug)]
-pub(crate) struct Call {
-    pub(crate) position: Position,
-    pub(crate) name: String,
-}
 
 /// What was seen of a run.
 #[derive(Debug, Default)]
