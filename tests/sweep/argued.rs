@@ -1,0 +1,90 @@
+//! Aborts, panics and hangs that are not ours to avoid, and why.
+
+use crate::judge::{Finding, Verdict};
+
+/// What a process says that aborts or panics, and why it does.
+const SAID: &[(&str, &str)] = &[
+    // Not argued but known, until it is mended.
+    (
+        "`at` split index (is 1) should be <= len (is 0)",
+        "**known fault, not mended**: without a look at our own process, the search for our caller panics",
+    ),
+    ("memory allocation of", "no memory: Rust aborts"),
+    (
+        "stack_overflow.rs",
+        "no memory for the signal stack of a thread: Rust aborts",
+    ),
+    (
+        "fatal runtime error: assertion failed: signal(libc::SIGPIPE",
+        "before `main`: Rust aborts, the call has no such error",
+    ),
+    (
+        "rseq registration failed",
+        "in a new thread: the C library aborts, the call has no such error",
+    ),
+    (
+        "OS can't spawn worker thread",
+        "no thread, before the store is read: tokio panics, we catch it, exit code 125",
+    ),
+    (
+        "failed to create UnixStream",
+        "no socket for signals, before the store is read: tokio panics, exit code 125",
+    ),
+    (
+        "unexpected error when polling the I/O driver",
+        "the call has no such error: tokio panics",
+    ),
+    (
+        "failed to wake I/O driver",
+        "the call has no such error on an eventfd: tokio panics",
+    ),
+    (
+        "Bad read on self-pipe",
+        "the call has no such error on a socket of our own: tokio panics",
+    ),
+    ("inotify.rs", "the call has no such error: notify panics"),
+    (
+        "unexpected error during closedir",
+        "the call has no such error for a folder: Rust panics",
+    ),
+    (
+        "failed to generate random data",
+        "the call has no such error: Rust panics",
+    ),
+    (
+        "src/backend/linux_raw/conv.rs",
+        "the call never fails: rustix panics",
+    ),
+];
+
+/// At which calls a process ends or hangs without a word that we see, and why. The error stream of a
+/// supervisor goes to the process that rotates.
+const AT_CALL: &[(Verdict, &[&str], &str)] = &[
+    (
+        Verdict::Aborted,
+        &["mmap", "mprotect", "munmap", "mremap", "madvise", "brk"],
+        "no memory: Rust aborts",
+    ),
+    (
+        Verdict::Aborted,
+        &["poll", "rt_sigaction", "sigaltstack", "rseq"],
+        "before `main` or in a new thread: Rust or the C library aborts",
+    ),
+    (
+        Verdict::Hung,
+        &["rt_sigprocmask"],
+        "the call has no such error: signals stay blocked that end the job",
+    ),
+];
+
+/// Why a finding that is no good one is as it has to be.
+pub(crate) fn argued(finding: &Finding) -> Option<&'static str> {
+    let has_ended = matches!(finding.verdict, Verdict::Aborted | Verdict::Panicked);
+    let said: &[_] = if has_ended { SAID } else { &[] };
+    let mut said = said.iter().filter(|(said, _)| finding.said.contains(said));
+    let mut at_call = AT_CALL.iter().filter(|(verdict, calls, _)| {
+        *verdict == finding.verdict && calls.contains(&finding.call.name.as_str())
+    });
+    let why = said.next().map(|(_, why)| *why);
+    why.or_else(|| at_call.next().map(|(_, _, why)| *why))
+}

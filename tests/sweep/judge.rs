@@ -1,0 +1,144 @@
+//! What became of the login after a fault.
+
+use std::{fmt, io};
+
+use crate::{
+    parts::Part,
+    position::{Call, Fault, Position},
+    scene::{Ended, Scene},
+    stand_in::{serial, token},
+    store::Store,
+};
+
+/// What the fault did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    /// The store holds the live login after the next job.
+    Stored,
+    /// The live login is on the machine, and the next job did not put it into the store.
+    Kept,
+    /// The call was not made in this run.
+    NotReached,
+    /// A thread panicked, and authferry said so with an exit code; the login was not lost.
+    Panicked,
+    /// The process aborted; the login was not lost.
+    Aborted,
+    /// The job did not end; the login was not lost.
+    Hung,
+    /// The exit code was 0, and the store did not hold the live login.
+    Lied,
+    /// A spent login was used.
+    Spent,
+    /// The store holds an older login than before.
+    Older,
+    /// The live login is nowhere.
+    Lost,
+}
+
+/// One fault, and what became of the login.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    pub(crate) call: Call,
+    pub(crate) fault: Fault,
+    pub(crate) verdict: Verdict,
+    /// The exit codes of the job and of the next one.
+    pub(crate) codes: [Option<i32>; 2],
+    /// What both jobs said.
+    pub(crate) said: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = &self.call.position;
+        let fault = match self.fault {
+            Fault::Kill => "SIGKILL".to_owned(),
+            Fault::Fail(errno) => format!("{errno:?}"),
+        };
+        let Self { verdict, codes, .. } = self;
+        write!(
+            f,
+            "{verdict:?}: {fault} at call {at} ({}); exit codes {codes:?}",
+            self.call.name
+        )
+    }
+}
+
+/// Runs a part with one fault, and the next job; says what became of the login.
+pub(crate) fn judge(part: &Part, store: &Store, call: &Call, fault: Fault) -> io::Result<Finding> {
+    look(part, store, Some((&call.position, fault))).map(|(verdict, hit, codes, said)| Finding {
+        call: Call {
+            name: hit.unwrap_or_else(|| call.name.clone()),
+            ..call.clone()
+        },
+        fault,
+        verdict,
+        codes,
+        said,
+    })
+}
+
+/// The verdict, the call at which the fault happened, the exit codes, and what was said.
+type Seen = (Verdict, Option<String>, [Option<i32>; 2], String);
+
+/// Runs a part with one fault or none, and the next job.
+pub(crate) fn look(
+    part: &Part,
+    store: &Store,
+    fault: Option<(&Position, Fault)>,
+) -> io::Result<Seen> {
+    let scene = Scene::new(part, store)?;
+    let before = serial(&scene.stored());
+    let job = scene.faulted(part, fault)?;
+    let (live, stored) = (scene.live(), scene.stored());
+    // A store that is being replaced shows one of both.
+    let is_older = !stored.is_empty() && serial(&stored) < before;
+    let lied = part.promises && job.trace.code == Some(0) && token(&stored) != token(&live);
+    let mut next = scene.next(part)?;
+    if next.trace.code == Some(HELD) {
+        scene.end_lease();
+        let again = scene.next(part)?;
+        next.said += &again.said;
+        next.trace.code = again.trace.code;
+        next.hung |= again.hung;
+    }
+    let live = scene.live();
+    let is_stored = token(&scene.stored()) == token(&live);
+    let verdict = if fault.is_some() && job.trace.hit.is_none() {
+        Verdict::NotReached
+    } else if !is_stored && scene.find(&live).is_empty() {
+        Verdict::Lost
+    } else if is_older {
+        Verdict::Older
+    } else if !scene.refused().is_empty() {
+        Verdict::Spent
+    } else if lied {
+        Verdict::Lied
+    } else if job.hung || next.hung {
+        Verdict::Hung
+    } else if [&job, &next].into_iter().any(has_aborted) {
+        Verdict::Aborted
+    } else if [&job, &next].into_iter().any(has_panicked) {
+        Verdict::Panicked
+    } else if is_stored && next.trace.code == Some(0) {
+        Verdict::Stored
+    } else {
+        Verdict::Kept
+    };
+    let codes = [job.trace.code, next.trace.code];
+    let said = format!("{}\n-- next job\n{}", job.said, next.said);
+    Ok((verdict, job.trace.hit, codes, said))
+}
+
+/// The exit code of a job for which another one has the lease.
+const HELD: i32 = 123;
+
+fn has_aborted(ended: &Ended) -> bool {
+    !ended.trace.aborted.is_empty() || ended.trace.code == Some(ABORTED)
+}
+
+fn has_panicked(ended: &Ended) -> bool {
+    ended.said.contains("panicked at")
+}
+
+/// The exit code of a shell whose command was ended by SIGABRT.
+const ABORTED: i32 = 128 + 6;
