@@ -1,12 +1,14 @@
 //! What an auth file says of itself.
 
+use std::cell::RefCell;
+
 use authferry_core::{Fingerprint, Generation, Identity, Issued, Label, Secret, SessionHints};
 use serde::Deserialize;
 use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{Member, Unusable, jwt, value::Value};
+use crate::{Member, Unusable, jwt::Payload, value::Value};
 
 /// The largest auth file that is read, in bytes. Real ones have some 5,000.
 pub const MAX_LEN: usize = 1 << 20;
@@ -22,6 +24,24 @@ pub const MAX_LEN: usize = 1 << 20;
 /// Two files with the same three tokens and account have the same fingerprint, however
 /// they are written.
 pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
+    LAST.with_borrow_mut(|last| match last {
+        Some((known, generation)) if known.expose() == secret.expose() => Ok(generation.clone()),
+        _ => {
+            let generation = read(secret)?;
+            *last = Some((secret.duplicate(), generation.clone()));
+            Ok(generation)
+        }
+    })
+}
+
+thread_local! {
+    /// The last file that this thread has parsed. A job reads the same login about ten times, from
+    /// the store and from the file: hashing its tokens and decoding their claims each time was a
+    /// third of the instructions of a job that changes nothing.
+    static LAST: RefCell<Option<(Secret, Generation)>> = const { RefCell::new(None) };
+}
+
+fn read(secret: &Secret) -> Result<Generation, Unusable> {
     let text = text(secret)?;
     let file: AuthFile = match serde_json::from_str(text).map_err(|error| not_read(&error))? {
         Value::Object(file) => file,
@@ -35,24 +55,25 @@ pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
     let access_token = tokens.access_token.text(Member::AccessToken)?;
     let refresh_token = tokens.refresh_token.text(Member::RefreshToken)?;
     let account_id = tokens.account_id.text(Member::AccountId)?;
-    if !jwt::is_jwt(id_token) {
+    let Some(id) = Payload::of(id_token).filter(Payload::is_object) else {
         return Err(Unusable::IdTokenNotAJwt);
-    }
+    };
+    let access = Payload::of(access_token);
     let last_refresh = file
         .last_refresh
         .optional_text(Member::LastRefresh)?
         .map(|time| OffsetDateTime::parse(time, &Rfc3339))
         .transpose()
         .map_err(|_| Unusable::BadLastRefresh)?;
-    let (iat, exp) = jwt::lifetime(access_token);
+    let (iat, exp) = access.as_ref().map(Payload::lifetime).unwrap_or_default();
 
     Ok(Generation {
         fingerprint: Fingerprint::new(digest(
             "authferry: fingerprint",
             &[id_token, access_token, refresh_token, account_id].map(str::as_bytes),
         )),
-        identity: identity(account_id, id_token),
-        hints: hints(access_token),
+        identity: identity(account_id, &id),
+        hints: access.as_ref().map(hints).unwrap_or_default(),
         issued: Issued {
             iat,
             exp,
@@ -90,7 +111,7 @@ pub fn plan(secret: &Secret) -> Option<String> {
     else {
         return None;
     };
-    jwt::plan(tokens.id_token.text(Member::IdToken).ok()?)
+    Payload::of(tokens.id_token.text(Member::IdToken).ok()?)?.plan()
 }
 
 /// Tells bytes that carry no login from other such bytes. Safe to print.
@@ -194,8 +215,8 @@ pub(crate) const OTHER_MODES: [&str; 5] = [
 
 /// The workspace from the file, the person from the ID token. An `account_id` is shared by all
 /// members of a Business workspace.
-fn identity(account_id: &str, id_token: &str) -> Identity {
-    let person = jwt::person(id_token);
+fn identity(account_id: &str, id_token: &Payload) -> Identity {
+    let person = id_token.person();
     let of_person = |claim: Option<String>| claim.map(|claim| label("authferry: person", &claim));
     Identity {
         account: Some(label("authferry: account", account_id)),
@@ -205,8 +226,8 @@ fn identity(account_id: &str, id_token: &str) -> Identity {
     }
 }
 
-fn hints(access_token: &str) -> SessionHints {
-    let session = jwt::session(access_token);
+fn hints(access_token: &Payload) -> SessionHints {
+    let session = access_token.session();
     SessionHints {
         session: session.id.map(|id| label("authferry: session", &id)),
         password_time: session.password_time,

@@ -89,13 +89,17 @@ const FLAGS: OFlags = OFlags::RDONLY
 
 /// Reads a file up to the first byte that is too much.
 ///
-/// The buffer starts larger than any real file is, for a vector that grows or shrinks
+/// The buffer starts with more room than the file needs, for a vector that grows or shrinks
 /// leaves copies behind; the secret gets one of exactly its own size.
 pub(crate) fn read(file: File) -> io::Result<Secret> {
-    let mut buffer = Zeroizing::new(Vec::with_capacity(64 << 10));
+    let len = file.metadata()?.len().min(MAX_LEN as u64);
+    let mut buffer = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + ROOM));
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut buffer)?;
     Ok(Secret::new(buffer.to_vec()))
 }
+
+/// How many bytes a file may grow by while it is read, without a second buffer.
+const ROOM: usize = 4 << 10;
 
 #[cfg(test)]
 mod tests {

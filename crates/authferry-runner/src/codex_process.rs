@@ -104,7 +104,7 @@ mod tests {
 
     fn ends_in(seconds: i64) -> Issued {
         Issued {
-            exp: Some(unix_now() + seconds),
+            exp: Some(unix_now().saturating_add(seconds)),
             ..Issued::default()
         }
     }

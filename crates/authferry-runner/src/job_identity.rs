@@ -4,7 +4,7 @@
 //! drops it, so that the nearest ancestor that has one counts. A container without such a variable is
 //! one job. Elsewhere a session is: a terminal, a login by ssh, what cron starts.
 
-use std::{collections::HashMap, fmt, fs, sync::OnceLock};
+use std::{collections::HashMap, ffi::OsStr, fmt, fs, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -156,7 +156,13 @@ fn variable_of(process: i32) -> Option<String> {
         return ours.clone();
     }
     let environment = Environment::of(process)?;
-    variable(|name| Some(environment.get(name)?.to_string_lossy().into_owned()))
+    // Each ancestor is asked for nine variables: its environment is searched once.
+    let names = |name: &OsStr| JOB_VARIABLES.iter().any(|it| name == *it);
+    let given: Vec<_> = environment.all().filter(|(name, _)| names(name)).collect();
+    variable(|name| {
+        let (_, value) = given.iter().find(|(it, _)| *it == name)?;
+        Some(value.to_string_lossy().into_owned())
+    })
 }
 
 fn variable(value_of: impl Fn(&str) -> Option<String>) -> Option<String> {

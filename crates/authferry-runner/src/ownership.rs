@@ -10,14 +10,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use authferry_codex::{Home, Look};
+use authferry_codex::Home;
 use authferry_core::DueRule;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use crate::codex_process::CodexProcess;
 use crate::own_time::OwnClock;
-use crate::rotate::unix_now;
 use crate::supervise::SPENT_LIMIT;
 use crate::users::{self, Admission, Holder, JobState, Leftover, User};
 use crate::{InUse, Job, NotBegun, codex_process, deadline, receipt, sign};
@@ -241,7 +239,7 @@ async fn settle_leftovers(
             let look = job.home.settled_look();
             let is_due = look.as_ref().is_ok_and(|look| user.may_have_spent(look));
             // It did not begin to refresh before the login was due.
-            let since_due = look.map_or(Duration::ZERO, |look| due_since(&look, user.id()));
+            let since_due = look.map_or(Duration::ZERO, |look| user.due_since(&look));
             let idle_now = (idle + clock.read()).min(since_due);
             match users::leftover(&user.found(owner.as_ref(), is_due, idle_now)) {
                 Leftover::Ours => {
@@ -273,17 +271,6 @@ async fn settle_leftovers(
         }
     }
     Ok(())
-}
-
-/// For how long a login has been due for this Codex, by the clock of the machine.
-fn due_since(look: &Look, codex: i32) -> Duration {
-    let Look::Usable { generation, .. } = look else {
-        return Duration::MAX;
-    };
-    let rule = CodexProcess::of(codex).map_or(DueRule::Any, |codex| codex.due_rule());
-    let due = generation.issued.due_by_rule(rule);
-    let since = due.map(|due| unix_now().saturating_sub(due));
-    Duration::from_secs(since.and_then(|it| u64::try_from(it).ok()).unwrap_or(0))
 }
 
 /// When the auth file was written.

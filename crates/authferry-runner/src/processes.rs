@@ -11,6 +11,11 @@ use std::{
     time::Duration,
 };
 
+#[cfg(target_os = "linux")]
+use std::mem::MaybeUninit;
+
+#[cfg(target_os = "linux")]
+use rustix::fs::{Mode, OFlags, RawDir, readlinkat_raw};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The folder that is read in place of `/proc`.
@@ -58,18 +63,23 @@ impl Process {
     }
 
     fn parse(id: i32, line: &[u8]) -> Option<Self> {
-        let line = String::from_utf8_lossy(line);
         // The name stands in parentheses, and may hold some.
-        let (name, rest) = line.split_once('(')?.1.rsplit_once(')')?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let has_ended = matches!(*fields.first()?, "Z" | "X");
+        let open = line.iter().position(|byte| *byte == b'(')?;
+        let close = line.iter().rposition(|byte| *byte == b')')?;
+        let name = String::from_utf8_lossy(line.get(open + 1..close)?).into_owned();
+        // State, parent, group, session, and 15 fields between that and the start.
+        let mut fields = str::from_utf8(&line[close + 1..])
+            .ok()?
+            .trim_ascii()
+            .split(' ');
+        let has_ended = matches!(fields.next()?, "Z" | "X");
         (!has_ended).then_some(())?;
         Some(Self {
             id,
-            parent: fields.get(1)?.parse().ok()?,
-            session: fields.get(3)?.parse().ok()?,
-            started: fields.get(19)?.parse().ok()?,
-            name: name.to_owned(),
+            parent: fields.next()?.parse().ok()?,
+            session: fields.nth(1)?.parse().ok()?,
+            started: fields.nth(15)?.parse().ok()?,
+            name,
         })
     }
 
@@ -158,10 +168,18 @@ impl Environment {
 
     /// The value of a variable that is set and not empty.
     pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
-        let mut variables = self.0.split(|byte| *byte == 0);
-        let value =
-            variables.find_map(|it| it.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
-        (!value.is_empty()).then(|| OsStr::from_bytes(value))
+        self.all()
+            .find_map(|(it, value)| (it == name).then_some(value))
+    }
+
+    /// The names and values of all variables that are not empty.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        let variables = self.0.split(|byte| *byte == 0).filter_map(|variable| {
+            let at = variable.iter().position(|byte| *byte == b'=')?;
+            Some((&variable[..at], &variable[at + 1..]))
+        });
+        let set = variables.filter(|(_, value)| !value.is_empty());
+        set.map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value)))
     }
 }
 
@@ -208,14 +226,42 @@ fn codex_home(process: &Path) -> Option<PathBuf> {
 }
 
 /// Whether a process has a file in the folder open for writing.
+///
+/// Every process of the machine is asked, so this neither builds a path nor allocates for a
+/// descriptor.
+#[cfg(target_os = "linux")]
 fn writes(process: &Path, folder: &Path) -> bool {
-    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten();
-    descriptors.flatten().any(|descriptor| {
-        let is_below = fs::read_link(descriptor.path())
-            .is_ok_and(|path| path != folder && path.starts_with(folder));
-        is_below && is_writable(&process.join("fdinfo").join(descriptor.file_name()))
-    })
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(opened) = rustix::fs::open(process.join("fd"), flags, Mode::empty()) else {
+        return false;
+    };
+    let folder = folder.as_os_str().as_bytes();
+    let mut path = [MaybeUninit::uninit(); LONGEST_PATH];
+    let mut entries = [MaybeUninit::uninit(); LONGEST_PATH];
+    let mut entries = RawDir::new(&opened, &mut entries);
+    while let Some(Ok(descriptor)) = entries.next() {
+        let name = descriptor.file_name();
+        let target = readlinkat_raw(&opened, name, &mut path[..]);
+        let is_below = target.is_ok_and(|(target, _)| {
+            let rest = target.strip_prefix(folder);
+            rest.is_some_and(|rest| rest.starts_with(b"/"))
+        });
+        let name = OsStr::from_bytes(name.to_bytes());
+        if is_below && is_writable(&process.join("fdinfo").join(name)) {
+            return true;
+        }
+    }
+    false
 }
+
+#[cfg(not(target_os = "linux"))]
+fn writes(_: &Path, _: &Path) -> bool {
+    false
+}
+
+/// The longest path that the kernel shows (`PATH_MAX`).
+#[cfg(target_os = "linux")]
+const LONGEST_PATH: usize = 4096;
 
 /// Whether a descriptor was opened for writing, by the octal number behind `flags:`.
 fn is_writable(info: &Path) -> bool {

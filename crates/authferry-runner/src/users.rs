@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::codex_process::{self, CodexProcess, is_codex};
 use crate::job_identity::{self, Identities, JobIdentity};
 use crate::processes::{self, Process};
+use crate::rotate::unix_now;
 use crate::supervise::SPENT_LIMIT;
 
 /// A process that uses a home, or that belongs to a job that is still running.
@@ -63,6 +64,17 @@ impl User {
     /// Whether it may have spent the refresh token of the login that was read from the home.
     pub(crate) fn may_have_spent(&self, look: &Look) -> bool {
         codex_process::may_be_spent(look, self.rule)
+    }
+
+    /// For how long the login that was read from the home has been due for it, by the clock of the
+    /// machine. A file without a login is as good as always due.
+    pub(crate) fn due_since(&self, look: &Look) -> Duration {
+        let Look::Usable { generation, .. } = look else {
+            return Duration::MAX;
+        };
+        let due = generation.issued.due_by_rule(self.rule);
+        let since = due.map(|due| unix_now().saturating_sub(due));
+        Duration::from_secs(since.and_then(|it| u64::try_from(it).ok()).unwrap_or(0))
     }
 
     /// Asks the process to end, or makes it end.

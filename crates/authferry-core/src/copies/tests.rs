@@ -94,6 +94,21 @@ fn row_6_a_store_that_was_set_back_has_no_ancestor_in_the_receipt() {
 }
 
 #[test]
+fn a_head_that_went_back_has_neither_the_base_nor_its_ancestors_as_ancestors() {
+    let ancestors = |head: &Held, known: &Base| {
+        let theirs = head.generation.as_ref().expect("a login");
+        Base::of_head(head, theirs, Some(known)).ancestors
+    };
+    let mut known = base(5);
+    let ahead: Vec<_> = (1..6).map(|it| login(it).fingerprint).collect();
+    assert_eq!(ancestors(&head(6), &known), ahead);
+    assert_eq!(ancestors(&head(3), &known), ahead[..2]);
+    // Among the ancestors that are left may be what descends from the head.
+    known.ancestors.remove(2);
+    assert_eq!(ancestors(&head(3), &known), []);
+}
+
+#[test]
 fn row_7_another_family_counts_whatever_the_times_say() {
     let file = auth(login(8)).known(base(5));
     for reseed in [
