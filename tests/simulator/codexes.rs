@@ -57,6 +57,9 @@ impl Story {
             "codex starts",
             format!("machine {machine}: codex {id} of job {job}"),
         );
+        if self.random.one_in(2) {
+            self.spend(machine, id);
+        }
     }
 
     /// One of these Codexes goes on: it spends its login, writes what it got, or ends.

@@ -145,7 +145,7 @@ impl Processes {
         } = process;
         let folder = self.folder.join(id.to_string());
         fs::create_dir_all(&folder).expect("room");
-        let rest = "0 -1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0";
+        let rest = "0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0";
         let line = format!("{id} ({name}) S {parent} 1 1 {rest} {started} 0\n");
         fs::write(folder.join("stat"), line).expect("room");
         let variables = variables

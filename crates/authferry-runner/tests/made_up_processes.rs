@@ -91,7 +91,7 @@ fn processes() -> &'static Path {
 fn add(folder: &Path, id: i32, parent: i32, name: &str, environ: &str) {
     let folder = folder.join(id.to_string());
     fs::create_dir(&folder).expect("room");
-    let rest = "0 -1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0";
+    let rest = "0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0";
     fs::write(
         folder.join("stat"),
         format!("{id} ({name}) S {parent} 1 1 {rest}\n"),
