@@ -123,7 +123,9 @@ impl Story {
         if families.0 == families.1 {
             return Ok(());
         }
-        if by == By::Anybody {
+        // A record says the same of a login that was kept with the lineage of that job, when a later
+        // job of the machine adopts it.
+        if by == By::Anybody || self.mislabelled.contains(&new) {
             // The stamp says that it is of the family of what it replaced.
             self.joined.insert(families);
             self.joined.insert((families.1, families.0));
