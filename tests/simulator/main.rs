@@ -19,7 +19,8 @@
 //! AUTHFERRY_TEST_STORY=4711 cargo test -p authferry-tests --test simulator -- --nocapture
 //! ```
 //!
-//! A story that fails prints its seed and its steps.
+//! A story that fails prints its seed and its steps. A watch hears of a file by a thread, and of two
+//! events that are ready the runtime takes either: a story that failed may have to be told several times.
 
 mod codexes;
 mod judge;

@@ -48,6 +48,7 @@ impl Story {
         match self.random.below(3) {
             0 => {
                 self.world.touch();
+                self.unstamped = self.world.stored();
                 self.note("touch", "the stamp of the store's login is lost".to_owned());
             }
             1 => {

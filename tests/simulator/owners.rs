@@ -37,6 +37,7 @@ impl Story {
         let machine = watched[self.random.below(watched.len())];
         if self.random.one_in(5) {
             self.machine_mut(machine).kill_the_watch();
+            self.behind.insert(machine);
             self.note(
                 "watch killed",
                 format!("the watch on machine {machine} is killed"),
@@ -95,6 +96,7 @@ impl Story {
         let machine = self.random.below(2);
         self.sessions.retain(|it| it.machine != machine);
         self.machine_mut(machine).reset();
+        self.behind.insert(machine);
         self.note(
             "machine reset",
             format!("machine {machine} is started anew"),

@@ -42,6 +42,11 @@ pub(crate) struct Story {
     /// Logins that may have the lineage of the job into whose home a cache brought them: they are
     /// kept, and not known to be later than what the store holds.
     pub(crate) mislabelled: BTreeSet<usize>,
+    /// The login of the store that has lost its stamp.
+    pub(crate) unstamped: Option<usize>,
+    /// Machines on which a process was killed that may have written to the store, and not yet noted
+    /// that in the receipt.
+    pub(crate) behind: BTreeSet<usize>,
     /// Families that count as one: a file of the first came into a home during a job of the
     /// second, and was stored as a rotation of it.
     pub(crate) joined: BTreeSet<(usize, usize)>,
@@ -77,6 +82,8 @@ impl Story {
             given_up: BTreeSet::new(),
             disturbed: BTreeSet::new(),
             mislabelled: BTreeSet::new(),
+            unstamped: None,
+            behind: BTreeSet::new(),
             joined: BTreeSet::new(),
             steps: vec![format!("{mode:?}, opaque: {opaque}, {ago} days ago")],
             met: BTreeMap::new(),
@@ -176,6 +183,7 @@ impl Story {
         if called == Called::Done {
             self.disturbed.remove(&machine);
             self.placed(machine, &before)?;
+            self.behind.remove(&machine);
         }
         if restored.nested || (called == Called::Done && self.random.one_in(3)) {
             self.leave_a_watch(machine, job)?;
@@ -280,6 +288,9 @@ impl Story {
         }
         self.judge(&before, by, Some(machine))?;
         self.leaves_codexes_alone(machine, called)?;
+        if called == Called::Killed {
+            self.behind.insert(machine);
+        }
         self.met(called, "persist killed");
         Ok(called)
     }
