@@ -99,13 +99,24 @@ impl Asked {
 
     /// The processes of this program but for the one that was started.
     fn supervisors(&self) -> Vec<u32> {
-        let is_ours = |process: &u32| {
+        let mut supervisors = self.processes("authferry");
+        supervisors.retain(|process| *process != self.process.id());
+        supervisors
+    }
+
+    fn codexes(&self) -> Vec<u32> {
+        self.processes("codex")
+    }
+
+    /// The processes of a program whose name has this in it.
+    fn processes(&self, name: &str) -> Vec<u32> {
+        let is_of_it = |process: &u32| {
             let program = fs::read_link(format!("/proc/{process}/exe")).unwrap_or_default();
-            let name = program.file_name().unwrap_or_default();
-            *process != self.process.id() && name.to_string_lossy().contains("authferry")
+            let program = program.file_name().unwrap_or_default();
+            program.to_string_lossy().contains(name)
         };
         let processes = self.runner.processes().expect("Linux");
-        processes.into_iter().filter(is_ours).collect()
+        processes.into_iter().filter(is_of_it).collect()
     }
 
     fn rotations(&self) -> Vec<String> {
@@ -392,16 +403,35 @@ fn a_codex_that_ends_without_an_answer_leaves_doubt() {
     assert_in_doubt(&finish_within(Duration::from_mins(2), &mut refresh));
 }
 
+/// A Codex gives up on a slow provider, and the job fails: the token may be spent.
+#[test]
+fn a_job_whose_codex_gave_up_does_not_call_the_login_unchanged() {
+    let mut run = Asked::by(rig::V0_145, &Login::stale(), |ferry, runner| {
+        let mut run = ferry.authferry(runner, &["run", "--no-rotate-first", "--"]);
+        run.args(["codex", "exec", "--skip-git-repo-check", "Reply OK."]);
+        run
+    });
+    for process in run.codexes() {
+        kill_process(pid(process), Signal::KILL).expect("it runs");
+    }
+    let ended = run.end();
+    assert!(!ended.status.success(), "{ended:?}");
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(said.contains("may be spent"), "{said}");
+    assert!(!said.contains("unchanged"), "{said}");
+}
+
 /// A Codex that stays behind without an answer is waited for ninety seconds.
 #[test]
 fn a_codex_that_stays_behind_is_left_alone_after_its_time() {
     if env::var_os("AUTHFERRY_TEST_ALL").is_none() {
         return;
     }
-    let mut run = Asked::by(rig::V0_145, &Login::stale(), |ferry, runner| {
-        // It asks twice, and waits for the second answer for as long as it takes.
-        leaves_codex(ferry, runner)
-    });
+    let mut run = Asked::by(rig::V0_145, &Login::stale(), leaves_codex);
+    // By itself it gives up after a quarter of a minute.
+    for process in run.codexes() {
+        kill_process(pid(process), Signal::STOP).expect("it runs");
+    }
     fs::write(run.runner.work().join("spent"), "").expect("room");
     assert_in_doubt(&run.end());
     assert!(run.runner.auth_file().exists());

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use authferry_core::Stored;
 use authferry_core::rotation::Outcome;
-use authferry_core::{Base, Outcome as End, Stored};
-use authferry_runner::{CommandEnd, Job, Report, Rotated, Rotating, Signals, rotate_first};
+use authferry_runner::{Job, Report, Rotated, Rotating, Signals, rotate_first};
 use tokio::time::timeout;
 
 use crate::args::Lease;
@@ -132,13 +132,10 @@ pub(crate) fn look_at_what_was_lent(job: &Job<'_>, report: &Report, begin: &mut 
 /// Looks whether a job failed because somebody else has spent its login: the access token has
 /// ended, and Codex got no other one.
 pub(crate) async fn look_after(job: &Job<'_>, report: &Report, begin: &mut Begin) {
-    let failed = matches!(report.command, Some(CommandEnd::Exited(code)) if code != 0);
-    let unchanged = report.outcome == End::Unchanged && report.signal.is_none();
-    let due = |base: &&Base| base.generation.issued.is_due(from_now(Duration::ZERO));
-    let Some(base) = report.base.as_ref().filter(due) else {
+    let Some(base) = report.base.as_ref() else {
         return;
     };
-    if !failed || !unchanged || job.access_only {
+    if !telling::may_have_spent(job, report) {
         return;
     }
     let Ok(Ok(Some(stored))) = timeout(job.patience, job.store.read()).await else {

@@ -1,9 +1,12 @@
 //! What to say while it is not known whether the login is spent.
 
-use authferry_core::Fingerprint;
-use authferry_runner::{Job, Report};
+use std::time::Duration;
+
+use authferry_core::{Fingerprint, Outcome};
+use authferry_runner::{CommandEnd, Job, Report};
 
 use super::{login, pasted};
+use crate::commands::from_now;
 use crate::ending::Ending;
 use crate::exit;
 
@@ -44,6 +47,27 @@ pub(super) fn interrupted(job: &Job<'_>, report: &Report) -> Ending {
     );
     Ending::bad(exit::UNSETTLED, "unsettled", message)
         .hint(format!("see whether it is: {}", pasted::refresh(job.store)))
+}
+
+/// Whether a command that failed may have spent the refresh token: its login was due, and nothing
+/// new was written. A Codex that gives up on a slow provider ends like that.
+pub(crate) fn may_have_spent(job: &Job<'_>, report: &Report) -> bool {
+    let failed = matches!(report.command, Some(CommandEnd::Exited(code)) if code != 0);
+    let unchanged = report.outcome == Outcome::Unchanged && report.signal.is_none();
+    let now = from_now(Duration::ZERO);
+    let base = report.base.as_ref();
+    let is_due = base.is_some_and(|base| base.generation.issued.is_due(now));
+    failed && unchanged && is_due && !job.access_only
+}
+
+/// What to say of the login after such a command.
+pub(super) fn not_replaced(job: &Job<'_>, report: &Report) -> Ending {
+    let message = format!(
+        "{} in {} may be spent: it was due, the command failed, and Codex wrote no new login",
+        login(report),
+        job.store
+    );
+    Ending::good("unchanged", message).fact("may_be_spent", true)
 }
 
 /// An earlier rotation on this machine was killed, or had no answer.
