@@ -57,23 +57,32 @@ const SAID: &[(&str, &str)] = &[
     ),
 ];
 
-/// At which calls a process ends or hangs without a word that we see, and why. The error stream of a
+/// At which calls of which process (empty: any) it ends or hangs without a word that we see, and why. The error stream of a
 /// supervisor goes to the process that rotates.
-const AT_CALL: &[(Verdict, &[&str], &str)] = &[
+const AT_CALL: &[(Verdict, &str, &[&str], &str)] = &[
     (
         Verdict::Aborted,
+        "",
         &["mmap", "mprotect", "munmap", "mremap", "madvise", "brk"],
         "no memory: Rust aborts",
     ),
     (
         Verdict::Aborted,
+        "",
         &["poll", "rt_sigaction", "sigaltstack", "rseq"],
         "before `main` or in a new thread: Rust or the C library aborts",
     ),
     (
         Verdict::Hung,
+        "",
         &["rt_sigprocmask"],
         "the call has no such error: signals stay blocked that end the job",
+    ),
+    (
+        Verdict::Hung,
+        "watch",
+        &["sendto"],
+        "tokio drops a signal that it cannot hand on, here the SIGTERM to `watch`: the next one ends it",
     ),
 ];
 
@@ -82,9 +91,12 @@ pub(crate) fn argued(finding: &Finding) -> Option<&'static str> {
     let has_ended = matches!(finding.verdict, Verdict::Aborted | Verdict::Panicked);
     let said: &[_] = if has_ended { SAID } else { &[] };
     let mut said = said.iter().filter(|(said, _)| finding.said.contains(said));
-    let mut at_call = AT_CALL.iter().filter(|(verdict, calls, _)| {
-        *verdict == finding.verdict && calls.contains(&finding.call.name.as_str())
+    let mut at_call = AT_CALL.iter().filter(|(verdict, process, calls, _)| {
+        let at = &finding.call.position;
+        *verdict == finding.verdict
+            && (process.is_empty() || *process == at.process)
+            && calls.contains(&finding.call.name.as_str())
     });
     let why = said.next().map(|(_, why)| *why);
-    why.or_else(|| at_call.next().map(|(_, _, why)| *why))
+    why.or_else(|| at_call.next().map(|(_, _, _, why)| *why))
 }

@@ -55,7 +55,7 @@ pub(crate) fn sweep(
     if let Ok(replayed) = env::var("AUTHFERRY_TEST_CALL") {
         let errors = ERRORS.into_iter().map(Fault::Fail);
         let all: Vec<Fault> = [Fault::Kill].into_iter().chain(errors).collect();
-        let wanted = |call: &&Call| call.position.to_string() == replayed;
+        let wanted = |call: &&Call| call.position.to_string() == replayed || call.name == replayed;
         let found = calls.iter().filter(wanted);
         faults = found
             .flat_map(|call| all.iter().map(move |&fault| (call, fault)))

@@ -31,6 +31,10 @@ const ROUND: Duration = Duration::from_millis(50);
 /// After so many rounds what is left cannot be killed: it is another user's, or stuck.
 const ROUNDS: u32 = 20;
 
+/// How often a running command is checked without a signal. tokio hands SIGCHLD on through a socket,
+/// and drops it if the write fails, as it may without memory: the job would then wait for ever.
+const CHECK: Duration = Duration::from_secs(10);
+
 /// How long a Codex that may have spent the refresh token is waited for after its command, and in
 /// all where the platform ends it with the job. Providers answer within a second; Codex
 /// repeats a request after 15 or 20 seconds, or waits for as long as it takes.
@@ -194,7 +198,7 @@ impl Family {
     /// When to call [`rest`](Self::rest) even if no process has ended.
     pub(crate) fn wake(&self) -> Option<Instant> {
         let of_others = match &self.phase {
-            Phase::Running => None,
+            Phase::Running => Some(deadline::after(CHECK)),
             _ if !self.are_there_others => None,
             Phase::Lingering(limit) => Some(limit.wake()),
             Phase::Killing(at, _) => Some(*at),
@@ -321,4 +325,18 @@ fn children(process: &str) -> Vec<Pid> {
         })
         .filter_map(Pid::from_raw)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_running_command_is_checked_without_a_signal() {
+        let mut family = Family::spawn(Command::new("sleep").arg("60")).expect("a program");
+        let wake = family.wake().expect("a time to check it");
+        assert!(wake <= Instant::now() + CHECK);
+        family.child.kill().expect("our child");
+        family.child.wait().expect("our child");
+    }
 }
