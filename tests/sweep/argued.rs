@@ -4,11 +4,6 @@ use crate::judge::{Finding, Verdict};
 
 /// What a process says that aborts or panics, and why it does.
 const SAID: &[(&str, &str)] = &[
-    // Not argued but known, until it is mended.
-    (
-        "`at` split index (is 1) should be <= len (is 0)",
-        "**known fault, not mended**: without a look at our own process, the search for our caller panics",
-    ),
     ("memory allocation of", "no memory: Rust aborts"),
     (
         "stack_overflow.rs",
