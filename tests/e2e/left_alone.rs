@@ -403,7 +403,8 @@ fn a_codex_that_ends_without_an_answer_leaves_doubt() {
     assert_in_doubt(&finish_within(Duration::from_mins(2), &mut refresh));
 }
 
-/// A Codex gives up on a slow provider, and the job fails: the token may be spent.
+/// A Codex ends without the answer of a provider that has spent the token, as one does that gives up,
+/// and the job fails.
 #[test]
 fn a_job_whose_codex_gave_up_does_not_call_the_login_unchanged() {
     let mut run = Asked::by(rig::V0_145, &Login::stale(), |ferry, runner| {

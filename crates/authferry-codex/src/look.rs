@@ -98,8 +98,9 @@ pub(crate) fn read(file: File) -> io::Result<Secret> {
     Ok(Secret::new(buffer.to_vec()))
 }
 
-/// How many bytes a file may grow by while it is read, without a second buffer.
-const ROOM: usize = 4 << 10;
+/// How many bytes a file may grow by while it is read, without a second buffer. More than a real file
+/// has: Codex may truncate it before we ask for its size, and write all of it before we read.
+const ROOM: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {

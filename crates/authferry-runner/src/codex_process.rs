@@ -1,8 +1,13 @@
 //! Which processes are a Codex, which home each one has, and whether it may have spent the login.
 //!
-//! What `/proc` does not show (another user's process, no `/proc`) does not count as a Codex.
+//! A process whose executable `/proc` does not show (another user's process, no `/proc`) does not count
+//! as a Codex. A Codex whose home cannot be seen may use any home for [`CodexProcess::may_use`], and
+//! none for [`CodexProcess::uses`].
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use authferry_codex::Look;
 use authferry_core::{DueRule, Issued};
@@ -51,6 +56,10 @@ impl CodexProcess {
 
     /// By which rule it rotates a login.
     pub(crate) fn due_rule(&self) -> DueRule {
+        // After an update the manifest at that place is the one of another version.
+        if self.program.as_os_str().as_bytes().ends_with(b" (deleted)") {
+            return DueRule::Any;
+        }
         authferry_codex::due_rule(&self.program)
     }
 }

@@ -10,12 +10,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use authferry_codex::Home;
+use authferry_codex::{Home, Look};
 use authferry_core::DueRule;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::own_time::OwnClock;
+use crate::rotations::OVERDUE_FOR;
 use crate::supervise::SPENT_LIMIT;
 use crate::users::{self, Admission, Holder, JobState, Leftover, User};
 use crate::{InUse, Job, NotBegun, codex_process, deadline, receipt, sign};
@@ -64,8 +65,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Looks whether a job may begin in its home, and ends a Codex that an earlier job left there. Before
 /// anything is spent.
 ///
-/// A Codex that may be about to write the next login has up to 15 minutes, of which `wait` are waited
-/// for: [`NotBegun::LeftOver`] then.
+/// A Codex that may be about to write the next login has 15 minutes from the last write, or from when
+/// the login became due. The job waits for `wait` of them: [`NotBegun::LeftOver`] then.
 pub async fn admit(job: &Job<'_>, wait: Duration) -> Result<Admitted, NotBegun> {
     let mut over_since = None;
     let admission = loop {
@@ -237,10 +238,19 @@ async fn settle_leftovers(
             }
             let owner = receipt(job).map(|receipt| receipt.owner);
             let look = job.home.settled_look();
-            let is_due = look.as_ref().is_ok_and(|look| user.may_have_spent(look));
+            // A file that cannot be read, or holds no login, says nothing of the one that Codex has.
+            let is_due = match &look {
+                Ok(look @ (Look::Usable { .. } | Look::Missing)) => user.may_have_spent(look),
+                Ok(Look::Unusable { .. }) | Err(_) => true,
+            };
             // It did not begin to refresh before the login was due.
-            let since_due = look.map_or(Duration::ZERO, |look| user.due_since(&look));
+            let since_due = look.map_or(Duration::MAX, |look| user.due_since(&look));
             let idle_now = (idle + clock.read()).min(since_due);
+            // After a pause of the machine an answer may have arrived that Codex has not read yet.
+            let grace = match is_due {
+                true => job.linger.max(OVERDUE_FOR),
+                false => job.linger,
+            };
             match users::leftover(&user.found(owner.as_ref(), is_due, idle_now)) {
                 Leftover::Ours => {
                     admitted.codex.get_or_insert_with(|| user.clone());
@@ -250,7 +260,7 @@ async fn settle_leftovers(
                 Leftover::MayWrite if clock.last() >= wait => {
                     return Err(NotBegun::LeftOver(job.home.dir().to_owned(), user));
                 }
-                Leftover::Ordinary if clock.last() >= job.linger => {
+                Leftover::Ordinary if clock.last() >= grace => {
                     end(&user).await;
                     admitted.ended = Some(InUse {
                         by: user,
@@ -262,7 +272,7 @@ async fn settle_leftovers(
             }
             // All that is known of it is looked up when that may decide, and once in a while.
             let longest = SPENT_LIMIT.saturating_sub(idle);
-            let limits = [job.linger, wait, longest, clock.last() + LOOK_AGAIN];
+            let limits = [grace, wait, longest, clock.last() + LOOK_AGAIN];
             let until = limits.into_iter().filter(|it| *it > clock.last()).min();
             while user.is_there() && until.is_some_and(|until| clock.last() < until) {
                 sleep(PACE).await;

@@ -1,5 +1,5 @@
 //! What the kernel shows of processes: who they are, where they came from, which files they have
-//! open. Nothing here decides anything.
+//! open. Nothing here decides anything, and [`Process::signal`] is all that acts.
 
 use std::{
     collections::HashSet,
@@ -16,7 +16,9 @@ use std::mem::MaybeUninit;
 
 #[cfg(target_os = "linux")]
 use rustix::fs::{Mode, OFlags, RawDir, readlinkat_raw};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
+#[cfg(target_os = "linux")]
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
 /// The folder that is read in place of `/proc`.
 static MADE_UP: OnceLock<PathBuf> = OnceLock::new();
@@ -94,13 +96,18 @@ impl Process {
 
     /// Sends it a signal, if it has not ended.
     pub(crate) fn signal(&self, signal: Signal) {
-        // The pid descriptor cannot name a later process with the same id.
-        let process = Pid::from_raw(self.id);
-        let process = process.and_then(|id| pidfd_open(id, PidfdFlags::empty()).ok());
-        if let Some(process) = process.filter(|_| self.is_there()) {
+        // The pid descriptor cannot name a later process with the same id. Elsewhere than on Linux no
+        // process is seen.
+        #[cfg(target_os = "linux")]
+        if let Some(id) = Pid::from_raw(self.id)
+            && let Ok(process) = pidfd_open(id, PidfdFlags::empty())
+            && self.is_there()
+        {
             // It may have ended by itself.
             pidfd_send_signal(process, signal).ok();
         }
+        #[cfg(not(target_os = "linux"))]
+        let _ = signal;
     }
 
     /// How long ago it was started; zero if that is unknown.
@@ -227,8 +234,8 @@ fn codex_home(process: &Path) -> Option<PathBuf> {
 
 /// Whether a process has a file in the folder open for writing.
 ///
-/// Every process of the machine is asked, so this neither builds a path nor allocates for a
-/// descriptor.
+/// Every process of the machine is asked: only a descriptor of a file in the folder costs a path and
+/// an allocation.
 #[cfg(target_os = "linux")]
 fn writes(process: &Path, folder: &Path) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

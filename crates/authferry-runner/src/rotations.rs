@@ -200,7 +200,7 @@ fn codexes_older_than(home: &Path, limit: Duration) -> Vec<CodexProcess> {
 }
 
 /// For how long a Codex is seen to be overdue before it is ended, in the time that this process runs.
-const OVERDUE_FOR: Duration = Duration::from_secs(20);
+pub(crate) const OVERDUE_FOR: Duration = Duration::from_secs(20);
 
 impl Unfinished {
     /// Returns the path of its auth file, which may be missing.

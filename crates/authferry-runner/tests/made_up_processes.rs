@@ -46,6 +46,19 @@ async fn a_codex_whose_login_has_just_become_due_has_its_fifteen_minutes() {
     assert!(began.elapsed() < MINUTE * 2, "{:?}", began.elapsed());
 }
 
+/// A file without a login says nothing of the login that Codex has in its memory.
+#[tokio::test(start_paused = true)]
+async fn a_codex_beside_a_torn_file_has_its_fifteen_minutes() {
+    let scene = Scene::new().await;
+    let job = scene.job();
+    scene.write(0, 7200);
+    fs::write(scene.home.auth_file(), r#"{"tokens":"#).expect("room");
+    scene.start_codex(5_000_003);
+
+    let held = admit(&job, MINUTE * 3).await.expect_err("it may write");
+    assert!(matches!(held, NotBegun::LeftOver(_, _)), "{held}");
+}
+
 /// Codex drops what it got if its file has changed meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_file_is_not_replaced_under_a_codex_that_may_have_spent_it() {

@@ -347,6 +347,14 @@ fn refusal(job: &Job<'_>, report: &Report, why: Refusal) -> Ending {
                 None => ending,
             }
         }
+        Refusal::Overtaken if let Some(in_use) = &report.in_use => Ending::refused(
+            exit::REFUSED,
+            format!(
+                "{file} is not replaced: {} uses it, and may be rotating its login",
+                in_use.by
+            ),
+        )
+        .hint("try again when that Codex has ended, or has written its new login"),
         Refusal::Overtaken => Ending::refused(
             exit::REFUSED,
             format!("{file} was written to by somebody else at the same moment"),

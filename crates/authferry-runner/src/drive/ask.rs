@@ -10,7 +10,7 @@ use authferry_core::{
 
 use super::{Answer, Driver, Request};
 use crate::unwound::guarded;
-use crate::{Placement, seen};
+use crate::{InUse, Placement, seen};
 
 impl Driver<'_, '_> {
     pub(super) fn read(&mut self) {
@@ -127,7 +127,11 @@ impl Driver<'_, '_> {
                 return Placing::Failed;
             }
         }
-        if self.may_be_spent_by_others() {
+        if let Some(by) = self.spender() {
+            self.report.in_use = Some(InUse {
+                by,
+                may_be_spent: true,
+            });
             return Placing::Overtaken;
         }
         let lent = match self.lent.then(|| authferry_codex::access_only(&secret)) {

@@ -88,15 +88,16 @@ impl Driver<'_, '_> {
         self.others.as_ref().and_then(|others| others.wake)
     }
 
-    /// Whether another process that uses the home may have spent the login in its file. A Codex drops
-    /// what it gets for that login if the file changes meanwhile.
-    pub(super) fn may_be_spent_by_others(&self) -> bool {
+    /// A process that uses the home and may have spent the login in its file, such as the Codex that
+    /// started us. It drops what it gets for that login if the file changes meanwhile.
+    pub(super) fn spender(&self) -> Option<User> {
         // Of a login that is not due by any rule nobody has to be looked for.
         if self.is_private || self.lent || !codex_process::may_be_spent(&self.look, DueRule::Any) {
-            return false;
+            return None;
         }
         let users = users::of(self.job.home).unwrap_or_default();
-        users.iter().any(|user| user.may_have_spent(&self.look))
+        let mut users = users.into_iter().chain(users::above_us(self.job.home));
+        users.find(|user| user.may_have_spent(&self.look))
     }
 
     /// Which process uses the home, a Codex that started us included. The login is not removed then.

@@ -129,8 +129,8 @@ pub(crate) fn look_at_what_was_lent(job: &Job<'_>, report: &Report, begin: &mut 
     }));
 }
 
-/// Looks whether a job failed because somebody else has spent its login: the access token has
-/// ended, and Codex got no other one.
+/// Looks whether a job failed because somebody else has spent its login: the login was due, and Codex
+/// wrote no other one.
 pub(crate) async fn look_after(job: &Job<'_>, report: &Report, begin: &mut Begin) {
     let Some(base) = report.base.as_ref() else {
         return;
@@ -151,8 +151,7 @@ pub(crate) async fn look_after(job: &Job<'_>, report: &Report, begin: &mut Begin
             ));
         }
         Ok(_) => begin.notes.push(format!(
-            "the access token of login {before} has ended, and Codex did not rotate it: \
-             `authferry refresh` tells whether it is dead"
+            "the store still holds login {before}: `authferry refresh` tells whether it is spent"
         )),
         // What is there now is the next job's affair.
         Err(_) => {}

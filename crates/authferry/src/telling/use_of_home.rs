@@ -14,8 +14,8 @@ pub(super) const ONE_JOB_EACH: &str = "let the jobs that share a home of Codex r
     other, or give each a home with `--codex-home DIR`";
 
 /// What to do about a Codex that may be about to write.
-pub(super) const TRY_AGAIN: &str = "try again: a job that starts 15 minutes after the last write ends \
-    that process. Or wait longer with `--wait TIME`";
+pub(super) const TRY_AGAIN: &str = "try again: a job ends that process once its login has been due \
+    for 15 minutes, and nothing was written in that time. Or wait longer with `--wait TIME`";
 
 /// Tells that the login was left in the home, because a process uses it.
 pub(super) fn unsettled(job: &Job<'_>, report: &Report) -> Ending {
