@@ -148,15 +148,12 @@ mod tests {
         fs::copy(sleep, &program).expect("room");
         let run = |program: &Path, change: &dyn Fn(&mut Command)| {
             let mut command = Command::new(program);
-            change(
-                command
-                    .arg("60")
-                    .env_remove("CODEX_HOME")
-                    .env_remove("HOME"),
-            );
+            change(command.arg("60").env_clear().env("LOADED", "yes"));
             let mut child = command.spawn().expect("a program");
             let id = i32::try_from(child.id()).expect("a small number");
-            while processes::executable(id).is_none_or(|it| it.file_name() != program.file_name()) {
+            // While a program is loaded, its variables are not there yet.
+            let is_loaded = || Environment::of(id).is_some_and(|it| it.get("LOADED").is_some());
+            while !is_loaded() {
                 std::thread::yield_now();
             }
             let found = (CodexProcess::of(id), all_of(&home).count());

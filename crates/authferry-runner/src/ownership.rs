@@ -247,9 +247,10 @@ async fn settle_leftovers(
             let since_due = look.map_or(Duration::MAX, |look| user.due_since(&look));
             let idle_now = (idle + clock.read()).min(since_due);
             // After a pause of the machine an answer may have arrived that Codex has not read yet.
-            let grace = match is_due {
-                true => job.linger.max(OVERDUE_FOR),
-                false => job.linger,
+            let grace = if is_due {
+                job.linger.max(OVERDUE_FOR)
+            } else {
+                job.linger
             };
             match users::leftover(&user.found(owner.as_ref(), is_due, idle_now)) {
                 Leftover::Ours => {
