@@ -1,6 +1,6 @@
 //! Codexes that no call of authferry has started, or that outlive the one that did.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, fs::File, path::PathBuf, time::Duration};
 
 use authferry_codex::Home;
 
@@ -29,7 +29,7 @@ impl Writing {
 }
 
 impl Story {
-    /// Somebody starts Codex in a home: a step of the job that was restored there, or another one.
+    /// Codex starts in a home: in a step of the job that was restored there, or another one.
     pub(crate) fn start_a_codex(&mut self) {
         let machine = self.any_machine();
         if self.machine(machine).auth_file().is_none() {
@@ -42,17 +42,8 @@ impl Story {
             Some(job) => job,
             None => self.new_job(),
         };
-        let it = self.machine_mut(machine);
-        let home = it.home();
-        let id = it.processes.start_codex(home.dir(), job);
-        it.codexes.push(Codex {
-            id,
-            job,
-            home,
-            in_flight: None,
-            is_idle: false,
-            rotation: None,
-        });
+        let home = self.machine_mut(machine).home();
+        let id = self.start_codex(machine, job, home, None);
         self.note(
             "codex starts",
             format!("machine {machine}: codex {id} of job {job}"),
@@ -205,7 +196,7 @@ impl Story {
         );
     }
 
-    /// `authferry refresh`, or the rotation ahead of a job: it places the login in a home of its own,
+    /// `authferry refresh`, or the rotation ahead of a job: it places the login in a private home,
     /// and ends before its Codex has written.
     pub(crate) fn rotate_apart(&mut self) -> Result<(), String> {
         let machine = self.any_machine();
@@ -227,16 +218,7 @@ impl Story {
             return Ok(());
         };
         let home = Home::new(&folder.join("home")).expect("a home");
-        let it = self.machine_mut(machine);
-        let id = it.processes.start_codex(home.dir(), job);
-        it.codexes.push(Codex {
-            id,
-            job,
-            home,
-            in_flight: None,
-            is_idle: false,
-            rotation: Some((folder, lock)),
-        });
+        let id = self.start_codex(machine, job, home, Some((folder, lock)));
         self.spend(machine, id);
         Ok(())
     }
@@ -268,9 +250,29 @@ impl Story {
         self.judge(&before, by, Some(machine))?;
         self.leaves_codexes_alone(machine, called)?;
         if called == Called::InUse {
-            return self.fail("a home of its own is in use");
+            return self.fail("the private home is in use");
         }
         Ok(())
+    }
+
+    fn start_codex(
+        &mut self,
+        machine: usize,
+        job: u32,
+        home: Home,
+        rotation: Option<(PathBuf, File)>,
+    ) -> i32 {
+        let it = self.machine_mut(machine);
+        let id = it.processes.start_codex(home.dir(), job);
+        it.codexes.push(Codex {
+            id,
+            job,
+            home,
+            in_flight: None,
+            is_idle: false,
+            rotation,
+        });
+        id
     }
 
     fn codex(&self, machine: usize, id: i32) -> &Codex {

@@ -28,7 +28,7 @@ pub(crate) struct Locations {
 
 impl Story {
     /// What a call on this machine may do; to be asked before it. What Codex makes of a file that came
-    /// into the home since the login was placed cannot be told from a rotation of that login: while the
+    /// into the home since the login was placed cannot be distinguished from a rotation of that login: while the
     /// job goes on at all, by the watch that goes on during any call, and later where the tokens carry
     /// no marks of their session.
     pub(crate) fn may(&mut self, machine: usize, during_the_job: bool) -> By {
@@ -170,7 +170,7 @@ impl Story {
         if self.world.stored() != Some(placed) {
             return self.fail(&format!("{placed} is placed, and not what the store holds"));
         }
-        // Neither stamp nor receipt tells that this head is of the family of the file: that was set
+        // Neither stamp nor receipt shows that this head is of the family of the file: that was set
         // aside, and is tried next. SECURITY.md names it.
         if self.behind.contains(&machine) && self.unstamped == Some(placed) {
             return Ok(());

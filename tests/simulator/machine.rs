@@ -23,7 +23,7 @@ pub(crate) type Watching = Pin<Box<dyn Future<Output = ()>>>;
 pub(crate) struct Machine {
     folder: TempDir,
     pub(crate) processes: Processes,
-    /// Stops where nobody calls authferry on this machine, as a process that gets no time.
+    /// Stops while no authferry runs on this machine, as a process that gets no CPU time.
     pub(crate) watch: Option<Watching>,
     pub(crate) codexes: Vec<Codex>,
 }

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! A story that fails prints its seed and its steps. A watch hears of a file by a thread, and of two
-//! events that are ready the runtime takes either: a story that failed may have to be told several times.
+//! events that are ready the runtime takes either: a story that failed may have to be replayed several times.
 
 mod codexes;
 mod judge;

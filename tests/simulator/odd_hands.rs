@@ -42,7 +42,7 @@ impl Story {
         Ok(())
     }
 
-    /// Somebody touches the store's file, or removes a receipt, or another person's login comes
+    /// A person touches the store's file, or removes a receipt, or another person's login comes
     /// into a home.
     pub(crate) fn odd_hands(&mut self) {
         match self.random.below(3) {

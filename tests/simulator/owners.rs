@@ -64,7 +64,7 @@ impl Story {
         self.leaves_codexes_alone(machine, Called::Done)
     }
 
-    /// Another job comes to a home in which one goes on, or the same one comes once more.
+    /// A second job begins in a home whose job still runs, or the same job begins again.
     pub(crate) fn second_owner(&mut self) -> Result<(), String> {
         let Some(index) = self.session() else {
             return Ok(());
@@ -74,7 +74,7 @@ impl Story {
             self.restore(machine, job, "nested restore")?;
             return Ok(());
         }
-        // Without a receipt nothing tells whose home it is.
+        // Without a receipt, the owner of the home is unknown.
         let is_owned = self.machine(machine).has_receipt();
         let other = self.new_job();
         self.machine(machine).processes.begin_job(other);

@@ -34,7 +34,7 @@ pub(crate) struct Story {
     jobs: u32,
     /// Auth files that a cache keeps.
     pub(crate) cached: Vec<usize>,
-    /// Logins that nobody can keep: a person replaced them without authferry, or the Codex that got
+    /// Logins that cannot be kept: a person replaced them without authferry, or the Codex that got
     /// them dropped them, for something else than authferry had changed its file.
     pub(crate) given_up: BTreeSet<usize>,
     /// Machines into whose home a file came since authferry placed one there.

@@ -163,13 +163,7 @@ impl World {
                 nested: admitted.nested,
                 ..job
             };
-            let mut signals = Signals::install().expect("signals");
-            let report = authferry_runner::restore(&job, None, &mut signals).await;
-            match report.map(|report| report.outcome) {
-                Ok(Outcome::Restored) => Called::Done,
-                Ok(_) => Called::Refused,
-                Err(error) => not_begun(&error),
-            }
+            restore(&job).await
         };
         let called = self.call(machine, restoring, kill_after, &NOTHING);
         Restored {
@@ -246,7 +240,7 @@ impl World {
         machine.processes.show(number);
         let home = machine.home();
         let goes_on = async {
-            // What changed in the file is told by a thread, in its own time.
+            // A thread reports a change of the file, with a delay.
             for _ in 0..40 {
                 sleep(time / 40).await;
                 let file = fs::read(home.auth_file()).ok();
@@ -259,7 +253,7 @@ impl World {
         self.call(machine, goes_on, None, &NOTHING);
     }
 
-    /// A rotation begins in a home of its own: the login is placed there, for a Codex that spends
+    /// A rotation begins in a private home: the login is placed there, for a Codex that spends
     /// it. Returns the folder and its lock.
     pub(crate) fn begin_rotation(
         &self,
@@ -278,16 +272,7 @@ impl World {
         folders.home = authferry_codex::Home::new(&folder.join("home")).expect("a home");
         let store = self.open();
         let job = job(&store, &folders);
-        let placing = async {
-            let mut signals = Signals::install().expect("signals");
-            let report = authferry_runner::restore(&job, None, &mut signals).await;
-            match report.map(|report| report.outcome) {
-                Ok(Outcome::Restored) => Called::Done,
-                Ok(_) => Called::Refused,
-                Err(error) => not_begun(&error),
-            }
-        };
-        let called = self.call(machine, placing, kill_after, &NOTHING);
+        let called = self.call(machine, restore(&job), kill_after, &NOTHING);
         let called = called.unwrap_or(Called::Killed);
         if called != Called::Done && called != Called::Killed {
             fs::remove_dir_all(&folder).expect("ours");
@@ -368,6 +353,16 @@ fn job<'a>(store: &'a FileStore, folders: &'a Folders) -> Job<'a> {
         rotations: Some(&folders.rotations),
         linger: LINGER,
         ..Job::new(store, &folders.home, &folders.rescue, "a job", PATIENCE)
+    }
+}
+
+async fn restore(job: &Job<'_>) -> Called {
+    let mut signals = Signals::install().expect("signals");
+    let report = authferry_runner::restore(job, None, &mut signals).await;
+    match report.map(|report| report.outcome) {
+        Ok(Outcome::Restored) => Called::Done,
+        Ok(_) => Called::Refused,
+        Err(error) => not_begun(&error),
     }
 }
 

@@ -71,7 +71,7 @@ impl Codex {
         }
     }
 
-    /// A job: rotates a login that is due, or any if it is told to, and calls the model.
+    /// A job: rotates a login that is due, or any if it is asked to, and calls the model.
     fn exec(&self, rotates: bool) -> io::Result<()> {
         let auth_file = fs::read(&self.auth_file)?;
         if rotates || is_due(&auth_file) {

@@ -85,7 +85,9 @@ pub(crate) fn may_have_spent(login: &Issued, rule: DueRule) -> bool {
 pub(crate) fn may_be_spent(look: &Look, rule: DueRule) -> bool {
     match look {
         Look::Usable { generation, .. } => may_have_spent(&generation.issued, rule),
-        Look::Missing | Look::Unusable { .. } => false,
+        // A torn file says nothing of the login that Codex has in memory.
+        Look::Unusable { .. } => true,
+        Look::Missing => false,
     }
 }
 

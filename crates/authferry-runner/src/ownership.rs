@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use authferry_codex::{Home, Look};
+use authferry_codex::Home;
 use authferry_core::DueRule;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
@@ -238,11 +238,8 @@ async fn settle_leftovers(
             }
             let owner = receipt(job).map(|receipt| receipt.owner);
             let look = job.home.settled_look();
-            // A file that cannot be read, or holds no login, says nothing of the one that Codex has.
-            let is_due = match &look {
-                Ok(look @ (Look::Usable { .. } | Look::Missing)) => user.may_have_spent(look),
-                Ok(Look::Unusable { .. }) | Err(_) => true,
-            };
+            // A file that cannot be read says nothing of the login that Codex has in memory.
+            let is_due = look.as_ref().map_or(true, |look| user.may_have_spent(look));
             // It did not begin to refresh before the login was due.
             let since_due = look.map_or(Duration::MAX, |look| user.due_since(&look));
             let idle_now = (idle + clock.read()).min(since_due);

@@ -15,10 +15,11 @@ use authferry_core::{
     Bid, CasError, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore,
     StoreError, Stored, Trouble, Version, WriteId,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::deadline;
 use crate::lease::{self, Lease, Observation};
+use crate::own_time::TICK;
 use crate::rescue::{Location, Rescue};
 use crate::rotations::{Overdue, Private};
 use crate::signals::Told;
@@ -369,6 +370,12 @@ impl<'a> Driver<'a> {
                     }
                 },
                 () = drive::renewed(self.lease.as_mut()) => {}
+                // The store is asked more rarely than a clock of own time has to be read.
+                () = sleep(TICK), if self.rotated.at_work.is_some() => {
+                    if let Some(folder) = &self.rotated.at_work {
+                        self.overdue.look(folder);
+                    }
+                }
                 () = sleep_until(deadline) => {
                     if self.retract_by.is_some() {
                         // Whether it was won nobody will say; it ends by itself.

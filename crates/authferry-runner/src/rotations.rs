@@ -161,7 +161,8 @@ impl Overdue {
     /// Ends the Codex of a rotation that has been there for so long without a write that no refresh
     /// can be under way. What supervised it was killed, or ends it by itself.
     ///
-    /// To be called again and again: a machine that was paused goes on for a while first.
+    /// Call it once per [`TICK`](crate::own_time::TICK): a longer gap counts as one, because a machine
+    /// that was paused gives its Codex no time.
     pub(crate) fn look(&mut self, folder: &Path) {
         self.look_at(folder, SPENT_LIMIT);
     }
@@ -393,6 +394,14 @@ mod tests {
             advance(Duration::from_secs(1)).await;
         }
         assert!(hangs.is_alive(), "it may have spent the token");
+        let file = File::open(folder.join(HOME).join("auth.json")).expect("there");
+        let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
+        file.set_modified(an_hour_ago).expect("ours");
+        for _ in 0..2 * OVERDUE_FOR.as_secs() {
+            overdue.look(&folder);
+            advance(Duration::from_secs(1)).await;
+        }
+        assert!(hangs.is_alive(), "it was started a moment ago");
         let mut overdue = Overdue::default();
         let limit = Duration::from_millis(200);
         overdue.look_at(&folder, limit);

@@ -67,7 +67,7 @@ impl User {
     }
 
     /// For how long the login that was read from the home has been due for it, by the clock of the
-    /// machine. A file without a login is as good as always due.
+    /// machine; the longest time if the file holds no login.
     pub(crate) fn due_since(&self, look: &Look) -> Duration {
         let Look::Usable { generation, .. } = look else {
             return Duration::MAX;

@@ -33,7 +33,7 @@ pub(crate) use rescue::{put, same_place, second_store};
 pub(crate) use rotation::{
     OTHER_CODEX, all_the_same, dead, dead_since, may_begin, of_mark, rotation, unclaimed, unsettled,
 };
-pub(crate) use unsettled::may_have_spent;
+pub(crate) use unsettled::may_be_spent;
 pub(crate) use use_of_home::ended;
 pub(crate) use watching::{watched, watching};
 
@@ -52,7 +52,7 @@ pub(crate) fn trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>) -> E
         Outcome::Unchanged if unsettled::is_interrupted(report) => {
             unsettled::interrupted(job, report)
         }
-        Outcome::Unchanged if unsettled::may_have_spent(job, report) => {
+        Outcome::Unchanged if unsettled::may_be_spent(job, report) => {
             of_command(unsettled::not_replaced(job, report), report, program)
         }
         Outcome::Unchanged => {

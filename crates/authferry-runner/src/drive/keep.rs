@@ -354,7 +354,7 @@ impl Driver<'_, '_> {
             self.report.busy = auth_file;
             return;
         }
-        // As long as the file stays, its receipt tells the next job what it descends from. A login that
+        // As long as the file stays, its receipt says what it descends from. A login that
         // is reported as in use stays even if its process has just ended: the watch persists it.
         if !auth_file || self.report.in_use.is_some() {
             return;

@@ -91,7 +91,7 @@ impl Driver<'_, '_> {
     /// A process that uses the home and may have spent the login in its file, such as the Codex that
     /// started us. It drops what it gets for that login if the file changes meanwhile.
     pub(super) fn spender(&self) -> Option<User> {
-        // Of a login that is not due by any rule nobody has to be looked for.
+        // A login that is not due by any rule cannot be spent: no need to search the processes.
         if self.is_private || self.lent || !codex_process::may_be_spent(&self.look, DueRule::Any) {
             return None;
         }

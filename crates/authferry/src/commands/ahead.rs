@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use authferry_core::Stored;
 use authferry_core::rotation::Outcome;
-use authferry_runner::{Job, Report, Rotated, Rotating, Signals, rotate_first};
+use authferry_runner::{CommandEnd, Job, Report, Rotated, Rotating, Signals, rotate_first};
 use tokio::time::timeout;
 
 use crate::args::Lease;
@@ -129,15 +129,14 @@ pub(crate) fn look_at_what_was_lent(job: &Job<'_>, report: &Report, begin: &mut 
     }));
 }
 
-/// Looks whether a job failed because somebody else has spent its login: the login was due, and Codex
-/// wrote no other one.
+/// Checks whether a job failed because another job has spent its login: the login is due, and Codex
+/// wrote no new one.
 pub(crate) async fn look_after(job: &Job<'_>, report: &Report, begin: &mut Begin) {
-    let Some(base) = report.base.as_ref() else {
+    let failed = matches!(report.command, Some(CommandEnd::Exited(code)) if code != 0);
+    let base = report.base.as_ref().filter(|_| failed);
+    let Some(base) = base.filter(|_| telling::may_be_spent(job, report)) else {
         return;
     };
-    if !telling::may_have_spent(job, report) {
-        return;
-    }
     let Ok(Ok(Some(stored))) = timeout(job.patience, job.store.read()).await else {
         return;
     };

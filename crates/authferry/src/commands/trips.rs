@@ -77,10 +77,10 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Ending> {
     let watch = nested.get().then(|| leave_watch(args, global, &home));
     let ((report, begin), note) = ended??;
     let ending = telling::trip(&job, &report, Some(&program));
+    let stays = report.in_use.is_some() || report.left_running > 0;
     let watch = match watch {
-        None if report.in_use.is_some() || report.left_running > 0 => {
-            Some(leave_watch(args, global, &home))
-        }
+        // A job that was refused leaves everything as it is.
+        None if report.command.is_some() && stays => Some(leave_watch(args, global, &home)),
         watch => watch,
     };
     Ok(ending.with_watch(watch).after(begin).note(note))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use authferry_core::{Fingerprint, Outcome};
-use authferry_runner::{CommandEnd, Job, Report};
+use authferry_runner::{Job, Report};
 
 use super::{login, pasted};
 use crate::commands::from_now;
@@ -22,7 +22,8 @@ pub(super) fn left_running(job: &Job<'_>, report: &Report) -> Ending {
     let file = job.home.auth_file().display();
     Ending::bad(exit::UNSETTLED, "unsettled", message)
         .note(Some(format!(
-            "what it writes stays in {file}, and the next job on this machine puts it into the store"
+            "what it writes stays in {file}: a watch puts it into the store, or else the next job on \
+             this machine"
         )))
         .hint(format!(
             "put it there when that Codex has ended: {}",
@@ -49,25 +50,23 @@ pub(super) fn interrupted(job: &Job<'_>, report: &Report) -> Ending {
         .hint(format!("see whether it is: {}", pasted::refresh(job.store)))
 }
 
-/// Whether a command that failed may have spent the refresh token: its login was due, and nothing
-/// new was written. A Codex that gives up on a slow provider ends like that.
-pub(crate) fn may_have_spent(job: &Job<'_>, report: &Report) -> bool {
-    let failed = matches!(report.command, Some(CommandEnd::Exited(code)) if code != 0);
-    let unchanged = report.outcome == Outcome::Unchanged && report.signal.is_none();
+/// Whether a Codex of the job may have spent the refresh token: the login is due, and no new one was
+/// written. A Codex that gives up on a slow provider leaves that behind, whatever its exit code.
+pub(crate) fn may_be_spent(job: &Job<'_>, report: &Report) -> bool {
     let now = from_now(Duration::ZERO);
     let base = report.base.as_ref();
     let is_due = base.is_some_and(|base| base.generation.issued.is_due(now));
-    failed && unchanged && is_due && !job.access_only
+    report.outcome == Outcome::Unchanged && is_due && !job.access_only
 }
 
-/// What to say of the login after such a command.
+/// What to say of the login then.
 pub(super) fn not_replaced(job: &Job<'_>, report: &Report) -> Ending {
     let message = format!(
-        "{} in {} may be spent: it was due, the command failed, and Codex wrote no new login",
+        "{} in {} may be spent: it is due, and Codex wrote no new login",
         login(report),
         job.store
     );
-    Ending::good("unchanged", message).fact("may_be_spent", true)
+    Ending::good("unsettled", message)
 }
 
 /// An earlier rotation on this machine was killed, or had no answer.

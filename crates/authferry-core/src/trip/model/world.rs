@@ -134,7 +134,7 @@ pub(super) struct Job {
     pub(super) trip: TripNumber,
     pub(super) start: StartNumber,
     pub(super) phase: Phase,
-    /// It has no command and no end of its own: it leaves when another process asks it to, when its
+    /// It runs no command and never ends by itself: it leaves when another process asks it to, when its
     /// own job is over, or when it is killed.
     is_watch: bool,
     asked: Option<Ask>,
