@@ -205,7 +205,9 @@ async fn after_run(job: &Job<'_>) -> Result<Option<File>, NotBegun> {
         }
         // Which version the other `run` has started is not known.
         let look = job.home.settled_look();
-        let is_due = look.map_or(true, |look| codex_process::may_be_spent(&look, DueRule::Any));
+        let is_due = look.map_or(true, |look| {
+            codex_process::may_be_spent(&look, DueRule::Any)
+        });
         if clock.read() >= end_timeout(job, is_due) {
             return Err(match users::lock_holder(job.home) {
                 Some(user) => NotBegun::AtWork(job.home.auth_file().to_owned(), user, is_due),
