@@ -101,6 +101,13 @@ pub(crate) fn look(
         next.trace.code = again.trace.code;
         next.hung |= again.hung;
     }
+    if next.trace.code == Some(REFUSED) {
+        // A child that was forked and has not executed yet has the lock of the killed process.
+        let again = scene.next(part)?;
+        next.said += &again.said;
+        next.trace.code = again.trace.code;
+        next.hung |= again.hung;
+    }
     let live = scene.live();
     let is_stored = token(&scene.stored()) == token(&live);
     let verdict = if fault.is_some() && job.trace.hit.is_none() {
@@ -131,6 +138,8 @@ pub(crate) fn look(
 
 /// The exit code of a job for which another one has the lease.
 const HELD: i32 = 123;
+/// The exit code while another process has the home.
+const REFUSED: i32 = 124;
 
 fn has_aborted(ended: &Ended) -> bool {
     !ended.trace.aborted.is_empty() || ended.trace.code == Some(ABORTED)
