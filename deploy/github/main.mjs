@@ -1,4 +1,4 @@
-// The step itself: `run`, `refresh`, or a login for the steps that follow.
+// The step: `run`, `refresh`, or a login for the following steps.
 
 import { resolve } from 'node:path'
 
@@ -7,14 +7,14 @@ import { Refused, common, complain, environment, find, home, input, start, tell,
 const SEED = 'AUTHFERRY_SEED'
 
 async function main () {
-  if (input('run') && input('refresh')) throw new Refused('`run` and `refresh` are two steps')
+  if (input('run') && input('refresh')) throw new Refused('`run` and `refresh` exclude each other: use two steps')
   const restoring = options()
   const { program, sha256 } = await find()
   if (input('refresh')) {
     return await start(program, [...common(), 'refresh', '--within', input('refresh')])
   }
   const codexHome = home()
-  // Before anything is begun that `post` would have to end.
+  // Before anything starts that `post` has to finish.
   tell('GITHUB_STATE', 'program', program)
   tell('GITHUB_STATE', 'sha256', sha256)
   tell('GITHUB_STATE', 'home', codexHome)
@@ -28,7 +28,7 @@ async function main () {
     const cwd = resolve(input('working-directory') || '.')
     return await start(program, [...common(codexHome), 'run', ...restoring, '--', ...bash], { env, cwd })
   }
-  // It leaves a watch behind.
+  // It starts a watch in the background.
   const restored = await start(program, [...common(codexHome), 'restore', ...restoring], { env })
   if (restored === 0) tell('GITHUB_ENV', 'CODEX_HOME', codexHome)
   return restored
@@ -37,7 +37,7 @@ async function main () {
 function options () {
   const words = []
   if (!truth('rotate-first')) words.push('--no-rotate-first')
-  else if (input('horizon')) words.push('--horizon', input('horizon'))
+  else if (input('rotate-within')) words.push('--rotate-within', input('rotate-within'))
   if (truth('access-only')) words.push('--access-only')
   if (truth('allow-untrusted')) words.push('--allow-untrusted')
   return words

@@ -1,4 +1,4 @@
-//! Secrets as places, and AWS's own library as whoever works on them by hand.
+//! Secrets as places, with AWS's own library for manual changes.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use authferry_aws::{Address, AwsStore, Settings};
 use authferry_conformance::{Fixture, Refusal};
 use authferry_core::{ErrorKind, Guarantees, Reads, SecretStore, Swap};
 use authferry_http::JobToken;
-use rig::{ACCOUNT, Hand, Issuer, REGION, github_claims};
+use rig::{ACCOUNT, BotoClient, Issuer, REGION, github_claims};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-/// Who answers.
+/// The server under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
     Moto,
-    /// moto as well, which lets nobody do what no policy allows.
+    /// moto with enforced policies.
     Policies,
     Ministack,
 }
@@ -32,21 +32,21 @@ impl Server {
 
 /// A server's secrets.
 pub(crate) struct Secrets {
-    pub(crate) hand: Hand,
+    pub(crate) hand: BotoClient,
     pub(crate) issuer: Issuer,
     server: Server,
 }
 
-/// The prefix of secrets that wait to be deleted: a person cannot read them.
-const MARKED: &str = "refused-for-it-waits-to-be-deleted";
+/// The prefix of secrets that are scheduled for deletion: a person cannot read them.
+const SCHEDULED_FOR_DELETION: &str = "refused-for-scheduled-deletion";
 
-/// Any repository will do: what a role allows is another test's.
+/// Any repository is fine: other tests cover the trust policies.
 const REPOSITORY: &str = "acme/app";
 
 impl Secrets {
     pub(crate) fn new(server: Server) -> Self {
         let secrets = Self {
-            hand: Hand::here(),
+            hand: BotoClient::from_env(),
             issuer: Issuer::start(),
             server,
         };
@@ -66,7 +66,7 @@ impl Secrets {
             .expect("a new provider");
     }
 
-    /// Makes a role that this repository's jobs may take, and returns its ARN.
+    /// Creates a role that jobs of a repository may assume, and returns its ARN.
     pub(crate) fn role(&self, name: &str, repository: &str) -> String {
         let host = self.issuer.url().replace("http://", "");
         let trust = json!({
@@ -86,14 +86,14 @@ impl Secrets {
         role["Role"]["Arn"].as_str().expect("a name").to_owned()
     }
 
-    /// What a job of GitHub Actions knows of itself.
+    /// The settings of a GitHub Actions job.
     pub(crate) fn job(&self, role: &str) -> Settings {
         Self::job_of(&self.issuer, role)
     }
 
-    /// The same for a job whose tokens come from this issuer.
+    /// The settings of a job whose tokens come from this issuer.
     pub(crate) fn job_of(issuer: &Issuer, role: &str) -> Settings {
-        let [(_, url), (_, token)] = issuer.let_fetch(github_claims(REPOSITORY));
+        let [(_, url), (_, token)] = issuer.allow_fetch(github_claims(REPOSITORY));
         Settings {
             role: Some(role.to_owned()),
             job_token: Some(JobToken::GitHub {
@@ -123,16 +123,16 @@ impl Secrets {
         }
     }
 
-    /// A secret that waits to be deleted.
-    fn marked(&self, login: &str) -> Refusal {
-        let place = rig::unique(MARKED);
+    /// A secret that is scheduled for deletion.
+    fn scheduled_for_deletion(&self, login: &str) -> Refusal {
+        let place = rig::unique(SCHEDULED_FOR_DELETION);
         self.hand.put(&place, login);
         let delete = json!({"SecretId": place, "RecoveryWindowInDays": 7});
         self.hand
             .secrets("delete_secret", &delete)
             .expect("a secret");
         Refusal {
-            name: "a secret that waits to be deleted",
+            name: "a secret that is scheduled for deletion",
             store: Box::new(handle(&place, Settings::default())),
             place,
             on_read: Some(ErrorKind::NotFound),
@@ -140,9 +140,9 @@ impl Secrets {
         }
     }
 
-    /// A copy of a secret in another region, which takes no writes.
+    /// A replica of a secret in another region, which accepts no writes.
     fn replica(&self, login: &str) -> Refusal {
-        let place = rig::unique("refused-for-it-is-a-copy");
+        let place = rig::unique("refused-for-replica");
         let given = json!({
             "Name": place,
             "SecretString": login,
@@ -152,7 +152,7 @@ impl Secrets {
             .secrets("create_secret", &given)
             .expect("a new secret");
         Refusal {
-            name: "a copy in another region",
+            name: "a replica in another region",
             store: Box::new(
                 authferry_aws::open(address("eu-central-1", &place), Settings::default())
                     .expect("settings"),
@@ -176,7 +176,7 @@ impl Fixture for Secrets {
         }
     }
 
-    fn claims(&self) -> bool {
+    fn leases(&self) -> bool {
         true
     }
 
@@ -192,12 +192,12 @@ impl Fixture for Secrets {
         self.hand.put(place, text(login));
     }
 
-    async fn put_claim_by_hand(&self, place: &str, record: &[u8]) {
-        self.hand.put(&format!("{place}-claim"), text(record));
+    async fn put_lease_by_hand(&self, place: &str, record: &[u8]) {
+        self.hand.put(&format!("{place}-lease"), text(record));
     }
 
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {
-        if place.starts_with(MARKED) {
+        if place.starts_with(SCHEDULED_FOR_DELETION) {
             return None;
         }
         self.hand.look(place).map(String::into_bytes)
@@ -222,7 +222,7 @@ impl Fixture for Secrets {
             value: None,
         };
         let mut refusals = vec![
-            self.marked(login),
+            self.scheduled_for_deletion(login),
             self.refusal(
                 "no token",
                 ErrorKind::Unauthenticated,
@@ -230,7 +230,7 @@ impl Fixture for Secrets {
                 login,
             ),
             self.refusal(
-                "no permission for one",
+                "no permission for a token",
                 ErrorKind::Unauthenticated,
                 no_keys(JobToken::NotPermitted),
                 login,
@@ -250,7 +250,7 @@ impl Fixture for Secrets {
     }
 }
 
-/// Opens one more handle on a place.
+/// Opens a new handle on a place.
 pub(crate) fn handle(place: &str, settings: Settings) -> AwsStore {
     authferry_aws::open(address(REGION, place), settings).expect("settings")
 }
@@ -265,10 +265,10 @@ fn text(login: &[u8]) -> &str {
     str::from_utf8(login).expect("a text")
 }
 
-/// A trial of what the suite does not ask.
+/// A test beyond the suite.
 pub(crate) type Run = fn(Arc<Secrets>) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The names of the labels in what the hand shows of a version.
+/// Whether a version has a label.
 pub(crate) fn has(labels: &Value, label: &str) -> bool {
     labels
         .as_array()

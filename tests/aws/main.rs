@@ -1,16 +1,15 @@
-//! The store in AWS Secrets Manager, on servers that nobody here wrote.
+//! The store in AWS Secrets Manager, on third-party servers: moto and ministack.
 //!
-//! moto is held to AWS's documents where it departs from them, and does all of it. ministack
-//! is as it is: what it does in another way than AWS documents is listed by name, so that
-//! nothing else goes unnoticed.
+//! moto is patched where it deviates from AWS's documentation, and passes everything. ministack is
+//! unmodified: its known deviations are listed by name, so that every other one fails.
 //!
-//! The SDK reads the environment, and that is set for a process before it begins: so this
-//! program starts itself once more for each server.
+//! The SDK reads the environment, which must be set before a process starts. So this program starts
+//! itself again for each server.
 
-mod alone;
+mod aws_specific;
+mod faults;
 mod fixture;
 mod policies;
-mod trouble;
 
 use std::{
     env,
@@ -25,27 +24,27 @@ use tokio::runtime::{self, Runtime};
 
 use crate::fixture::{Secrets, Server};
 
-/// What ministack 1.5.33 does in another way, and what cannot pass for that.
-const DEPARTURES: &[(&str, &[&str])] = &[
+/// The deviations of ministack 1.5.33, with the cases that fail because of them.
+const DEVIATIONS: &[(&str, &[&str])] = &[
     (
-        "a put that comes again takes its version's labels off, and AWSCURRENT is nowhere",
+        "a repeated put removes the labels of its version, so that no version has AWSCURRENT",
         &[
-            "swap::a_swap_given_up_leaves_one_of_the_two",
-            "identity::a_duplicate_is_one_write",
-            "claims::a_renewal_asked_again_lasts",
+            "swap::a_cancelled_swap_leaves_the_old_or_the_new_value",
+            "idempotency::a_duplicate_writes_once",
+            "leases::a_repeated_renewal_succeeds",
         ],
     ),
     (
-        "a put of another value under the same token replaces the value of that version",
-        &["identity::an_id_does_not_stand_for_other_bytes"],
+        "a put of another value with the same token overwrites the value of that version",
+        &["idempotency::a_reused_write_id_with_other_bytes_fails"],
     ),
 ];
 
-/// Which of these cases may pass all the same: how far a swap is that is given up after some
-/// milliseconds is chance.
-const BY_CHANCE: &[&str] = &["swap::a_swap_given_up_leaves_one_of_the_two"];
+/// The cases that may also pass: how far a swap gets before it is abandoned after some milliseconds
+/// is chance.
+const FLAKY: &[&str] = &["swap::a_cancelled_swap_leaves_the_old_or_the_new_value"];
 
-/// Names the server to the process that is started for it.
+/// The variable that names the server to its child process.
 const SERVER: &str = "SERVER_OF_THE_TEST";
 
 fn main() -> ExitCode {
@@ -57,11 +56,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts each server, and this program for it.
+/// Starts each server, and this program again for it.
 fn start() -> ExitCode {
     let servers: [Start; 3] = [
         || (Server::Moto, Aws::moto()),
-        || (Server::Policies, Aws::moto().going_by_policies()),
+        || (Server::Policies, Aws::moto().enforcing_policies()),
         || (Server::Ministack, Aws::ministack()),
     ];
     let all_pass = servers.map(|start| {
@@ -88,14 +87,14 @@ fn run(server: Server) -> ExitCode {
             .build()
             .expect("no threads for the runtime"),
     );
-    let of_the_suite = cases().map(|case| trial(&runtime, &fixture, case, server));
+    let suite = cases().map(|case| trial(&runtime, &fixture, case, server));
     let (mut trials, more): (Vec<_>, Vec<_>) = match server {
         Server::Moto => (
-            of_the_suite.collect(),
-            [trouble::TRIALS, alone::TRIALS].concat(),
+            suite.collect(),
+            [faults::TRIALS, aws_specific::TRIALS].concat(),
         ),
         Server::Policies => (Vec::new(), policies::TRIALS.to_vec()),
-        Server::Ministack => (of_the_suite.collect(), Vec::new()),
+        Server::Ministack => (suite.collect(), Vec::new()),
     };
     for (name, run) in more {
         let (runtime, fixture) = (Arc::clone(&runtime), Arc::clone(&fixture));
@@ -106,29 +105,31 @@ fn run(server: Server) -> ExitCode {
         }));
     }
     let mut arguments = Arguments::from_args();
-    // Some of them do nothing but wait.
+    // Some tests mostly wait.
     arguments.test_threads.get_or_insert(6);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// A case of the suite; a departure passes if the case fails.
+/// A case of the suite. With a deviation, the test passes if the case fails.
 fn trial(runtime: &Arc<Runtime>, fixture: &Arc<Secrets>, case: Case, server: Server) -> Trial {
     let (runtime, fixture) = (Arc::clone(runtime), Arc::clone(fixture));
-    let departure = DEPARTURES
+    let deviation = DEVIATIONS
         .iter()
         .find(|(_, cases)| server == Server::Ministack && cases.contains(&case.name()));
-    let by_chance = BY_CHANCE.contains(&case.name());
+    let is_flaky = FLAKY.contains(&case.name());
     let name = format!("{}::{}", server.name(), case.name());
     Trial::test(name.clone(), move || {
         let fixture: Arc<dyn Fixture> = fixture;
         let run = async { tokio::spawn(async move { case.run(fixture).await }).await };
-        let answer = timed(&name, || runtime.block_on(run));
-        match (departure, answer) {
+        let result = timed(&name, || runtime.block_on(run));
+        match (deviation, result) {
             (None, Ok(Ok(()))) | (Some(_), Ok(Err(_)) | Err(_)) => Ok(()),
-            (Some(_), Ok(Ok(()))) if by_chance => Ok(()),
+            (Some(_), Ok(Ok(()))) if is_flaky => Ok(()),
             (None, Ok(Err(failure))) => Err(Failed::from(failure)),
             (None, Err(panic)) => Err(Failed::from(panic)),
-            (Some((what, _)), Ok(Ok(()))) => Err(format!("it does as AWS does now: {what}").into()),
+            (Some((what, _)), Ok(Ok(()))) => {
+                Err(format!("the deviation is fixed, remove it from the list: {what}").into())
+            }
         }
     })
 }

@@ -1,12 +1,12 @@
-//! What `deploy/policies/aws` lets a refresher do is enough, and nothing in it is too much.
+//! The refresher policy in `deploy/policies/aws` is sufficient and minimal.
 
 use std::{fs, path::Path, sync::Arc};
 
-use authferry_core::{Bid, CLOCK_SKEW, ClaimError, Secret, SecretStore};
+use authferry_core::{CLOCK_SKEW, LeaseError, LeaseRequest, Secret, SecretStore};
 use serde_json::{Value, json};
 
 use crate::{
-    alone::{login, now, stamp},
+    aws_specific::{login, now, stamp},
     fixture::{Run, Secrets, handle},
 };
 
@@ -18,10 +18,10 @@ const ROLE: &str = "refresher";
 
 async fn a_refresher_needs_each_action(secrets: Arc<Secrets>) {
     secrets.hand.put("ci/codex", "made-up");
-    let claim = json!({"Name": "ci/codex-claim"});
+    let lease = json!({"Name": "ci/codex-lease"});
     secrets
         .hand
-        .secrets("create_secret", &claim)
+        .secrets("create_secret", &lease)
         .expect("a new secret");
     let role = secrets.role(ROLE, "acme/app");
     let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/aws/refresher.json");
@@ -44,7 +44,7 @@ async fn a_refresher_needs_each_action(secrets: Arc<Secrets>) {
             let why = all_works(&secrets, &role, count).await;
             let why = why
                 .err()
-                .unwrap_or_else(|| panic!("it works without {without}"));
+                .unwrap_or_else(|| panic!("the job succeeds without {without}"));
             let denied = format!(
                 "is not authorized to perform: {}",
                 without.as_str().expect("a name")
@@ -67,45 +67,50 @@ fn let_do(secrets: &Secrets, policy: &Value) {
         .expect("a policy");
 }
 
-/// Does what a refresher does: takes the claim, rotates, renews the claim, gives it back.
+/// Acquires the lease, renews it, swaps the login, and releases the lease, as a refresher does.
 async fn all_works(secrets: &Secrets, role: &str, number: u64) -> Result<(), String> {
     let store = handle("ci/codex", secrets.job(role));
-    let claims = store.claims().expect("claims");
-    // Each time somebody else, to whom the claim of the one before is long over.
+    let leases = store.leases().expect("leases");
+    // A new owner each time, at a time when the previous lease has expired.
     let now = now() + number * 100_000;
-    let bid = |holder: u64, now: u64| Bid {
+    let lease_request = |holder: u64, now: u64| LeaseRequest {
         owner: format!("job {holder}"),
         holder,
         now,
         until: now + 600,
         expired: None,
     };
-    let told = |error: &dyn std::error::Error| format!("{error}: {:?}", error.source());
-    let claim = claims
-        .acquire(&bid(number + 1, now))
+    let describe = |error: &dyn std::error::Error| format!("{error}: {:?}", error.source());
+    let lease = leases
+        .acquire(&lease_request(number + 1, now))
         .await
-        .map_err(|error| told(&error))?;
-    let claim = claims
-        .renew(&claim, now + 1200)
+        .map_err(|error| describe(&error))?;
+    let lease = leases
+        .renew(&lease, now + 1200)
         .await
-        .map_err(|error| told(&error))?;
-    let other = claims.acquire(&bid(1000, now + 600 + CLOCK_SKEW)).await;
+        .map_err(|error| describe(&error))?;
+    let other = leases
+        .acquire(&lease_request(1000, now + 600 + CLOCK_SKEW))
+        .await;
     match other {
-        Err(ClaimError::Held { until, .. }) if until == claim.until => {}
-        Err(error) => return Err(told(&error)),
-        Ok(_) => return Err("a claim that is held was granted".to_owned()),
+        Err(LeaseError::Held { until, .. }) if until == lease.until => {}
+        Err(error) => return Err(describe(&error)),
+        Ok(_) => return Err("a lease that is held was granted".to_owned()),
     }
-    let read = store.read().await.map_err(|error| told(&error))?;
+    let read = store.read().await.map_err(|error| describe(&error))?;
     let base = read.map(|stored| stored.version);
     let next: Secret = login(number);
     let swap = store
         .compare_and_swap(base.as_ref(), &next, &stamp(100 + number))
         .await;
     swap.map_err(|error| match error {
-        authferry_core::CasError::Refused(error) => told(&error),
+        authferry_core::CasError::Refused(error) => describe(&error),
         other @ (authferry_core::CasError::Conflict | authferry_core::CasError::Ambiguous(_)) => {
-            told(&other)
+            describe(&other)
         }
     })?;
-    claims.release(&claim).await.map_err(|error| told(&error))
+    leases
+        .release(&lease)
+        .await
+        .map_err(|error| describe(&error))
 }

@@ -1,6 +1,5 @@
-//! What a Key Vault store does when things go wrong, request by request: on the stand-in for
-//! the vault, with Microsoft's own Azurite for the blobs and Microsoft's own client for what
-//! people do.
+//! The Key Vault store under faults, request by request: on our stand-in for the vault, with
+//! Microsoft's Azurite for the blobs and Microsoft's client for manual changes.
 
 mod coordinated;
 mod scene;

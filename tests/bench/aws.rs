@@ -1,4 +1,4 @@
-//! A restore and a persist on a server that speaks as AWS does, beside what others do there.
+//! A restore and a persist against an AWS server, compared with other tools.
 
 use std::{
     fs,
@@ -15,14 +15,14 @@ use crate::{Effort, figures::Figures, in_turns, scene::Scene};
 
 const NAME: &str = "ci/codex";
 
-/// What a person writes who does without a tool.
+/// A script that reads the secret without authferry.
 const SCRIPT: &str = r#"
 import boto3
 print(boto3.client("secretsmanager").get_secret_value(SecretId="ci/codex")["SecretString"])
 "#;
 
-/// Times whole commands, each of which makes its own connection by TLS, and trusts one
-/// authority in a file. The server is a Python program, and takes its time as well.
+/// Times whole commands. Each makes its own TLS connection and trusts one authority in a file. The
+/// server is a Python program, and its time counts too.
 pub(crate) fn round_trips(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let place = Place::set(scene);
     place.restores(effort, figures);
@@ -37,7 +37,7 @@ struct Place<'a> {
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum Tool {
     Curl,
     Aws,
     Boto,
@@ -49,7 +49,7 @@ impl<'a> Place<'a> {
         let server = Aws::moto_with_tls();
         let now = OffsetDateTime::now_utc();
         let login = Login::new("account-1", 1, now, ACCESS_LIFETIME);
-        server.hand().put(NAME, &login.auth_json());
+        server.boto().put(NAME, &login.auth_json());
         Self {
             scene,
             server,
@@ -59,48 +59,48 @@ impl<'a> Place<'a> {
     }
 
     fn restores(&self, effort: &Effort, figures: &mut Figures) {
-        let ways = [Way::Curl, Way::Aws, Way::Boto, Way::Authferry];
+        let tools = [Tool::Curl, Tool::Aws, Tool::Boto, Tool::Authferry];
         let mut runs = 0;
-        let [curl, aws, boto, restore] = in_turns(effort.commands, ways, |way| {
+        let [curl, aws, boto, restore] = in_turns(effort.commands, tools, |tool| {
             runs += 1;
             // Each restore is the first one of its machine.
             let home = self.home(runs);
-            let command = match way {
-                Way::Curl => self.curl(),
-                Way::Aws => self.cli("get-secret-value", &[]),
-                Way::Boto => {
+            let command = match tool {
+                Tool::Curl => self.curl(),
+                Tool::Aws => self.cli("get-secret-value", &[]),
+                Tool::Boto => {
                     let mut python = self.server.python();
                     python.args(["-c", SCRIPT]);
                     python
                 }
-                Way::Authferry => self.restore(&home),
+                Tool::Authferry => self.restore(&home),
             };
             let took = timed(command);
-            if matches!(way, Way::Authferry) {
+            if matches!(tool, Tool::Authferry) {
                 let placed = fs::read_to_string(home.join(".codex/auth.json"));
                 assert_eq!(placed.expect("placed"), self.login.auth_json());
             }
             took
         });
         let curl = figures.add("curl of a login in moto, ms", curl, "");
-        let name = "authferry restore from there, ms";
-        figures.add_beside(curl, name, restore.clone(), "< 0.4");
+        let name = "authferry restore from this store, ms";
+        figures.add_relative(curl, name, restore.clone(), "< 0.4");
         let aws = figures.add("aws get-secret-value of that login, ms", aws, "");
-        figures.add_beside(
+        figures.add_relative(
             aws,
-            "authferry restore, beside that, ms",
+            "authferry restore, alternating, ms",
             restore.clone(),
             "< 0.02",
         );
         let boto = figures.add("a script with boto3, ms", boto, "");
-        figures.add_beside(boto, "authferry restore, beside that, ms", restore, "");
+        figures.add_relative(boto, "authferry restore, alternating, ms", restore, "");
     }
 
     fn persists(&self, effort: &Effort, figures: &mut Figures) {
         let mut runs = effort.commands * 10;
         let mut serial = 1;
-        let ways = [Way::Aws, Way::Authferry];
-        let [put, persist] = in_turns(effort.commands, ways, |way| {
+        let tools = [Tool::Aws, Tool::Authferry];
+        let [put, persist] = in_turns(effort.commands, tools, |tool| {
             runs += 1;
             serial += 1;
             let next = Login {
@@ -112,20 +112,20 @@ impl<'a> Place<'a> {
             timed(self.restore(&home));
             let file = home.join(".codex/auth.json");
             fs::write(&file, next.auth_json()).expect("room");
-            match way {
-                Way::Authferry => {
+            match tool {
+                Tool::Authferry => {
                     let took = timed(self.authferry("persist", &home));
-                    assert_eq!(self.server.hand().look(NAME), Some(next.auth_json()));
+                    assert_eq!(self.server.boto().look(NAME), Some(next.auth_json()));
                     took
                 }
-                Way::Aws | Way::Curl | Way::Boto => {
+                Tool::Aws | Tool::Curl | Tool::Boto => {
                     let value = format!("file://{}", file.display());
                     timed(self.cli("put-secret-value", &["--secret-string", &value]))
                 }
             }
         });
         let put = figures.add("aws put-secret-value of a login, ms", put, "");
-        figures.add_beside(put, "authferry persist there, ms", persist, "");
+        figures.add_relative(put, "authferry persist to this store, ms", persist, "");
     }
 
     fn home(&self, number: u32) -> PathBuf {
@@ -135,7 +135,7 @@ impl<'a> Place<'a> {
     }
 
     fn curl(&self) -> Command {
-        // Others can read a command line.
+        // A command line is visible to other users.
         let config = self.folder.path().join("curl");
         if !config.exists() {
             let [(_, id), (_, secret)] = self.server.keys();

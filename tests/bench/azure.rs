@@ -1,4 +1,4 @@
-//! A restore from a stand-in of Key Vault, beside what others do to read the same secret there.
+//! A restore from a stand-in of Key Vault, compared with other tools that read the same secret.
 
 use std::{
     fs,
@@ -16,11 +16,11 @@ const NAME: &str = "codex-login";
 
 const RESOURCE: &str = "https://vault.azure.net";
 
-/// Times whole commands, each of which makes its own connections by TLS, and trusts one
-/// authority in a file. All but curl sign in first: it has a token at hand.
+/// Times whole commands. Each makes its own TLS connections and trusts one authority in a file. All
+/// but curl sign in first; curl gets a token.
 pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let azurite = Arc::new(Azurite::start());
-    let vault = KeyVault::beside(&azurite);
+    let vault = KeyVault::with_blobs(&azurite);
     let host = vault.host();
     let login = Login::fresh().auth_json();
     PythonClient::of(&vault).set(NAME, &login);
@@ -35,19 +35,19 @@ pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
 
     let mut runs = 0;
     let store = format!("azure-kv://{host}/{NAME}?coordinator={blob}&auth=secret");
-    let ways = [Way::Curl, Way::Python, Way::Restore];
-    let [curl, python, restore] = in_turns(effort.commands, ways, |way| {
+    let tools = [Tool::Curl, Tool::Python, Tool::Restore];
+    let [curl, python, restore] = in_turns(effort.commands, tools, |tool| {
         runs += 1;
         // Each restore is the first one of its machine.
         let home = folder.path().join(runs.to_string());
         fs::create_dir(&home).expect("room");
         let began = Instant::now();
-        match way {
-            Way::Curl => {
+        match tool {
+            Tool::Curl => {
                 let mut curl = Command::new("curl");
                 curl.args(["--silent", "--fail", "--cacert"])
                     .arg(vault.authority())
-                    // Others can read a command line.
+                    // A command line is visible to other users.
                     .arg("--header")
                     .arg(format!("@{}", header.display()))
                     .arg(format!(
@@ -56,11 +56,11 @@ pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
                     ));
                 succeeds(&mut curl);
             }
-            Way::Python => {
+            Tool::Python => {
                 let read = PythonClient::of(&vault).get(NAME);
                 assert_eq!(read.as_deref(), Some(login.as_str()));
             }
-            Way::Restore => {
+            Tool::Restore => {
                 let mut restore = scene.authferry(&["-q", "restore", "--no-watch"]);
                 restore
                     .env("HOME", &home)
@@ -74,30 +74,30 @@ pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
             }
         }
         let took = began.elapsed();
-        if matches!(way, Way::Restore) {
+        if matches!(tool, Tool::Restore) {
             let placed = fs::read_to_string(home.join(".codex/auth.json"));
             assert_eq!(placed.expect("placed"), login);
         }
         took
     });
     let curl = figures.add("curl of a login in Key Vault, ms", curl, "");
-    figures.add_beside(
+    figures.add_relative(
         curl,
-        "authferry restore from there, ms",
+        "authferry restore from this store, ms",
         restore.clone(),
         "< 2",
     );
     let python = figures.add("Microsoft's Python client, ms", python, "");
-    figures.add_beside(
+    figures.add_relative(
         python,
-        "authferry restore, beside that, ms",
+        "authferry restore, alternating, ms",
         restore,
         "< 0.1",
     );
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum Tool {
     Curl,
     Python,
     Restore,

@@ -1,10 +1,7 @@
-//! The figures, as a table.
-#![expect(
-    clippy::print_stdout,
-    reason = "the table is what a benchmark is run for"
-)]
+//! The measured figures, as a table.
+#![expect(clippy::print_stdout, reason = "the table is the benchmark's output")]
 
-/// What was measured: one line each.
+/// The measurements: one line each.
 #[derive(Default)]
 pub(crate) struct Figures(Vec<Figure>);
 
@@ -12,13 +9,13 @@ struct Figure {
     name: String,
     /// In ascending order.
     samples: Vec<f64>,
-    /// The median, as a multiple of another one.
+    /// The median, as a multiple of another measurement's.
     ratio: Option<f64>,
     goal: &'static str,
 }
 
 impl Figures {
-    /// Adds what was measured, and returns its median.
+    /// Adds a measurement and returns its median.
     pub(crate) fn add(&mut self, name: &str, samples: Vec<f64>, goal: &'static str) -> f64 {
         let figure = Figure::new(name, samples, goal);
         let median = figure.median();
@@ -26,8 +23,8 @@ impl Figures {
         median
     }
 
-    /// Adds what was measured in turns with something of this median.
-    pub(crate) fn add_beside(
+    /// Adds a measurement that alternated with another one of this median.
+    pub(crate) fn add_relative(
         &mut self,
         base: f64,
         name: &str,

@@ -1,4 +1,4 @@
-//! A job that does nothing, and what authferry does meanwhile.
+//! An idle job, and authferry's activity during it.
 
 use std::{
     collections::HashMap,
@@ -9,22 +9,22 @@ use std::{
 
 use crate::scene::{Scene, megabytes};
 
-/// `authferry run` on a command that waits for its input to end.
+/// `authferry run` of a command that waits for the end of its input.
 pub(crate) struct Job {
     authferry: Child,
     input: ChildStdin,
 }
 
-/// What a process has done so far.
+/// The activity of a process so far.
 pub(crate) struct Activity {
-    /// The time that it had a processor, in ticks.
+    /// The CPU time, in ticks.
     ticks: u32,
-    /// How often each of its threads has begun to wait.
+    /// How often each thread has started to wait.
     waits: HashMap<String, u32>,
 }
 
 impl Job {
-    /// Starts the job, and returns when its command runs.
+    /// Starts the job and returns when its command runs.
     pub(crate) fn start(scene: &Scene) -> Self {
         let mut authferry = scene
             .authferry(&["-q", "run", "--", "cat"])
@@ -46,10 +46,10 @@ impl Job {
         assert!(status.success(), "the job failed: {status}");
     }
 
-    /// Returns what authferry has done so far.
+    /// Returns authferry's activity so far.
     pub(crate) fn activity(&self) -> Activity {
         let stat = self.proc("stat");
-        // The program's name comes before, and may hold anything.
+        // The program's name is before this point and may contain anything.
         let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
         let fields = fields.split(' ');
         // Fields 14 and 15 of proc(5): in user mode and in the kernel.
@@ -59,7 +59,7 @@ impl Job {
             .filter_map(|thread| {
                 let thread = thread.expect("a thread").file_name();
                 let thread = thread.to_string_lossy().into_owned();
-                // It may have ended by now.
+                // The thread may have ended.
                 let status =
                     fs::read_to_string(self.path(&format!("task/{thread}/status"))).ok()?;
                 Some((thread, field(&status, "voluntary_ctxt_switches:")))
@@ -68,7 +68,7 @@ impl Job {
         Activity { ticks, waits }
     }
 
-    /// Returns the most memory that authferry ever had, in megabytes.
+    /// Returns authferry's peak memory, in megabytes.
     pub(crate) fn peak_memory(&self) -> f64 {
         let kibibytes = field(&self.proc("status"), "VmHWM:");
         megabytes(u64::from(kibibytes) * 1024)
@@ -84,12 +84,12 @@ impl Job {
 }
 
 impl Activity {
-    /// Returns the ticks that were used since then.
+    /// Returns the ticks since then.
     pub(crate) fn ticks_since(&self, before: &Self) -> f64 {
         f64::from(self.ticks - before.ticks)
     }
 
-    /// Returns how often a thread was woken since then; its last time when it ended.
+    /// Returns how often a thread was woken since then. An ended thread counts one last wake.
     pub(crate) fn wakes_since(&self, before: &Self) -> f64 {
         let then = |thread| before.waits.get(thread).copied().unwrap_or_default();
         let waits = self.waits.iter();

@@ -1,9 +1,9 @@
-//! What authferry costs in time, memory and size, each figure beside its goal.
+//! The time, memory and size that authferry costs, each figure next to its goal.
 //!
-//! Measured is the release binary, as users get it, with a file store in the system's
-//! folder for temporary files, and with servers on this host. `cargo bench -p
-//! authferry-tests` does so in earnest, and `cargo test -p authferry-tests --bench cost` in
-//! a few runs, to see that it still can be done. No figure fails: it is the machine's as much as authferry's.
+//! The benchmark measures the release binary, as users get it, with a file store in the system's
+//! temporary folder and with servers on this host. `cargo bench -p authferry-tests` measures in
+//! full; `cargo test -p authferry-tests --bench cost` makes a few runs, to check that the benchmark
+//! works. No figure fails: it depends on the machine as much as on authferry.
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -33,7 +33,7 @@ use crate::{
     writers::{Writer, by_rename, in_place, under_a_lock},
 };
 
-/// How often things are measured.
+/// How often each thing is measured.
 struct Effort {
     commands: u32,
     writes: u32,
@@ -41,33 +41,33 @@ struct Effort {
     idle_seconds: u32,
 }
 
-const IN_EARNEST: Effort = Effort {
+const FULL: Effort = Effort {
     commands: 100,
     writes: 50,
     refreshes: 20,
     idle_seconds: 15,
 };
 
-const IN_SHORT: Effort = Effort {
+const QUICK: Effort = Effort {
     commands: 3,
     writes: 3,
     refreshes: 3,
     idle_seconds: 2,
 };
 
-/// How long a login may take to the store before it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout of a login's way into the store.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the store is looked at: more often would take time from authferry.
-const PACE: Duration = Duration::from_micros(200);
+/// The polling interval of the store: shorter ones would take CPU time from authferry.
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
-/// After a login was seen in the store, until authferry is done with it.
-const REST: Duration = Duration::from_millis(50);
+/// The pause after a login reached the store, in which authferry finishes.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
 
 fn main() {
-    // By this argument Cargo tells a benchmark from a test of one.
-    let in_earnest = env::args().any(|argument| argument == "--bench");
-    let effort = if in_earnest { IN_EARNEST } else { IN_SHORT };
+    // Cargo passes this argument to a benchmark, and not to a test of one.
+    let is_full = env::args().any(|argument| argument == "--bench");
+    let effort = if is_full { FULL } else { QUICK };
     let scene = Scene::set();
     let mut figures = Figures::default();
 
@@ -75,7 +75,7 @@ fn main() {
     refreshes(&scene, &effort, &mut figures);
     writes(&scene, &effort, &mut figures);
     let job = Job::start(&scene);
-    // Elsewhere there is no /proc to ask.
+    // Only Linux has /proc.
     if cfg!(target_os = "linux") {
         idle(&job, &effort, &mut figures);
         let memory = vec![job.peak_memory()];
@@ -101,10 +101,10 @@ fn main() {
     ));
 }
 
-/// Times whole commands, beside one that does nothing.
+/// Times whole commands, next to one that does nothing.
 ///
-/// Most of what `run` takes goes to Linux, which closes the watch on the auth file at its
-/// leisure: closing any inotify instance took 16 ms by itself on a busy machine with 6.18.
+/// Most of the time of `run` is Linux's: it delays closing the watch on the auth file. Closing any
+/// inotify instance took 16 ms on a busy machine with 6.18.
 fn commands(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let commands = [
         scene.command("true"),
@@ -119,27 +119,29 @@ fn commands(scene: &Scene, effort: &Effort, figures: &mut Figures) {
         took
     });
     let nothing = figures.add("true, ms", nothing, "");
-    figures.add_beside(nothing, "authferry --version, ms", version, "< 3");
-    figures.add_beside(nothing, "authferry run -- true, ms", run, "");
+    figures.add_relative(nothing, "authferry --version, ms", version, "< 3");
+    figures.add_relative(nothing, "authferry run -- true, ms", run, "");
 }
 
-/// Times a rotation by Codex, from its start to its end, bare and by authferry.
+/// Times a whole rotation by Codex, directly and through authferry.
 fn refreshes(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let codex = Codex::install(rig::V0_169).expect("Codex from npm");
-    let ways: [Refresh; 2] = [by_codex, by_authferry];
-    let [bare, ours] = in_turns(effort.refreshes, ways, |refresh| refresh(scene, &codex));
+    let refreshes: [Refresh; 2] = [by_codex, by_authferry];
+    let [bare, ours] = in_turns(effort.refreshes, refreshes, |refresh| {
+        refresh(scene, &codex)
+    });
     let bare = figures.add("a refresh by codex app-server, ms", bare, "");
-    figures.add_beside(bare, "authferry refresh, ms", ours, "< 1.5 x");
+    figures.add_relative(bare, "authferry refresh, ms", ours, "< 1.5 x");
 }
 
-/// Times a login's way from the auth file into the store, by how it was written, beside the
-/// time that the disk takes for one file.
+/// Times a login's way from the auth file into the store, by the way it was written, next to the
+/// disk's time for one file.
 fn writes(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let (home, store, elsewhere) = (scene.codex_home(), scene.store(), scene.elsewhere());
     let now = OffsetDateTime::now_utc();
     let mut serial = 1;
-    let ways: [Option<Writer>; 4] = [None, Some(in_place), Some(under_a_lock), Some(by_rename)];
-    let [disk, in_place, under_a_lock, by_rename] = in_turns(effort.writes, ways, |write| {
+    let writers: [Option<Writer>; 4] = [None, Some(in_place), Some(under_a_lock), Some(by_rename)];
+    let [disk, in_place, under_a_lock, by_rename] = in_turns(effort.writes, writers, |write| {
         serial += 1;
         let login = Login::new("account-1", serial, now, ACCESS_LIFETIME).auth_json();
         let Some(write) = write else {
@@ -147,35 +149,35 @@ fn writes(scene: &Scene, effort: &Effort, figures: &mut Figures) {
             by_rename(&elsewhere, login.as_bytes()).expect("room");
             return began.elapsed();
         };
-        // A separate job for each login: three logins within a minute count as a loop, and wait.
+        // One job per login: three logins within a minute count as a loop, and wait.
         let job = Job::start(scene);
         let written = write(&home, login.as_bytes()).expect("room");
         while !fs::read(&store).is_ok_and(|held| held == login.as_bytes()) {
-            assert!(written.elapsed() < PATIENCE, "a login never arrived");
-            thread::sleep(PACE);
+            assert!(written.elapsed() < STORE_TIMEOUT, "a login never arrived");
+            thread::sleep(POLL_INTERVAL);
         }
         let took = written.elapsed();
-        thread::sleep(REST);
+        thread::sleep(SETTLE_TIME);
         job.finish();
         took
     });
     let disk = figures.add("a file written, synced and renamed, ms", disk, "");
-    figures.add_beside(
+    figures.add_relative(
         disk,
         "login written in place, to store, ms",
         in_place,
         "< 50",
     );
-    figures.add_beside(
+    figures.add_relative(
         disk,
         "the same under a lock, to store, ms",
         under_a_lock,
         "< 50",
     );
-    figures.add_beside(disk, "renamed into place, to store, ms", by_rename, "< 50");
+    figures.add_relative(disk, "renamed into place, to store, ms", by_rename, "< 50");
 }
 
-/// Counts what a job costs while nothing happens.
+/// Counts a job's cost while nothing happens.
 fn idle(job: &Job, effort: &Effort, figures: &mut Figures) {
     let mut ticks = Vec::new();
     let mut wakes = Vec::new();
@@ -190,8 +192,8 @@ fn idle(job: &Job, effort: &Effort, figures: &mut Figures) {
     figures.add("wake-ups in an idle second", wakes, "0");
 }
 
-/// Measures things one after the other, again and again: what slows the machine down for a
-/// while slows all of them. Returns milliseconds. A first round warms up and does not count.
+/// Measures things in turns, so that a slow phase of the machine affects all of them. Returns
+/// milliseconds. A first round warms up and does not count.
 fn in_turns<T, const N: usize>(
     rounds: u32,
     mut things: [T; N],

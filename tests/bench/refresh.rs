@@ -1,4 +1,4 @@
-//! A rotation without a model call, on a machine of its own.
+//! A rotation without a model call, on a new machine.
 
 use std::{
     fs,
@@ -10,10 +10,10 @@ use rig::{AppServer, Codex, Login, Runner, Stub, What};
 
 use crate::scene::Scene;
 
-/// Has a login rotated, and returns how long that took.
+/// Rotates a login and returns the duration.
 pub(crate) type Refresh = fn(&Scene, &Codex) -> Duration;
 
-/// Asks Codex as authferry does, and nobody else.
+/// Requests the rotation directly from Codex, as authferry does.
 pub(crate) fn by_codex(_: &Scene, codex: &Codex) -> Duration {
     let (login, stub, runner) = machine(codex);
     let login = login.auth_json();
@@ -31,7 +31,7 @@ pub(crate) fn by_codex(_: &Scene, codex: &Codex) -> Duration {
     took
 }
 
-/// Has authferry take the claim, ask Codex, and swap.
+/// Rotates with authferry: lease, Codex, swap.
 pub(crate) fn by_authferry(scene: &Scene, codex: &Codex) -> Duration {
     let (login, stub, runner) = machine(codex);
     let [store, file] = ["login.json", "to-be-seeded.json"].map(|name| runner.root().join(name));
@@ -56,7 +56,7 @@ pub(crate) fn by_authferry(scene: &Scene, codex: &Codex) -> Duration {
     took
 }
 
-/// A login that ends in an hour, which Codex rotates only when it is asked to.
+/// A login that expires in an hour, which Codex rotates only on request.
 fn machine(codex: &Codex) -> (Login, Stub, Runner) {
     let login = Login::ending_in(time::Duration::HOUR);
     let stub = Stub::start(&login);

@@ -1,4 +1,4 @@
-//! What is measured, and where.
+//! The setting of the measurements.
 
 use std::{
     env,
@@ -20,10 +20,10 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Builds the program, and seeds a login.
+    /// Builds the program and seeds a login.
     ///
-    /// With `AUTHFERRY_TEST_BENCH=dev` it takes the program of the tests instead, which is built
-    /// already: the gate tests the bench, and `tests/run --all` the release build as well.
+    /// With `AUTHFERRY_TEST_BENCH=dev` it uses the program of the tests, which exists already: the
+    /// gate tests the benchmark, and `tests/run --all` the release build as well.
     pub(crate) fn set() -> Self {
         let program = if env::var("AUTHFERRY_TEST_BENCH").is_ok_and(|profile| profile == "dev") {
             PathBuf::from(env!("CARGO_BIN_EXE_authferry-under-test"))
@@ -50,7 +50,7 @@ impl Scene {
         self.folder.path().join(".codex")
     }
 
-    /// Returns a folder that nobody looks at.
+    /// Returns an unused folder.
     pub(crate) fn elsewhere(&self) -> PathBuf {
         self.folder.path().join("elsewhere")
     }
@@ -71,7 +71,7 @@ impl Scene {
         megabytes(program.expect("just built").len())
     }
 
-    /// Returns a command that finds the store and the home, and no CI system.
+    /// Returns a command that finds the store and the home, outside any CI system.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let store = format!("file://{}", self.store().display());
         let mut command = Command::new(program);
@@ -85,7 +85,7 @@ impl Scene {
         command
     }
 
-    /// Returns a command of the program.
+    /// Returns an authferry command.
     pub(crate) fn authferry(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(&self.program);
         command.args(arguments);
@@ -99,8 +99,8 @@ pub(crate) fn megabytes(bytes: u64) -> f64 {
     f64::from(kilobytes) / 1000.0
 }
 
-/// Builds what users get: what Cargo builds beside a benchmark is not quite the same, for it
-/// shares its dependencies with this file.
+/// Builds the binary that users get: Cargo's build for a benchmark differs, because it shares
+/// dependencies with this file.
 fn release_build() -> PathBuf {
     let mut cargo = rig::cargo();
     cargo

@@ -1,4 +1,4 @@
-//! A restore from a real server, beside what others do to read the same secret there.
+//! A restore from a real server, compared with other tools that read the same secret.
 
 use std::{
     fs,
@@ -16,62 +16,61 @@ const MOUNT: &str = "secret";
 const PATH: &str = "ci/codex";
 const FIELD: &str = "auth_json";
 
-/// Times whole commands, each of which makes its own connection by TLS, and trusts one
-/// authority in a file.
+/// Times whole commands. Each makes its own TLS connection and trusts one authority in a file.
 pub(crate) fn restores(scene: &Scene, effort: &Effort, figures: &mut Figures) {
     let server = OpenBao::raft();
     let login = Login::fresh().auth_json();
     server.put_by_hand(MOUNT, PATH, FIELD, login.as_bytes(), None);
     let folder = TempDir::with_prefix("bench-").expect("a temporary folder");
-    let ways = [Way::Curl, Way::Bao, Way::Restore];
+    let tools = [Tool::Curl, Tool::Bao, Tool::Restore];
     let mut runs = 0;
-    let [curl, bao, restore] = in_turns(effort.commands, ways, |way| {
+    let [curl, bao, restore] = in_turns(effort.commands, tools, |tool| {
         runs += 1;
         // Each restore is the first one of its machine.
         let home = folder.path().join(runs.to_string());
         fs::create_dir(&home).expect("room");
-        let mut command = match way {
-            Way::Curl => curl(&server, folder.path()),
-            Way::Bao => server.bao(&[
+        let mut command = match tool {
+            Tool::Curl => curl(&server, folder.path()),
+            Tool::Bao => server.bao(&[
                 "kv",
                 "get",
                 &format!("-mount={MOUNT}"),
                 &format!("-field={FIELD}"),
                 PATH,
             ]),
-            Way::Restore => restore(scene, &server, &home),
+            Tool::Restore => restore(scene, &server, &home),
         };
         command.stdout(Stdio::null());
         let began = Instant::now();
         let status = command.status().expect("a program");
         let took = began.elapsed();
         assert!(status.success(), "{command:?} failed");
-        if matches!(way, Way::Restore) {
+        if matches!(tool, Tool::Restore) {
             let placed = fs::read_to_string(home.join(".codex/auth.json"));
             assert_eq!(placed.expect("placed"), login);
         }
         took
     });
     let curl = figures.add("curl of a login in OpenBao, ms", curl, "");
-    figures.add_beside(
+    figures.add_relative(
         curl,
-        "authferry restore from there, ms",
+        "authferry restore from this store, ms",
         restore.clone(),
         "< 0.4",
     );
     let bao = figures.add("bao kv get of that login, ms", bao, "");
-    figures.add_beside(bao, "authferry restore, beside that, ms", restore, "< 0.05");
+    figures.add_relative(bao, "authferry restore, alternating, ms", restore, "< 0.05");
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum Tool {
     Curl,
     Bao,
     Restore,
 }
 
 fn curl(server: &OpenBao, folder: &Path) -> Command {
-    // Others can read a command line.
+    // A command line is visible to other users.
     let header = folder.join("header");
     if !header.exists() {
         let token = format!("X-Vault-Token: {}\n", server.root_token());

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-/// Writes an auth file in a home, and returns since when it has been there.
+/// Writes an auth file in a home and returns the time at which it was there.
 pub(crate) type Writer = fn(&Path, &[u8]) -> io::Result<Instant>;
 
 /// Writes as up to 0.163.0.

@@ -1,31 +1,31 @@
-//! Writes into a case's file what the case says.
+//! Updates the expectations in a case's file with its actual output.
 
-use crate::{case::Case, play::Said, text};
+use crate::{case::Case, play::CaseOutput, text};
 
 const QUOTES: &str = "'''";
 
-/// Returns the file's text with what is expected brought up to date. All else stays as it
-/// is, and so does what is right already: it may have been put in more general words.
-pub(crate) fn rewrite(file: &str, case: &Case, said: &Said) -> String {
+/// Returns the file's text with updated expectations. An expectation that matches stays unchanged,
+/// since it may contain patterns.
+pub(crate) fn rewrite(file: &str, case: &Case, actual: &CaseOutput) -> String {
     let mut file = file.to_owned();
-    if case.status != said.status {
-        set(&mut file, "status", &said.status.to_string());
+    if case.status != actual.status {
+        set(&mut file, "status", &actual.status.to_string());
     }
-    for (key, expected, said) in [
-        ("stdout", &case.stdout, &said.stdout),
-        ("stderr", &case.stderr, &said.stderr),
-        ("report", &case.report, &said.report),
+    for (key, expected, actual) in [
+        ("stdout", &case.stdout, &actual.stdout),
+        ("stderr", &case.stderr, &actual.stderr),
+        ("report", &case.report, &actual.report),
     ] {
-        if !text::matches(expected, said) {
-            set(&mut file, key, &quoted(&in_words_of(expected, said)));
+        if !text::matches(expected, actual) {
+            set(&mut file, key, &quoted(&keep_patterns(expected, actual)));
         }
     }
     file
 }
 
-/// Puts for each line the one that was expected, where that says the same in general words.
-fn in_words_of(expected: &str, said: &str) -> String {
-    let lines = said.split_inclusive('\n').map(|line| {
+/// Replaces each line by the expected line that matches it, to keep its patterns.
+fn keep_patterns(expected: &str, actual: &str) -> String {
+    let lines = actual.split_inclusive('\n').map(|line| {
         let mut expected = expected.split_inclusive('\n');
         expected.find(|it| text::matches(it, line)).unwrap_or(line)
     });
@@ -33,7 +33,10 @@ fn in_words_of(expected: &str, said: &str) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    assert!(!text.contains(QUOTES), "this cannot be quoted: {text}");
+    assert!(
+        !text.contains(QUOTES),
+        "the text contains the quotes: {text}"
+    );
     if text.is_empty() {
         "\"\"".to_owned()
     } else {
@@ -41,7 +44,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Gives a key another value, in its own place or at the end.
+/// Sets the value of a key, in place or at the end.
 fn set(file: &mut String, key: &str, value: &str) {
     let entry = format!("{key} = {value}\n");
     if let Some(old) = find(file, key) {
@@ -51,7 +54,7 @@ fn set(file: &mut String, key: &str, value: &str) {
     }
 }
 
-/// Returns where the lines of a key and its value are.
+/// Returns the range of the lines of a key and its value.
 fn find(file: &str, key: &str) -> Option<std::ops::Range<usize>> {
     let start_of_entry = format!("{key} = ");
     let mut within_quotes = false;

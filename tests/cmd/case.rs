@@ -1,39 +1,38 @@
-//! What a case's file says.
+//! The format of a case's file.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// One case. Everything but `about` and `args` can be left out.
+/// One case. All fields except `about` and `args` are optional.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
     /// What the case shows, for readers.
     pub(crate) about: String,
-    /// How the world comes to be as it is before: see [`SCENES`](crate::scene::SCENES).
+    /// The setup steps: see [`SCENES`](crate::scene::SCENES).
     #[serde(default)]
     pub(crate) scene: Vec<String>,
-    /// Files that are there as well, mode 0600; in the work folder unless the name says
-    /// otherwise.
+    /// Additional files of mode 0600, relative to the work folder.
     #[serde(default)]
     pub(crate) files: BTreeMap<String, String>,
-    /// What the program `codex` does: a shell script.
+    /// The shell script that acts as `codex`.
     #[serde(default)]
     pub(crate) codex: String,
-    /// Variables beyond the usual ones; an empty text takes one away.
+    /// Additional environment variables; an empty value removes a variable.
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
-    /// The file that is standard input.
+    /// The file for standard input.
     pub(crate) stdin: Option<String>,
     /// A program that starts authferry, with its arguments.
     #[serde(default)]
     pub(crate) via: Vec<String>,
-    /// What is typed after `authferry`.
+    /// The arguments of `authferry`.
     pub(crate) args: Vec<String>,
-    /// Other things to type of which all the rest is true as well.
+    /// Alternative arguments with the same result.
     #[serde(default)]
     pub(crate) also: Vec<Vec<String>>,
-    /// What the world is like afterwards; without it, nothing was touched.
+    /// The expected changes; by default, nothing changes.
     #[serde(default)]
     pub(crate) after: After,
     #[serde(default)]
@@ -42,50 +41,50 @@ pub(crate) struct Case {
     pub(crate) stdout: String,
     #[serde(default)]
     pub(crate) stderr: String,
-    /// What is written to `[WORK]/report.json`.
+    /// The expected content of `[WORK]/report.json`.
     #[serde(default)]
     pub(crate) report: String,
 }
 
-/// What the world is like after a case.
+/// The expected state after a case.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct After {
-    /// What the store holds.
+    /// The store's login.
     pub(crate) store: Place,
-    /// What lies in the auth file's place.
+    /// The auth file.
     pub(crate) auth_file: Place,
-    /// What lies in the receipt's place; any receipt that `authferry` wrote is `written`.
+    /// The receipt; `written` matches every receipt that `authferry` wrote.
     pub(crate) receipt: Place,
-    /// What the record of the claim says; nothing if there is none, or the one of before.
-    pub(crate) claim: String,
+    /// The text of the lease record; empty if it is missing or unchanged.
+    pub(crate) lease: String,
     /// The logins that were written to the rescue folder, each with its record.
     pub(crate) rescued: Vec<String>,
     /// The logins that were removed from the rescue folder, each with its record if it had one.
     pub(crate) dropped: Vec<String>,
-    /// The fingerprints of the logins that were written to the rescue folder encrypted: each file
-    /// has nothing beside it.
+    /// The fingerprints of the logins that were written to the rescue folder encrypted, without
+    /// records.
     pub(crate) encrypted: Vec<String>,
     /// The fingerprints of the logins whose encrypted files were removed from the rescue folder.
     pub(crate) decrypted: Vec<String>,
-    /// The logins in the second store, in order; nothing was written there without it.
+    /// The logins in the second store, in order; `None` if nothing was written there.
     pub(crate) second: Option<Vec<String>>,
-    /// What became of the private home of an unfinished rotation: `same` or `absent`.
+    /// The private home of an unfinished rotation: `same` or `absent`.
     pub(crate) rotation: Place,
 }
 
-/// What became of a file.
+/// The expected state of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub(crate) enum Place {
-    /// It is the very file that was there before.
+    /// The same file as before.
     #[default]
     Same,
-    /// It is gone.
+    /// The file does not exist.
     Absent,
-    /// It was written anew.
+    /// The file was written.
     Written,
-    /// It has this content: see [`logins::content`](crate::logins::content).
+    /// The file has this content: see [`logins::content`](crate::logins::content).
     Holds(String),
 }
 

@@ -1,4 +1,4 @@
-//! Whether the world is afterwards as a case says.
+//! Compares the state after a case with its expectation.
 
 use std::collections::BTreeMap;
 
@@ -16,28 +16,28 @@ use crate::{
 const LOGIN: &str = "login.json";
 const META: &str = "login.json.meta";
 const LOCK: &str = "login.json.lock";
-const CLAIM: &str = "login.json.claim";
+const LEASE: &str = "login.json.lease";
 const AUTH_FILE: &str = "auth.json";
 const RECEIPT: &str = "authferry-receipt.json";
-/// What the name of a record ends in, beyond that of its login.
+/// The suffix of a record's name, after the name of its login.
 const RECORD: &str = ".record";
 
-/// Returns what should not have happened between two looks at the world.
+/// Returns the unexpected differences between the states before and after a case.
 pub(crate) fn world(expected: &After, before: &World, after: &World) -> Vec<String> {
     let mut store = Folder::new("store", &before.store, &after.store);
-    // The lock holds nothing and stays: the first who looks makes it.
-    if store.is(LOCK, Change::Made) && store.private_file(LOCK) == Some(b"") {
+    // The lock file is empty and permanent: the first reader creates it.
+    if store.is(LOCK, Change::Created) && store.private_file(LOCK) == Some(b"") {
         store.changes.remove(LOCK);
     }
     store.expect(LOGIN, &expected.store);
-    // It tells of the login, so it changes with it.
+    // The metadata describe the login, so they change with it.
     if expected.store != Place::Same && store.private_file(META).is_some() {
         store.changes.remove(META);
     }
-    if !expected.claim.is_empty() {
-        store.expect_text(CLAIM, &expected.claim);
-        for beside in [".lock", ".meta"].map(|end| format!("{CLAIM}{end}")) {
-            store.changes.remove(&beside);
+    if !expected.lease.is_empty() {
+        store.expect_text(LEASE, &expected.lease);
+        for companion in [".lock", ".meta"].map(|end| format!("{LEASE}{end}")) {
+            store.changes.remove(&companion);
         }
     }
     let mut home = Folder::new("home", &before.home, &after.home);
@@ -57,15 +57,15 @@ pub(crate) fn world(expected: &After, before: &World, after: &World) -> Vec<Stri
         .collect()
 }
 
-/// Returns a complaint if a text shows a piece of a login.
+/// Returns an error if a text contains a part of a login.
 pub(crate) fn leak(what: &str, text: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(text);
     let mut secrets = logins::secrets().iter();
     let secret = secrets.find(|secret| text.contains(*secret))?;
-    Some(format!("a piece of a login is in {what}: {secret}"))
+    Some(format!("a part of a login is in {what}: {secret}"))
 }
 
-/// Whether a file of a folder is a login's own.
+/// Whether a file of a folder is allowed to hold a login.
 fn may_hold_a_login(folder: &str, path: &str) -> bool {
     match folder {
         "rescue" => !path.ends_with(RECORD),
@@ -74,7 +74,7 @@ fn may_hold_a_login(folder: &str, path: &str) -> bool {
     }
 }
 
-/// The logins of a document that have a record.
+/// The logins with a record in a document of the second store.
 fn listed(document: &[u8]) -> Vec<Vec<u8>> {
     let document: Value = serde_json::from_slice(document).unwrap_or_default();
     let copies = document["copies"].as_array().cloned().unwrap_or_default();
@@ -85,24 +85,24 @@ fn listed(document: &[u8]) -> Vec<Vec<u8>> {
     logins.collect()
 }
 
-/// What became of a folder, and what of that is wrong.
+/// The changes in a folder, and the problems among them.
 struct Folder<'a> {
     name: &'static str,
     after: &'a Tree,
-    /// What nobody has expected so far.
+    /// The changes that no expectation has matched so far.
     changes: BTreeMap<String, Change>,
     problems: Vec<String>,
 }
 
 impl<'a> Folder<'a> {
-    /// Looks for leaks as well: what is not a login itself must not hold a piece of one.
+    /// Also checks for leaks: a file that is not a login must not contain a part of one.
     fn new(name: &'static str, before: &Tree, after: &'a Tree) -> Self {
         let changes = after.changes_since(before);
         let others = changes.keys().filter(|path| !may_hold_a_login(name, path));
         let problems = others
             .filter_map(|path| match &after.get(path)?.kind {
                 Kind::File(bytes) => leak(&format!("{name}/{path}"), bytes),
-                Kind::Sealed | Kind::Link(_) | Kind::Folder | Kind::Other => None,
+                Kind::Unreadable | Kind::Link(_) | Kind::Folder | Kind::Other => None,
             })
             .collect();
         Self {
@@ -138,7 +138,7 @@ impl<'a> Folder<'a> {
 
     fn expect_text(&mut self, path: &str, expected: &str) {
         let file = self.private_file(path).unwrap_or_default();
-        let found = text::without_chance(&String::from_utf8_lossy(file));
+        let found = text::normalized(&String::from_utf8_lossy(file));
         if !text::matches(expected, &found) {
             let problem = format!("{}/{path} says {found:?}", self.name);
             self.problems.push(problem);
@@ -146,25 +146,24 @@ impl<'a> Folder<'a> {
         self.changes.remove(path);
     }
 
-    /// A folder that is made for its content, and is open to nobody else.
-    fn may_be_made(&mut self) {
+    /// Accepts the creation of the folder with mode 0700.
+    fn accept_creation(&mut self) {
         let private = self.after.get(".").is_some_and(|it| it.mode == 0o700);
-        if private && self.is(".", Change::Made) {
+        if private && self.is(".", Change::Created) {
             self.changes.remove(".");
         }
     }
 
-    /// Expects files with these contents, made or written anew, whatever their names are, and
-    /// a record beside each.
+    /// Expects new or rewritten files with these contents, under any name, each with a record.
     fn expect_rescued(&mut self, names: &[String]) {
         if !names.is_empty() {
-            self.may_be_made();
+            self.accept_creation();
         }
         for name in names {
             let bytes = Some(logins::content(name));
             let mut changes = self.changes.iter();
             let found = changes.find(|(path, change)| {
-                **change != Change::Gone && self.private_file(path) == bytes
+                **change != Change::Removed && self.private_file(path) == bytes
             });
             let Some(path) = found.map(|(path, _)| path.clone()) else {
                 let problem = format!("{} has no new file with {name}", self.name);
@@ -180,18 +179,18 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// Expects that files with these contents are gone, and the records beside them.
+    /// Expects that the files with these contents and their records were removed.
     fn expect_dropped(&mut self, before: &Tree, names: &[String]) {
         for name in names {
             let bytes = Some(logins::content(name));
             let held = |path: &str| before.get(path).and_then(Node::private_file);
             let mut changes = self.changes.iter();
             let found =
-                changes.find(|(path, change)| **change == Change::Gone && held(path) == bytes);
+                changes.find(|(path, change)| **change == Change::Removed && held(path) == bytes);
             if let Some(path) = found.map(|(path, _)| path.clone()) {
                 self.changes.remove(&path);
                 let record = format!("{path}{RECORD}");
-                if self.is(&record, Change::Gone) {
+                if self.is(&record, Change::Removed) {
                     self.changes.remove(&record);
                 }
                 if self.after.get(&record).is_some() {
@@ -205,10 +204,10 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// Expects encrypted files, and others gone.
+    /// Expects new encrypted files, and removed ones.
     fn expect_encrypted(&mut self, made: &[String], gone: &[String]) {
         if !made.is_empty() {
-            self.may_be_made();
+            self.accept_creation();
         }
         for fingerprint in made {
             let path = format!("{fingerprint}.json.age");
@@ -221,16 +220,17 @@ impl<'a> Folder<'a> {
         }
         for fingerprint in gone {
             let path = format!("{fingerprint}.json.age");
-            if !self.is(&path, Change::Gone) {
-                self.problems.push(format!("{}/{path} is there", self.name));
+            if !self.is(&path, Change::Removed) {
+                self.problems
+                    .push(format!("{}/{path} still exists", self.name));
             }
             self.changes.remove(&path);
         }
     }
 
-    /// Expects that these logins are in the document of the second store, each with its record.
+    /// Expects these logins in the document of the second store, each with its record.
     fn expect_listed(&mut self, names: Option<&[String]>) {
-        if self.is(LOCK, Change::Made) && self.private_file(LOCK) == Some(b"") {
+        if self.is(LOCK, Change::Created) && self.private_file(LOCK) == Some(b"") {
             self.changes.remove(LOCK);
         }
         let Some(names) = names else {
@@ -239,7 +239,7 @@ impl<'a> Folder<'a> {
         let listed = self.private_file(LOGIN).map(listed).unwrap_or_default();
         let expected: Vec<_> = names.iter().map(|name| logins::content(name)).collect();
         if listed != expected {
-            let problem = format!("{}/{LOGIN} has not {names:?}", self.name);
+            let problem = format!("{}/{LOGIN} does not have {names:?}", self.name);
             self.problems.push(problem);
         }
         for path in [LOGIN, META] {
@@ -247,9 +247,9 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// Expects that nothing is left in a folder, or that nothing was changed in it.
+    /// Expects an empty or an unchanged folder.
     fn expect_rotation(&mut self, place: &Place) {
-        self.may_be_made();
+        self.accept_creation();
         if *place == Place::Same {
             return;
         }

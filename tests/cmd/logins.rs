@@ -1,17 +1,17 @@
-//! The auth files of the cases, good and bad, each under a name.
+//! The auth files of the cases, valid and invalid, by name.
 //!
-//! All are made of fixed times, so that each login has one fingerprint for ever.
+//! All times are fixed, so that each login has a constant fingerprint.
 
 use std::{collections::BTreeMap, iter, sync::LazyLock};
 
 use rig::{Login, MARKERS, Person, secrets_in};
 use time::{Duration, OffsetDateTime};
 
-/// Returns the bytes that go by a name.
+/// Returns the content with a name.
 ///
 /// # Panics
 ///
-/// If none do.
+/// If there is none.
 pub(crate) fn content(name: &str) -> &'static [u8] {
     let content = CONTENTS.get(name);
     content.unwrap_or_else(|| panic!("no content is called {name:?}"))
@@ -22,7 +22,7 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static [u8])> {
     CONTENTS.iter().map(|(&name, bytes)| (name, &**bytes))
 }
 
-/// Returns every text that must not be seen anywhere but in an auth file.
+/// Returns every text that may only appear in an auth file.
 pub(crate) fn secrets() -> &'static [String] {
     static SECRETS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let of_logins = good()
@@ -48,7 +48,7 @@ static CONTENTS: LazyLock<BTreeMap<&str, Vec<u8>>> = LazyLock::new(|| {
         .collect()
 });
 
-/// `login-1` to `login-3` were issued one after the other, for one account.
+/// `login-1` to `login-3` are consecutive logins of one account.
 fn good() -> [(&'static str, Login); 7] {
     [
         ("login-1", login("account-1", 1)),
@@ -61,8 +61,8 @@ fn good() -> [(&'static str, Login); 7] {
     ]
 }
 
-/// Issued on one of the first days of 2026, with an access token that is good for decades,
-/// and refreshed just before it ends: no Codex rotates it.
+/// A login from the first days of 2026, with an access token that is valid for decades and a last
+/// refresh just before its expiry: no version of Codex rotates it.
 fn login(account: &str, serial: u32) -> Login {
     let issued = start_of_2026() + Duration::days(i64::from(serial));
     let login = plain(account, serial, issued, Duration::days(20_000));
@@ -72,19 +72,19 @@ fn login(account: &str, serial: u32) -> Login {
     }
 }
 
-/// The access token has ended before 2026 began.
+/// A login whose access token expired before 2026.
 fn ended(serial: u32) -> Login {
     let issued = start_of_2026() - Duration::days(109 - i64::from(serial));
     plain("account-1", serial, issued, rig::ACCESS_LIFETIME)
 }
 
-/// The last refresh is long ago, and the access token is good for decades.
+/// A login with an old last refresh, and an access token that is valid for decades.
 fn old(serial: u32) -> Login {
     let issued = ended(serial).issued;
     plain("account-1", serial, issued, Duration::days(20_000))
 }
 
-/// Without session marks and `user_id`, as some tokens are.
+/// A login without session claims and `user_id`, like some real tokens.
 fn plain(account: &str, serial: u32, issued: OffsetDateTime, lifetime: Duration) -> Login {
     let login = Login::new(account, serial, issued, lifetime);
     Login {
@@ -97,7 +97,7 @@ fn plain(account: &str, serial: u32, issued: OffsetDateTime, lifetime: Duration)
     }
 }
 
-/// Nothing in it tells when it was issued.
+/// A login without an issue time.
 fn undated() -> String {
     let login = login("account-1", 5);
     let file = login.auth_json();
@@ -109,8 +109,7 @@ fn start_of_2026() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_767_225_600).expect("a time")
 }
 
-/// What stands where a newer login of the first account could stand: every bad file is
-/// this one, spoilt.
+/// A newer login of the first account: every invalid file is a modification of it.
 fn newer() -> String {
     login("account-1", 2).auth_json()
 }
@@ -133,7 +132,7 @@ fn not_an_auth_file() -> [(&'static str, Vec<u8>); 9] {
         ("repeated-member", repeated.into()),
         (
             "too-large",
-            // Its first part is no login: a look may meet a file that is half written.
+            // Its first part is not a login: a read can hit a partly written file.
             format!("{}{newer}", " ".repeat(3 << 20)).into(),
         ),
     ]
@@ -176,7 +175,7 @@ fn incomplete() -> [(&'static str, String); 13] {
     ]
 }
 
-/// Gives a member another value. Each stands on a line of its own.
+/// Sets the value of a member. Each member is on a separate line.
 fn set(file: &str, member: &str, value: &str) -> String {
     let start = format!("\"{member}\": ");
     let changed = file.lines().map(|line| match line.split_once(&start) {

@@ -1,7 +1,7 @@
-//! Every message that a person can see, as a file.
+//! Every message of the program, as a transcript in a file.
 //!
-//! Each `.toml` beside this file is one case: how the world is before, what is typed, what
-//! is said, and what the world is like after it. The `README.md` tells how one is written.
+//! Each `.toml` file in this folder is one case: setup, command line, expected output, and expected
+//! changes. The `README.md` explains how to write a case.
 
 mod bless;
 mod case;
@@ -30,13 +30,13 @@ const THREADS: usize = 8;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Most of the time a case waits: for a disk, for a lock, for the end of a process.
+    // A case mostly waits: for the disk, for a lock, for a process to exit.
     arguments.test_threads.get_or_insert(THREADS);
     let props = Arc::new(Props::new());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cmd");
     let mut files = Vec::new();
     collect(&folder, &mut files).expect("the folder of the cases");
-    // Backwards, for the case that waits longest is `store/locked`.
+    // In reverse order, to start the slowest case, `store/locked`, early.
     files.sort_by(|one, other| other.cmp(one));
     let mut trials = teeth::trials(&props, &folder);
     trials.extend(files.into_iter().map(|file| {

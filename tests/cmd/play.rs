@@ -1,4 +1,4 @@
-//! Plays a case and judges it.
+//! Runs a case and compares the result with its expectation.
 
 use std::{
     env, fmt::Write, fs, io, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus,
@@ -16,33 +16,33 @@ use crate::{
 
 const REPORT: &str = "[WORK]/report.json";
 
-/// Plays the case in a file. With `BLESS=1` what it says becomes what it has to say.
+/// Runs the case in a file. With `BLESS=1`, first updates the expected output in the file.
 pub(crate) fn file(props: &Props, path: &Path) -> Result<Completion, Failed> {
     let text = fs::read_to_string(path)?;
     let mut case: Case = toml::from_str(&text)?;
     if env::var_os("BLESS").is_some_and(|value| value == "1")
-        && let Played::Yes(said, _) = play(props, &case, &case.args)?
+        && let Played::Yes(actual, _) = play(props, &case, &case.args)?
     {
-        let blessed = bless::rewrite(&text, &case, &said);
+        let blessed = bless::rewrite(&text, &case, &actual);
         fs::write(path, &blessed)?;
         case = toml::from_str(&blessed)?;
     }
     judge(props, &case)
 }
 
-/// Plays a case with everything that can be typed in it.
+/// Runs a case with each of its command lines.
 pub(crate) fn judge(props: &Props, case: &Case) -> Result<Completion, Failed> {
     for arguments in [&case.args].into_iter().chain(&case.also) {
-        let (said, problems) = match play(props, case, arguments)? {
-            Played::Yes(said, problems) => (said, problems),
+        let (actual, problems) = match play(props, case, arguments)? {
+            Played::Yes(actual, problems) => (actual, problems),
             Played::No(reason) => return Ok(Completion::ignored_with(reason)),
         };
-        let differences = said.differences(case);
+        let differences = actual.differences(case);
         if !differences.is_empty() || !problems.is_empty() {
             let line = arguments.join(" ");
             let mut text = format!("{}\n$ authferry {line}\n{differences}", case.about);
             for problem in problems {
-                // Writing to a string cannot fail.
+                // Writing to a string never fails.
                 writeln!(text, "--- {problem}").ok();
             }
             return Err(text.into());
@@ -51,8 +51,8 @@ pub(crate) fn judge(props: &Props, case: &Case) -> Result<Completion, Failed> {
     Ok(Completion::Completed)
 }
 
-/// What a case says, with words for what is different each time.
-pub(crate) struct Said {
+/// The output of a case, with placeholders for values that differ in each run.
+pub(crate) struct CaseOutput {
     /// The exit code, or the number of a signal, negated.
     pub(crate) status: i32,
     pub(crate) stdout: String,
@@ -60,20 +60,20 @@ pub(crate) struct Said {
     pub(crate) report: String,
 }
 
-impl Said {
+impl CaseOutput {
     fn differences(&self, case: &Case) -> String {
         let mut text = String::new();
         if self.status != case.status {
             let (expected, status) = (case.status, self.status);
             writeln!(text, "--- status is {status}, not {expected}").ok();
         }
-        for (name, expected, said) in [
+        for (name, expected, actual) in [
             ("stdout", &case.stdout, &self.stdout),
             ("stderr", &case.stderr, &self.stderr),
             ("report", &case.report, &self.report),
         ] {
-            if !text::matches(expected, said) {
-                write!(text, "--- {name} is\n{said}--- not\n{expected}").ok();
+            if !text::matches(expected, actual) {
+                write!(text, "--- {name} is\n{actual}--- not\n{expected}").ok();
             }
         }
         text
@@ -81,19 +81,19 @@ impl Said {
 }
 
 enum Played {
-    Yes(Said, Vec<String>),
-    /// This machine cannot play it, and why.
+    Yes(CaseOutput, Vec<String>),
+    /// The reason why this machine cannot run the case.
     No(&'static str),
 }
 
-/// Plays a case with one thing typed. Fails only if the world cannot be made as it says.
+/// Runs a case with one command line. Fails only if the setup fails.
 fn play(props: &Props, case: &Case, arguments: &[String]) -> io::Result<Played> {
     let mut stage = Stage::new(props)?;
     for name in &case.scene {
         match scene::play(&mut stage, name) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                return Ok(Played::No("needs root, or namespaces for users"));
+                return Ok(Played::No("needs root or user namespaces"));
             }
             Err(error) => return Err(io::Error::other(format!("scene {name:?}: {error}"))),
         }
@@ -102,7 +102,7 @@ fn play(props: &Props, case: &Case, arguments: &[String]) -> io::Result<Played> 
         stage.write(name, stage.fill(text).as_bytes())?;
     }
     stage.write("codex.sh", stage.fill(&case.codex).as_bytes())?;
-    stage.hand_over()?;
+    stage.set_owner()?;
 
     let before = stage.world()?;
     let words = case.via.iter().map(String::as_str);
@@ -137,13 +137,13 @@ fn play(props: &Props, case: &Case, arguments: &[String]) -> io::Result<Played> 
     ] {
         problems.extend(check::leak(name, text));
     }
-    let said = Said {
+    let actual = CaseOutput {
         status: status(output.status),
         stdout: stage.show(&output.stdout),
         stderr: stage.show(&output.stderr),
         report: stage.show(&report),
     };
-    Ok(Played::Yes(said, problems))
+    Ok(Played::Yes(actual, problems))
 }
 
 fn status(status: ExitStatus) -> i32 {

@@ -1,4 +1,4 @@
-//! How the world comes to be as a case finds it: small steps, named and put together.
+//! The setup of a case: named steps.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use crate::{
     stage::{Mounts, Stage, can_mount, set_mode},
 };
 
-/// Does one step; the text is what stands behind its name.
+/// Runs a step with the argument after its name.
 type Step = fn(&mut Stage<'_>, &str) -> io::Result<()>;
 
 /// The steps, by name.
@@ -42,7 +42,9 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
         let script = "CI_JOB_ID=over authferry restore --no-watch --no-rotate-first; :";
         program(at, &["sh", "-c", script])
     }),
-    ("lent", |at, _| authferry(at, &["restore", "--access-only"])),
+    ("access-only", |at, _| {
+        authferry(at, &["restore", "--access-only"])
+    }),
     ("persisted", |at, _| authferry(at, &["persist"])),
     ("auth-file", |at, name| at.write(AUTH_FILE, content(name))),
     ("auth-file-gone", |at, _| {
@@ -65,24 +67,24 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     ("rescued", |at, name| {
         at.write(&format!("{RESCUE}/{name}.json"), content(name))
     }),
-    ("stranded", |at, login| {
-        program(at, &["stranding-job", login])
+    ("not-persisted", |at, login| {
+        program(at, &["job-without-persist", login])
     }),
-    ("stranded-elsewhere", |at, login| {
+    ("not-persisted-elsewhere", |at, login| {
         in_another_store(at, "undated", login)
     }),
-    ("stranded-under-another-address", |at, login| {
+    ("not-persisted-under-another-address", |at, login| {
         in_another_store(at, "login-1", login)
     }),
-    ("stranded-encrypted", |at, login| {
-        let script = format!("{WITH_A_RECIPIENT} stranding-job {login}");
+    ("not-persisted-encrypted", |at, login| {
+        let script = format!("{WITH_A_RECIPIENT} job-without-persist {login}");
         program(at, &["sh", "-c", &script])
     }),
-    ("stranded-in-second-store", |at, login| {
+    ("not-persisted-in-second-store", |at, login| {
         fs::create_dir_all(at.path(SECOND))?;
         chmod(at, SECOND, 0o700)?;
-        at.hand_over()?;
-        let script = format!("{WITH_A_SECOND_STORE} stranding-job {login}");
+        at.set_owner()?;
+        let script = format!("{WITH_A_SECOND_STORE} job-without-persist {login}");
         program(at, &["sh", "-c", &at.fill(&script)])
     }),
     ("second-store", |at, _| {
@@ -129,7 +131,7 @@ const WITH_A_RECIPIENT: &str = "export AUTHFERRY_RESCUE_RECIPIENT=\
 
 const WITH_A_SECOND_STORE: &str = "export AUTHFERRY_RESCUE_STORE=file://[SECOND]/login.json;";
 
-/// The identity of the recipient, from age's own tests: everybody knows it.
+/// The published identity of the recipient, from age's own tests.
 const IDENTITY: &str = "# made up\n\
     AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33\n";
 
@@ -147,8 +149,7 @@ mount --bind [TEMP]/aside [HOME]/auth.json",
     "",
 ];
 
-/// A file system of one page, which the login that is there fills. What is in it
-/// afterwards is put where it can be seen.
+/// A file system of one page, filled by the existing login. Its content is copied back after the run.
 const FULL_FOLDER: [&str; 2] = [
     "cp -a [FULL] [TEMP]/aside
 mount -t tmpfs -o mode=0700,size=$(getconf PAGESIZE) none [FULL]
@@ -160,20 +161,20 @@ rm -r [FULL]
 mv [TEMP]/aside [FULL]",
 ];
 
-/// Plays a step: a name, and what it is about.
+/// Runs a setup step: a name and an argument.
 pub(crate) fn play(stage: &mut Stage<'_>, scene: &str) -> io::Result<()> {
-    let (name, about) = scene.split_once(' ').unwrap_or((scene, ""));
+    let (name, argument) = scene.split_once(' ').unwrap_or((scene, ""));
     let known = SCENES.iter().find(|(known, _)| *known == name);
-    let (_, step) = known.ok_or_else(|| io::Error::other("there is no such scene"))?;
-    step(stage, about)?;
-    stage.hand_over()
+    let (_, step) = known.ok_or_else(|| io::Error::other("unknown setup step"))?;
+    step(stage, argument)?;
+    stage.set_owner()
 }
 
 fn authferry(stage: &Stage<'_>, arguments: &[&str]) -> io::Result<()> {
     program(stage, &[&["authferry"], arguments].concat())
 }
 
-/// Runs a program that has to succeed, in the folder of the logins.
+/// Runs a program in the folder of the logins, and fails unless it succeeds.
 fn program(stage: &Stage<'_>, line: &[&str]) -> io::Result<()> {
     let line: Vec<_> = line.iter().map(|&word| word.to_owned()).collect();
     let output = stage.run(&line, |command: &mut Command| {
@@ -188,11 +189,11 @@ fn program(stage: &Stage<'_>, line: &[&str]) -> io::Result<()> {
     }
 }
 
-/// A store at another address is seeded with one login, and a job there is left with the next.
+/// Seeds a store at another address, and lets a job of that store rescue the next login.
 fn in_another_store(at: &mut Stage<'_>, seed: &str, next: &str) -> io::Result<()> {
     at.write("[TEMP]/other-store/.here", b"")?;
-    at.hand_over()?;
-    let script = format!("{IN_ANOTHER_STORE} authferry seed {seed} && stranding-job {next}");
+    at.set_owner()?;
+    let script = format!("{IN_ANOTHER_STORE} authferry seed {seed} && job-without-persist {next}");
     program(at, &["sh", "-c", &at.fill(&script)])
 }
 
@@ -208,7 +209,7 @@ fn lock(stage: &mut Stage<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Fails with `Unsupported` where nothing can be mounted.
+/// Fails with `Unsupported` if this machine cannot mount.
 fn mount(stage: &mut Stage<'_>, script: [&str; 2]) -> io::Result<()> {
     if !can_mount() {
         return Err(io::ErrorKind::Unsupported.into());
@@ -223,7 +224,7 @@ fn full(stage: &mut Stage<'_>, folder: &str) -> io::Result<()> {
     mount(stage, [&script[0], &script[1]])
 }
 
-/// Moves a file away, and leaves a link to it.
+/// Moves a file and leaves a symbolic link to it.
 fn link(stage: &Stage<'_>, file: &str) -> io::Result<()> {
     let elsewhere = stage.path("elsewhere.json");
     fs::rename(stage.path(file), &elsewhere)?;

@@ -1,5 +1,4 @@
-//! Where a case is played: folders of its own, an environment of its own, and a user who
-//! is not root.
+//! The sandbox of a case: separate folders, a clean environment, and a user without privileges.
 
 use std::{
     env,
@@ -18,18 +17,18 @@ use tempfile::TempDir;
 
 use crate::{logins, text, tree::Tree};
 
-/// Who plays if root starts the tests: permissions must bite.
+/// The user of the cases if root runs the tests: root would bypass permissions.
 const NOBODY: u32 = 65534;
 
-/// What all stages have in common: programs, and the logins as files.
+/// Shared by all cases: the programs, and the logins as files.
 pub(crate) struct Props {
     dir: TempDir,
 }
 
-/// The programs on the `PATH`. That of the case is read by a shell instead of being
-/// started: a program cannot be while any process still has it open for writing.
+/// The programs on the `PATH`. A shell reads the script of the case, since a program that any process
+/// has open for writing cannot be started.
 const PROGRAMS: [(&str, &str); 6] = [
-    // It need not be started where the case is played.
+    // The working directory may differ from the work folder of the case.
     (
         "codex",
         "umask 077\nexec sh \"$HOME/../work/codex.sh\" \"$@\"",
@@ -41,8 +40,8 @@ const PROGRAMS: [(&str, &str); 6] = [
          exec authferry --quiet run --no-rotate-first -- cp \"$1\" \"$CODEX_HOME/auth.json\"",
     ),
     (
-        "stranding-job",
-        "# A job on this machine, whose login its store does not accept.\n\
+        "job-without-persist",
+        "# A job on this machine whose store rejects the write.\n\
          export CODEX_HOME=$(mktemp -d \"$HOME/other-codex-XXXXXX\")\n\
          store=$(dirname \"${AUTHFERRY_STORE#file://}\")\n\
          authferry --quiet run --no-rotate-first -- \\\n\
@@ -58,7 +57,7 @@ const PROGRAMS: [(&str, &str); 6] = [
     ),
     (
         "codex-that-is-cut-off",
-        "# Stopped first, with what supervises it: both would write the login through.\n\
+        "# Stop authferry and the supervisor first: both would write the login through.\n\
          umask 077\nauthferry=$(ps -o ppid= -p $PPID)\nkill -STOP $authferry $PPID\n\
          cp \"$NEXT\" \"$CODEX_HOME/auth.json\"\nkill -KILL $authferry $PPID",
     ),
@@ -70,7 +69,7 @@ const PROGRAMS: [(&str, &str); 6] = [
 ];
 
 impl Props {
-    /// Puts everything where any user can get at it.
+    /// Creates the props, readable by every user.
     pub(crate) fn new() -> Self {
         let dir = TempDir::with_prefix("cmd-props-").expect("a temporary folder");
         let props = Self { dir };
@@ -106,26 +105,26 @@ impl Props {
     }
 }
 
-/// One case's part of the world.
+/// The sandbox of one case.
 pub(crate) struct Stage<'a> {
     props: &'a Props,
     dir: TempDir,
-    /// Words of the case's file, and the paths they stand for, the longest first.
-    words: [(&'static str, String); 8],
-    /// What is mounted while the program runs.
+    /// The placeholders of a case's file with their paths, the longest path first.
+    placeholders: [(&'static str, String); 8],
+    /// The mounts during the run.
     pub(crate) mounts: Option<Mounts>,
-    /// A lock that somebody else holds.
+    /// A lock on the store that the test holds.
     pub(crate) lock: Option<File>,
 }
 
-/// What a shell with the rights to mount does before and after the program runs. Nobody
-/// but the two of them sees it.
+/// Shell scripts with the right to mount, for before and after the run. The mounts are in a private
+/// namespace.
 pub(crate) struct Mounts {
     pub(crate) before: String,
     pub(crate) after: String,
 }
 
-/// The folders that a case is about.
+/// The folders that a case can change.
 pub(crate) struct World {
     pub(crate) store: Tree,
     pub(crate) home: Tree,
@@ -136,7 +135,7 @@ pub(crate) struct World {
 }
 
 impl<'a> Stage<'a> {
-    /// Makes the folders: no login is anywhere yet.
+    /// Creates the empty folders.
     pub(crate) fn new(props: &'a Props) -> io::Result<Self> {
         let dir = TempDir::with_prefix("cmd-")?;
         let root = dir.path().canonicalize()?;
@@ -145,7 +144,7 @@ impl<'a> Stage<'a> {
             return Err(io::Error::other(text));
         }
         let at = |name: &str| root.join(name).display().to_string();
-        let words = [
+        let placeholders = [
             ("[RESCUE]", at("user/.local/state/authferry/rescue")),
             ("[USER]", at("user")),
             ("[STORE]", at("store")),
@@ -161,34 +160,33 @@ impl<'a> Stage<'a> {
         let stage = Self {
             props,
             dir,
-            words,
+            placeholders,
             mounts: None,
             lock: None,
         };
-        stage.hand_over()?;
+        stage.set_owner()?;
         Ok(stage)
     }
 
-    /// Puts paths for the words.
+    /// Replaces placeholders by paths.
     pub(crate) fn fill(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for (word, path) in &self.words {
-            text = text.replace(word, path);
+        for (placeholder, path) in &self.placeholders {
+            text = text.replace(placeholder, path);
         }
         text
     }
 
-    /// Puts words for the paths, and for whatever is different each time.
-    pub(crate) fn show(&self, said: &[u8]) -> String {
-        let mut said = String::from_utf8_lossy(said).into_owned();
-        for (word, path) in &self.words {
-            said = said.replace(path, word);
+    /// Replaces paths, and values that differ in each run, by placeholders.
+    pub(crate) fn show(&self, output: &[u8]) -> String {
+        let mut actual = String::from_utf8_lossy(output).into_owned();
+        for (placeholder, path) in &self.placeholders {
+            actual = actual.replace(path, placeholder);
         }
-        text::without_chance(&said)
+        text::normalized(&actual)
     }
 
-    /// Returns the path that a text with words in it stands for; in the work folder, if it
-    /// is not a whole one.
+    /// Returns the path of a text with placeholders, relative to the work folder.
     pub(crate) fn path(&self, text: &str) -> PathBuf {
         Path::new(&self.fill("[WORK]")).join(self.fill(text))
     }
@@ -206,7 +204,7 @@ impl<'a> Stage<'a> {
         set_mode(&path, 0o600)
     }
 
-    /// Looks at all that a case is about.
+    /// Reads the state of all folders.
     pub(crate) fn world(&self) -> io::Result<World> {
         Ok(World {
             store: Tree::of(&self.path("[STORE]"))?,
@@ -217,16 +215,16 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Gives everything to the one who plays. Who owns it already is left alone: a change
-    /// of the owner is a change of the file.
-    pub(crate) fn hand_over(&self) -> io::Result<()> {
+    /// Gives all files to the user of the case. Skips files with the right owner, since `chown` changes
+    /// the file.
+    pub(crate) fn set_owner(&self) -> io::Result<()> {
         if is_root() {
-            hand_over(self.dir.path())?;
+            set_owner(self.dir.path())?;
         }
         Ok(())
     }
 
-    /// Runs a program to its end, in this environment and no other.
+    /// Runs a program to its end, in a clean environment.
     pub(crate) fn run(&self, line: &[String], change: impl FnOnce(&mut Command)) -> Output {
         let mut command = self.prepare(line);
         let programs = self.props.path("bin").display().to_string();
@@ -264,7 +262,7 @@ impl<'a> Stage<'a> {
 }
 
 impl Drop for Stage<'_> {
-    /// Opens what was closed, so that everything can be removed.
+    /// Restores the permissions, so that the folders can be removed.
     fn drop(&mut self) {
         for folder in ["[STORE]", "[SECOND]", "[HOME]", "[RESCUE]"] {
             set_mode(&self.path(folder), 0o700).ok();
@@ -272,7 +270,7 @@ impl Drop for Stage<'_> {
     }
 }
 
-/// Returns whether mounts can be made that nobody else sees.
+/// Returns whether this machine can mount in a private namespace.
 pub(crate) fn can_mount() -> bool {
     unshare()
         .arg("true")
@@ -293,14 +291,14 @@ pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-fn hand_over(path: &Path) -> io::Result<()> {
+fn set_owner(path: &Path) -> io::Result<()> {
     let metadata = path.symlink_metadata()?;
     if metadata.uid() != NOBODY {
         lchown(path, Some(NOBODY), Some(NOBODY))?;
     }
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
-            hand_over(&entry?.path())?;
+            set_owner(&entry?.path())?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Cases that must not be passed: they show that the others can fail.
+//! Cases that must fail: they show that the other cases can fail.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -6,7 +6,7 @@ use libtest_mimic::{Failed, Trial};
 
 use crate::{case::Case, logins, play, scene::SCENES, stage::Props};
 
-/// What goes wrong, the case, and a piece of the complaint.
+/// The name, the case, and a part of the expected failure.
 const FAILING: &[(&str, &str, &str)] = &[
     (
         "another_message",
@@ -21,18 +21,18 @@ const FAILING: &[(&str, &str, &str)] = &[
     (
         "a_store_that_was_written_to",
         "args = ['-q', 'seed', '[LOGINS]/login-1']",
-        "--- store/login.json was made",
+        "--- store/login.json was created",
     ),
     (
         "a_file_that_was_placed",
         "scene = ['seeded login-1']\nargs = ['-q', 'restore']\nafter = { receipt = 'written' }",
-        "--- home/auth.json was made",
+        "--- home/auth.json was created",
     ),
     (
-        "the_same_bytes_written_anew",
+        "the_same_bytes_rewritten",
         "scene = ['seeded login-1', 'auth-file login-1']\nargs = ['-q', 'run', 'codex']
 codex = 'cp [LOGINS]/login-1 $CODEX_HOME/auth.json'",
-        "--- home/auth.json was written anew with the same content",
+        "--- home/auth.json was rewritten with the same content",
     ),
     (
         "another_mode",
@@ -46,13 +46,13 @@ codex = 'chmod 640 [STORE]/login.json.meta'",
         "--- store/login.json is not Holds(\"login-2\")",
     ),
     (
-        "a_rescue_that_nobody_expects",
+        "an_unexpected_rescue",
         "scene = ['seeded login-1']\nargs = ['-q', 'seed', '--replace', '[LOGINS]/login-2']
 after = { store = 'login-2' }",
-        "--- rescue/[..].json was made",
+        "--- rescue/[..].json was created",
     ),
     (
-        "a_rescue_that_is_missing",
+        "a_missing_rescue",
         "args = ['-q', 'seed', '[LOGINS]/login-1']
 after = { store = 'login-1', rescued = ['login-2'] }",
         "--- rescue has no new file with login-2",
@@ -61,41 +61,41 @@ after = { store = 'login-1', rescued = ['login-2'] }",
         "a_token_on_stdout",
         "scene = ['seeded login-1']\nargs = ['-q', 'run', 'codex']
 codex = 'sed -n s/.*refresh_token//p $CODEX_HOME/auth.json'\nstdout = '''\n[..]\n'''",
-        "--- a piece of a login is in stdout: ",
+        "--- a part of a login is in stdout: ",
     ),
     (
-        "a_token_beside_the_login",
+        "a_token_next_to_the_login",
         "scene = ['seeded login-1']\nargs = ['-q', 'run', 'codex']
 codex = 'cp $CODEX_HOME/auth.json [STORE]/copy'",
-        "--- a piece of a login is in store/copy: ",
+        "--- a part of a login is in store/copy: ",
     ),
     (
         "a_token_in_the_report",
         "scene = ['seeded login-1']\nargs = ['-q', 'run', 'codex']
 codex = 'cp $CODEX_HOME/auth.json report.json'",
-        "--- a piece of a login is in report: ",
+        "--- a part of a login is in report: ",
     ),
 ];
 
-/// One trial for each, and one for the list of what a case can be made of.
+/// One test per failing case, and one for the list of steps and logins in the README.
 pub(crate) fn trials(props: &Arc<Props>, folder: &Path) -> Vec<Trial> {
-    let failing = FAILING.iter().map(|(name, case, complaint)| {
+    let failing = FAILING.iter().map(|(name, case, expected)| {
         let props = Arc::clone(props);
         let name = format!("teeth/{name}");
-        Trial::test(name, move || fails(&props, case, complaint))
+        Trial::test(name, move || fails(&props, case, expected))
     });
     let readme = folder.join("README.md");
     let listed = Trial::test("teeth/the_readme_is_complete", move || is_complete(&readme));
     failing.chain([listed]).collect()
 }
 
-fn fails(props: &Props, case: &str, complaint: &str) -> Result<(), Failed> {
+fn fails(props: &Props, case: &str, expected: &str) -> Result<(), Failed> {
     let case: Case = toml::from_str(&format!("about = ''\n{case}"))?;
     let Err(failed) = play::judge(props, &case) else {
         return Err("it passed".into());
     };
     let text = failed.message().unwrap_or_default();
-    let parts: Vec<_> = complaint.split("[..]").collect();
+    let parts: Vec<_> = expected.split("[..]").collect();
     if parts.iter().all(|part| text.contains(part)) {
         Ok(())
     } else {

@@ -1,4 +1,4 @@
-//! A folder as it is at one moment, and what became of it since.
+//! Snapshots of a folder, and their differences.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Everything in a folder, by its path from there; the folder itself is `.`.
+/// A snapshot of a folder, by relative path; the folder itself is `.`.
 #[derive(Debug, Default)]
 pub(crate) struct Tree(BTreeMap<String, Node>);
 
@@ -16,26 +16,26 @@ pub(crate) struct Tree(BTreeMap<String, Node>);
 pub(crate) struct Node {
     pub(crate) mode: u32,
     pub(crate) kind: Kind,
-    /// When its content was last written. Of a folder, everything in it tells more.
+    /// The modification time; `None` for a folder, whose entries are compared instead.
     written: Option<(i64, i64)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     File(Vec<u8>),
-    /// A file that does not let itself be read.
-    Sealed,
+    /// A file without read permission.
+    Unreadable,
     Link(PathBuf),
     Folder,
     Other,
 }
 
 impl Tree {
-    /// Looks at a folder; a missing one has nothing in it.
+    /// Takes a snapshot of a folder; a missing folder is empty.
     pub(crate) fn of(folder: &Path) -> io::Result<Self> {
         let mut nodes = BTreeMap::new();
         if folder.symlink_metadata().is_ok() {
-            grow(folder, ".", &mut nodes)?;
+            collect_nodes(folder, ".", &mut nodes)?;
         }
         Ok(Self(nodes))
     }
@@ -44,21 +44,21 @@ impl Tree {
         self.0.get(path)
     }
 
-    /// Whether nothing is in the folder.
+    /// Whether the folder is empty or missing.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.keys().all(|path| path == ".")
     }
 
-    /// Returns what is different, by its path.
+    /// Returns the differences, by path.
     pub(crate) fn changes_since(&self, before: &Self) -> BTreeMap<String, Change> {
         let paths = self.0.keys().chain(before.0.keys());
         paths
             .filter_map(|path| {
                 let change = match (before.get(path), self.get(path)) {
-                    (None, _) => Change::Made,
-                    (_, None) => Change::Gone,
+                    (None, _) => Change::Created,
+                    (_, None) => Change::Removed,
                     (Some(old), Some(new)) if old.kind != new.kind => Change::Rewritten,
-                    (Some(old), Some(new)) if old.mode != new.mode => Change::Opened,
+                    (Some(old), Some(new)) if old.mode != new.mode => Change::ModeChanged,
                     (Some(old), Some(new)) if old.written != new.written => Change::Replaced,
                     _ => return None,
                 };
@@ -69,38 +69,38 @@ impl Tree {
 }
 
 impl Node {
-    /// The bytes, if it is a file that only its owner can read and write.
+    /// The bytes of a file of mode 0600.
     pub(crate) fn private_file(&self) -> Option<&[u8]> {
         match &self.kind {
             Kind::File(bytes) if self.mode == 0o600 => Some(bytes),
-            Kind::File(_) | Kind::Sealed | Kind::Link(_) | Kind::Folder | Kind::Other => None,
+            Kind::File(_) | Kind::Unreadable | Kind::Link(_) | Kind::Folder | Kind::Other => None,
         }
     }
 }
 
-/// How something changed.
+/// The change of a file or folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    Made,
-    Gone,
+    Created,
+    Removed,
     Rewritten,
-    Opened,
+    ModeChanged,
     Replaced,
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Made => "was made",
-            Self::Gone => "is gone",
-            Self::Rewritten => "has another content",
-            Self::Opened => "has another mode",
-            Self::Replaced => "was written anew with the same content",
+            Self::Created => "was created",
+            Self::Removed => "was removed",
+            Self::Rewritten => "has other content",
+            Self::ModeChanged => "has another mode",
+            Self::Replaced => "was rewritten with the same content",
         })
     }
 }
 
-fn grow(at: &Path, name: &str, nodes: &mut BTreeMap<String, Node>) -> io::Result<()> {
+fn collect_nodes(at: &Path, name: &str, nodes: &mut BTreeMap<String, Node>) -> io::Result<()> {
     let metadata = at.symlink_metadata()?;
     let kind = if metadata.is_symlink() {
         Kind::Link(fs::read_link(at)?)
@@ -108,7 +108,7 @@ fn grow(at: &Path, name: &str, nodes: &mut BTreeMap<String, Node>) -> io::Result
         Kind::Folder
     } else if metadata.is_file() {
         match fs::read(at) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Kind::Sealed,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Kind::Unreadable,
             bytes => Kind::File(bytes?),
         }
     } else {
@@ -134,7 +134,7 @@ fn grow(at: &Path, name: &str, nodes: &mut BTreeMap<String, Node>) -> io::Result
             } else {
                 format!("{name}/{own}")
             };
-            grow(&entry.path(), &below, nodes)?;
+            collect_nodes(&entry.path(), &below, nodes)?;
         }
     }
     Ok(())

@@ -5,20 +5,20 @@ use time::Duration;
 
 use crate::any_store::{AnyStore, in_each_store};
 use crate::codex_facts::calls;
-use crate::crowds::{crowd, kind_run};
+use crate::crowds::{crowd, low_priority_run};
 use crate::ferry::assert_code;
 use crate::refresh_facts::{UNCONFINED, let_ten_minutes_pass, printed};
 
 in_each_store![slow:
-    fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token,
-    a_job_whose_bearer_is_refused_fails_and_spends_nothing,
+    fifty_concurrent_jobs_succeed_and_prompt_injection_never_reads_the_refresh_token,
+    a_job_with_a_rejected_access_token_fails_and_spends_nothing,
 ];
 
-/// Everything that a job can see of its machine, and of the login.
-const LOOK_AROUND: &str =
+/// Prints everything that a job can read of the login and of its machine.
+const READ_EVERYTHING: &str =
     r#"cat "$CODEX_HOME/auth.json"; env; grep -rh made-up.refresh "$HOME" "$TMPDIR" "$PWD""#;
 
-fn fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token<S: AnyStore>(
+fn fifty_concurrent_jobs_succeed_and_prompt_injection_never_reads_the_refresh_token<S: AnyStore>(
     version: &str,
 ) {
     let login = Login::ending_in(Duration::minutes(10));
@@ -26,9 +26,9 @@ fn fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token<S:
     let_ten_minutes_pass(scene.stub());
     scene
         .stub()
-        .rules(|rules| rules.shell = Some(LOOK_AROUND.to_owned()));
+        .rules(|rules| rules.shell = Some(READ_EVERYTHING.to_owned()));
     let jobs = crowd(50, &scene, |runner| {
-        let mut run = kind_run(&scene, runner, &["--access-only"]);
+        let mut run = low_priority_run(&scene, runner, &["--access-only"]);
         run.arg(UNCONFINED);
         run
     });
@@ -45,32 +45,35 @@ fn fifty_jobs_at_once_succeed_and_no_injected_prompt_yields_the_refresh_token<S:
     let live = scene.stub().live().expect("a live login");
     let printed = printed(scene.stub());
     assert_eq!(printed.len(), 50);
-    // On a busy machine the ten seconds that Codex waits pass before the shell prints anything.
+    // On a busy machine, Codex's 10-second timeout can pass before the shell prints anything.
     let is_late = |text: &&String| text.contains("Process running");
     assert!(printed.iter().filter(is_late).count() < printed.len());
     for text in printed.iter().filter(|text| !is_late(text)) {
         assert!(
             text.contains(&live.access_token()),
-            "nothing was seen: {text}"
+            "the shell did not print the auth file: {text}"
         );
     }
-    let said = jobs.iter().flat_map(|job| [&job.stdout, &job.stderr]);
-    let said = said.map(|said| String::from_utf8_lossy(said).into_owned());
-    for text in said.chain(printed) {
+    let outputs = jobs.iter().flat_map(|job| [&job.stdout, &job.stderr]);
+    let outputs = outputs.map(|output| String::from_utf8_lossy(output).into_owned());
+    for text in outputs.chain(printed) {
         for token in [&login.refresh_token, &live.refresh_token] {
-            assert!(!text.contains(token), "the refresh token was seen: {text}");
+            assert!(
+                !text.contains(token),
+                "the refresh token was printed: {text}"
+            );
         }
     }
 }
 
-fn a_job_whose_bearer_is_refused_fails_and_spends_nothing<S: AnyStore>(version: &str) {
+fn a_job_with_a_rejected_access_token_fails_and_spends_nothing<S: AnyStore>(version: &str) {
     let login = Login::fresh();
     let scene = S::holding(version, &login);
     scene.stub().rules(|rules| rules.model_failure = Some(401));
     let before = scene.traces();
 
     let runner = scene.runner();
-    let run = finish(&mut kind_run(&scene, &runner, &["--access-only"]));
+    let run = finish(&mut low_priority_run(&scene, &runner, &["--access-only"]));
 
     assert_code(&run, 1);
     assert!(scene.stub().count(What::is_model_call) > 0);
@@ -85,6 +88,6 @@ fn a_job_whose_bearer_is_refused_fails_and_spends_nothing<S: AnyStore>(version: 
         assert!(!spent, "{call:?}");
     }
     assert_eq!(scene.stub().live(), Some(login));
-    assert_eq!(scene.traces(), before, "the store was touched");
+    assert_eq!(scene.traces(), before, "the store was written");
     assert!(!runner.auth_file().exists(), "the login was left behind");
 }

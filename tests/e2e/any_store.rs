@@ -1,4 +1,4 @@
-//! What a test of the whole program needs of a store, whichever that is.
+//! The interface of a store under test, so that one test runs on every store.
 
 use std::{
     fs::File,
@@ -20,25 +20,25 @@ pub(crate) trait AnyStore: Sized + Sync {
 
     fn codex(&self) -> &Codex;
 
-    /// Any program on a runner, in a job that may use this store.
+    /// Runs any program on a runner, in a job with access to this store.
     fn command(&self, runner: &Runner, program: &str) -> Command;
 
     /// The bytes in the store.
     fn stored(&self) -> Vec<u8>;
 
-    /// When they were written.
+    /// When the stored bytes were written.
     fn written(&self) -> SystemTime;
 
-    /// Everything that a write to the store would change, of the login and of the claim.
+    /// Everything that a write would change: state of the login and of the lease.
     fn traces(&self) -> String;
 
-    /// Runs `authferry seed`, as a person who may.
+    /// Runs `authferry seed` with the rights of a person.
     fn put(&self, login: &Login, more: &[&str]) -> Output;
 
-    /// Keeps a command from reaching the store, for as long as what this returns lives.
+    /// Makes the store unreachable for a command until the returned guard is dropped.
     fn cut_off(&self, command: &mut Command) -> Option<File>;
 
-    /// Whether the store keeps what is replaced.
+    /// Whether the store keeps overwritten values.
     fn has_history(&self) -> bool {
         true
     }
@@ -48,7 +48,7 @@ pub(crate) trait AnyStore: Sized + Sync {
         Self::with(Codex::install(version).expect("Codex from npm"), login)
     }
 
-    /// A fresh machine without a login.
+    /// A fresh runner without a login.
     fn runner(&self) -> Runner {
         Runner::new(self.stub(), self.codex()).expect("room for a runner")
     }
@@ -60,7 +60,7 @@ pub(crate) trait AnyStore: Sized + Sync {
         command
     }
 
-    /// Whether the store holds the one generation with which the login goes on.
+    /// Whether the store holds the live generation of the login.
     fn is_live(&self) -> bool {
         self.stub().is_live(&self.stored())
     }
@@ -72,46 +72,46 @@ pub(crate) trait AnyStore: Sized + Sync {
     }
 }
 
-/// Makes a test of each story in each store, with a version of Codex of each rule, so that a
-/// failure names both.
+/// Generates a test of each scenario on each store with one version of Codex per rotation rule, so
+/// that the name of a failed test has both.
 ///
-/// `one:` where no Codex runs: one version is enough.
+/// `one:` for scenarios without Codex: one version is enough.
 ///
-/// `slow:` where a story takes a minute and more: a store does not know which Codex it is, so
-/// that all versions but the newest play it in the embedded one alone.
+/// `slow:` for scenarios of a minute and more: a store cannot tell versions of Codex apart, so the
+/// older versions run on the file store only.
 macro_rules! in_each_store {
-    (slow: $($story:ident),+ $(,)?) => {
-        in_each_store!(@ file, crate::ferry::Ferry, V0_101 V0_130 V0_169 => ($($story),+));
-        in_each_store!(@ V0_169 => ($($story),+));
+    (slow: $($scenario:ident),+ $(,)?) => {
+        in_each_store!(@ file, crate::ferry::Ferry, V0_101 V0_130 V0_169 => ($($scenario),+));
+        in_each_store!(@ V0_169 => ($($scenario),+));
     };
-    (one: $($story:ident),+ $(,)?) => {
-        in_each_store!(@ file, crate::ferry::Ferry, V0_169 => ($($story),+));
-        in_each_store!(@ V0_169 => ($($story),+));
+    (one: $($scenario:ident),+ $(,)?) => {
+        in_each_store!(@ file, crate::ferry::Ferry, V0_169 => ($($scenario),+));
+        in_each_store!(@ V0_169 => ($($scenario),+));
     };
-    ($($story:ident),+ $(,)?) => {
-        in_each_store!(@ file, crate::ferry::Ferry, V0_101 V0_130 V0_169 => ($($story),+));
-        in_each_store!(@ V0_101 V0_130 V0_169 => ($($story),+));
+    ($($scenario:ident),+ $(,)?) => {
+        in_each_store!(@ file, crate::ferry::Ferry, V0_101 V0_130 V0_169 => ($($scenario),+));
+        in_each_store!(@ V0_101 V0_130 V0_169 => ($($scenario),+));
     };
-    (@ $($version:ident)+ => $stories:tt) => {
+    (@ $($version:ident)+ => $scenarios:tt) => {
         #[cfg(feature = "aws")]
-        in_each_store!(@ aws, crate::aws::site::Site, $($version)+ => $stories);
+        in_each_store!(@ aws, crate::aws::site::Site, $($version)+ => $scenarios);
         #[cfg(feature = "azure-kv")]
-        in_each_store!(@ azure, crate::azure::site::Site, $($version)+ => $stories);
+        in_each_store!(@ azure, crate::azure::site::Site, $($version)+ => $scenarios);
         #[cfg(feature = "vault")]
-        in_each_store!(@ vault, crate::vault::site::Site, $($version)+ => $stories);
+        in_each_store!(@ vault, crate::vault::site::Site, $($version)+ => $scenarios);
     };
-    (@ $store:ident, $scene:ty, $($version:ident)+ => $stories:tt) => {
+    (@ $store:ident, $scene:ty, $($version:ident)+ => $scenarios:tt) => {
         mod $store {
-            $(crate::any_store::in_each_store!(@@ $version, $scene, $stories);)+
+            $(crate::any_store::in_each_store!(@@ $version, $scene, $scenarios);)+
         }
     };
-    (@@ $version:ident, $scene:ty, ($($story:ident),+)) => {
+    (@@ $version:ident, $scene:ty, ($($scenario:ident),+)) => {
         #[expect(non_snake_case, reason = "named like the version")]
         mod $version {
             $(
                 #[test]
-                fn $story() {
-                    super::super::$story::<$scene>(rig::$version);
+                fn $scenario() {
+                    super::super::$scenario::<$scene>(rig::$version);
                 }
             )+
         }
@@ -120,26 +120,26 @@ macro_rules! in_each_store {
 
 pub(crate) use in_each_store;
 
-/// Makes a test of each story with each version of Codex, so that a failure names both: with the
-/// versions that are named, or with one of each rule by which Codex rotates. Of 0.145.0, 0.166.0 and
-/// 0.171.0 each writes the auth file in another way: in place, in place under a lock, by a rename.
+/// Generates a test of each scenario with each version of Codex, so that the name of a failed test
+/// has both: with the given versions, or with one version per rotation rule. Each of 0.145.0, 0.166.0
+/// and 0.171.0 writes the auth file differently: in place, in place under a lock, by a rename.
 macro_rules! on_each_version {
-    ($($version:ident)+: $($story:ident),+ $(,)?) => {
-        on_each_version!(@@ ($($version)+) ($($story),+));
+    ($($version:ident)+: $($scenario:ident),+ $(,)?) => {
+        on_each_version!(@@ ($($version)+) ($($scenario),+));
     };
-    ($($story:ident),+ $(,)?) => {
-        on_each_version!(@@ (V0_145 V0_166 V0_169) ($($story),+));
+    ($($scenario:ident),+ $(,)?) => {
+        on_each_version!(@@ (V0_145 V0_166 V0_169) ($($scenario),+));
     };
-    (@@ ($($version:ident)+) $stories:tt) => {
-        $(on_each_version!(@ $version $stories);)+
+    (@@ ($($version:ident)+) $scenarios:tt) => {
+        $(on_each_version!(@ $version $scenarios);)+
     };
-    (@ $version:ident ($($story:ident),+)) => {
+    (@ $version:ident ($($scenario:ident),+)) => {
         #[expect(non_snake_case, reason = "named like the version")]
         mod $version {
             $(
                 #[test]
-                fn $story() {
-                    super::$story(rig::$version);
+                fn $scenario() {
+                    super::$scenario(rig::$version);
                 }
             )+
         }

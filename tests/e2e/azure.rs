@@ -1,8 +1,9 @@
-//! The main job with Azure Key Vault as the store, and a blob that says which version counts.
+//! The main scenario with Azure Key Vault as the store, and a blob as the pointer to the current
+//! version.
 
+mod authentication;
+mod faults;
 mod kills;
-mod logins;
 mod policies;
 mod round_trip;
 pub(crate) mod site;
-mod trouble;

@@ -1,21 +1,21 @@
-//! What authferry takes for granted about Codex, shown on Codex alone.
+//! Authferry's assumptions about Codex, verified on Codex alone.
 //!
-//! When one of these fails on a new version, authferry has to be looked at again.
+//! When one fails on a new version of Codex, review the code that relies on it.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Output};
 
 use rig::{Codex, Login, Outcome, Runner, Stub, What, finish};
 
-/// How a version replaces the auth file.
+/// How a version of Codex writes the auth file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Writes {
-    /// Truncates it: a reader can find it empty.
+enum WriteMethod {
+    /// Truncates the file: a reader can find it empty.
     InPlace,
-    /// Renames a new file over it: whoever watches the inode sees nothing.
+    /// Renames a new file over it: a watch on the old inode gets no event.
     ByRename,
 }
 
-/// Makes a test of each fact on each version, so that a failure names both.
+/// Generates a test of each fact on each version, so that the name of a failed test has both.
 macro_rules! facts {
     ($($version:ident $writes:ident),+ : $facts:tt) => {
         $(facts!(@version $version $writes $facts);)+
@@ -26,7 +26,7 @@ macro_rules! facts {
             $(
                 #[test]
                 fn $fact() {
-                    super::$fact(rig::$version, super::Writes::$writes);
+                    super::$fact(rig::$version, super::WriteMethod::$writes);
                 }
             )+
         }
@@ -35,16 +35,16 @@ macro_rules! facts {
 
 facts! {
     V0_101 InPlace, V0_130 InPlace, V0_145 InPlace, V0_166 InPlace, V0_169 ByRename: [
-        a_stale_login_is_rotated_once_before_the_model_is_asked,
-        the_file_from_before_a_rotation_is_dead,
-        a_fresh_login_is_left_alone,
-        an_access_only_login_is_left_alone,
-        a_failed_run_has_rotated_too,
-        without_a_login_the_model_refuses,
+        a_stale_login_is_rotated_once_before_the_first_model_call,
+        the_auth_file_from_before_a_rotation_is_rejected,
+        a_fresh_login_is_not_rotated,
+        an_access_only_login_is_not_rotated,
+        a_failed_run_still_rotates,
+        a_model_call_without_a_login_is_refused,
     ]
 }
 
-fn a_stale_login_is_rotated_once_before_the_model_is_asked(version: &str, writes: Writes) {
+fn a_stale_login_is_rotated_once_before_the_first_model_call(version: &str, writes: WriteMethod) {
     let stale = Login::stale();
     let stub = Stub::start(&stale);
     let runner = runner(&stub, version, Some(&stale));
@@ -55,7 +55,7 @@ fn a_stale_login_is_rotated_once_before_the_model_is_asked(version: &str, writes
     assert!(run.status.success(), "{run:?}");
     let calls = calls(&stub);
     assert_matches_rotation(&calls[0], 1, 2);
-    assert!(calls.len() > 1, "the model was not asked");
+    assert!(calls.len() > 1, "no model call");
     for call in &calls[1..] {
         let wanted = What::Model {
             serial: Some(2),
@@ -70,17 +70,17 @@ fn a_stale_login_is_rotated_once_before_the_model_is_asked(version: &str, writes
     assert_eq!(
         without_last_refresh(&written),
         without_last_refresh(&issued),
-        "not formatted as the rig takes it to be"
+        "the rig formats the auth file differently"
     );
     let found = if self::inode(&runner.auth_file()) == inode {
-        Writes::InPlace
+        WriteMethod::InPlace
     } else {
-        Writes::ByRename
+        WriteMethod::ByRename
     };
     assert_eq!(found, writes);
 }
 
-fn the_file_from_before_a_rotation_is_dead(version: &str, _: Writes) {
+fn the_auth_file_from_before_a_rotation_is_rejected(version: &str, _: WriteMethod) {
     let stale = Login::stale();
     let stub = Stub::start(&stale);
     let first = runner(&stub, version, Some(&stale));
@@ -112,25 +112,28 @@ fn the_file_from_before_a_rotation_is_dead(version: &str, _: Writes) {
     assert_eq!(
         read(&second),
         stale.auth_json(),
-        "a failure rewrites nothing"
+        "a failed refresh must not rewrite the file"
     );
-    assert!(stub.is_live(read(&first).as_bytes()), "the first one lives");
+    assert!(
+        stub.is_live(read(&first).as_bytes()),
+        "the first runner holds the live login"
+    );
 }
 
-fn a_fresh_login_is_left_alone(version: &str, _: Writes) {
-    is_left_alone(version, &Login::fresh());
+fn a_fresh_login_is_not_rotated(version: &str, _: WriteMethod) {
+    assert_not_rotated(version, &Login::fresh());
 }
 
-fn an_access_only_login_is_left_alone(version: &str, _: Writes) {
+fn an_access_only_login_is_not_rotated(version: &str, _: WriteMethod) {
     let access_only = Login {
         refresh_token: String::new(),
         ..Login::fresh()
     };
-    is_left_alone(version, &access_only);
+    assert_not_rotated(version, &access_only);
 }
 
 #[track_caller]
-fn is_left_alone(version: &str, login: &Login) {
+fn assert_not_rotated(version: &str, login: &Login) {
     let stub = Stub::start(login);
     let runner = runner(&stub, version, Some(login));
     let stat = |path: &Path| {
@@ -147,7 +150,7 @@ fn is_left_alone(version: &str, login: &Login) {
     assert_eq!(stat(&runner.auth_file()), before);
 }
 
-fn a_failed_run_has_rotated_too(version: &str, _: Writes) {
+fn a_failed_run_still_rotates(version: &str, _: WriteMethod) {
     let stale = Login::stale();
     let stub = Stub::start(&stale);
     stub.rules(|rules| rules.model_failure = Some(500));
@@ -161,8 +164,8 @@ fn a_failed_run_has_rotated_too(version: &str, _: Writes) {
     assert!(!stub.is_live(stale.auth_json().as_bytes()));
 }
 
-/// Shows that the other facts can fail: the stub does not take just anybody.
-fn without_a_login_the_model_refuses(version: &str, _: Writes) {
+/// Shows that the other facts can fail: the stub rejects a call without a login.
+fn a_model_call_without_a_login_is_refused(version: &str, _: WriteMethod) {
     let stub = Stub::start(&Login::fresh());
     let runner = runner(&stub, version, None);
 
@@ -170,7 +173,7 @@ fn without_a_login_the_model_refuses(version: &str, _: Writes) {
 
     assert_eq!(run.status.code(), Some(1), "{run:?}");
     let calls = calls(&stub);
-    assert!(!calls.is_empty(), "the model was not asked");
+    assert!(!calls.is_empty(), "no model call");
     for call in &calls {
         let wanted = What::Model {
             serial: None,
@@ -181,20 +184,18 @@ fn without_a_login_the_model_refuses(version: &str, _: Writes) {
     assert!(!runner.auth_file().exists());
 }
 
-/// Sets up a runner as a job finds it: with a Codex, and perhaps a login.
+/// Sets up a runner with Codex and, optionally, a login.
 #[track_caller]
 pub(crate) fn runner(stub: &Stub, version: &str, login: Option<&Login>) -> Runner {
-    let codex = Codex::install(version).expect("a Codex to look at");
-    let runner = Runner::new(stub, &codex).expect("a place for a runner");
+    let codex = Codex::install(version).expect("Codex from npm");
+    let runner = Runner::new(stub, &codex).expect("room for a runner");
     if let Some(login) = login {
-        runner
-            .place(&login.auth_json())
-            .expect("a place for a login");
+        runner.place(&login.auth_json()).expect("room for a login");
     }
     runner
 }
 
-/// Returns what Codex asked of the token and the model endpoint, in order.
+/// Returns Codex's requests to the token and the model endpoint, in order.
 pub(crate) fn calls(stub: &Stub) -> Vec<What> {
     stub.events()
         .into_iter()
@@ -225,7 +226,7 @@ fn inode(path: &Path) -> u64 {
     fs::metadata(path).expect("an auth file").ino()
 }
 
-/// Leaves out the one value that Codex makes up itself, but not its place in the file.
+/// Removes the one value that Codex sets itself, and keeps its member in the file.
 fn without_last_refresh(auth_json: &str) -> String {
     let (rest, last_refresh) = auth_json
         .split_once(r#""last_refresh": ""#)

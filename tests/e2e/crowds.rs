@@ -1,4 +1,4 @@
-//! Many jobs at once on one login.
+//! Many concurrent jobs with one login.
 
 use std::{
     process::{Command, Output},
@@ -14,11 +14,11 @@ use crate::codex_facts::calls;
 use crate::ferry::{Ferry, assert_code};
 use crate::refresh_facts::{Rule, by_each_rule, let_ten_minutes_pass};
 
-in_each_store![twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed];
+in_each_store![twenty_concurrent_jobs_that_rotate_first_spend_one_token_and_succeed];
 
-by_each_rule![the_same_without_rotating_first_spends_one_token_again_and_again];
+by_each_rule![concurrent_jobs_without_rotate_first_reuse_one_token];
 
-fn twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed<S: AnyStore>(
+fn twenty_concurrent_jobs_that_rotate_first_spend_one_token_and_succeed<S: AnyStore>(
     version: &str,
 ) {
     let (scene, jobs): (S, _) = twenty_jobs_that_outlive_their_token(version, &[]);
@@ -39,11 +39,11 @@ fn twenty_jobs_at_once_that_rotate_first_spend_one_token_and_all_succeed<S: AnyS
         assert_eq!(call, wanted);
     }
     assert!(scene.is_live());
-    assert_eq!(scene.status()["generation"], 2, "and it was written once");
+    assert_eq!(scene.status()["generation"], 2, "written more than once");
 }
 
-/// The proof that the test before this one can fail.
-fn the_same_without_rotating_first_spends_one_token_again_and_again(version: &str, _: Rule) {
+/// Shows that the previous test can fail.
+fn concurrent_jobs_without_rotate_first_reuse_one_token(version: &str, _: Rule) {
     let (ferry, jobs): (Ferry, _) =
         twenty_jobs_that_outlive_their_token(version, &["--no-rotate-first"]);
 
@@ -61,24 +61,30 @@ fn the_same_without_rotating_first_spends_one_token_again_and_again(version: &st
     assert_eq!(reused, spent - 1, "{:#?}", ferry.stub.events());
     let failed = jobs.iter().filter(|job| !job.status.success()).count();
     assert!(failed > 0, "{jobs:?}");
-    // The swap protects the store, and nothing else.
+    // The swap alone protects only the store.
     assert!(ferry.is_live());
 }
 
-/// Lets twenty jobs start at once with a login that ends in ten minutes, and go on for longer.
+/// Starts 20 jobs at once with a login that expires in 10 minutes, and lets them outlive it.
 fn twenty_jobs_that_outlive_their_token<S: AnyStore>(
     version: &str,
     options: &[&str],
 ) -> (S, Vec<Output>) {
     let scene = S::holding(version, &Login::ending_in(time::Duration::minutes(10)));
     let_ten_minutes_pass(scene.stub());
-    let jobs = crowd(20, &scene, |runner| kind_run(&scene, runner, options));
+    let jobs = crowd(20, &scene, |runner| {
+        low_priority_run(&scene, runner, options)
+    });
     (scene, jobs)
 }
 
-/// `authferry run … -- codex exec …` on a runner, at the lowest priority: a crowd takes what
-/// other tests leave, or they would wait for it.
-pub(crate) fn kind_run(scene: &impl AnyStore, runner: &Runner, options: &[&str]) -> Command {
+/// `authferry run … -- codex exec …` on a runner, at the lowest priority, so that a crowd does not
+/// starve the other tests.
+pub(crate) fn low_priority_run(
+    scene: &impl AnyStore,
+    runner: &Runner,
+    options: &[&str],
+) -> Command {
     let mut command = scene.command(runner, "nice");
     command.args(["-n", "19", crate::ferry::under_test(), "run"]);
     command.args(options).args(["--", "codex"]).args(EXEC);
@@ -95,35 +101,35 @@ fn is_reused(what: &What) -> bool {
     )
 }
 
-/// Waits until no crowd is at work, and keeps others from beginning: one is enough for a
-/// machine, and beside one no clock tells what came first.
-pub(crate) fn undisturbed() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks out every other crowd: one is enough for a machine, and timing is unreliable while one
+/// runs.
+pub(crate) fn lock_crowds() -> MutexGuard<'static, ()> {
+    static CROWD: Mutex<()> = Mutex::new(());
+    CROWD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a job on each of many runners at once, and returns what they said.
+/// Starts a job on each of `size` runners at once, and returns the outputs.
 pub(crate) fn crowd(
     size: usize,
     scene: &impl AnyStore,
     job: impl Fn(&Runner) -> Command,
 ) -> Vec<Output> {
-    let _one = undisturbed();
+    let _lock = lock_crowds();
     let runners: Vec<Runner> = (0..size).map(|_| scene.runner()).collect();
     thread::scope(|scope| {
         let jobs: Vec<_> = runners
             .iter()
             .map(|runner| {
                 let mut job = job(runner);
-                scope.spawn(move || finish_within(PATIENCE, &mut job))
+                scope.spawn(move || finish_within(CROWD_TIMEOUT, &mut job))
             })
             .collect();
-        let said = jobs
+        let outputs = jobs
             .into_iter()
             .map(|job| job.join().expect("a job that ends"));
-        said.collect()
+        outputs.collect()
     })
 }
 
-/// How long a crowd may take before it counts as hung.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// A crowd that takes longer counts as hung.
+const CROWD_TIMEOUT: Duration = Duration::from_mins(5);

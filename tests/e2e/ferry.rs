@@ -1,4 +1,4 @@
-//! What the tests of the whole program have in common: a store, and runners that come and go.
+//! Shared by the end-to-end tests: a file store, ephemeral runners, and assertions.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::any_store::AnyStore;
 
-/// The program that is tested: the one that cargo built, unless `AUTHFERRY_TEST_PROGRAM` names
+/// The program under test: the one that cargo built, unless `AUTHFERRY_TEST_PROGRAM` names
 /// another.
 pub(crate) fn under_test() -> &'static str {
     static PROGRAM: LazyLock<String> = LazyLock::new(|| {
@@ -34,17 +34,17 @@ pub(crate) struct Ferry {
 }
 
 impl Ferry {
-    /// Runs `authferry seed` on a login.
+    /// Runs `authferry seed` with a login.
     pub(crate) fn seed(&self, login: &Login, more: &[&str]) -> Output {
-        let file = self.store.path().join("to-be-seeded.json");
-        fs::write(&file, login.auth_json()).expect("room");
+        let file = self.store.path().join("seed.json");
+        fs::write(&file, login.auth_json()).expect("disk space");
         let runner = self.runner();
         let mut seed = self.authferry(&runner, &["seed"]);
         seed.arg(&file).args(more);
         finish(&mut seed)
     }
 
-    /// `authferry run -- codex exec …` on a runner, in which Codex rotates by itself.
+    /// `authferry run --no-rotate-first -- codex exec …` on a runner: Codex rotates by itself.
     pub(crate) fn run(&self, runner: &Runner) -> Command {
         let mut command = self.authferry(runner, &["run", "--no-rotate-first", "--", "codex"]);
         command.args(EXEC);
@@ -56,12 +56,12 @@ impl Ferry {
         format!("file://{}", self.store_file().display())
     }
 
-    /// The file whose bytes are the value in the store.
+    /// The file that is the store.
     pub(crate) fn store_file(&self) -> PathBuf {
         self.store.path().join("login.json")
     }
 
-    /// Each file of the store: its name, its inode, when it was written, and its bytes.
+    /// Each file of the store: name, inode, modification time, bytes.
     pub(crate) fn folder(&self) -> Vec<(String, u64, SystemTime, Vec<u8>)> {
         let names = names(self.store.path()).into_iter();
         let files = names.map(|name| {
@@ -124,7 +124,7 @@ impl AnyStore for Ferry {
     }
 
     fn cut_off(&self, _: &mut Command) -> Option<File> {
-        let lock = File::create(self.store.path().join("login.json.lock")).expect("room");
+        let lock = File::create(self.store.path().join("login.json.lock")).expect("disk space");
         lock.lock().expect("a lock");
         Some(lock)
     }
@@ -134,7 +134,7 @@ impl AnyStore for Ferry {
     }
 }
 
-/// The generation that follows one, issued a second later.
+/// The next generation of a login, issued a second later.
 pub(crate) fn successor(login: &Login) -> Login {
     Login {
         serial: login.serial + 1,
@@ -143,7 +143,7 @@ pub(crate) fn successor(login: &Login) -> Login {
     }
 }
 
-/// Starts a command whose output is of no interest.
+/// Starts a command and discards its output.
 #[track_caller]
 pub(crate) fn start(command: &mut Command) -> Child {
     command
@@ -153,43 +153,43 @@ pub(crate) fn start(command: &mut Command) -> Child {
         .expect("a program to start")
 }
 
-/// Waits for a condition, for a minute at most.
+/// Waits for a condition, with a timeout of one minute.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     while !happened() {
-        assert!(Instant::now() < deadline, "it never came to be that {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Writes a program to a runner's work folder.
+/// Writes a shell script to a runner's work folder.
 pub(crate) fn script(runner: &Runner, text: &str) -> PathBuf {
     let path = runner.work().join("script");
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("room");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("disk space");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our file");
     path
 }
 
-/// Fails if an output shows a piece of a login.
+/// Fails if an output contains a part of a login.
 #[track_caller]
 pub(crate) fn assert_silent(output: &Output, auth_jsons: &[&[u8]]) {
-    let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    let said = String::from_utf8_lossy(&said);
+    let printed = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    let printed = String::from_utf8_lossy(&printed);
     for auth_json in auth_jsons {
         for secret in secrets_in(std::str::from_utf8(auth_json).expect("JSON")) {
-            assert!(!said.contains(&secret), "a token was printed: {said}");
+            assert!(!printed.contains(&secret), "a token was printed: {printed}");
         }
     }
 }
 
-/// The exit code, with the whole output to explain another one.
+/// Asserts the exit code, and prints the whole output if it differs.
 #[track_caller]
 pub(crate) fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{output:?}");
 }
 
-/// The names of the logins in a rescue folder, each of which has its record.
+/// Returns the names of the logins in a rescue folder, and asserts that each has its record.
 #[track_caller]
 pub(crate) fn logins_kept(folder: &Path) -> Vec<String> {
     let (records, logins): (Vec<_>, Vec<_>) = names(folder)
@@ -200,7 +200,7 @@ pub(crate) fn logins_kept(folder: &Path) -> Vec<String> {
     logins
 }
 
-/// The names in a folder, sorted.
+/// The sorted names in a folder.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut names: Vec<_> = entries
@@ -215,7 +215,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Everything that a runner has on disk, with the paths.
+/// Every regular file below a folder, with its path.
 pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {

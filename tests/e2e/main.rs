@@ -8,23 +8,23 @@ mod aws;
 #[cfg(feature = "azure-kv")]
 mod azure;
 mod codex_facts;
+mod conflicting_copies;
 mod crowds;
 mod doctor;
-mod families;
 mod ferry;
-mod left_alone;
-mod long_answers;
-mod moments;
+#[cfg(feature = "vault")]
+mod hung_store;
+mod interrupted_refresh;
+mod oversized_replies;
 mod owners;
-mod passed_on;
+mod pending_refresh;
 mod refresh;
 mod refresh_facts;
 mod refresh_faults;
 mod rescue;
 mod round_trip;
+mod signal_forwarding;
 mod signals;
-#[cfg(feature = "vault")]
-mod stopped_store;
 #[cfg(feature = "vault")]
 mod vault;
 mod watch;

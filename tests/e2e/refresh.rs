@@ -11,7 +11,7 @@ use crate::ferry::{
     Ferry, assert_code, assert_silent, names, script, start, under_test, wait_until,
 };
 
-/// A login whose access token ends so soon.
+/// A login whose access token expires after `left`.
 fn ending_in(left: Duration) -> Login {
     let issued = OffsetDateTime::now_utc() + left - ACCESS_LIFETIME;
     Login {
@@ -21,7 +21,7 @@ fn ending_in(left: Duration) -> Login {
 }
 
 #[test]
-fn a_login_that_is_due_is_rotated_once_and_no_model_is_asked() {
+fn a_due_login_is_rotated_once_without_a_model_call() {
     for login in [Login::stale(), ending_in(Duration::HOUR)] {
         let ferry = Ferry::holding(V0_169, &login);
         let runner = ferry.runner();
@@ -33,15 +33,19 @@ fn a_login_that_is_due_is_rotated_once_and_no_model_is_asked() {
         assert_eq!(ferry.stub.count(What::is_model_call), 0);
         assert!(ferry.is_live(), "{refresh:?}");
         assert_silent(&refresh, &[login.auth_json().as_bytes(), &ferry.stored()]);
-        assert!(!runner.auth_file().exists(), "the home of jobs is not used");
+        assert!(
+            !runner.auth_file().exists(),
+            "refresh must not use the home of jobs"
+        );
         let temp = runner.work().with_file_name("tmp");
-        assert!(names(&temp).is_empty(), "nothing stays behind");
+        assert!(names(&temp).is_empty(), "files were left behind");
     }
 }
 
-/// What Codex asks for in the clear goes to the proxy with an access token: nothing may.
+/// Codex would send a plain HTTP request, with its access token, to the proxy of `HTTP_PROXY`: a
+/// rotation must cause no such request.
 #[test]
-fn a_proxy_for_plain_http_is_sent_no_token() {
+fn a_plain_http_proxy_receives_no_token() {
     for login in [Login::stale(), ending_in(Duration::HOUR)] {
         let ferry = Ferry::holding(V0_169, &login);
         let address = ferry.stub.address();
@@ -65,9 +69,9 @@ fn a_proxy_for_plain_http_is_sent_no_token() {
     }
 }
 
-/// Codex begins to rotate such a login as it starts: to be told to meanwhile would make two.
+/// Codex starts to rotate a stale login at startup: a refresh request meanwhile would rotate twice.
 #[test]
-fn a_provider_that_takes_its_time_is_asked_once() {
+fn a_slow_provider_gets_one_refresh_request() {
     let ferry = Ferry::holding(V0_169, &Login::stale());
     let runner = ferry.runner();
     let token = ferry.stub.hold(Endpoint::Token);
@@ -81,9 +85,9 @@ fn a_provider_that_takes_its_time_is_asked_once() {
     assert!(ferry.is_live());
 }
 
-in_each_store![a_fresh_login_costs_no_request_and_no_write];
+in_each_store![a_fresh_login_needs_no_request_and_no_write];
 
-fn a_fresh_login_costs_no_request_and_no_write<S: AnyStore>(version: &str) {
+fn a_fresh_login_needs_no_request_and_no_write<S: AnyStore>(version: &str) {
     let scene = S::holding(version, &Login::fresh());
     let before = scene.traces();
 
@@ -92,24 +96,24 @@ fn a_fresh_login_costs_no_request_and_no_write<S: AnyStore>(version: &str) {
     assert_code(&refresh, 0);
     let events = scene.stub().events();
     assert!(events.is_empty(), "{events:?}");
-    assert_eq!(scene.traces(), before, "bytes, times and all");
+    assert_eq!(scene.traces(), before, "the store was written");
 }
 
 #[test]
-fn a_dead_login_is_told_so() {
+fn refresh_reports_a_dead_login() {
     let login = Login::stale();
     let ferry = Ferry::holding(V0_169, &login);
     let elsewhere = ferry.runner();
-    elsewhere.place(&login.auth_json()).expect("room");
+    elsewhere.place(&login.auth_json()).expect("disk space");
     assert!(finish(&mut elsewhere.exec()).status.success());
 
     let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
 
     assert_code(&refresh, 125);
-    let said = String::from_utf8_lossy(&refresh.stderr);
+    let stderr = String::from_utf8_lossy(&refresh.stderr);
     assert!(
-        said.contains("its refresh token was spent before"),
-        "{said}"
+        stderr.contains("its refresh token was spent before"),
+        "{stderr}"
     );
     assert_eq!(ferry.stored(), login.auth_json().as_bytes());
 }
@@ -120,16 +124,18 @@ fn access_only_jobs_share_a_login_that_none_of_them_can_spend() {
     let before = ferry.stored();
     for _ in 0..2 {
         let runner = ferry.runner();
-        let job =
-            "cp $CODEX_HOME/auth.json lent; exec codex exec --skip-git-repo-check 'Reply OK.'";
+        let job = "cp $CODEX_HOME/auth.json access-only; exec codex exec --skip-git-repo-check 'Reply OK.'";
         let job = script(&runner, job);
 
         let mut run = ferry.authferry(&runner, &["run", "--access-only", "--"]);
         let run = finish(run.arg(job));
 
         assert_code(&run, 0);
-        let lent = fs::read_to_string(runner.work().join("lent")).expect("a copy");
-        assert!(lent.contains("\"refresh_token\": \"\""), "a token was lent");
+        let placed = fs::read_to_string(runner.work().join("access-only")).expect("a copy");
+        assert!(
+            placed.contains("\"refresh_token\": \"\""),
+            "the job got a refresh token"
+        );
         assert!(
             !runner.auth_file().exists(),
             "{:?}",
@@ -146,19 +152,19 @@ fn access_only_jobs_share_a_login_that_none_of_them_can_spend() {
     assert_eq!(
         ferry.stub.count(What::is_refresh),
         1,
-        "rotated before the first"
+        "rotated once, before the first job"
     );
     assert_ne!(ferry.stored(), before);
     assert!(ferry.is_live());
 }
 
 #[test]
-fn what_was_lent_is_never_persisted() {
+fn an_access_only_login_is_never_persisted() {
     let login = Login::fresh();
     let ferry = Ferry::holding(V0_169, &login);
     let runner = ferry.runner();
     let next = crate::ferry::successor(&login).auth_json();
-    fs::write(runner.work().join("next"), &next).expect("room");
+    fs::write(runner.work().join("next"), &next).expect("disk space");
     let job = script(&runner, "cp next $CODEX_HOME/auth.json");
     let run = finish(
         ferry
@@ -169,7 +175,7 @@ fn what_was_lent_is_never_persisted() {
     assert_eq!(ferry.stored(), login.auth_json().as_bytes());
     assert!(
         runner.auth_file().exists(),
-        "a login of somebody else's is left alone"
+        "authferry removed a login that it did not place"
     );
     let refused = finish(&mut ferry.authferry(&runner, &["restore", "--access-only"]));
     assert_code(&refused, 124);
@@ -179,7 +185,7 @@ fn what_was_lent_is_never_persisted() {
         &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
         0,
     );
-    // A second one finds what the first one left, as it would after a runner that died.
+    // The second restore finds the file of the first, as after a killed runner.
     assert_code(
         &finish(&mut ferry.authferry(&runner, &["restore", "--access-only"])),
         0,
@@ -198,24 +204,28 @@ fn what_was_lent_is_never_persisted() {
         0,
     );
     let file = fs::read(runner.auth_file()).expect("a login");
-    assert_eq!(file, login.auth_json().as_bytes(), "the whole login again");
+    assert_eq!(
+        file,
+        login.auth_json().as_bytes(),
+        "restore placed the whole login"
+    );
 }
 
-/// The next hundred jobs are told at once what the first one has found out, by whichever
-/// words its Codex told it.
+/// The first job records the rejection in the store, independent of the words of Codex. Later
+/// jobs fail without a request.
 #[test]
-fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
+fn a_dead_login_is_refreshed_once_and_never_again_until_a_reseed() {
     for version in [rig::V0_145, V0_169] {
         let login = Login::stale();
         let ferry = Ferry::holding(version, &login);
         let elsewhere = ferry.runner();
-        elsewhere.place(&login.auth_json()).expect("room");
+        elsewhere.place(&login.auth_json()).expect("disk space");
         assert!(finish(&mut elsewhere.exec()).status.success());
 
         let first = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
         assert_code(&first, 125);
-        let asked = ferry.stub.count(What::is_refresh);
-        assert!(asked > 1, "Codex was asked");
+        let requests = ferry.stub.count(What::is_refresh);
+        assert!(requests > 1, "Codex sent no request");
         for arguments in [
             &["refresh"][..],
             &["run", "--", "true"],
@@ -224,14 +234,18 @@ fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
             let runner = ferry.runner();
             let later = finish(&mut ferry.authferry(&runner, arguments));
             assert_code(&later, 125);
-            let said = String::from_utf8_lossy(&later.stderr);
+            let stderr = String::from_utf8_lossy(&later.stderr);
             assert!(
-                said.contains("its refresh token was spent before"),
-                "{said}"
+                stderr.contains("its refresh token was spent before"),
+                "{stderr}"
             );
             assert!(!runner.auth_file().exists());
         }
-        assert_eq!(ferry.stub.count(What::is_refresh), asked, "asked again");
+        assert_eq!(
+            ferry.stub.count(What::is_refresh),
+            requests,
+            "a later job sent a request"
+        );
 
         let reseed = Login {
             serial: 7,
@@ -243,16 +257,16 @@ fn a_dead_login_is_asked_for_once_and_then_never_again_until_a_reseed() {
         let alive = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
         assert_code(&alive, 0);
         assert!(ferry.is_live());
-        let claim = fs::read_to_string(ferry.store_file().with_extension("json.claim"));
-        let claim = claim.expect("a record");
-        let refused = claim.strip_prefix("released\nrefused ");
-        let refused = refused.expect("what the provider refused, and no word of a dead login");
-        assert_eq!(refused.len(), 16, "{claim}");
+        let lease = fs::read_to_string(ferry.store_file().with_extension("json.lease"));
+        let lease = lease.expect("a record");
+        let refused = lease.strip_prefix("released\nrefused ");
+        let refused = refused.expect("the rejected token, and no note of a dead login");
+        assert_eq!(refused.len(), 16, "{lease}");
     }
 }
 
 #[test]
-fn a_lease_for_the_job_keeps_other_rotations_out_to_its_end() {
+fn a_lease_held_for_the_job_blocks_other_rotations_until_it_ends() {
     let ferry = Ferry::holding(V0_169, &Login::stale());
     let runner = ferry.runner();
     let job = "touch ready; until [ -e enough ]; do sleep 0.01; done";
@@ -261,21 +275,23 @@ fn a_lease_for_the_job_keeps_other_rotations_out_to_its_end() {
     let mut run = start(ferry.authferry(&runner, &held).arg(job));
     wait_until("ready", || runner.work().join("ready").exists());
 
-    let refused = finish(&mut ferry.authferry(&ferry.runner(), &["refresh", "--wait", "0s"]));
+    let refused =
+        finish(&mut ferry.authferry(&ferry.runner(), &["refresh", "--lease-timeout", "0s"]));
     assert_code(&refused, 123);
     assert_eq!(ferry.stub.count(What::is_refresh), 0);
-    let patient = ferry.runner();
-    let mut waits = start(&mut ferry.authferry(&patient, &["refresh"]));
-    fs::write(runner.work().join("enough"), "").expect("room");
+    let waiting = ferry.runner();
+    let mut refresh = start(&mut ferry.authferry(&waiting, &["refresh"]));
+    fs::write(runner.work().join("enough"), "").expect("disk space");
     assert!(run.wait().expect("our child").success());
-    assert!(waits.wait().expect("our child").success());
+    assert!(refresh.wait().expect("our child").success());
     assert_eq!(ferry.stub.count(What::is_refresh), 1);
     assert!(ferry.is_live());
 }
 
-/// Two jobs whose login is rotated by a third: one of them is run again with what that got.
+/// Another process rotates the login during the job: with `--retry-reused` the job runs again with
+/// the rotated login.
 #[test]
-fn a_job_that_was_overtaken_is_run_once_more_if_that_is_wanted() {
+fn retry_reused_repeats_a_job_after_a_concurrent_rotation() {
     let login = Login::stale();
     for (more, code) in [(None, 1), (Some("--retry-reused"), 0)] {
         let ferry = Ferry::holding(V0_169, &login);
@@ -290,20 +306,20 @@ fn a_job_that_was_overtaken_is_run_once_more_if_that_is_wanted() {
         let mut run = ferry.authferry(&runner, &["run", "--no-rotate-first"]);
         let run = finish(run.args(more).arg("--").arg(job));
         assert_code(&run, code);
-        let said = String::from_utf8_lossy(&run.stderr);
-        assert!(said.contains("was spent by somebody else"), "{said}");
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert!(stderr.contains("was spent by another job"), "{stderr}");
         assert_eq!(ferry.stub.count(What::is_rotation), 1);
         assert!(ferry.is_live());
     }
 }
 
-/// What is shielded is the rotation, not the job behind it.
+/// `--cancel-grace` protects the rotation, not the job after it.
 #[test]
-fn a_job_that_is_cancelled_while_its_login_is_rotated_is_not_begun() {
+fn a_job_cancelled_during_its_rotation_does_not_start() {
     let ferry = Ferry::holding(V0_169, &Login::stale());
     let runner = ferry.runner();
     let token = ferry.stub.hold(Endpoint::Token);
-    let mut run = start(&mut ferry.authferry(&runner, &["run", "--", "touch", "begun"]));
+    let mut run = start(&mut ferry.authferry(&runner, &["run", "--", "touch", "started"]));
     ferry
         .stub
         .wait_for(std::time::Duration::from_mins(1), What::is_rotation);
@@ -314,20 +330,22 @@ fn a_job_that_is_cancelled_while_its_login_is_rotated_is_not_begun() {
     }
     assert!(
         run.try_wait().expect("our child").is_none(),
-        "it did not wait"
+        "authferry did not wait"
     );
     drop(token);
     assert_eq!(run.wait().expect("our child").code(), Some(130));
     assert!(ferry.is_live());
-    assert!(!runner.work().join("begun").exists());
+    assert!(!runner.work().join("started").exists());
 }
 
-/// Most people have npm's launcher, whose child does the work.
+/// With npm's launcher, whose child process is the real Codex.
 #[test]
-fn who_rotates_outlives_the_authferry_that_started_it() {
+fn a_rotation_outlives_the_authferry_that_started_it() {
     let ferry = Ferry::holding(V0_169, &Login::stale());
     let runner = ferry.runner();
-    runner.link("codex", ferry.codex.launcher()).expect("room");
+    runner
+        .link("codex", ferry.codex.launcher())
+        .expect("disk space");
     let token = ferry.stub.hold(Endpoint::Token);
     let mut refresh = start(&mut ferry.authferry(&runner, &["refresh"]));
     let asked = std::time::Duration::from_mins(1);
@@ -338,16 +356,21 @@ fn who_rotates_outlives_the_authferry_that_started_it() {
     refresh.kill().expect("our child");
     refresh.wait().expect("our child");
     std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(!of_a_home_in(&native).is_empty(), "its Codex was ended");
+    assert!(
+        !processes_with_home_in(&native).is_empty(),
+        "its Codex was killed"
+    );
 
     drop(token);
-    wait_until("its Codex is gone", || of_a_home_in(&native).is_empty());
-    wait_until("its home is gone", || names(&temp).is_empty());
+    wait_until("its Codex has exited", || {
+        processes_with_home_in(&native).is_empty()
+    });
+    wait_until("its home is deleted", || names(&temp).is_empty());
     assert!(ferry.is_live());
 }
 
-/// The processes whose home of Codex lies in a folder.
-fn of_a_home_in(folder: &str) -> Vec<String> {
+/// The environments of the processes with a `CODEX_HOME` in a folder.
+fn processes_with_home_in(folder: &str) -> Vec<String> {
     let wanted = format!("CODEX_HOME={folder}/");
     let processes = fs::read_dir("/proc").expect("Linux").flatten();
     let environments = processes.map(|it| it.path().join("environ"));

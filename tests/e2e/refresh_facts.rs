@@ -1,4 +1,4 @@
-//! What *rotate first* and *access only* take for granted about Codex, shown on Codex alone.
+//! Assumptions of *rotate first* and `--access-only` about Codex, verified on Codex alone.
 
 use rig::{AppServer, Bearer, Login, Runner, Stub, What, finish};
 use serde_json::json;
@@ -6,31 +6,32 @@ use time::{Duration, OffsetDateTime};
 
 use crate::codex_facts::{calls, read, runner};
 
-/// When a version rotates by itself, before it does anything else.
+/// When a version of Codex rotates by itself, before its first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// When the last refresh is more than eight days old, whenever the access token ends.
+    /// When the last refresh is more than 8 days old; the expiry of the access token is ignored.
     LastRefresh,
-    /// When the access token has ended.
-    Ended,
-    /// When the access token ends within five minutes.
-    EndsSoon,
+    /// When the access token has expired.
+    Expired,
+    /// When the access token expires within 5 minutes.
+    ExpiresSoon,
 }
 
-/// Makes a test of each story on a version of each rule, so that a failure names both.
+/// Generates a test of each scenario on one version per rule, so that the name of a failed test has
+/// both.
 macro_rules! by_each_rule {
-    ($($story:ident),+ $(,)?) => {
-        by_each_rule!(@ V0_101 LastRefresh $($story),+);
-        by_each_rule!(@ V0_130 Ended $($story),+);
-        by_each_rule!(@ V0_169 EndsSoon $($story),+);
+    ($($scenario:ident),+ $(,)?) => {
+        by_each_rule!(@ V0_101 LastRefresh $($scenario),+);
+        by_each_rule!(@ V0_130 Expired $($scenario),+);
+        by_each_rule!(@ V0_169 ExpiresSoon $($scenario),+);
     };
-    (@ $version:ident $rule:ident $($story:ident),+) => {
+    (@ $version:ident $rule:ident $($scenario:ident),+) => {
         #[expect(non_snake_case, reason = "named like the version")]
         mod $version {
             $(
                 #[test]
-                fn $story() {
-                    super::$story(rig::$version, crate::refresh_facts::Rule::$rule);
+                fn $scenario() {
+                    super::$scenario(rig::$version, crate::refresh_facts::Rule::$rule);
                 }
             )+
         }
@@ -40,18 +41,18 @@ macro_rules! by_each_rule {
 pub(crate) use by_each_rule;
 
 by_each_rule![
-    asked_for_nothing_the_server_rotates_by_its_own_rule,
-    asked_only_if_nothing_happened_the_server_rotates_once,
-    asked_at_once_the_server_can_rotate_twice,
-    a_failed_rotation_is_not_in_the_reply,
-    a_method_that_the_server_lacks_is_an_error,
-    a_server_that_nobody_asks_rotates_a_stale_login_too,
-    a_job_that_outlives_its_token_rotates_in_the_middle,
+    the_app_server_rotates_by_its_own_rule,
+    a_refresh_requested_only_if_needed_rotates_once,
+    a_refresh_requested_at_once_can_rotate_twice,
+    the_reply_does_not_show_a_failed_rotation,
+    an_unknown_method_is_an_error,
+    the_app_server_rotates_a_stale_login_without_a_request,
+    a_job_that_outlives_its_token_rotates_during_the_run,
     an_access_only_job_that_outlives_its_token_fails_and_spends_nothing,
-    the_model_can_have_the_whole_login,
+    the_model_can_read_the_whole_login,
 ];
 
-fn asked_for_nothing_the_server_rotates_by_its_own_rule(version: &str, rule: Rule) {
+fn the_app_server_rotates_by_its_own_rule(version: &str, rule: Rule) {
     for (what, login, rotates) in logins() {
         let (stub, runner) = scene(version, &login);
         let mut server = AppServer::start(&runner).expect("a server");
@@ -69,7 +70,7 @@ fn asked_for_nothing_the_server_rotates_by_its_own_rule(version: &str, rule: Rul
     }
 }
 
-fn asked_only_if_nothing_happened_the_server_rotates_once(version: &str, _: Rule) {
+fn a_refresh_requested_only_if_needed_rotates_once(version: &str, _: Rule) {
     for (what, login, _) in logins() {
         let (stub, runner) = scene(version, &login);
         let mut server = AppServer::start(&runner).expect("a server");
@@ -85,8 +86,8 @@ fn asked_only_if_nothing_happened_the_server_rotates_once(version: &str, _: Rule
     }
 }
 
-/// Why the server is asked for nothing first.
-fn asked_at_once_the_server_can_rotate_twice(version: &str, rule: Rule) {
+/// The reason why authferry first sends the app server a request that asks for no refresh.
+fn a_refresh_requested_at_once_can_rotate_twice(version: &str, rule: Rule) {
     for (what, login, rotates) in logins() {
         let (stub, runner) = scene(version, &login);
         let mut server = AppServer::start(&runner).expect("a server");
@@ -99,7 +100,7 @@ fn asked_at_once_the_server_can_rotate_twice(version: &str, rule: Rule) {
     }
 }
 
-fn a_failed_rotation_is_not_in_the_reply(version: &str, _: Rule) {
+fn the_reply_does_not_show_a_failed_rotation(version: &str, _: Rule) {
     let stale = Login::stale();
     let (stub, first) = scene(version, &stale);
     finish(&mut first.exec());
@@ -107,19 +108,22 @@ fn a_failed_rotation_is_not_in_the_reply(version: &str, _: Rule) {
     let late = runner(&stub, version, Some(&stale));
 
     let mut server = AppServer::start(&late).expect("a server");
-    for wish in [false, true] {
-        let reply = server.auth_status(wish).expect("a reply");
+    for refresh in [false, true] {
+        let reply = server.auth_status(refresh).expect("a reply");
         assert!(reply["error"].is_null(), "{reply}");
     }
-    let (status, said) = server.finish().expect("a server that ends");
+    let (status, stderr) = server.finish().expect("a server that ends");
 
     assert!(status.success(), "{status}");
-    assert!(said.contains("refresh token was already used"), "{said}");
+    assert!(
+        stderr.contains("refresh token was already used"),
+        "{stderr}"
+    );
     assert!(calls(&stub).len() > before);
     assert_eq!(read(&late), stale.auth_json());
 }
 
-fn a_method_that_the_server_lacks_is_an_error(version: &str, _: Rule) {
+fn an_unknown_method_is_an_error(version: &str, _: Rule) {
     let (stub, runner) = scene(version, &Login::fresh());
     let mut server = AppServer::start(&runner).expect("a server");
     let reply = server.ask("noSuchMethod", &json!({})).expect("a reply");
@@ -128,8 +132,8 @@ fn a_method_that_the_server_lacks_is_an_error(version: &str, _: Rule) {
     assert_eq!(calls(&stub), []);
 }
 
-/// From its start on the server must be taken for one that has spent the token.
-fn a_server_that_nobody_asks_rotates_a_stale_login_too(version: &str, _: Rule) {
+/// So authferry must assume from its start that the app server has spent the token.
+fn the_app_server_rotates_a_stale_login_without_a_request(version: &str, _: Rule) {
     let (stub, runner) = scene(version, &Login::stale());
     let server = AppServer::start(&runner).expect("a server");
     let seen = stub.wait_for(std::time::Duration::from_mins(1), What::is_refresh);
@@ -137,10 +141,10 @@ fn a_server_that_nobody_asks_rotates_a_stale_login_too(version: &str, _: Rule) {
     server.finish().expect("a server that ends");
 }
 
-fn a_job_that_outlives_its_token_rotates_in_the_middle(version: &str, rule: Rule) {
+fn a_job_that_outlives_its_token_rotates_during_the_run(version: &str, rule: Rule) {
     let login = Login::ending_in(Duration::minutes(10));
     let (stub, runner) = scene(version, &login);
-    let run = outlive(&stub, &runner);
+    let run = run_past_token_expiry(&stub, &runner);
 
     assert!(run.status.success(), "{run:?}");
     assert_eq!(stub.count(What::is_rotation), 1, "{:#?}", calls(&stub));
@@ -152,10 +156,10 @@ fn a_job_that_outlives_its_token_rotates_in_the_middle(version: &str, rule: Rule
 fn an_access_only_job_that_outlives_its_token_fails_and_spends_nothing(version: &str, _: Rule) {
     let login = Login::ending_in(Duration::minutes(10));
     let stub = Stub::start(&login);
-    // A version that goes by the last refresh asks ahead, in vain, and goes on.
+    // A version of rule `LastRefresh` sends a refresh request, which fails, and continues.
     let access_only = login.clone().access_only();
     let runner = runner(&stub, version, Some(&access_only));
-    let run = outlive(&stub, &runner);
+    let run = run_past_token_expiry(&stub, &runner);
 
     assert_eq!(run.status.code(), Some(1), "{run:?}");
     for call in calls(&stub) {
@@ -172,8 +176,8 @@ fn an_access_only_job_that_outlives_its_token_fails_and_spends_nothing(version: 
     assert_eq!(read(&runner), access_only.auth_json());
 }
 
-/// Why there is *access only*.
-fn the_model_can_have_the_whole_login(version: &str, _: Rule) {
+/// The reason for `--access-only`.
+fn the_model_can_read_the_whole_login(version: &str, _: Rule) {
     let login = Login::fresh();
     let (stub, runner) = scene(version, &login);
     stub.rules(|rules| rules.shell = Some("cat \"$CODEX_HOME/auth.json\"".to_owned()));
@@ -184,11 +188,11 @@ fn the_model_can_have_the_whole_login(version: &str, _: Rule) {
     assert!(printed[0].contains(&login.refresh_token), "{printed:?}");
 }
 
-/// Has Codex run what the model wants as if nothing confined it: a sandbox that lets it read
-/// everything is no help, and not every machine has one.
+/// Makes Codex run the model's commands without a sandbox: a sandbox with full read access does not
+/// protect the login, and not every machine has one.
 pub(crate) const UNCONFINED: &str = "--dangerously-bypass-approvals-and-sandbox";
 
-/// What the lines of shell have printed that the model asked for.
+/// The output of the shell commands that the model requested.
 pub(crate) fn printed(stub: &Stub) -> Vec<String> {
     let events = stub.events().into_iter();
     events
@@ -202,17 +206,17 @@ pub(crate) fn printed(stub: &Stub) -> Vec<String> {
         .collect()
 }
 
-/// Moves the provider's clock past the end of a token that ends in ten minutes: to the
-/// provider, a job that begins now is one that goes on for that long.
+/// Moves the provider's clock past the expiry of a token with 10 minutes left: to the provider, a job
+/// that starts now has run for that long.
 pub(crate) fn let_ten_minutes_pass(stub: &Stub) {
     stub.rules(|rules| {
         rules.clock = Some(OffsetDateTime::now_utc() + Duration::minutes(11));
-        // Else a job would fail for what another one did, whatever the time.
+        // By default, a rotation by another job invalidates the access token at once.
         rules.bearer = Bearer::Unexpired;
     });
 }
 
-fn outlive(stub: &Stub, runner: &Runner) -> std::process::Output {
+fn run_past_token_expiry(stub: &Stub, runner: &Runner) -> std::process::Output {
     let_ten_minutes_pass(stub);
     finish(&mut runner.exec())
 }
@@ -223,9 +227,9 @@ fn scene(version: &str, login: &Login) -> (Stub, Runner) {
     (stub, runner)
 }
 
-/// Logins of every kind, and by which rules each is due.
+/// Logins of every kind, each with the rules by which it is due.
 fn logins() -> [(&'static str, Login, &'static [Rule]); 6] {
-    use Rule::{Ended, EndsSoon, LastRefresh};
+    use Rule::{Expired, ExpiresSoon, LastRefresh};
     let refreshed = |ago, login| Login {
         last_refresh: OffsetDateTime::now_utc() - ago,
         ..login
@@ -233,24 +237,28 @@ fn logins() -> [(&'static str, Login, &'static [Rule]); 6] {
     let live = Login::ending_in(Duration::days(5));
     [
         ("fresh", Login::fresh(), &[]),
-        ("ended", Login::stale(), &[LastRefresh, Ended, EndsSoon]),
         (
-            "ended, but refreshed an hour ago",
-            refreshed(Duration::hours(1), Login::stale()),
-            &[Ended, EndsSoon],
+            "expired",
+            Login::stale(),
+            &[LastRefresh, Expired, ExpiresSoon],
         ),
         (
-            "ends in ten minutes",
+            "expired, but refreshed an hour ago",
+            refreshed(Duration::hours(1), Login::stale()),
+            &[Expired, ExpiresSoon],
+        ),
+        (
+            "expires in ten minutes",
             Login::ending_in(Duration::minutes(10)),
             &[LastRefresh],
         ),
         (
-            "ends in three minutes",
+            "expires in three minutes",
             Login::ending_in(Duration::minutes(3)),
-            &[LastRefresh, EndsSoon],
+            &[LastRefresh, ExpiresSoon],
         ),
         (
-            "ends in five days, refreshed nine days ago",
+            "expires in five days, refreshed nine days ago",
             refreshed(Duration::days(9), live),
             &[LastRefresh],
         ),

@@ -1,4 +1,4 @@
-//! `authferry refresh` when the provider does not do as it should.
+//! `authferry refresh` with a full disk, a wrong clock, or a failing provider.
 
 use std::process::Command;
 
@@ -10,25 +10,25 @@ use crate::ferry::{Ferry, assert_code, under_test};
 use crate::refresh_facts::{Rule, by_each_rule};
 
 by_each_rule![
-    where_there_is_no_room_for_a_new_login_none_is_spent,
-    a_login_that_ends_at_once_is_not_rotated_for_ever,
-    a_provider_that_fails_leaves_the_login_as_it_was,
-    a_reply_that_is_lost_leaves_a_login_that_is_told_to_be_dead,
+    a_full_disk_prevents_the_refresh,
+    a_login_that_expires_at_once_is_not_rotated_forever,
+    a_failing_provider_leaves_the_login_unchanged,
+    a_lost_reply_leaves_a_login_that_is_reported_as_dead,
 ];
 
-/// Such a Codex spends the token first, and then has nowhere to put what it got.
-#[expect(clippy::print_stderr, reason = "what is not tried is said")]
-fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) {
+/// With a full disk, Codex would spend the token and then fail to write the new login.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn a_full_disk_prevents_the_refresh(version: &str, _: Rule) {
     let namespace = ["--user", "--map-root-user", "--mount"];
     let may = Command::new("unshare").args(namespace).arg("true").status();
     if !may.is_ok_and(|status| status.success()) {
-        eprintln!("not tried, since no disk can be mounted here");
+        eprintln!("skipped: this machine cannot mount a file system");
         return;
     }
     let ferry = Ferry::holding(version, &Login::ending_in(Duration::minutes(10)));
     let before = ferry.stored();
     let runner = ferry.runner();
-    // In a mount namespace of its own, so that nothing stays mounted.
+    // In a separate mount namespace, so that nothing stays mounted.
     let full = "rotations=\"$HOME/.local/state/authferry/rotations\"; \
         mkdir -p \"$rotations\" && mount -t tmpfs -o size=1m,mode=700 tmpfs \"$rotations\" && exec \"$@\"";
     let mut refresh = ferry.command(&runner, "unshare");
@@ -38,9 +38,9 @@ fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) 
     let refresh = finish(&mut refresh);
 
     assert_code(&refresh, 125);
-    let said = String::from_utf8_lossy(&refresh.stderr);
-    assert!(said.contains("No space left on device"), "{said}");
-    assert_eq!(ferry.stub.count(What::is_refresh), 0, "{said}");
+    let stderr = String::from_utf8_lossy(&refresh.stderr);
+    assert!(stderr.contains("No space left on device"), "{stderr}");
+    assert_eq!(ferry.stub.count(What::is_refresh), 0, "{stderr}");
     assert_eq!(ferry.stored(), before);
 
     let refresh = finish(&mut ferry.authferry(&runner, &["refresh"]));
@@ -48,12 +48,12 @@ fn where_there_is_no_room_for_a_new_login_none_is_spent(version: &str, _: Rule) 
     assert!(ferry.is_live());
 }
 
-/// As on a machine whose clock is ahead.
-fn a_login_that_ends_at_once_is_not_rotated_for_ever(version: &str, _: Rule) {
+/// As on a machine whose clock is fast.
+fn a_login_that_expires_at_once_is_not_rotated_forever(version: &str, _: Rule) {
     for lifetime in [-Duration::MINUTE, Duration::MINUTE] {
-        // Codex itself may lose a login as it ends: seen in 1 of 12 runs with 0.169.0, which had sent
-        // one more request by then.
-        let mut attempts = (0..5).map(|_| ends_at_once(version, lifetime));
+        // Codex itself can lose a login at exit: seen in 1 of 12 runs with 0.169.0, which had just sent
+        // one more request.
+        let mut attempts = (0..5).map(|_| refresh_with_lifetime(version, lifetime));
         assert!(
             attempts.any(|is_live| is_live),
             "{lifetime}: lost each time"
@@ -61,26 +61,26 @@ fn a_login_that_ends_at_once_is_not_rotated_for_ever(version: &str, _: Rule) {
     }
 }
 
-/// Refreshes a login whose access token lives this long. Returns whether the store holds the live
-/// login; if not, authferry says that it may be spent.
-fn ends_at_once(version: &str, lifetime: Duration) -> bool {
+/// Refreshes a login, with this lifetime of new access tokens. Returns whether the store holds the
+/// live login; if not, authferry reports that it may be spent.
+fn refresh_with_lifetime(version: &str, lifetime: Duration) -> bool {
     let ferry = Ferry::holding(version, &Login::stale());
     ferry.stub.rules(|rules| rules.access_lifetime = lifetime);
 
     let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
 
     assert_code(&refresh, 125);
-    let said = String::from_utf8_lossy(&refresh.stderr);
-    assert!(said.contains("clock"), "{said}");
-    // It is not ended while a request may be out: another one may follow the second.
+    let stderr = String::from_utf8_lossy(&refresh.stderr);
+    assert!(stderr.contains("clock"), "{stderr}");
+    // authferry does not kill Codex while a request may be pending, so more rotations may follow.
     let rotations = ferry.stub.count(What::is_rotation);
     assert!((1..=4).contains(&rotations), "{rotations} rotations");
     let is_live = ferry.is_live();
-    assert!(is_live || said.contains("may be spent"), "{said}");
+    assert!(is_live || stderr.contains("may be spent"), "{stderr}");
     is_live
 }
 
-fn a_provider_that_fails_leaves_the_login_as_it_was(version: &str, _: Rule) {
+fn a_failing_provider_leaves_the_login_unchanged(version: &str, _: Rule) {
     for fault in [Fault::ServerError, Fault::RequestLost] {
         let ferry = Ferry::holding(version, &Login::ending_in(Duration::minutes(10)));
         let before = ferry.stored();
@@ -103,8 +103,8 @@ fn a_provider_that_fails_leaves_the_login_as_it_was(version: &str, _: Rule) {
     }
 }
 
-/// Of an ended one: while a login has not ended, later versions give no reason.
-fn a_reply_that_is_lost_leaves_a_login_that_is_told_to_be_dead(version: &str, _: Rule) {
+/// The login has expired: for one that has not, later versions of Codex report no reason.
+fn a_lost_reply_leaves_a_login_that_is_reported_as_dead(version: &str, _: Rule) {
     let ferry = Ferry::holding(version, &Login::stale());
     ferry
         .stub
@@ -113,9 +113,9 @@ fn a_reply_that_is_lost_leaves_a_login_that_is_told_to_be_dead(version: &str, _:
     let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
 
     assert_code(&refresh, 125);
-    let said = String::from_utf8_lossy(&refresh.stderr);
-    assert!(said.contains("dead since"), "{said}");
-    let asked = ferry.stub.count(What::is_refresh);
+    let stderr = String::from_utf8_lossy(&refresh.stderr);
+    assert!(stderr.contains("dead since"), "{stderr}");
+    let requests = ferry.stub.count(What::is_refresh);
     let is_ours = |what: &What| {
         matches!(
             what,
@@ -125,10 +125,10 @@ fn a_reply_that_is_lost_leaves_a_login_that_is_told_to_be_dead(version: &str, _:
             }
         )
     };
-    assert_eq!(ferry.stub.count(is_ours), asked);
+    assert_eq!(ferry.stub.count(is_ours), requests);
 
-    // The next one knows without asking.
+    // The next refresh fails without a request.
     let refresh = finish(&mut ferry.authferry(&ferry.runner(), &["refresh"]));
     assert_code(&refresh, 125);
-    assert_eq!(ferry.stub.count(What::is_refresh), asked);
+    assert_eq!(ferry.stub.count(What::is_refresh), requests);
 }

@@ -1,4 +1,4 @@
-//! Exit 120 where no folder stays: the machine goes away, and another one brings the login back.
+//! Exit code 120 on ephemeral machines: another machine puts the rescued login back.
 
 use std::{
     fs,
@@ -13,62 +13,66 @@ use tempfile::TempDir;
 use crate::any_store::AnyStore;
 use crate::ferry::{Ferry, assert_code, assert_silent, files, names, script, under_test};
 
-/// From age's own tests: everybody knows this key.
+/// A published key from age's own tests.
 const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 
 #[test]
-fn an_encrypted_file_comes_back_on_another_machine() {
+fn an_encrypted_rescue_is_put_back_from_another_machine() {
     let ferry = Ferry::holding(V0_169, &Login::stale());
-    let going = ferry.runner();
-    let rotated = rotated_by_codex(&ferry, &going);
-    let persist = persist_in_vain(&ferry, &going, &[("AUTHFERRY_RESCUE_RECIPIENT", RECIPIENT)]);
+    let ephemeral = ferry.runner();
+    let rotated = rotated_by_codex(&ferry, &ephemeral);
+    let persist = persist_without_store(
+        &ferry,
+        &ephemeral,
+        &[("AUTHFERRY_RESCUE_RECIPIENT", RECIPIENT)],
+    );
     assert_code(&persist, 120);
     assert_silent(&persist, &[&rotated]);
-    let rescue = going.root().join("home/.local/state/authferry/rescue");
+    let rescue = ephemeral.root().join("home/.local/state/authferry/rescue");
     let [name] = &names(&rescue)[..] else {
         panic!("{:?}", names(&rescue));
     };
     assert!(name.ends_with(".json.age"), "{name}");
-    // A later step of the job uploads it, and the machine goes.
+    // A later step of the job uploads the file, and the machine is deleted.
     let artifact = fs::read(rescue.join(name)).expect("a file");
-    fs::remove_file(going.auth_file()).expect("left there");
+    fs::remove_file(ephemeral.auth_file()).expect("an auth file");
     let secrets = secrets_in(std::str::from_utf8(&rotated).expect("JSON"));
-    for (path, bytes) in files(going.root()) {
-        let clear = secrets.iter().find(|secret| holds(&bytes, secret));
-        assert_eq!(clear, None, "{path} is in the clear");
+    for (path, bytes) in files(ephemeral.root()) {
+        let clear = secrets.iter().find(|secret| contains(&bytes, secret));
+        assert_eq!(clear, None, "{path} has a token in plain text");
     }
-    drop(going);
+    drop(ephemeral);
 
     let another = ferry.runner();
     let key = another.work().join("key");
-    fs::write(&key, format!("{IDENTITY}\n")).expect("room");
-    fs::write(another.work().join(name), artifact).expect("room");
+    fs::write(&key, format!("{IDENTITY}\n")).expect("disk space");
+    fs::write(another.work().join(name), artifact).expect("disk space");
     let pasted = hint(&persist).replace("KEY", &key.display().to_string());
     let put = finish(&mut paste(&ferry, &another, &pasted));
     assert_code(&put, 0);
     assert_silent(&put, &[&rotated]);
     assert_eq!(ferry.stored(), rotated, "byte for byte");
     assert!(ferry.is_live());
-    goes_on(&ferry);
+    assert_next_job_works(&ferry);
 }
 
 #[test]
-fn a_login_in_a_second_store_comes_back_on_another_machine() {
+fn a_login_in_a_second_store_is_put_back_from_another_machine() {
     let ferry = Ferry::holding(V0_169, &Login::stale());
-    let second = Second::new();
-    let going = ferry.runner();
-    let rotated = rotated_by_codex(&ferry, &going);
-    let persist = persist_in_vain(&ferry, &going, &[second.variable()]);
+    let second = SecondStore::new();
+    let ephemeral = ferry.runner();
+    let rotated = rotated_by_codex(&ferry, &ephemeral);
+    let persist = persist_without_store(&ferry, &ephemeral, &[second.variable()]);
     assert_code(&persist, 120);
     assert_silent(&persist, &[&rotated]);
     assert!(
-        !going
+        !ephemeral
             .root()
             .join("home/.local/state/authferry/rescue")
             .exists()
     );
-    drop(going);
+    drop(ephemeral);
 
     assert_eq!(second.copies(), [&*rotated]);
     let another = ferry.runner();
@@ -78,14 +82,14 @@ fn a_login_in_a_second_store_comes_back_on_another_machine() {
     assert_eq!(ferry.stored(), rotated, "byte for byte");
     assert!(ferry.is_live());
     assert!(!second.copies().contains(&rotated), "the copy is removed");
-    goes_on(&ferry);
+    assert_next_job_works(&ferry);
 }
 
 #[test]
-fn two_machines_that_go_leave_both_logins_in_the_second_store() {
+fn two_ephemeral_machines_keep_both_logins_in_the_second_store() {
     let first = Login::fresh();
     let ferry = Ferry::holding(V0_169, &first);
-    let second = Second::new();
+    let second = SecondStore::new();
     let mut written = Vec::new();
     for number in 1..=2_u32 {
         let runner = ferry.runner();
@@ -96,8 +100,8 @@ fn two_machines_that_go_leave_both_logins_in_the_second_store() {
             issued: first.issued + time::Duration::seconds(number.into()),
             ..first.clone()
         };
-        runner.place(&next.auth_json()).expect("room");
-        let persist = persist_in_vain(&ferry, &runner, &[second.variable()]);
+        runner.place(&next.auth_json()).expect("disk space");
+        let persist = persist_without_store(&ferry, &runner, &[second.variable()]);
         assert_code(&persist, 120);
         written.push(next.auth_json().into_bytes());
     }
@@ -109,9 +113,9 @@ mod vault {
     use super::*;
     use crate::vault::site::{Identity, Site};
 
-    /// The login is on a host that is in trouble, and the second store is OpenBao.
+    /// The first store is a file, and the second store is OpenBao.
     #[test]
-    fn a_login_in_a_second_store_on_a_server_comes_back() {
+    fn a_login_in_a_second_store_on_a_server_is_put_back() {
         let ferry = Ferry::holding(V0_169, &Login::stale());
         let site = Site::new(V0_169, &Login::fresh());
         let address = format!("vault://{}/ci/rescued", site.mount);
@@ -125,12 +129,12 @@ mod vault {
         ];
         variables.extend(authority.as_deref().map(|it| ("VAULT_CACERT", it)));
 
-        let going = ferry.runner();
-        let rotated = rotated_by_codex(&ferry, &going);
-        let persist = persist_in_vain(&ferry, &going, &variables);
+        let ephemeral = ferry.runner();
+        let rotated = rotated_by_codex(&ferry, &ephemeral);
+        let persist = persist_without_store(&ferry, &ephemeral, &variables);
         assert_code(&persist, 120);
         assert_silent(&persist, &[&rotated]);
-        drop(going);
+        drop(ephemeral);
 
         let another = ferry.runner();
         let mut put = paste(&ferry, &another, &hint(&persist));
@@ -139,7 +143,7 @@ mod vault {
         assert_eq!(ferry.stored(), rotated, "byte for byte");
         assert!(ferry.is_live());
 
-        // What opens the second store is not the command's.
+        // The command does not get the credentials of the second store.
         let runner = ferry.runner();
         let job = script(&runner, "env >seen");
         let mut run = ferry.authferry(&runner, &["run", "--no-rotate-first", "--"]);
@@ -150,16 +154,16 @@ mod vault {
         assert!(!seen.contains(&token), "{seen}");
     }
 
-    /// The other way round, and the next job puts it there by itself.
+    /// The first store is OpenBao, and the next job puts the login back by itself.
     #[test]
-    fn the_next_job_on_another_machine_adopts_what_is_in_the_second_store() {
+    fn the_next_job_on_another_machine_adopts_the_login_in_the_second_store() {
         let site = <Site as AnyStore>::holding(V0_169, &Login::stale());
-        let second = Second::new();
-        let going = AnyStore::runner(&site);
-        let rotated = rotated_by_codex(&site, &going);
-        let persist = persist_in_vain(&site, &going, &[second.variable()]);
+        let second = SecondStore::new();
+        let ephemeral = AnyStore::runner(&site);
+        let rotated = rotated_by_codex(&site, &ephemeral);
+        let persist = persist_without_store(&site, &ephemeral, &[second.variable()]);
         assert_code(&persist, 120);
-        drop(going);
+        drop(ephemeral);
 
         let runner = AnyStore::runner(&site);
         let mut run = AnyStore::authferry(&site, &runner, &["run", "--", "codex"]);
@@ -171,13 +175,13 @@ mod vault {
     }
 }
 
-/// A second store on a volume that all machines have.
-struct Second {
+/// A second store on a volume that all machines mount.
+struct SecondStore {
     folder: TempDir,
     address: String,
 }
 
-impl Second {
+impl SecondStore {
     fn new() -> Self {
         let folder = TempDir::with_prefix("second-").expect("a temporary folder");
         let address = format!("file://{}/rescued.json", folder.path().display());
@@ -188,7 +192,7 @@ impl Second {
         ("AUTHFERRY_RESCUE_STORE", &self.address)
     }
 
-    /// The logins that it holds.
+    /// The logins in the second store.
     fn copies(&self) -> Vec<Vec<u8>> {
         let text = fs::read(self.folder.path().join("rescued.json")).expect("a document");
         let document: Value = serde_json::from_slice(&text).expect("JSON");
@@ -198,7 +202,7 @@ impl Second {
     }
 }
 
-/// Codex rotates the login between `restore` and `persist`; returns what it wrote.
+/// Restores the login and lets Codex rotate it; returns the rotated auth file.
 #[track_caller]
 fn rotated_by_codex<S: AnyStore>(scene: &S, runner: &Runner) -> Vec<u8> {
     let restore = &["restore", "--no-watch", "--no-rotate-first"];
@@ -209,23 +213,23 @@ fn rotated_by_codex<S: AnyStore>(scene: &S, runner: &Runner) -> Vec<u8> {
     rotated
 }
 
-/// `authferry persist` while the store is out of reach.
-fn persist_in_vain<S: AnyStore>(scene: &S, runner: &Runner, more: &[(&str, &str)]) -> Output {
-    let mut persist = scene.authferry(runner, &["persist", "--patience", "5s"]);
-    let _out_of_reach = scene.cut_off(&mut persist);
+/// `authferry persist` while the store is unreachable.
+fn persist_without_store<S: AnyStore>(scene: &S, runner: &Runner, more: &[(&str, &str)]) -> Output {
+    let mut persist = scene.authferry(runner, &["persist", "--store-timeout", "5s"]);
+    let _unreachable = scene.cut_off(&mut persist);
     finish(persist.envs(more.iter().copied()))
 }
 
-/// The command that is to bring the login back.
+/// The command of the hint, which puts the login back.
 #[track_caller]
 fn hint(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
-    let (_, command) = said.split_once("`authferry ").expect("a command");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let (_, command) = stderr.split_once("`authferry ").expect("a command");
     let (command, _) = command.split_once('`').expect("its end");
     format!("{} {command}", under_test())
 }
 
-/// A command that a person types on a runner.
+/// Runs a pasted command in a shell on a runner.
 fn paste<S: AnyStore>(scene: &S, runner: &Runner, command: &str) -> Command {
     let mut shell = scene.command(runner, "sh");
     shell.args(["-c", command]);
@@ -233,9 +237,9 @@ fn paste<S: AnyStore>(scene: &S, runner: &Runner, command: &str) -> Command {
     shell
 }
 
-/// A job on one more machine runs Codex without a refresh.
+/// Asserts that a job on another machine runs Codex without a refresh.
 #[track_caller]
-fn goes_on<S: AnyStore>(scene: &S) {
+fn assert_next_job_works<S: AnyStore>(scene: &S) {
     let before = scene.stub().count(What::is_refresh);
     let runner = scene.runner();
     let mut run = scene.authferry(&runner, &["run", "--", "codex"]);
@@ -243,7 +247,7 @@ fn goes_on<S: AnyStore>(scene: &S) {
     assert_eq!(scene.stub().count(What::is_refresh), before);
 }
 
-fn holds(bytes: &[u8], text: &str) -> bool {
+fn contains(bytes: &[u8], text: &str) -> bool {
     bytes
         .windows(text.len())
         .any(|part| part == text.as_bytes())

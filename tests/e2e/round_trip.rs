@@ -1,4 +1,4 @@
-//! The main job: a login goes from runner to runner, whatever becomes of the jobs.
+//! The main scenario: a login is carried from runner to runner, even if jobs fail.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -10,15 +10,15 @@ use crate::ferry::{
 };
 
 on_each_version![
-    the_second_runner_goes_on_with_what_the_first_left_behind,
-    the_same_without_authferry_ends_at_the_second_runner,
-    restore_and_persist_do_as_run_does,
+    the_second_runner_uses_the_login_that_the_first_rotated,
+    without_authferry_the_second_runner_fails,
+    restore_and_persist_match_run,
     a_rotation_is_in_the_store_before_the_run_ends,
-    a_rotation_by_a_run_that_fails_is_kept,
-    a_fresh_login_costs_no_write,
+    a_rotation_by_a_failed_run_is_persisted,
+    a_fresh_login_needs_no_write,
 ];
 
-fn the_second_runner_goes_on_with_what_the_first_left_behind(version: &str) {
+fn the_second_runner_uses_the_login_that_the_first_rotated(version: &str) {
     let stale = Login::stale();
     let ferry = Ferry::holding(version, &stale);
 
@@ -42,21 +42,21 @@ fn the_second_runner_goes_on_with_what_the_first_left_behind(version: &str) {
     assert_eq!(
         ferry.status()["generation"],
         2,
-        "nothing was rotated, so nothing was written"
+        "the second run wrote to the store"
     );
 }
 
-/// The proof that the test before this one could fail.
-fn the_same_without_authferry_ends_at_the_second_runner(version: &str) {
+/// Shows that the previous test can fail.
+fn without_authferry_the_second_runner_fails(version: &str) {
     let stale = Login::stale();
     let ferry = Ferry::holding(version, &stale);
     for (runner, code) in [(ferry.runner(), 0), (ferry.runner(), 1)] {
-        runner.place(&stale.auth_json()).expect("room");
+        runner.place(&stale.auth_json()).expect("disk space");
         assert_code(&finish(&mut runner.exec()), code);
     }
 }
 
-fn restore_and_persist_do_as_run_does(version: &str) {
+fn restore_and_persist_match_run(version: &str) {
     let stale = Login::stale();
     let ferry = Ferry::holding(version, &stale);
     let runner = ferry.runner();
@@ -75,7 +75,7 @@ fn restore_and_persist_do_as_run_does(version: &str) {
         ferry.stored()
     );
     assert_code(&finish(&mut runner.exec()), 0);
-    assert!(!ferry.is_live(), "nobody has persisted yet");
+    assert!(!ferry.is_live(), "not persisted yet");
     let rotated = fs::read(runner.auth_file()).expect("rotated");
 
     let persisted = finish(&mut ferry.authferry(&runner, &["persist"]));
@@ -108,14 +108,14 @@ fn a_rotation_is_in_the_store_before_the_run_ends(version: &str) {
     ferry.wait_until_live();
     assert!(
         run.try_wait().expect("our child").is_none(),
-        "the run is not over"
+        "the run is still active"
     );
     drop(model);
     assert!(run.wait().expect("our child").success());
-    assert_eq!(ferry.status()["generation"], 2, "and it was written once");
+    assert_eq!(ferry.status()["generation"], 2, "written more than once");
 }
 
-fn a_rotation_by_a_run_that_fails_is_kept(version: &str) {
+fn a_rotation_by_a_failed_run_is_persisted(version: &str) {
     let ferry = Ferry::holding(version, &Login::stale());
     ferry.stub.rules(|rules| rules.model_failure = Some(500));
     let runner = ferry.runner();
@@ -123,7 +123,7 @@ fn a_rotation_by_a_run_that_fails_is_kept(version: &str) {
     assert!(ferry.is_live());
 }
 
-fn a_fresh_login_costs_no_write(version: &str) {
+fn a_fresh_login_needs_no_write(version: &str) {
     let ferry = Ferry::holding(version, &Login::fresh());
     let before = ferry.status();
     let runner = ferry.runner();
@@ -143,7 +143,7 @@ fn arguments_and_streams_reach_the_command_untouched() {
     let mut command = ferry.authferry(&runner, &["-q", "run", "--"]);
     command.arg(echo).args(["--json", "-v", "a b", ""]);
     let input = runner.work().join("input");
-    fs::write(&input, "from stdin\n").expect("room");
+    fs::write(&input, "from stdin\n").expect("disk space");
     command.stdin(fs::File::open(&input).expect("just written"));
     let run = finish(&mut command);
     assert_code(&run, 7);
@@ -155,7 +155,7 @@ fn arguments_and_streams_reach_the_command_untouched() {
 }
 
 #[test]
-fn a_login_in_a_variable_fills_an_empty_store_and_stays_out_of_the_command() {
+fn seed_from_env_fills_an_empty_store_and_is_hidden_from_the_command() {
     let login = Login::fresh();
     let ferry = Ferry::holding(rig::V0_169, &login);
     for (file, filled) in [(ferry.store_file(), false), (ferry.store_file(), true)] {
@@ -185,12 +185,12 @@ fn a_login_in_a_variable_fills_an_empty_store_and_stays_out_of_the_command() {
 }
 
 #[test]
-fn a_value_that_is_touched_during_the_job_is_no_reseed() {
+fn touching_the_store_file_is_not_a_reseed() {
     let login = Login::fresh();
     let next = successor(&login);
     let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = ferry.runner();
-    fs::write(runner.work().join("next"), next.auth_json()).expect("room");
+    fs::write(runner.work().join("next"), next.auth_json()).expect("disk space");
     let job = script(&runner, r#"touch "$1"; cp next "$CODEX_HOME/auth.json""#);
     let run = finish(
         ferry
@@ -203,7 +203,7 @@ fn a_value_that_is_touched_during_the_job_is_no_reseed() {
 }
 
 #[test]
-fn two_trips_in_one_home_do_not_clean_up_after_each_other() {
+fn a_running_job_keeps_its_home_from_other_commands() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
@@ -213,27 +213,27 @@ fn two_trips_in_one_home_do_not_clean_up_after_each_other() {
     let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
     wait_until("ready", || runner.work().join("ready").exists());
     for (arguments, code) in [
-        (&["persist", "--linger", "0s"][..], 119),
+        (&["persist", "--exit-grace", "0s"][..], 119),
         (&["restore", "--no-watch"], 124),
         (&["run", "--", "true"], 124),
     ] {
         let other = finish(&mut ferry.authferry(&runner, arguments));
         assert_code(&other, code);
-        let said = String::from_utf8_lossy(&other.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&other.stderr).into_owned();
         let by = format!("authferry-under (process {})", run.id());
-        assert!(said.contains(&by), "{said}");
+        assert!(stderr.contains(&by), "{stderr}");
     }
-    fs::write(runner.work().join("enough"), "").expect("room");
+    fs::write(runner.work().join("enough"), "").expect("disk space");
     assert_eq!(run.wait().expect("our child").code(), Some(0));
 }
 
 #[test]
-fn a_home_that_is_replaced_meanwhile_is_still_watched() {
+fn a_home_replaced_during_the_run_is_still_watched() {
     let login = Login::fresh();
     let next = successor(&login);
     let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = ferry.runner();
-    fs::write(runner.work().join("next"), next.auth_json()).expect("room");
+    fs::write(runner.work().join("next"), next.auth_json()).expect("disk space");
     let job = script(
         &runner,
         "mv $CODEX_HOME $CODEX_HOME.old; mkdir -m 700 $CODEX_HOME; (umask 077; cp next $CODEX_HOME/auth.json); \
@@ -243,6 +243,6 @@ fn a_home_that_is_replaced_meanwhile_is_still_watched() {
     wait_until("the new login is in the store", || {
         ferry.stored() == next.auth_json().as_bytes()
     });
-    fs::write(runner.work().join("enough"), "").expect("room");
+    fs::write(runner.work().join("enough"), "").expect("disk space");
     assert_eq!(run.wait().expect("our child").code(), Some(0));
 }

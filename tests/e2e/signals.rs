@@ -1,4 +1,4 @@
-//! Signals may end the command, never the persist.
+//! A signal can end the command, but never the persist.
 
 use std::{
     fs,
@@ -31,11 +31,11 @@ fn a_signal_during_the_model_call_keeps_the_rotation(version: &str) {
         ferry
             .stub
             .wait_for(Duration::from_mins(1), What::is_model_call);
-        tell(&run, signal);
+        send(&run, signal);
         let status = run.wait().expect("our child");
         let code = status
             .code()
-            .unwrap_or_else(|| panic!("{signal:?} ended authferry itself: {status}"));
+            .unwrap_or_else(|| panic!("{signal:?} killed authferry: {status}"));
         assert!(codes.contains(&code), "{signal:?} gave {code}");
         assert!(ferry.is_live(), "{signal:?} lost the login");
         assert!(
@@ -61,12 +61,14 @@ fn a_kill_after_the_write_through_keeps_the_rotation(version: &str) {
     assert_eq!(ferry.stub.count(What::is_rotation), 1);
 }
 
-/// Codex up to 0.169.0 does not end with its npm launcher when that is killed.
+/// Codex up to 0.169.0 does not exit when its npm launcher is killed.
 #[test]
 fn an_orphaned_codex_is_waited_for() {
     let ferry = Ferry::holding(rig::V0_169, &Login::stale());
     let runner = ferry.runner();
-    runner.link("codex", ferry.codex.launcher()).expect("room");
+    runner
+        .link("codex", ferry.codex.launcher())
+        .expect("disk space");
     let token = ferry.stub.hold(Endpoint::Token);
     let job = "codex exec --skip-git-repo-check 'Reply OK.' & until [ -e spent ]; do sleep 0.01; done; kill -9 $!";
     let job = script(&runner, job);
@@ -75,8 +77,8 @@ fn an_orphaned_codex_is_waited_for() {
     ferry
         .stub
         .wait_for(Duration::from_mins(1), What::is_rotation);
-    fs::write(runner.work().join("spent"), "").expect("room");
-    // Long enough for the job to end while its Codex still waits for the tokens.
+    fs::write(runner.work().join("spent"), "").expect("disk space");
+    // Long enough for the job to exit while Codex waits for the reply.
     std::thread::sleep(Duration::from_millis(300));
     assert!(
         run.try_wait().expect("our child").is_none(),
@@ -87,19 +89,19 @@ fn an_orphaned_codex_is_waited_for() {
     assert!(ferry.is_live());
 }
 
-/// A daemon makes a session of its own, a job shell a group for each job.
+/// A daemon starts a new session, and a shell with job control a process group per job.
 #[test]
-fn a_descendant_is_waited_for_in_whatever_group_it_is() {
+fn a_descendant_in_any_process_group_is_waited_for() {
     let mut last = Login::fresh();
     let ferry = Ferry::holding(rig::V0_169, &last);
-    for start_it in [
+    for background in [
         "setsid sh -c '(sleep 0.5; ./rotate) &' &",
         "set -m; (sleep 0.5; ./rotate) &",
         "setsid sh -c 'sleep 0.5; ./rotate' & wait",
     ] {
         last = successor(&last);
         let runner = ferry.runner();
-        fs::write(runner.work().join("next"), last.auth_json()).expect("room");
+        fs::write(runner.work().join("next"), last.auth_json()).expect("disk space");
         fs::rename(
             script(
                 &runner,
@@ -107,19 +109,20 @@ fn a_descendant_is_waited_for_in_whatever_group_it_is() {
             ),
             runner.work().join("rotate"),
         )
-        .expect("room");
-        let job = script(&runner, &format!("{start_it}\nexit 3"));
+        .expect("disk space");
+        let job = script(&runner, &format!("{background}\nexit 3"));
         let run = finish(ferry.authferry(&runner, &["run", "--"]).arg(job));
         assert_code(&run, 3);
-        assert_eq!(ferry.stored(), last.auth_json().as_bytes(), "{start_it}");
+        assert_eq!(ferry.stored(), last.auth_json().as_bytes(), "{background}");
     }
 }
 
-/// As GitHub cancels a job: the whole tree is gone, and the login safe, before the SIGKILL.
+/// As when GitHub cancels a job: the process tree has exited and the login is persisted before the
+/// SIGKILL.
 #[test]
-fn a_tree_that_heeds_nothing_is_gone_after_the_second_signal() {
+fn a_process_tree_that_ignores_signals_is_killed_after_the_second() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
-    // A busy machine makes it slower, and nothing makes it faster: one time in the limit proves it.
+    // Load only makes authferry slower, so one run within the limit is proof.
     let mut times = (0..5).map(|_| time_from_the_second_signal_to_the_end(&ferry));
     assert!(times.any(|time| time < Duration::from_millis(2500)));
 }
@@ -132,26 +135,26 @@ fn time_from_the_second_signal_to_the_end(ferry: &Ferry) -> Duration {
     );
     let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
     wait_until("ready", || runner.work().join("ready").exists());
-    tell(&run, Signal::INT);
+    send(&run, Signal::INT);
     std::thread::sleep(Duration::from_secs(1));
     assert!(run.try_wait().expect("our child").is_none());
     let began = Instant::now();
-    tell(&run, Signal::TERM);
+    send(&run, Signal::TERM);
     assert_eq!(run.wait().expect("our child").code(), Some(137));
     let time = began.elapsed();
     assert!(!runner.auth_file().exists());
     time
 }
 
-/// The store hangs while a rotation is written through, and the job is cancelled: the login
-/// is rescued before the platform's patience is over.
+/// The store hangs during the write-through, and the job is cancelled: authferry rescues the login
+/// before the platform kills it.
 #[test]
-fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
+fn a_hung_store_does_not_delay_the_end_of_a_cancelled_job() {
     let login = Login::fresh();
     let next = successor(&login);
     let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = ferry.runner();
-    fs::write(runner.work().join("next"), next.auth_json()).expect("room");
+    fs::write(runner.work().join("next"), next.auth_json()).expect("disk space");
     let job = "touch ready; until [ -e go ]; do sleep 0.01; done; cp next \"$CODEX_HOME/auth.json\"; exec sleep 60";
     let job = script(&runner, job);
     let rescue = runner.work().join("rescue");
@@ -159,11 +162,11 @@ fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
     let mut run = start(command.arg(&rescue).arg("--").arg(job));
     wait_until("ready", || runner.work().join("ready").exists());
     let lock = fs::File::open(ferry.store_file().with_extension("json.lock")).expect("a lock file");
-    lock.lock().expect("nobody else holds it");
-    fs::write(runner.work().join("go"), "").expect("room");
+    lock.lock().expect("no other holder");
+    fs::write(runner.work().join("go"), "").expect("disk space");
     std::thread::sleep(Duration::from_millis(500));
     let began = Instant::now();
-    tell(&run, Signal::INT);
+    send(&run, Signal::INT);
     assert_eq!(run.wait().expect("our child").code(), Some(120));
     assert!(
         began.elapsed() < Duration::from_secs(10),
@@ -180,12 +183,12 @@ fn a_store_that_hangs_does_not_hold_up_the_end_of_a_cancelled_job() {
 }
 
 #[test]
-fn what_outstays_the_command_is_ended() {
+fn processes_that_outlive_the_command_are_ended() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
-    for (stay, least) in [
+    for (stay, min_seconds) in [
         ("sleep 1000 &", 0),
         (
-            "(trap '' TERM; touch deaf; while :; do sleep 0.1; done) & until [ -e deaf ]; do :; done",
+            "(trap '' TERM; touch ignoring; while :; do sleep 0.1; done) & until [ -e ignoring ]; do :; done",
             2,
         ),
     ] {
@@ -194,80 +197,82 @@ fn what_outstays_the_command_is_ended() {
         let began = Instant::now();
         let run = finish(
             ferry
-                .authferry(&runner, &["run", "--linger", "0s", "--"])
+                .authferry(&runner, &["run", "--exit-grace", "0s", "--"])
                 .arg(job),
         );
         assert_code(&run, 5);
-        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
         assert!(
-            said.contains("left behind had to be ended (1 process)"),
-            "{said}"
+            stderr.contains("terminated 1 process that the command left running"),
+            "{stderr}"
         );
         assert!(
-            began.elapsed() >= Duration::from_secs(least),
-            "it was not asked first"
+            began.elapsed() >= Duration::from_secs(min_seconds),
+            "SIGTERM was not sent first"
         );
     }
 }
 
 #[test]
-fn a_second_signal_kills_a_command_that_does_not_heed_the_first() {
+fn a_second_signal_kills_a_command_that_ignores_the_first() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
         &runner,
-        "trap 'touch heard' TERM; touch ready; while :; do sleep 0.01; done",
+        "trap 'touch received' TERM; touch ready; while :; do sleep 0.01; done",
     );
     let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
-    for sign in ["ready", "heard"] {
-        wait_until(sign, || runner.work().join(sign).exists());
+    for marker in ["ready", "received"] {
+        wait_until(marker, || runner.work().join(marker).exists());
         assert!(run.try_wait().expect("our child").is_none());
-        // Signals that come at once are one wish.
+        // authferry treats repeated signals within a short time as one.
         std::thread::sleep(Duration::from_millis(600));
-        tell(&run, Signal::TERM);
+        send(&run, Signal::TERM);
     }
     assert_eq!(run.wait().expect("our child").code(), Some(137));
     assert!(!runner.auth_file().exists());
 }
 
 #[test]
-fn a_signal_before_the_command_starts_nothing() {
+fn a_signal_before_the_command_prevents_its_start() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let lock = fs::File::open(ferry.store_file().with_extension("json.lock")).expect("a lock file");
-    lock.lock().expect("nobody else holds it");
+    lock.lock().expect("no other holder");
     let runner = ferry.runner();
     let job = script(&runner, "touch started");
     let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
     wait_for_handlers(&run);
-    tell(&run, Signal::TERM);
+    send(&run, Signal::TERM);
     assert_eq!(run.wait().expect("our child").code(), Some(143));
     assert!(!runner.work().join("started").exists());
     assert!(!runner.auth_file().exists());
 }
 
-/// Of a run that is killed at any moment the login is in the store or in the home, and the
-/// next run there makes it good.
+/// After a kill, the login is in the store or in the home, and the next run in that home persists it.
 #[test]
-fn a_kill_at_any_moment_loses_nothing() {
+fn a_kill_at_any_moment_loses_no_login() {
     let mut last = Login::fresh();
     let ferry = Ferry::holding(rig::V0_169, &last);
     let runner = ferry.runner();
     for round in 0..40 {
         last = successor(&last);
-        fs::write(runner.work().join("next"), last.auth_json()).expect("room");
+        fs::write(runner.work().join("next"), last.auth_json()).expect("disk space");
         let job = "cp next \"$CODEX_HOME/next\"; mv \"$CODEX_HOME/next\" \"$CODEX_HOME/auth.json\"";
         let job = script(&runner, &format!("touch started; {job}; touch done"));
         let mut run = start(ferry.authferry(&runner, &["run", "--"]).arg(job));
-        // From before the restore to after the persist: a run takes some twenty.
+        // From before the restore to after the persist: a run takes about 20 ms.
         std::thread::sleep(Duration::from_millis(round * 7919 % 30));
         run.kill().expect("our child");
         let killed = run.wait().expect("our child").signal() == Some(9);
-        wait_until("the orphan is done", || {
+        wait_until("the orphan has exited", || {
             runner.processes().expect("Linux").is_empty()
         });
-        let has = |sign: &str| runner.work().join(sign).exists();
-        assert_eq!(has("started"), has("done"), "the orphan was ended as well");
-        assert!(killed || has("started"), "it was over without having begun");
+        let has = |marker: &str| runner.work().join(marker).exists();
+        assert_eq!(has("started"), has("done"), "the orphan was killed too");
+        assert!(
+            killed || has("started"),
+            "run exited without starting the command"
+        );
         let next = finish(&mut ferry.authferry(&runner, &["run", "--", "true"]));
         assert_code(&next, 0);
         if has("started") {
@@ -277,15 +282,15 @@ fn a_kill_at_any_moment_loses_nothing() {
                 "round {round}: {next:?}"
             );
         }
-        for sign in ["started", "done"] {
-            fs::remove_file(runner.work().join(sign)).ok();
+        for marker in ["started", "done"] {
+            fs::remove_file(runner.work().join(marker)).ok();
         }
     }
 }
 
-/// As by `nohup`: whoever started the job wants it to outlive the terminal.
+/// As with `nohup`: the job must outlive the terminal.
 #[test]
-fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
+fn an_inherited_ignored_signal_stays_ignored() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
@@ -304,25 +309,25 @@ fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
     ]);
     let mut run = start(shell.arg(job));
     wait_until("ready", || runner.work().join("ready").exists());
-    tell(&run, Signal::HUP);
+    send(&run, Signal::HUP);
     std::thread::sleep(Duration::from_millis(200));
     assert!(
         run.try_wait().expect("our child").is_none(),
-        "the hangup ended it"
+        "SIGHUP ended the run"
     );
-    fs::write(runner.work().join("enough"), "").expect("room");
+    fs::write(runner.work().join("enough"), "").expect("disk space");
     assert_eq!(run.wait().expect("our child").code(), Some(9));
 }
 
-/// Runs on a terminal of its own, by `script` of util-linux, and presses Ctrl-C there: the
-/// terminal sends the signal to the command as well, which must not get it twice.
+/// Runs on a pseudo-terminal, by `script` of util-linux, and types Ctrl-C: the terminal also sends
+/// the signal to the command, which must not get it twice.
 #[test]
 fn ctrl_c_reaches_the_command_once() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let job = script(
         &runner,
-        "trap 'echo x >>heard' INT; touch ready; until [ -e enough ]; do sleep 0.01; done; exit 9",
+        "trap 'echo x >>received' INT; touch ready; until [ -e enough ]; do sleep 0.01; done; exit 9",
     );
     let line = format!(
         "exec '{}' run -- '{}'",
@@ -338,17 +343,17 @@ fn ctrl_c_reaches_the_command_once() {
     wait_until("ready", || runner.work().join("ready").exists());
     let mut keyboard = run.stdin.take().expect("piped");
     std::io::Write::write_all(&mut keyboard, b"\x03").expect("a terminal");
-    wait_until("heard", || runner.work().join("heard").exists());
+    wait_until("received", || runner.work().join("received").exists());
     std::thread::sleep(Duration::from_millis(300));
-    fs::write(runner.work().join("enough"), "").expect("room");
+    fs::write(runner.work().join("enough"), "").expect("disk space");
     assert_eq!(run.wait().expect("our child").code(), Some(9));
     assert_eq!(
-        fs::read_to_string(runner.work().join("heard")).expect("written"),
+        fs::read_to_string(runner.work().join("received")).expect("written"),
         "x\n"
     );
 }
 
-fn tell(run: &Child, signal: Signal) {
+fn send(run: &Child, signal: Signal) {
     let pid = i32::try_from(run.id())
         .ok()
         .and_then(Pid::from_raw)

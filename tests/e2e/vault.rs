@@ -1,9 +1,9 @@
-//! The main job with a real server as the store.
+//! The main scenario with a real OpenBao server as the store.
 
+mod authentication;
 mod certificates;
 mod doctor;
-mod logins;
+mod faults;
 mod policies;
 mod round_trip;
 pub(crate) mod site;
-mod trouble;

@@ -1,4 +1,4 @@
-//! The write-through alone: between `restore` and `persist`, while others run Codex.
+//! The watch: writes the login through between `restore` and `persist`.
 
 use std::{fs, path::PathBuf, process::Child, sync::mpsc::channel, thread, time::Duration};
 
@@ -8,13 +8,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::any_store::{AnyStore, on_each_version};
 use crate::ferry::{Ferry, assert_code, assert_silent, names, start, successor, wait_until};
 
-on_each_version![a_rotation_is_in_the_store_while_nobody_but_the_watch_is_there];
+on_each_version![the_watch_writes_a_rotation_through];
 
-fn a_rotation_is_in_the_store_while_nobody_but_the_watch_is_there(version: &str) {
+fn the_watch_writes_a_rotation_through(version: &str) {
     let stale = Login::stale();
     let ferry = Ferry::holding(version, &stale);
     let runner = restored(&ferry);
-    let process = detached(&ferry, &runner);
+    let process = start_detached_watch(&ferry, &runner);
 
     let model = ferry.stub.hold(Endpoint::Model);
     let mut codex = start(&mut runner.exec());
@@ -27,151 +27,157 @@ fn a_rotation_is_in_the_store_while_nobody_but_the_watch_is_there(version: &str)
 
     let persisted = finish(&mut ferry.authferry(&runner, &["persist", "--json"]));
     assert_code(&persisted, 0);
-    let told: serde_json::Value = serde_json::from_slice(&persisted.stdout).expect("JSON");
+    let report: serde_json::Value = serde_json::from_slice(&persisted.stdout).expect("JSON");
     assert_eq!(
-        told["outcome"], "unchanged",
-        "the watch has done it: {told}"
+        report["outcome"], "unchanged",
+        "the watch did not persist it: {report}"
     );
-    assert_eq!(told["rotated"], true, "since the job began");
+    assert_eq!(report["rotated"], true, "since the job began");
     assert_clean(&runner);
-    wait_until("the watch is gone", || !is_there(process));
+    wait_until("the watch has exited", || !is_running(process));
     let log = fs::read(log(&runner)).expect("a log");
-    let said = String::from_utf8_lossy(&log);
-    assert!(said.contains("authferry: 1 write to file://"), "{said}");
+    let text = String::from_utf8_lossy(&log);
+    assert!(text.contains("authferry: 1 write to file://"), "{text}");
     assert_silent(&persisted, &[stale.auth_json().as_bytes(), &ferry.stored()]);
 }
 
 #[test]
-fn what_was_written_before_the_watch_began_is_persisted_too() {
+fn a_login_written_before_the_watch_started_is_persisted() {
     let login = Login::fresh();
     let next = successor(&login);
     let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = restored(&ferry);
-    runner.place(&next.auth_json()).expect("room");
-    detached(&ferry, &runner);
-    wait_until("it is in the store", || {
+    runner.place(&next.auth_json()).expect("disk space");
+    start_detached_watch(&ferry, &runner);
+    wait_until("the store has the login", || {
         ferry.stored() == next.auth_json().as_bytes()
     });
     assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
 }
 
 #[test]
-fn the_watch_holds_none_of_the_streams_and_has_a_session_of_its_own() {
+fn a_detached_watch_closes_its_streams_and_starts_its_own_session() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = restored(&ferry);
     let mut watch = ferry.authferry(&runner, &["watch", "--detach"]);
     watch.arg(log(&runner));
-    let (tell, told) = channel();
-    // Unlike `finish` it goes on until nobody holds the streams any more.
-    thread::spawn(move || tell.send(watch.output().expect("a program")));
-    let output = told.recv_timeout(Duration::from_mins(1));
-    assert_code(&output.expect("nobody holds the streams"), 0);
+    let (sender, receiver) = channel();
+    // Unlike `finish`, `output` waits until no process holds the streams.
+    thread::spawn(move || sender.send(watch.output().expect("a program")));
+    let output = receiver.recv_timeout(Duration::from_mins(1));
+    assert_code(&output.expect("no process holds the streams"), 0);
     let [process] = runner.processes().expect("/proc")[..] else {
-        panic!("one process is left");
+        panic!("expected one process");
     };
     let process = pid(process);
     assert_eq!(
-        rustix::process::getsid(Some(process)).expect("there"),
+        rustix::process::getsid(Some(process)).expect("a running process"),
         process
     );
     assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
 }
 
 #[test]
-fn a_signal_lets_the_watch_look_once_more_and_go() {
+fn a_signalled_watch_reads_the_auth_file_once_more_and_exits() {
     let login = Login::fresh();
     let next = successor(&login);
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let ferry = Ferry::holding(rig::V0_169, &login);
         let runner = restored(&ferry);
         let mut watch = start(&mut ferry.authferry(&runner, &["watch"]));
-        wait_until("it is at work", || sign(&runner).exists());
-        // Written by another name, in a folder that nobody watches.
+        wait_until("the watch runs", || watch_marker(&runner).exists());
+        // Written through a hard link, in a folder without a watch, so that no event arrives.
         let other = runner.root().join("tmp/other-name");
         fs::hard_link(runner.auth_file(), &other).expect("one file system");
-        fs::write(&other, next.auth_json()).expect("room");
+        fs::write(&other, next.auth_json()).expect("disk space");
         fs::remove_file(&other).expect("ours");
         assert_eq!(ferry.stored(), login.auth_json().as_bytes());
         kill_process(pid(watch.id()), signal).expect("our child");
-        assert_eq!(end(&mut watch), Some(0));
+        assert_eq!(wait_for_exit(&mut watch), Some(0));
         assert_eq!(ferry.stored(), next.auth_json().as_bytes());
-        assert!(!sign(&runner).exists());
-        assert!(runner.auth_file().exists(), "it cleans nothing up");
+        assert!(!watch_marker(&runner).exists());
+        assert!(
+            runner.auth_file().exists(),
+            "the watch must not remove the login"
+        );
         assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
         assert_clean(&runner);
     }
 }
 
 #[test]
-fn a_watch_that_was_killed_is_in_nobodys_way() {
+fn a_killed_watch_does_not_block_persist() {
     let login = Login::fresh();
     let next = successor(&login);
     let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = restored(&ferry);
     let mut watch = start(&mut ferry.authferry(&runner, &["watch"]));
-    wait_until("it is at work", || sign(&runner).exists());
+    wait_until("the watch runs", || watch_marker(&runner).exists());
     watch.kill().expect("our child");
     watch.wait().expect("our child");
-    runner.place(&next.auth_json()).expect("room");
-    assert!(sign(&runner).exists(), "it could not take it down");
+    runner.place(&next.auth_json()).expect("disk space");
+    assert!(
+        watch_marker(&runner).exists(),
+        "a killed watch leaves its marker"
+    );
     assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
     assert_eq!(ferry.stored(), next.auth_json().as_bytes());
     assert_clean(&runner);
 }
 
 #[test]
-fn a_watch_that_hangs_keeps_no_login_from_the_store() {
+fn a_hung_watch_does_not_block_persist() {
     let login = Login::fresh();
     let next = successor(&login);
     let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = restored(&ferry);
     let mut watch = start(&mut ferry.authferry(&runner, &["watch"]));
-    wait_until("it is at work", || sign(&runner).exists());
+    wait_until("the watch runs", || watch_marker(&runner).exists());
     kill_process(pid(watch.id()), Signal::STOP).expect("our child");
-    runner.place(&next.auth_json()).expect("room");
-    // A job that begins is another matter: there is nothing to be lost yet.
+    runner.place(&next.auth_json()).expect("disk space");
+    // authferry refuses a new job: unlike `persist`, that job has no login to lose.
     let other = finish(&mut ferry.authferry(&runner, &["restore", "--no-watch"]));
     assert_code(&other, 124);
     assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
     assert_eq!(ferry.stored(), next.auth_json().as_bytes());
     assert_clean(&runner);
-    // What it does when it comes to itself is too late for everything.
+    // After it resumes, the watch changes nothing.
     kill_process(pid(watch.id()), Signal::CONT).expect("our child");
-    assert_eq!(end(&mut watch), Some(0));
+    assert_eq!(wait_for_exit(&mut watch), Some(0));
     assert_eq!(ferry.stored(), next.auth_json().as_bytes());
     assert_clean(&runner);
 }
 
 #[test]
-fn a_watch_makes_way_for_the_next_job() {
+fn a_watch_hands_over_to_the_next_job() {
     let login = Login::fresh();
     let next = successor(&login);
     let ferry = Ferry::holding(rig::V0_169, &login);
     let runner = restored(&ferry);
-    let process = detached(&ferry, &runner);
-    // The job is lost, and with it its `persist`. The runner is one that stays.
+    let process = start_detached_watch(&ferry, &runner);
+    // The job died before its `persist`, on a persistent runner.
     let second = finish(&mut ferry.authferry(&runner, &["restore", "--no-watch"]));
     assert_code(&second, 0);
-    wait_until("the first watch is gone", || !is_there(process));
-    let process = detached(&ferry, &runner);
-    runner.place(&next.auth_json()).expect("room");
-    wait_until("it is in the store", || {
+    wait_until("the first watch has exited", || !is_running(process));
+    let process = start_detached_watch(&ferry, &runner);
+    runner.place(&next.auth_json()).expect("disk space");
+    wait_until("the store has the login", || {
         ferry.stored() == next.auth_json().as_bytes()
     });
     assert_code(&finish(&mut ferry.authferry(&runner, &["persist"])), 0);
-    wait_until("the second watch is gone", || !is_there(process));
+    wait_until("the second watch has exited", || !is_running(process));
 }
 
 #[test]
-fn a_watch_that_cannot_begin_says_so_in_front() {
+fn watch_detach_reports_a_failed_start() {
     let ferry = Ferry::holding(rig::V0_169, &Login::fresh());
     let runner = ferry.runner();
     let mut watch = ferry.authferry(&runner, &["watch", "--detach"]);
     let output = finish(watch.arg(log(&runner)));
     assert_code(&output, 124);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("holds no receipt"), "{said}");
-    assert!(!log(&runner).exists(), "nothing was started");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("holds no receipt"), "{stderr}");
+    assert!(!log(&runner).exists(), "no watch was started");
 }
 
 fn restored(ferry: &Ferry) -> Runner {
@@ -182,28 +188,28 @@ fn restored(ferry: &Ferry) -> Runner {
     runner
 }
 
-/// Starts a watch in the background, and returns its process.
-fn detached(ferry: &Ferry, runner: &Runner) -> u32 {
+/// Starts a watch in the background and returns its process ID.
+fn start_detached_watch(ferry: &Ferry, runner: &Runner) -> u32 {
     let mut watch = ferry.authferry(runner, &["watch", "--detach"]);
     assert_code(&finish(watch.arg(log(runner))), 0);
     let [process] = runner.processes().expect("/proc")[..] else {
-        panic!("one process is left");
+        panic!("expected one process");
     };
     process
 }
 
-fn is_there(process: u32) -> bool {
+fn is_running(process: u32) -> bool {
     fs::read(format!("/proc/{process}/environ")).is_ok_and(|it| !it.is_empty())
 }
 
-/// The exit code of a watch that ends by itself.
-fn end(watch: &mut Child) -> Option<i32> {
-    let mut end = None;
-    wait_until("the watch has ended", || {
-        end = watch.try_wait().expect("our child");
-        end.is_some()
+/// Waits for a watch to exit, and returns its exit code.
+fn wait_for_exit(watch: &mut Child) -> Option<i32> {
+    let mut status = None;
+    wait_until("the watch has exited", || {
+        status = watch.try_wait().expect("our child");
+        status.is_some()
     });
-    end.and_then(|end| end.code())
+    status.and_then(|status| status.code())
 }
 
 fn pid(process: u32) -> Pid {
@@ -215,7 +221,7 @@ fn log(runner: &Runner) -> PathBuf {
     runner.root().join("tmp/watch.log")
 }
 
-fn sign(runner: &Runner) -> PathBuf {
+fn watch_marker(runner: &Runner) -> PathBuf {
     runner.codex_home().join("authferry-watch")
 }
 

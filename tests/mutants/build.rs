@@ -106,7 +106,7 @@ impl Cargo {
             let is_it = message["target"]["name"] == BINARY;
             message["executable"].as_str().filter(|_| is_it)
         });
-        let path = executables.next().ok_or("there is no binary")?;
+        let path = executables.next().ok_or("cargo built no binary")?;
         Ok(path.into())
     }
 

@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fault {
-    /// What goes wrong, for readers.
+    /// The consequence of the fault, for readers.
     #[serde(rename = "about")]
     _about: String,
     /// The package that the test belongs to.
@@ -78,7 +78,7 @@ fn main() {
     // Also those that are not drawn fit the source and name a test that exists.
     trials.push(Trial::test(
         "every_fault_has_its_place_and_its_test",
-        move || fit(&faults),
+        move || check_places(&faults),
     ));
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -109,7 +109,7 @@ fn drawn(faults: &[(String, Fault)]) -> Option<BTreeSet<String>> {
 }
 
 /// Checks that each fault has exactly one place in the source, and that its test exists.
-fn fit(faults: &[(String, Fault)]) -> Result<(), Failed> {
+fn check_places(faults: &[(String, Fault)]) -> Result<(), Failed> {
     let cargo = Cargo::of_this_run();
     let mut tests = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -125,10 +125,10 @@ fn fit(faults: &[(String, Fault)]) -> Result<(), Failed> {
         let program = (fault.package.as_str(), fault.program.as_deref());
         let known = match tests.entry(program) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(listed(&cargo.find(program.0, program.1)?)?),
+            Entry::Vacant(vacant) => vacant.insert(test_names(&cargo.find(program.0, program.1)?)?),
         };
         if !known.contains(&fault.caught_by) {
-            wrong.push(format!("{name}: there is no test {}", fault.caught_by));
+            wrong.push(format!("{name}: no such test: {}", fault.caught_by));
         }
     }
     if wrong.is_empty() {
@@ -139,7 +139,7 @@ fn fit(faults: &[(String, Fault)]) -> Result<(), Failed> {
 }
 
 /// The names of a program's tests.
-fn listed(program: &Executable) -> Result<BTreeSet<String>, Failed> {
+fn test_names(program: &Executable) -> Result<BTreeSet<String>, Failed> {
     let output = Command::new(&program.path)
         .args(["--list", "--format", "terse"])
         .current_dir(&program.folder)
@@ -175,7 +175,7 @@ fn faults() -> Vec<(String, Fault)> {
 fn is_caught(fault: &Fault, all: &[(String, Fault)]) -> Result<(), Failed> {
     let cargo = Cargo::of_this_run();
     fs::create_dir_all(cargo.folder())?;
-    // A test runner may start each fault in a process of its own.
+    // A test runner may start one process per fault.
     let lock = File::create(cargo.folder().join("lock"))?;
     lock.lock()?;
     let units = unit_packages(all);
@@ -188,7 +188,7 @@ fn is_caught(fault: &Fault, all: &[(String, Fault)]) -> Result<(), Failed> {
     }
 
     if !is_run_by_the_gate(fault) {
-        let before = before(&cargo, &tree, fault, all)?;
+        let before = baseline_output(&cargo, &tree, fault, all)?;
         if verdict(&before, &fault.caught_by) != Some("ok") {
             let name = &fault.caught_by;
             return Err(format!("{name} does not pass without the fault:\n{before}").into());
@@ -229,7 +229,7 @@ fn unit_packages(all: &[(String, Fault)]) -> Vec<&str> {
 
 /// Runs all named tests of the fault's test target in the source as it is, once for each
 /// state of the source, and returns the output.
-fn before(
+fn baseline_output(
     cargo: &Cargo,
     tree: &Tree,
     fault: &Fault,
@@ -250,7 +250,7 @@ fn before(
     tests.sort_unstable();
     tests.dedup();
     if let Some(output) = cached(&cache, tree)? {
-        // Another seed draws others.
+        // Another seed draws other tests.
         if verdict(&output, &fault.caught_by).is_some() {
             return Ok(output);
         }
@@ -282,7 +282,7 @@ fn cache_as(cache: &Path, tree: &Tree, content: &str) -> io::Result<()> {
 
 /// Runs these tests of a program, maybe with another binary of the product, and returns its output.
 fn run(program: &Executable, binary: Option<&Path>, tests: &[&str]) -> String {
-    // The harness of the messages takes one name.
+    // The message test harness accepts one name.
     let name = program.path.file_name().unwrap_or_default();
     let one_each = name.to_string_lossy().starts_with("cmd-");
     let runs = tests.chunks(if one_each { 1 } else { tests.len().max(1) });

@@ -110,9 +110,8 @@ fn with_units(mut manifest: Table, units: &[&str]) -> io::Result<Table> {
 
 /// Returns the manifest of a package whose one target is the unit tests of another package.
 ///
-/// cargo selects test targets of the whole workspace by name, but unit tests only by package;
-/// and a selection of packages has features of its own, for which every dependency would be
-/// built again.
+/// cargo selects test targets of the whole workspace by name, but unit tests only by package. A
+/// selection of packages has different features, which would rebuild every dependency.
 fn unit_manifest(mut manifest: Table, package: &str, folder: &Path) -> Table {
     for target in ["lib", "bin", "test", "bench", "example"] {
         manifest.remove(target);
@@ -135,7 +134,7 @@ fn folder_of(source: &Path, package: &str) -> io::Result<PathBuf> {
     let mut folders = folders.into_iter();
     folders
         .find(|folder| source.join(folder).join("Cargo.toml").is_file())
-        .ok_or_else(|| io::Error::other(format!("there is no package {package}")))
+        .ok_or_else(|| io::Error::other(format!("no such package: {package}")))
 }
 
 fn parse(manifest: &str) -> io::Result<Table> {

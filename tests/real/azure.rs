@@ -1,5 +1,5 @@
-//! Places in a vault: the stand-in for Key Vault, beside Microsoft's own Azurite for the blobs
-//! and Microsoft's own client for what people do.
+//! Places in a vault: our stand-in for Key Vault, Microsoft's Azurite for the blobs, and Microsoft's
+//! client for manual changes.
 
 use std::{
     path::PathBuf,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use authferry_azure::{Application, Login, Settings};
+use authferry_azure::{Application, Credential, Settings};
 use authferry_conformance::{Fixture, Refusal};
 use authferry_core::{ErrorKind, Guarantees, Reads, SecretStore, Swap};
 use authferry_http::{Net, Roots};
@@ -24,7 +24,7 @@ pub(crate) struct Secrets {
     scene: LazyLock<Scene, fn() -> Scene>,
 }
 
-/// The servers, and who plays a person.
+/// The servers, and the client of a person.
 struct Scene {
     vault: KeyVault,
     azurite: Arc<Azurite>,
@@ -32,20 +32,20 @@ struct Scene {
     person: Mutex<PythonClient>,
 }
 
-/// What somebody may who only looks, and would let others agree with the coordinator.
-const LOOK: [&str; 3] = [
+/// The rights of an account that reads secrets and may write the pointer.
+const READ_SECRETS: [&str; 3] = [
     "Microsoft.KeyVault/vaults/secrets/getSecret/action",
     "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
     "Microsoft.Storage/*",
 ];
 
-/// How long it takes until a name can be used again, at the least.
-const DELETION: Duration = Duration::from_millis(20);
+/// The minimum time until a deleted name can be used again.
+const DELETION_DELAY: Duration = Duration::from_millis(20);
 
 impl Secrets {
     pub(crate) fn new() -> Self {
         Self {
-            // The servers are set up by a runtime of their own.
+            // The servers start in their own runtime.
             scene: LazyLock::new(|| thread::spawn(Scene::new).join().expect("a scene")),
         }
     }
@@ -59,8 +59,8 @@ impl Secrets {
 impl Scene {
     fn new() -> Self {
         let azurite = Arc::new(Azurite::start());
-        let vault = KeyVault::beside(&azurite);
-        vault.rules(|rules| rules.delete_delay = DELETION);
+        let vault = KeyVault::with_blobs(&azurite);
+        vault.rules(|rules| rules.delete_delay = DELETION_DELAY);
         Self {
             person: Mutex::new(PythonClient::of(&vault)),
             container: azurite.container(),
@@ -90,7 +90,7 @@ impl Scene {
                 ..Net::default()
             },
             authority: Some(self.vault.url()),
-            login: Login::Secret {
+            credential: Credential::Secret {
                 application: Application {
                     tenant: Some(TENANT.to_owned()),
                     client: Some(client.to_owned()),
@@ -104,15 +104,15 @@ impl Scene {
 }
 
 impl Scene {
-    /// Makes each way in which a vault turns somebody away.
+    /// Sets up each way in which a vault refuses access.
     fn refusals(&self, login: &[u8]) -> Vec<Refusal> {
-        // More than one case asks for them.
-        static ASKED: AtomicU32 = AtomicU32::new(0);
-        let number = ASKED.fetch_add(1, Ordering::Relaxed);
+        // More than one case calls this.
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        let number = CALLS.fetch_add(1, Ordering::Relaxed);
         let text = str::from_utf8(login).expect("text");
         let place = format!("refusing-{number}");
         self.person().set(&place, text);
-        let somebody = |name: &str, rights: &[&str]| {
+        let account_store = |name: &str, rights: &[&str]| {
             let id = format!("{name}-{number}");
             let account = Account {
                 secrets: vec!["made-up-secret".to_owned()],
@@ -132,8 +132,18 @@ impl Scene {
         let denied = ErrorKind::PermissionDenied;
         let unknown = ErrorKind::Unauthenticated;
         vec![
-            refusal("no right", somebody("nobody", &[]), Some(denied), denied),
-            refusal("a right to look", somebody("reader", &LOOK), None, denied),
+            refusal(
+                "no right",
+                account_store("no-rights", &[]),
+                Some(denied),
+                denied,
+            ),
+            refusal(
+                "a right to read",
+                account_store("reader", &READ_SECRETS),
+                None,
+                denied,
+            ),
             refusal(
                 "another secret of the application",
                 self.open(&place, ADMIN.0, "made-up"),
@@ -142,7 +152,7 @@ impl Scene {
             ),
             refusal(
                 "an unknown application",
-                self.open(&place, "nobody-at-all", "made-up"),
+                self.open(&place, "unknown", "made-up"),
                 Some(unknown),
                 unknown,
             ),
@@ -161,10 +171,10 @@ impl Scene {
         drop(person);
         let (client, secret) = ADMIN;
         Refusal {
-            name: "a version that is disabled",
+            name: "a disabled version",
             store: self.open(&place, client, secret),
-            // A look by hand would be told the same.
-            place: format!("no-look-{number}"),
+            // A manual read would be refused as well.
+            place: format!("no-read-{number}"),
             on_read: Some(ErrorKind::PermissionDenied),
             on_swap: ErrorKind::PermissionDenied,
         }
@@ -179,7 +189,7 @@ impl Scene {
         drop(person);
         let (client, secret) = ADMIN;
         Refusal {
-            name: "a name that is kept for its recovery",
+            name: "a deleted name that can be recovered",
             store: self.open(&place, client, secret),
             place,
             on_read: None,
@@ -197,7 +207,7 @@ impl Scene {
             self.vault.host()
         );
         Refusal {
-            name: "a container that is missing",
+            name: "a missing container",
             store: self.open_at(&address, client, secret),
             place,
             on_read: Some(ErrorKind::NotFound),
@@ -218,7 +228,7 @@ impl Fixture for Secrets {
         }
     }
 
-    fn claims(&self) -> bool {
+    fn leases(&self) -> bool {
         true
     }
 
@@ -231,9 +241,9 @@ impl Fixture for Secrets {
         self.scene.person().set(place, text);
     }
 
-    async fn put_claim_by_hand(&self, place: &str, text: &[u8]) {
+    async fn put_lease_by_hand(&self, place: &str, text: &[u8]) {
         let azurite = Arc::clone(&self.scene.azurite);
-        let blob = format!("{}/{place}-claim", self.scene.container);
+        let blob = format!("{}/{place}-lease", self.scene.container);
         let text = text.to_vec();
         let put = thread::spawn(move || azurite.put_blob(&blob, text));
         put.join().expect("a blob");
@@ -249,8 +259,8 @@ impl Fixture for Secrets {
             let done = person.ask(&json!({"op": op, "name": place}));
             done.unwrap_or_else(|no| panic!("{op}: {no:?}"));
         }
-        // The name is not free at once.
-        thread::sleep(2 * DELETION);
+        // The name is not free immediately.
+        thread::sleep(2 * DELETION_DELAY);
     }
 
     async fn refusals(&self, login: &[u8]) -> Vec<Refusal> {

@@ -1,4 +1,4 @@
-//! Every store on the network passes the suite on the real server, too.
+//! The conformance suite on real servers, for every store on the network.
 
 mod azure;
 mod refusals;

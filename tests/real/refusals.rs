@@ -1,4 +1,4 @@
-//! Every way in which OpenBao turns a store away.
+//! Every way in which OpenBao refuses a store.
 
 use std::{sync::LazyLock, thread, time::Duration};
 
@@ -12,14 +12,14 @@ use serde_json::json;
 
 use crate::vault::{Server, net, open};
 
-/// A server of another authority, which keeps everything to itself.
+/// A sealed server with another certificate authority.
 static SEALED: LazyLock<OpenBao> = LazyLock::new(|| {
     let server = OpenBao::raft();
     server.seal(0);
     server
 });
 
-/// Makes each of them, in a mount of a server.
+/// Sets up each refusal in a mount of a server.
 pub(crate) fn all(server: &Server, mount: &str, login: &[u8]) -> Vec<Refusal> {
     let place = rig::unique("refusing");
     let condition = (mount == "strict").then_some(0);
@@ -31,11 +31,11 @@ pub(crate) fn all(server: &Server, mount: &str, login: &[u8]) -> Vec<Refusal> {
         mount,
         place,
     };
-    let ways = [scene.by_token(), scene.by_place(), scene.by_server()];
-    ways.into_iter().flatten().collect()
+    let refusals = [scene.by_token(), scene.by_place(), scene.by_server()];
+    refusals.into_iter().flatten().collect()
 }
 
-/// A secret that is turned away from, in one way or another. It holds the login.
+/// A secret that holds the login, and to which access is refused.
 struct Scene<'a> {
     server: &'a Server,
     admin: Admin,
@@ -48,24 +48,24 @@ impl Scene<'_> {
         let admin = &self.admin;
         let ended = admin.token(&json!({"policies": ["rights"], "ttl": "1s"}));
         let used_up = admin.token(&json!({"policies": ["rights"], "num_uses": 1}));
-        assert!(admin.knows(&used_up), "and that was its use");
+        assert!(admin.is_valid_token(&used_up), "this is its only use");
         let nothing = admin.token(&json!({"policies": ["default"]}));
         let reader = self.reader();
-        while admin.knows(&ended) {
+        while admin.is_valid_token(&ended) {
             thread::sleep(Duration::from_millis(20));
         }
         let with = |name, token: String, kind| {
-            self.way(name, &self.here(), kind, |it| it.token = Some(token.into()))
+            self.refusal(name, &self.here(), kind, |it| it.token = Some(token.into()))
         };
         vec![
             with(
-                "a token of nobody's",
+                "an unknown token",
                 "made-up-token".to_owned(),
                 Unauthenticated,
             ),
-            with("a token that has ended", ended, Unauthenticated),
-            with("a token that is used up", used_up, Unauthenticated),
-            self.way("no token", &self.here(), Unauthenticated, |it| {
+            with("an expired token", ended, Unauthenticated),
+            with("a used-up token", used_up, Unauthenticated),
+            self.refusal("no token", &self.here(), Unauthenticated, |it| {
                 it.token = None;
             }),
             with("a token without rights", nothing, PermissionDenied),
@@ -76,7 +76,7 @@ impl Scene<'_> {
         ]
     }
 
-    /// A token that may read the secret, and see that it may no more than that.
+    /// A token that may only read the secret and look itself up.
     fn reader(&self) -> String {
         let secret = format!("{}/data/{}", self.mount, self.place);
         let rights = [secret.as_str(), "auth/token/lookup-self"]
@@ -93,8 +93,8 @@ impl Scene<'_> {
         admin.mount_kv(&old, 1);
         admin.write(&format!("{old}/{place}"), &json!({"auth_json": "made-up"}));
         let odd = rig::unique("odd");
-        let no_text = json!({"data": {"auth_json": {"tokens": {}}}, "options": {"cas": 0}});
-        admin.write(&format!("{}/data/{odd}", self.mount), &no_text);
+        let not_text = json!({"data": {"auth_json": {"tokens": {}}}, "options": {"cas": 0}});
+        admin.write(&format!("{}/data/{odd}", self.mount), &not_text);
 
         let root = self.server.openbao.root_token();
         let as_root = |settings: &mut Settings| settings.token = Some(root.into());
@@ -104,42 +104,45 @@ impl Scene<'_> {
             format!("{}/{odd}", self.mount),
         ];
         vec![
-            self.way("a missing mount", &none, NotFound, as_root),
-            self.way("a missing mount, for who may less", &none, NotFound, |_| {}),
-            self.way("a store of version 1", &old, NotFound, as_root),
-            self.way("an unknown namespace", &self.here(), NotFound, |it| {
+            self.refusal("a missing mount", &none, NotFound, as_root),
+            self.refusal("a missing mount, with few rights", &none, NotFound, |_| {}),
+            self.refusal("a key-value engine of version 1", &old, NotFound, as_root),
+            self.refusal("an unknown namespace", &self.here(), NotFound, |it| {
                 it.namespace = Some("nowhere".to_owned());
             }),
-            self.way("a field that is no text", &odd, Malformed, |_| {}),
+            self.refusal("a field that is not text", &odd, Malformed, |_| {}),
         ]
     }
 
     fn by_server(&self) -> Vec<Refusal> {
         let here = self.here();
-        let mut ways = vec![
-            self.way("a port that nobody listens on", &here, Unavailable, |it| {
+        let mut refusals = vec![
+            self.refusal("a closed port", &here, Unavailable, |it| {
                 it.servers = Some("http://127.0.0.1:1".to_owned());
             }),
-            self.way("a server that is sealed", &here, Unavailable, |it| {
+            self.refusal("a sealed server", &here, Unavailable, |it| {
                 it.servers = Some(SEALED.address());
                 it.net = net(SEALED.authority());
             }),
         ];
         if self.server.openbao.authority().is_some() {
-            ways.push(
-                self.way("a server of another authority", &here, Unavailable, |it| {
+            refusals.push(self.refusal(
+                "a server of another authority",
+                &here,
+                Unavailable,
+                |it| {
                     it.net = net(SEALED.authority());
-                }),
-            );
+                },
+            ));
         }
-        ways
+        refusals
     }
 
     fn here(&self) -> String {
         format!("{}/{}", self.mount, self.place)
     }
 
-    fn way(
+    fn refusal(
         &self,
         name: &'static str,
         place: &str,

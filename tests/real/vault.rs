@@ -15,10 +15,10 @@ use serde_json::json;
 
 use crate::refusals;
 
-/// What the field is called unless an address says so.
+/// The default field.
 const FIELD: &str = "auth_json";
 
-/// All that a store's token may do: nothing beyond what the contract needs.
+/// The rights of a store's token: only what the contract needs.
 const RIGHTS: &str = r#"
 path "+/data/*" { capabilities = ["create", "read", "update"] }
 path "auth/token/lookup-self" { capabilities = ["read"] }
@@ -28,7 +28,7 @@ path "auth/token/lookup-self" { capabilities = ["read"] }
 pub(crate) struct Places {
     server: LazyLock<Server, fn() -> Server>,
     mount: &'static str,
-    empties: Empties,
+    emptied_by: EmptiedBy,
 }
 
 /// A server, and a token with few rights.
@@ -40,13 +40,13 @@ pub(crate) struct Server {
 
 /// How a person empties a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Empties {
-    /// By `kv delete`: the version can be had back, and counts.
-    Deletion,
-    /// By `kv destroy`: it cannot, and counts all the same.
-    Destruction,
-    /// By `kv metadata delete`: the versions begin anew, with numbers that were used before.
-    Oblivion,
+enum EmptiedBy {
+    /// With `kv delete`: the version can be recovered, and its number stays.
+    Delete,
+    /// With `kv destroy`: the version cannot be recovered, and its number stays.
+    Destroy,
+    /// With `kv metadata delete`: version numbers restart, so that numbers repeat.
+    MetadataDelete,
 }
 
 impl Places {
@@ -55,7 +55,7 @@ impl Places {
         Self {
             server: LazyLock::new(|| Server::with_rights(OpenBao::dev())),
             mount: "secret",
-            empties: Empties::Deletion,
+            emptied_by: EmptiedBy::Delete,
         }
     }
 
@@ -64,12 +64,11 @@ impl Places {
         Self {
             server: LazyLock::new(|| RAFT.clone()),
             mount: "secret",
-            empties: Empties::Oblivion,
+            emptied_by: EmptiedBy::MetadataDelete,
         }
     }
 
-    /// The same server, in a mount that takes no write without a condition, and forgets old
-    /// versions soon.
+    /// The same server, in a mount that requires compare-and-swap and keeps two versions.
     pub(crate) fn on_strict() -> Self {
         Self {
             server: LazyLock::new(|| {
@@ -80,7 +79,7 @@ impl Places {
                 RAFT.clone()
             }),
             mount: "strict",
-            empties: Empties::Destruction,
+            emptied_by: EmptiedBy::Destroy,
         }
     }
 
@@ -104,7 +103,7 @@ impl Server {
         }
     }
 
-    /// What a store needs to know to get in.
+    /// The settings of a store with few rights.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             servers: Some(self.openbao.address()),
@@ -127,7 +126,7 @@ impl Fixture for Places {
         }
     }
 
-    fn claims(&self) -> bool {
+    fn leases(&self) -> bool {
         true
     }
 
@@ -136,17 +135,17 @@ impl Fixture for Places {
     }
 
     async fn put_by_hand(&self, place: &str, login: &[u8]) {
-        // A person gives the condition if the mount wants one.
+        // A person passes the version if the mount requires compare-and-swap.
         let condition = (self.mount == "strict").then(|| self.current(place).unwrap_or_default());
         let server = &self.server.openbao;
         server.put_by_hand(self.mount, place, FIELD, login, condition);
     }
 
-    async fn put_claim_by_hand(&self, place: &str, text: &[u8]) {
-        let path = format!("{place}-claim");
+    async fn put_lease_by_hand(&self, place: &str, text: &[u8]) {
+        let path = format!("{place}-lease");
         let condition = (self.mount == "strict").then(|| self.current(&path).unwrap_or_default());
         let server = &self.server.openbao;
-        server.put_by_hand(self.mount, &path, "claim", text, condition);
+        server.put_by_hand(self.mount, &path, "lease", text, condition);
     }
 
     async fn look_by_hand(&self, place: &str) -> Option<Vec<u8>> {
@@ -157,10 +156,10 @@ impl Fixture for Places {
     async fn empty(&self, place: &str) {
         let mount = format!("-mount={}", self.mount);
         let versions = format!("-versions={}", self.current(place).expect("a value"));
-        let arguments = match self.empties {
-            Empties::Deletion => vec!["kv", "delete", &mount, place],
-            Empties::Destruction => vec!["kv", "destroy", &mount, &versions, place],
-            Empties::Oblivion => vec!["kv", "metadata", "delete", &mount, place],
+        let arguments = match self.emptied_by {
+            EmptiedBy::Delete => vec!["kv", "delete", &mount, place],
+            EmptiedBy::Destroy => vec!["kv", "destroy", &mount, &versions, place],
+            EmptiedBy::MetadataDelete => vec!["kv", "metadata", "delete", &mount, place],
         };
         let emptied = rig::finish(&mut self.server.openbao.bao(&arguments));
         assert!(emptied.status.success(), "{emptied:?}");
@@ -177,7 +176,7 @@ pub(crate) fn open(place: &str, settings: Settings) -> Box<dyn SecretStore> {
     Box::new(authferry_vault::open(address, settings).expect("settings"))
 }
 
-/// Trusts an authority alone, if there is one.
+/// Trusts only this certificate authority, if given.
 pub(crate) fn net(authority: Option<&Path>) -> Net {
     Net {
         roots: Roots {

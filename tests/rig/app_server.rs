@@ -1,4 +1,4 @@
-//! Codex's own server, by which it can be asked for a rotation without a model call.
+//! Codex's app-server, which can rotate a login without a model call.
 
 use std::{
     fs::File,
@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use crate::Runner;
 
 /// How long a reply may take before the server counts as hung.
-const PATIENCE: Duration = Duration::from_mins(1);
+const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A running `codex app-server`, spoken to over stdio as by a program that embeds Codex.
+/// A running `codex app-server`. The test talks to it over stdio, as a program that embeds Codex
+/// does.
 #[derive(Debug)]
 pub struct AppServer {
     child: Child,
@@ -27,7 +28,7 @@ pub struct AppServer {
 }
 
 impl AppServer {
-    /// Starts the server on a runner, and introduces itself.
+    /// Starts the server on a runner and initializes it.
     pub fn start(runner: &Runner) -> io::Result<Self> {
         let stderr = tempfile::tempfile()?;
         let mut child = runner
@@ -60,13 +61,13 @@ impl AppServer {
         Ok(server)
     }
 
-    /// Asks how Codex is signed in, and may have it rotate before it replies.
+    /// Asks for the authentication status. Codex may rotate the login before it replies.
     pub fn auth_status(&mut self, refresh_token: bool) -> io::Result<Value> {
         let wish = json!({"includeToken": false, "refreshToken": refresh_token});
         self.ask("getAuthStatus", &wish)
     }
 
-    /// Asks something, and returns the whole reply: it holds a `result` or an `error`.
+    /// Sends a request and returns the whole reply, which has a `result` or an `error`.
     pub fn ask(&mut self, method: &str, params: &Value) -> io::Result<Value> {
         self.asked += 1;
         let id = self.asked;
@@ -74,17 +75,17 @@ impl AppServer {
         loop {
             let line = self
                 .lines
-                .recv_timeout(PATIENCE)
+                .recv_timeout(REPLY_TIMEOUT)
                 .map_err(io::Error::other)?;
             let message: Value = serde_json::from_str(&line)?;
-            // Anything else is a notification.
+            // Every other message is a notification.
             if message["id"] == id {
                 return Ok(message);
             }
         }
     }
 
-    /// Closes its input, and returns how it ended and what it said on standard error.
+    /// Closes the input and returns the exit status and the error output.
     pub fn finish(self) -> io::Result<(ExitStatus, String)> {
         let Self {
             mut child,
@@ -94,10 +95,10 @@ impl AppServer {
         } = self;
         drop(input);
         let status = child.wait()?;
-        let mut said = String::new();
+        let mut errors = String::new();
         stderr.rewind()?;
-        stderr.read_to_string(&mut said)?;
-        Ok((status, said))
+        stderr.read_to_string(&mut errors)?;
+        Ok((status, errors))
     }
 
     fn send(&mut self, message: &Value) -> io::Result<()> {

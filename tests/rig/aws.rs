@@ -1,9 +1,9 @@
-//! Servers that speak as AWS does, each alone on a loopback port, and AWS's own tools.
+//! Servers that speak AWS's protocol, each alone on a loopback port, and AWS's own tools.
 //!
-//! The first one is moto, held to AWS's documents where it departs from them
-//! (`aws/as_documented.py` says where). The second opinion is ministack as it is.
+//! The first server is moto, patched where it departs from AWS's documents (`aws/as_documented.py`
+//! says where). The second is an unpatched ministack.
 
-mod hand;
+mod boto;
 mod install;
 #[cfg(test)]
 mod tests;
@@ -22,34 +22,34 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    kept::{Kept, free_ports},
     pki::Pki,
+    scoped_process::{ScopedProcess, free_ports},
 };
 
-pub use self::hand::Hand;
+pub use self::boto::BotoClient;
 
-/// Where everything is in the tests.
+/// The region of all tests.
 pub const REGION: &str = "eu-west-1";
 
-/// The account that everything belongs to.
+/// The account of all tests.
 pub const ACCOUNT: &str = "123456789012";
 
-/// How long a server may take to be ready: one installs itself a minute on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Startup timeout, after the installation, which takes a minute on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How often a server is given another port because somebody else took its own.
+/// How many ports to try when another program takes the chosen one.
 const ATTEMPTS: u32 = 5;
 
-/// One server. It is gone when this is dropped, and when the test's process ends.
+/// One server. It ends when this is dropped, and when the test's process ends.
 pub struct Aws {
     packages: PathBuf,
-    kept: Mutex<Kept>,
+    process: Mutex<ScopedProcess>,
     port: u16,
     pki: Option<Pki>,
     keys: Keys,
 }
 
-/// The variables with somebody's credentials.
+/// Environment variables with credentials.
 pub type Keys = [(&'static str, String); 2];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +63,17 @@ impl Aws {
     ///
     /// # Panics
     ///
-    /// If it cannot be installed or started: the panic shows why.
+    /// If it cannot be installed or started; the panic says why.
     #[must_use]
     pub fn moto() -> Self {
         Self::start(Kind::Moto, false)
     }
 
-    /// Starts moto with TLS, by an authority of its own.
+    /// Starts moto with TLS and its own certificate authority.
     ///
     /// # Panics
     ///
-    /// If it cannot be installed or started: the panic shows why.
+    /// If it cannot be installed or started; the panic says why.
     #[must_use]
     pub fn moto_with_tls() -> Self {
         Self::start(Kind::Moto, true)
@@ -83,7 +83,7 @@ impl Aws {
     ///
     /// # Panics
     ///
-    /// If it cannot be installed or started: the panic shows why.
+    /// If it cannot be installed or started; the panic says why.
     #[must_use]
     pub fn ministack() -> Self {
         Self::start(Kind::Ministack, false)
@@ -91,11 +91,11 @@ impl Aws {
 
     fn start(kind: Kind, by_tls: bool) -> Self {
         let packages = install::install().unwrap_or_else(|error| panic!("{error}"));
-        let mut kept = Kept::new("aws-").expect("a folder");
-        let pki = by_tls.then(|| Pki::set_up(kept.folder()).expect("room"));
+        let mut process = ScopedProcess::new("aws-").expect("a folder");
+        let pki = by_tls.then(|| Pki::set_up(process.folder()).expect("room"));
         for _ in 0..ATTEMPTS {
             let port = free_ports();
-            let mut server = beside("python3", &packages, kept.folder());
+            let mut server = python_command("python3", &packages, process.folder());
             match kind {
                 Kind::Moto => {
                     server.arg(script("as_documented.py")).arg(port.to_string());
@@ -105,33 +105,33 @@ impl Aws {
                     server
                         .args(["-m", "ministack"])
                         .env("GATEWAY_PORT", port.to_string())
-                        // It would be there for the whole network.
+                        // By default the server listens on every network interface.
                         .env("BIND_HOST", "127.0.0.1");
                 }
             }
-            kept.start(&mut server).expect("python3");
-            if comes_up(&mut kept, port) {
+            process.start(&mut server).expect("python3");
+            if wait_until_ready(&mut process, port) {
                 return Self {
                     packages,
-                    kept: Mutex::new(kept),
+                    process: Mutex::new(process),
                     port,
                     pki,
                     keys: keys("AKIAIOSFODNN7EXAMPLE", "made-up-secret-key"),
                 };
             }
         }
-        panic!("{kind:?} does not start:\n{}", kept.last_words());
+        panic!("{kind:?} does not start:\n{}", process.output_tail());
     }
 
-    /// Lets nobody do from now on what no policy allows, but for who sets things up: the tools
-    /// of this rig.
+    /// Enforces the policies from now on, except for the administrator's credentials, which the rig
+    /// uses.
     ///
     /// # Panics
     ///
     /// If it is not moto.
     #[must_use]
-    pub fn going_by_policies(mut self) -> Self {
-        let hand = self.hand();
+    pub fn enforcing_policies(mut self) -> Self {
+        let hand = self.boto();
         let all = json!({
             "Version": "2012-10-17",
             "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
@@ -155,20 +155,20 @@ impl Aws {
         format!("{scheme}://{}", self.address())
     }
 
-    /// Returns the authority that the server's certificate is from, if it has one.
+    /// Returns the certificate authority of the server, if it has one.
     #[must_use]
     pub fn authority(&self) -> Option<&Path> {
         Some(&self.pki.as_ref()?.authority)
     }
 
-    /// Returns the variables by which AWS's own tools, and whoever does as they do, find the
-    /// server instead of AWS, and nothing else.
+    /// Returns only the variables that lead AWS's own tools and SDK clients to this server instead
+    /// of AWS.
     #[must_use]
     pub fn place(&self) -> Vec<(&'static str, String)> {
         let mut place = vec![
             ("AWS_ENDPOINT_URL", self.url()),
             ("AWS_REGION", REGION.to_owned()),
-            // AWS's tools for Python look for this one alone.
+            // AWS's tools for Python read only this variable.
             ("AWS_DEFAULT_REGION", REGION.to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ];
@@ -178,13 +178,13 @@ impl Aws {
         place
     }
 
-    /// Returns the credentials of who sets things up.
+    /// Returns the administrator's credentials.
     #[must_use]
     pub fn keys(&self) -> Keys {
         self.keys.clone()
     }
 
-    /// Returns AWS's own command line tool, set up for the server as for a person.
+    /// Returns the AWS CLI, configured for this server with the administrator's credentials.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Command {
         let mut command = self.python();
@@ -192,34 +192,34 @@ impl Aws {
         command
     }
 
-    /// Returns a Python that has AWS's own library, set up for the server as for a person.
+    /// Returns a Python with boto3, configured for this server with the administrator's
+    /// credentials.
     #[must_use]
     pub fn python(&self) -> Command {
         self.command("python3")
     }
 
-    /// Returns a program in an environment in which Python finds AWS's own library, and both
-    /// find the server.
+    /// Returns a command in an environment in which Python finds boto3, and both find the server.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = beside(program, &self.packages, &self.folder());
+        let mut command = python_command(program, &self.packages, &self.folder());
         command.envs(self.place()).envs(self.keys());
         command
     }
 
-    /// Returns somebody who can do there all that AWS's own library can.
+    /// Returns a boto3 client with the administrator's credentials.
     ///
     /// # Panics
     ///
     /// If there is no Python.
     #[must_use]
-    pub fn hand(&self) -> Hand {
-        Hand::start(&mut self.python())
+    pub fn boto(&self) -> BotoClient {
+        BotoClient::start(&mut self.python())
     }
 
     fn folder(&self) -> PathBuf {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.folder().to_owned()
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.folder().to_owned()
     }
 }
 
@@ -236,8 +236,8 @@ pub(crate) fn keys(id: &str, secret: &str) -> Keys {
     ]
 }
 
-/// A program with the packages for Python, and nothing of the test's environment.
-fn beside(program: impl AsRef<OsStr>, packages: &Path, home: &Path) -> Command {
+/// A program with the Python packages on its path and an otherwise empty environment.
+fn python_command(program: impl AsRef<OsStr>, packages: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -255,16 +255,16 @@ fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Waits until the server takes connections; `false` if it ends instead.
-fn comes_up(kept: &mut Kept, port: u16) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until the server accepts connections; `false` if its process ends first.
+fn wait_until_ready(process: &mut ScopedProcess, port: u16) -> bool {
+    let deadline = Instant::now() + START_TIMEOUT;
     while Instant::now() < deadline {
-        // Asked first: what answers may be somebody else's who took the port.
-        if !kept.is_alive() {
+        // Check the process first: another program may have taken the port and accept connections.
+        if !process.is_alive() {
             return false;
         }
         if is_open(port).is_ok() {
-            return kept.is_alive();
+            return process.is_alive();
         }
         thread::sleep(Duration::from_millis(10));
     }

@@ -1,4 +1,4 @@
-//! Azurite, Microsoft's own stand-in for Azure Storage, for its blobs.
+//! Azurite, Microsoft's emulator of Azure Storage, used for its blobs.
 
 use std::{
     fmt,
@@ -18,54 +18,55 @@ use std::{
 use authferry_http::{Net, Roots};
 
 use crate::{
-    kept::{Kept, free_ports},
-    keyvault::shaped,
+    keyvault::entra_token,
     pki::Pki,
+    scoped_process::{ScopedProcess, free_ports},
 };
 
-/// The release that the tests run on.
+/// The release under test.
 pub const AZURITE_VERSION: &str = "3.37.0";
 
-/// The one account that it has.
+/// Azurite's only account.
 pub(crate) const ACCOUNT: &str = "devstoreaccount1";
 
-/// How long it may take to be ready. A busy machine has been seen to need twelve seconds.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Startup timeout. A busy machine has been seen to need twelve seconds.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A running Azurite, by TLS and with tokens only; gone when this is dropped, and when the
+/// A running Azurite that accepts only TLS and tokens. It ends when this is dropped, and when the
 /// test's process ends.
 ///
-/// Nothing of it is written to disk.
+/// It keeps its data in memory.
 pub struct Azurite {
     port: u16,
-    _process: Mutex<Kept>,
+    _process: Mutex<ScopedProcess>,
 }
 
 impl Azurite {
-    /// Starts one without any containers.
+    /// Starts an Azurite without containers.
     ///
     /// # Panics
     ///
-    /// If it cannot be installed or started: the panic shows why.
+    /// If it cannot be installed or started; the panic says why.
     #[must_use]
     pub fn start() -> Self {
         let script = install().expect("Azurite from npm");
-        let mut kept = Kept::new("azurite-").expect("a folder");
+        let mut process = ScopedProcess::new("azurite-").expect("a folder");
         loop {
             let port = free_ports();
-            kept.start(&mut command(&script, port, kept.folder()))
+            process
+                .start(&mut command(&script, port, process.folder()))
                 .expect("node");
-            if is_ready(&mut kept, port) {
+            if is_ready(&mut process, port) {
                 return Self {
                     port,
-                    _process: Mutex::new(kept),
+                    _process: Mutex::new(process),
                 };
             }
-            let said = kept.last_words();
-            // Somebody was faster at the port.
+            let errors = process.output_tail();
+            // Another program took the port first.
             assert!(
-                said.contains("EADDRINUSE"),
-                "Azurite never got ready:\n{said}"
+                errors.contains("EADDRINUSE"),
+                "Azurite never got ready:\n{errors}"
             );
         }
     }
@@ -76,11 +77,11 @@ impl Azurite {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// Makes a container, and returns its name.
+    /// Creates a container and returns its name.
     ///
     /// # Panics
     ///
-    /// If Azurite says no.
+    /// If Azurite refuses the request.
     #[must_use]
     pub fn container(&self) -> String {
         static MADE: AtomicU32 = AtomicU32::new(0);
@@ -89,18 +90,18 @@ impl Azurite {
         name
     }
 
-    /// Writes a blob, `CONTAINER/NAME`, over what is there.
+    /// Writes a blob, `CONTAINER/NAME`, and overwrites an existing one.
     ///
     /// # Panics
     ///
-    /// If Azurite says no.
+    /// If Azurite refuses the request.
     pub fn put_blob(&self, blob: &str, content: Vec<u8>) {
         self.put(blob, content);
     }
 
     fn put(&self, path: &str, content: Vec<u8>) {
         let url = format!("{}/{ACCOUNT}/{path}", self.url());
-        let token = shaped(
+        let token = entra_token(
             "https://storage.azure.com",
             "whoever sets it up",
             Duration::from_mins(1),
@@ -124,7 +125,7 @@ impl Azurite {
 }
 
 impl Azurite {
-    /// Returns a client that trusts it, for the runtime that it is used on first.
+    /// Returns a client that trusts Azurite. It belongs to the runtime that uses it first.
     pub(crate) fn client(&self) -> reqwest::Client {
         let net = Net {
             roots: Roots {
@@ -160,25 +161,25 @@ fn command(script: &Path, port: u16, folder: &Path) -> Command {
     command
 }
 
-fn is_ready(kept: &mut Kept, port: u16) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+fn is_ready(process: &mut ScopedProcess, port: u16) -> bool {
+    let deadline = Instant::now() + START_TIMEOUT;
     while Instant::now() < deadline {
-        // Asked first: what listens may be somebody else's who took the port.
-        if !kept.is_alive() {
+        // Check the process first: another program may have taken the port and listen.
+        if !process.is_alive() {
             return false;
         }
         if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return kept.is_alive();
+            return process.is_alive();
         }
         thread::sleep(Duration::from_millis(20));
     }
     false
 }
 
-/// Returns the path of its script, installing it if it is not there yet.
+/// Returns the path of Azurite's script, and installs it if it is missing.
 ///
-/// However many tests and processes ask at the same time, it is installed once: under
-/// `target/azurite`, by the `npm` on `PATH` with whatever registry that is set up for.
+/// Concurrent tests and processes share one installation under `target/azurite`. It uses the `npm`
+/// on `PATH` with its configured registry.
 fn install() -> io::Result<PathBuf> {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/azurite");
     fs::create_dir_all(&cache)?;
@@ -188,7 +189,7 @@ fn install() -> io::Result<PathBuf> {
     lock.lock()?;
     let home = cache.join(AZURITE_VERSION);
     if !home.exists() {
-        // What an install that was killed has left is in nobody's use: we have the lock.
+        // We hold the lock, so a leftover of a killed install is not in use.
         let partial = cache.join(format!("{AZURITE_VERSION}.partial"));
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
@@ -214,6 +215,6 @@ fn npm_install(into: &Path) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("npm failed:\n{said}")))
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("npm failed:\n{errors}")))
 }

@@ -1,9 +1,9 @@
 use std::{env, ffi::OsStr, process::Command};
 
-/// Cargo, as a shell would start it.
+/// Returns Cargo with the environment of a plain shell.
 ///
-/// Without this, the build script of `ring` sees variables of the running test, and cargo builds
-/// it and all that depends on it again.
+/// Otherwise the build script of `ring` sees variables of the running test, and cargo rebuilds
+/// `ring` and all its dependents.
 #[must_use]
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

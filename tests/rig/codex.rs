@@ -1,4 +1,4 @@
-//! Real Codex binaries, installed once and kept under the build directory.
+//! Real Codex binaries, installed once under the build directory.
 
 use std::{
     fs::{self, File},
@@ -8,22 +8,22 @@ use std::{
     sync::OnceLock,
 };
 
-/// Rotates before a run when the last refresh is older than eight days, whenever the access
-/// token ends. Writes in place, under no lock.
+/// Rotates before a run when the last refresh is older than eight days, regardless of the access
+/// token's expiry. Writes in place, without a lock.
 pub const V0_101: &str = "0.101.0";
-/// Rotates before a run when the access token has ended. Writes in place, under no lock.
+/// Rotates before a run when the access token has expired. Writes in place, without a lock.
 pub const V0_130: &str = "0.130.0";
-/// Rotates, as those that follow, when the access token ends within five minutes. Truncates
-/// the auth file and writes it in place, under no lock.
+/// Rotates, as later versions do, when the access token expires within five minutes. Truncates the
+/// auth file and writes it in place, without a lock.
 pub const V0_145: &str = "0.145.0";
 /// Writes in place too, but under `auth.lock`.
 pub const V0_166: &str = "0.166.0";
-/// Writes, as those from 0.167.2 on, a file beside it, syncs and renames it into place.
+/// Writes, as versions from 0.167.2 on, a temporary file, syncs it and renames it into place.
 pub const V0_169: &str = "0.169.0";
-/// Writes as that one does.
+/// Writes as 0.169.0 does.
 pub const V0_171: &str = "0.171.0";
 
-/// A released Codex, as npm delivers it.
+/// A released Codex, installed from npm.
 #[derive(Clone, Debug)]
 pub struct Codex {
     version: String,
@@ -33,13 +33,13 @@ pub struct Codex {
 }
 
 impl Codex {
-    /// Returns a version of Codex, installing it if it is not there yet.
+    /// Returns a version of Codex, and installs it if it is missing.
     ///
-    /// However many tests and processes ask at the same time, it is installed once: under
-    /// `target/codex`, by the `npm` on `PATH` with whatever registry that is set up for.
+    /// Concurrent tests and processes share one installation under `target/codex`. It uses the
+    /// `npm` on `PATH` with its configured registry.
     ///
-    /// The error says what to do if `npm` or `node` is missing, or if there is no such
-    /// Codex for this platform.
+    /// The error says what to do if `npm` or `node` is missing, or if this platform has no such
+    /// Codex.
     pub fn install(version: &str) -> io::Result<Self> {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/codex");
         fs::create_dir_all(&cache)?;
@@ -50,7 +50,7 @@ impl Codex {
         lock.lock()?;
         let home = cache.join(version);
         if !home.exists() {
-            // What an install that was killed has left is in nobody's use: we have the lock.
+            // We hold the lock, so a leftover of a killed install is not in use.
             let partial = cache.join(format!("{version}.partial"));
             if partial.exists() {
                 fs::remove_dir_all(&partial)?;
@@ -79,21 +79,21 @@ impl Codex {
         &self.native
     }
 
-    /// Returns the path of the script that npm puts on `PATH`; it starts the native
-    /// binary as a child and needs `node` on `PATH` itself.
+    /// Returns the path of the script that npm links into `PATH`. It starts the native binary as a
+    /// child and needs `node` on `PATH`.
     #[must_use]
     pub fn launcher(&self) -> &Path {
         &self.launcher
     }
 
-    /// Returns the path of the `node` that the launcher runs on.
+    /// Returns the path of the `node` that runs the launcher.
     #[must_use]
     pub fn node(&self) -> &Path {
         &self.node
     }
 }
 
-/// Asks node where it is, once: what is found on `PATH` may be a version manager's shim, and a
+/// Resolves the real path of node once: the `node` on `PATH` may be a version manager's shim, and a
 /// start of node takes a tenth of a second of CPU.
 fn node() -> io::Result<PathBuf> {
     static NODE: OnceLock<PathBuf> = OnceLock::new();
@@ -118,13 +118,13 @@ fn npm_install(version: &str, into: &Path) -> io::Result<()> {
     .map(drop)
 }
 
-/// Finds the binary in the one platform package that npm has chosen.
+/// Finds the binary in the platform package that npm has installed.
 fn native(version: &str, home: &Path) -> io::Result<PathBuf> {
     for package in fs::read_dir(home.join("node_modules/@openai"))? {
         let vendor = package?.path().join("vendor");
         for target in fs::read_dir(vendor).into_iter().flatten() {
             let target = target?.path();
-            // It lay in a folder of its own until 0.130.0 at least.
+            // Versions up to 0.130.0 at least use the second folder.
             for binary in ["bin/codex", "codex/codex"] {
                 let binary = target.join(binary);
                 if binary.is_file() {
@@ -141,13 +141,13 @@ fn native(version: &str, home: &Path) -> io::Result<PathBuf> {
 }
 
 fn verify(version: &str, binary: &Path) -> io::Result<()> {
-    let said = run(Command::new(binary).arg("--version"))?;
-    let said = String::from_utf8_lossy(&said.stdout);
-    if said.split_whitespace().last() == Some(version) {
+    let version_line = run(Command::new(binary).arg("--version"))?;
+    let version_line = String::from_utf8_lossy(&version_line.stdout);
+    if version_line.split_whitespace().last() == Some(version) {
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "{} is not Codex {version}: it says {said:?}",
+        "{} is not Codex {version}: it reports {version_line:?}",
         binary.display()
     )))
 }

@@ -1,5 +1,4 @@
-//! A program that runs GitLab pipelines on this machine, installed once and kept under the
-//! build directory.
+//! A program that runs GitLab pipelines on this machine, installed once under the build directory.
 
 use std::{
     fs::{self, File},
@@ -13,7 +12,7 @@ use crate::Node24;
 
 const VERSION: &str = "4.75.1";
 
-/// `gitlab-ci-local`, with what it needs.
+/// `gitlab-ci-local` with its dependencies.
 #[derive(Clone, Debug)]
 pub struct GitlabCiLocal {
     node: Node24,
@@ -22,11 +21,11 @@ pub struct GitlabCiLocal {
 }
 
 impl GitlabCiLocal {
-    /// Returns it, installing it if it is not there yet.
+    /// Returns the program, and installs it if it is missing.
     ///
-    /// However many tests and processes ask at the same time, it is installed once: under
-    /// `target/gitlab-ci-local`, by the `npm` on `PATH`. An `rsync` that is not on `PATH` is
-    /// unpacked from what `apt-get` downloads, for which nobody has to be root.
+    /// Concurrent tests and processes share one installation under `target/gitlab-ci-local`. It
+    /// uses the `npm` on `PATH`. An `rsync` that is not on `PATH` is unpacked from the package that
+    /// `apt-get` downloads, which needs no root.
     pub fn install() -> io::Result<Self> {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/gitlab-ci-local");
         fs::create_dir_all(&cache)?;
@@ -36,7 +35,7 @@ impl GitlabCiLocal {
         lock.lock()?;
         let home = cache.join(VERSION);
         if !home.exists() {
-            // What an install that was killed has left is in nobody's use: we have the lock.
+            // We hold the lock, so a leftover of a killed install is not in use.
             let partial = cache.join(format!("{VERSION}.partial"));
             if partial.exists() {
                 fs::remove_dir_all(&partial)?;
@@ -49,26 +48,26 @@ impl GitlabCiLocal {
             None => unpack_rsync(&cache)?,
         };
         Ok(Self {
-            // It needs a newer Node than may be here.
+            // `gitlab-ci-local` needs a newer Node than this machine may have.
             node: Node24::install()?,
             script: home.join("node_modules/gitlab-ci-local/dist/index.js"),
             rsync,
         })
     }
 
-    /// Returns the Node that it runs on.
+    /// Returns the Node that runs it.
     #[must_use]
     pub fn node(&self) -> PathBuf {
         self.node.program()
     }
 
-    /// Returns the script that is it.
+    /// Returns the script of `gitlab-ci-local`.
     #[must_use]
     pub fn script(&self) -> &Path {
         &self.script
     }
 
-    /// Returns the `rsync` that it needs on its `PATH`.
+    /// Returns the `rsync` that must be on its `PATH`.
     #[must_use]
     pub fn rsync(&self) -> &Path {
         &self.rsync
@@ -93,7 +92,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
     found.find(|program| program.is_file())
 }
 
-/// Unpacks the system's own package, and those it needs that a small system lacks.
+/// Unpacks the system's `rsync` package, and dependencies that a minimal system lacks.
 fn unpack_rsync(cache: &Path) -> io::Result<PathBuf> {
     let home = cache.join("rsync");
     let program = home.join("rsync");
@@ -101,10 +100,10 @@ fn unpack_rsync(cache: &Path) -> io::Result<PathBuf> {
         return Ok(program);
     }
     let missing = |error: io::Error| {
-        let what = "there is no rsync on PATH, which gitlab-ci-local needs, and none can be had";
+        let what = "gitlab-ci-local needs rsync, which is not on PATH and could not be downloaded";
         io::Error::new(
             error.kind(),
-            format!("{what}: install the package rsync\n{error}"),
+            format!("{what}; hint: install the package rsync\n{error}"),
         )
     };
     let partial = cache.join("rsync.partial");
@@ -119,7 +118,7 @@ fn unpack_rsync(cache: &Path) -> io::Result<PathBuf> {
     };
     download()
         .or_else(|_| {
-            // What it knows of may be gone by now. That only root can mend.
+            // The package list may be stale. Only root can update it.
             run(Command::new("apt-get").arg("update"))?;
             download()
         })
@@ -129,7 +128,7 @@ fn unpack_rsync(cache: &Path) -> io::Result<PathBuf> {
         dpkg.arg("--extract").arg(package?.path()).arg(&partial);
         run(&mut dpkg).map_err(missing)?;
     }
-    // Its libraries are not where the system looks for them.
+    // The libraries are outside the system's search path.
     let mut script = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -1,5 +1,5 @@
-//! An issuer of signed tokens, as a CI system has one for its jobs: discovery, the
-//! public key, and the endpoint where a job of GitHub Actions fetches a token.
+//! An issuer of signed tokens, as a CI system has one for its jobs: discovery, the public key, and
+//! the endpoint where a job of GitHub Actions fetches a token.
 
 #[cfg(test)]
 mod tests;
@@ -27,10 +27,10 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-/// What a job of GitHub Actions shows to get a token.
+/// The bearer token with which a job of GitHub Actions requests a token.
 const BEARER: &str = "made-up-request-token";
 
-/// How long a token of GitHub Actions lives, in seconds.
+/// The lifetime of a GitHub Actions token, in seconds.
 const LIFETIME: i64 = 300;
 
 /// A running issuer; stops when dropped.
@@ -42,7 +42,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Starts an issuer with a key of its own.
+    /// Starts an issuer with a new key.
     ///
     /// # Panics
     ///
@@ -69,14 +69,14 @@ impl Issuer {
         }
     }
 
-    /// Returns the issuer's name, which is also where its key is found.
+    /// Returns the issuer's name, which is also the URL of its key.
     #[must_use]
     pub fn url(&self) -> String {
         self.shared.url.clone()
     }
 
-    /// Signs claims. The issuer, and the times of a token that is good for five minutes from
-    /// now, are added where the claims do not tell them.
+    /// Signs claims. Adds the issuer and a validity of five minutes from now where the claims do
+    /// not set them.
     ///
     /// # Panics
     ///
@@ -92,13 +92,12 @@ impl Issuer {
         self.shared.key.public_key().as_ref().to_vec()
     }
 
-    /// Gives a job of GitHub Actions the right to fetch tokens with these claims, and
-    /// returns the variables by which it finds the endpoint. The job says for whom a token
-    /// is to be (`aud`).
+    /// Allows a job of GitHub Actions to fetch tokens with these claims, and returns the variables
+    /// that name the endpoint. The job chooses the audience (`aud`).
     #[must_use]
-    pub fn let_fetch(&self, claims: Value) -> [(&'static str, String); 2] {
+    pub fn allow_fetch(&self, claims: Value) -> [(&'static str, String); 2] {
         self.shared.lock().claims = Some(claims);
-        // The query is part of GitHub's own address, so that a client has to add to it.
+        // GitHub's own address has a query too, so a client must append to it.
         let url = format!("{}/token?api-version=2.0", self.shared.url);
         [
             ("ACTIONS_ID_TOKEN_REQUEST_URL", url),
@@ -106,7 +105,7 @@ impl Issuer {
         ]
     }
 
-    /// Lets the endpoint for jobs fail with a status, or work again.
+    /// Makes the endpoint for jobs fail with a status, or work again.
     pub fn fail(&self, status: Option<u16>) {
         self.shared.lock().failure = status;
     }
@@ -121,7 +120,7 @@ impl Issuer {
 impl Drop for Issuer {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // Waited for, so that the port is closed when the test goes on.
+        // Wait, so that the port is closed when the test continues.
         if let Some(server) = self.server.take() {
             drop(server.join());
         }
@@ -244,7 +243,7 @@ fn serve(listener: TcpListener, shared: Arc<Shared>, stopped: oneshot::Receiver<
         let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
         tokio::select! {
             _ = stopped => {}
-            served = axum::serve(listener, endpoints) => served.expect("a server that goes on"),
+            served = axum::serve(listener, endpoints) => served.expect("a running server"),
         }
     });
 }
@@ -283,15 +282,15 @@ async fn token(
     let (true, true, Some(claims)) = (known, versioned, inner.claims.clone()) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
-    let token = shared.sign(addressed(claims, &query));
+    let token = shared.sign(with_audience(claims, &query));
     inner.fetched.push(token.clone());
     Json(json!({"count": token.len(), "value": token})).into_response()
 }
 
-/// Adds for whom the token is to be; without a wish, for the owner of the repository.
-fn addressed(mut claims: Value, query: &[(String, String)]) -> Value {
-    let wish = query.iter().find(|(name, _)| name == "audience");
-    let audience = wish.map_or_else(
+/// Adds the requested audience; by default the owner of the repository.
+fn with_audience(mut claims: Value, query: &[(String, String)]) -> Value {
+    let requested = query.iter().find(|(name, _)| name == "audience");
+    let audience = requested.map_or_else(
         || {
             let owner = claims["repository_owner"].as_str().unwrap_or_default();
             format!("https://github.com/{owner}")

@@ -1,11 +1,10 @@
-//! A stand-in for Azure Key Vault, and for what is around it: the endpoint that gives out
-//! tokens, and the rights of whoever asks.
+//! A stand-in for Azure Key Vault, its token endpoint, and its access rights.
 //!
-//! No server of Microsoft's can be run here. What this one does is known from what
-//! Microsoft's own clients recorded of the real service, from its documentation, or from
-//! what users have published. Where nothing tells, the column says so: what a test shows
-//! there is shown of the client alone. Microsoft's Python client is a witness: the tests of
-//! this module drive the stand-in by it, and it takes each answer for what it would be.
+//! No server of Microsoft's can run here. The behaviour of this one is known from what Microsoft's
+//! own clients recorded of the real service, from its documentation, or from what users have
+//! published. Where no source exists, the second column says so, and a test proves something about
+//! the client alone. Microsoft's Python client is a witness: the tests of this module drive the
+//! stand-in with this client, which accepts each answer as Key Vault's.
 //!
 //! | behaviour | known from |
 //! |---|---|
@@ -15,25 +14,25 @@
 //! | the newest one is disabled: 403 `SecretDisabled`, and no older one instead | recordings of the 403; inference that there is no fallback |
 //! | a missing secret: 404 `SecretNotFound`; its versions: 200 and none | recordings |
 //! | versions are listed by name and not by time, with tags and without values | recordings |
-//! | a page has at most 25 rows, of which some are not shown: short and empty pages have a next one; `nextLink` is null at the end, and names the port 443 | recordings |
-//! | a next page goes on after a row, whatever was written meanwhile | inference: the token of the real service cannot be read |
+//! | a page has at most 25 rows, some of them hidden: short and empty pages have a next one; `nextLink` is null at the end, and names the port 443 | recordings |
+//! | a next page continues after a row, regardless of writes in between | inference: the token of the real service cannot be read |
 //! | a written version is listed late ([`Rules::list_lag`]) | nothing: no promise is documented either way |
-//! | `PATCH` changes a version and moves `updated`; tags are replaced as a whole; without a version it is the newest one's | recordings |
-//! | 401 tells `authorization` and `resource` only, for a token that is no good too | recordings |
-//! | a good token is not known for a moment: 401 `AKV10046` ([`Failure::token_not_known_yet`]) | published by users |
+//! | `PATCH` changes a version and its `updated`, and replaces the tags as a whole; without a version it changes the newest one | recordings |
+//! | 401 names `authorization` and `resource` only, for an invalid token too | recordings |
+//! | a valid token is briefly unknown: 401 `AKV10046` ([`Failure::token_not_known_yet`]) | published by users |
 //! | a missing right: 403 `ForbiddenByRbac`, with the action's name | published by users |
-//! | overlapping writes to one secret: 409 `Conflict` without an inner code | documentation of the code; the text is published by users; no recording. Which one wins is not known: here it is the first |
+//! | overlapping writes to one secret: 409 `Conflict` without an inner code | documentation of the code; the text is published by users; no recording. It is unknown which one wins: here the first |
 //! | a deleted secret: `GET` 404, `PUT` 409 `ObjectIsDeletedButRecoverable`; while it is being deleted `ObjectIsBeingDeleted`, and after a purge for a while too | recordings; `PUT` after a purge is published by users |
-//! | a purge or a recovery before the deletion is over: 409 `ObjectIsBeingDeleted` | recordings |
-//! | a recovery answers 200 at once; `GET` is 404 until it is over, `PUT` 409 `ObjectIsBeingRecovered` for a little longer | recordings; the `PUT` is published by users |
+//! | a purge or a recovery before the deletion is complete: 409 `ObjectIsBeingDeleted` | recordings |
+//! | a recovery answers 200 at once; `GET` is 404 until it is complete, `PUT` 409 `ObjectIsBeingRecovered` for a little longer | recordings; the `PUT` is published by users |
 //! | a deleted secret whose newest version is disabled: 403 `SecretDisabled` | recordings |
 //! | too many requests: 429 `Throttled`, with `Retry-After` or without | documentation; the one published reply has none |
 //! | more than 25 KB, or more than 15 tags: 400 `BadParameter` | documentation of the limits; inference for code and text |
-//! | a token is given for a client secret or for a job's own token; what is wrong has a number, as `AADSTS700213` | documentation of the numbers; texts are published by users. Of 700027 for a bad signature: inference |
-//! | a job's token is compared with a federated credential, case by case: issuer, subject, audience; with signature and times | documentation |
-//! | blobs: [`Azurite`], Microsoft's own; a missing right is 403 `AuthorizationPermissionMismatch` | recordings for the code; Azurite itself lets everybody do everything |
+//! | a token is issued for a client secret or for a job's own token; each error has a number, such as `AADSTS700213` | documentation of the numbers; texts are published by users. Of 700027 for a bad signature: inference |
+//! | a job's token must match a federated credential, case-sensitively: issuer, subject, audience; signature and times are checked | documentation |
+//! | blobs: [`Azurite`], Microsoft's own; a missing right is 403 `AuthorizationPermissionMismatch` | recordings for the code; Azurite itself allows everything |
 //!
-//! What it does not do: keys, certificates, backup and restore, contacts with the outside.
+//! It does not implement keys, certificates, backup and restore, or contacts with the outside.
 
 mod blobs;
 mod call;
@@ -61,7 +60,7 @@ use tokio::sync::{oneshot, watch};
 use self::{blobs::Blobs, entra::Entra, secrets::Secrets};
 use crate::{Azurite, pki::Pki};
 
-pub(crate) use self::entra::shaped;
+pub(crate) use self::entra::entra_token;
 pub use self::{
     call::{Call, Op},
     entra::{AUDIENCE as ENTRA_AUDIENCE, Account, Job, Right},
@@ -69,35 +68,35 @@ pub use self::{
     secrets::Version,
 };
 
-/// The tenant that everybody belongs to.
+/// The tenant of all accounts.
 pub const TENANT: &str = "72f988bf-0000-4000-8000-000000000000";
 
-/// The account that may do everything, and the secret by which it signs in.
+/// The account with all rights, and the secret by which it signs in.
 pub const ADMIN: (&str, &str) = ("00000000-0000-4000-8000-00000000ad01", "made-up-secret");
 
-/// The identity of the machine itself, which is asked for over [`KeyVault::identity`].
+/// The machine's managed identity, which a program requests over [`KeyVault::identity`].
 pub const IDENTITY: &str = "00000000-0000-4000-8000-00000000a1d1";
 
 const IDENTITY_HEADER: &str = "made-up-identity-header";
 
-/// How the stand-in behaves. Change it at any time with [`KeyVault::rules`].
+/// The behaviour of the stand-in. Change it at any time with [`KeyVault::rules`].
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// For what a token has to be, as the challenge tells it.
+    /// The audience that a token must have, as the challenge names it.
     pub resource: String,
-    /// How long a token lives.
+    /// The lifetime of a token.
     pub token_lifetime: Duration,
-    /// How long a write takes before the service stamps it. A change counts at once.
+    /// How long a write takes before the service stamps it. A change of this value applies at once.
     pub put_latency: Duration,
-    /// How long it takes from there until anybody can see it.
+    /// How long a stamped version takes to become visible.
     pub put_stuck: Duration,
-    /// Whether a write is refused while another one to the same secret is on its way.
+    /// Whether the service refuses a write while another write to the same secret is in progress.
     pub overlap_conflicts: bool,
-    /// How long after a write its version is listed.
+    /// How long after a write the service lists its version.
     pub list_lag: Duration,
-    /// How many rows of each list nobody sees, half of them in front.
+    /// How many rows of each list are hidden, half of them at the front.
     pub hidden_rows: usize,
-    /// How long a deletion takes, and for how long a purged name cannot be used.
+    /// How long a deletion takes, and how long a purged name stays unusable.
     pub delete_delay: Duration,
     /// How long a recovery takes.
     pub recover_delay: Duration,
@@ -119,31 +118,31 @@ impl Default for Rules {
     }
 }
 
-/// What goes wrong with one request.
+/// A fault that affects one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request is refused.
+    /// The service refuses the request.
     Refused(Failure),
-    /// What was asked is done, and the answer says that it was not.
+    /// The service applies the request and answers that it did not.
     AppliedThen(Failure),
-    /// The connection ends before anything was done.
+    /// The connection ends before the service does anything.
     RequestLost,
-    /// The connection ends when everything is done.
+    /// The connection ends after the service has done everything.
     ReplyLost,
 }
 
 /// Where a request is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// It has arrived, and nothing is done yet.
+    /// The request has arrived and nothing is done.
     Before,
-    /// Everything is done but the answer.
+    /// Everything but the answer is done.
     After,
 }
 
 /// A running stand-in; stops when dropped.
 ///
-/// Vault, tokens and blobs are on one port: `https://127.0.0.1:PORT` is the address of each.
+/// Vault, tokens and blobs share one port: `https://127.0.0.1:PORT` is the address of each.
 pub struct KeyVault {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -151,7 +150,7 @@ pub struct KeyVault {
     server: Option<JoinHandle<()>>,
 }
 
-/// Holds back certain requests until dropped; what was held goes on then.
+/// Holds matching requests until dropped; then they continue.
 #[must_use = "the requests go on as soon as this is dropped"]
 pub struct Hold {
     gate: watch::Sender<Gate>,
@@ -170,13 +169,13 @@ impl KeyVault {
         Self::launch(None)
     }
 
-    /// Starts an empty vault, and leads to the blobs of an Azurite for those who may.
+    /// Starts an empty vault that forwards authorized blob requests to an Azurite.
     ///
     /// # Panics
     ///
     /// If the loopback interface cannot be used.
     #[must_use]
-    pub fn beside(azurite: &Arc<Azurite>) -> Self {
+    pub fn with_blobs(azurite: &Arc<Azurite>) -> Self {
         Self::launch(Some(Blobs::of(azurite)))
     }
 
@@ -218,19 +217,19 @@ impl KeyVault {
         self.address.to_string()
     }
 
-    /// Returns the address, which is also the one of whoever gives out tokens.
+    /// Returns the URL, which is also that of the token endpoint.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// Returns the authority that the certificate is from, Azurite's too.
+    /// Returns the certificate authority, which is Azurite's too.
     #[must_use]
     pub fn authority(&self) -> &Path {
         &Pki::shared().authority
     }
 
-    /// Returns the variables by which a program finds the identity of its machine.
+    /// Returns the variables that lead a program to the identity of its machine.
     #[must_use]
     pub fn identity(&self) -> [(&'static str, String); 2] {
         [
@@ -239,7 +238,7 @@ impl KeyVault {
         ]
     }
 
-    /// Adds an account, or puts another one in its place.
+    /// Adds an account, or replaces it.
     pub fn account(&self, id: &str, account: Account) {
         let mut inner = self.shared.lock();
         inner.entra.accounts.insert(id.to_owned(), account);
@@ -253,36 +252,36 @@ impl KeyVault {
         inner.entra.issue(account, resource, lifetime)
     }
 
-    /// Returns every token that was given out.
+    /// Returns every token that was issued.
     #[must_use]
     pub fn tokens(&self) -> Vec<String> {
         self.shared.lock().entra.issued()
     }
 
-    /// Makes every token that was given out useless.
+    /// Revokes every token that was issued.
     pub fn revoke_tokens(&self) {
         self.shared.lock().entra.revoke_all();
     }
 
-    /// Changes how the stand-in behaves from now on.
+    /// Changes the behaviour from now on.
     pub fn rules(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.shared.lock().rules);
     }
 
-    /// Lets the next of certain requests go wrong. What lacks a good token, or a right, is
+    /// Injects a fault into the next matching request. A request without a good token or right is
     /// refused before that.
     pub fn fail(&self, wanted: impl Fn(&Call) -> bool + Send + 'static, fault: Fault) {
         let mut inner = self.shared.lock();
         inner.faults.push((Box::new(wanted), fault));
     }
 
-    /// Returns how many faults nobody has met yet.
+    /// Returns how many faults have not happened yet.
     #[must_use]
     pub fn faults_left(&self) -> usize {
         self.shared.lock().faults.len()
     }
 
-    /// Holds back certain requests.
+    /// Holds matching requests.
     pub fn hold(&self, moment: Moment, wanted: impl Fn(&Call) -> bool + Send + 'static) -> Hold {
         let (gate, _) = watch::channel(Gate::Closed);
         let mut inner = self.shared.lock();
@@ -303,7 +302,7 @@ impl KeyVault {
         }
     }
 
-    /// Returns each request that was answered, oldest first, with the status.
+    /// Returns each answered request with its status, oldest first.
     #[must_use]
     pub fn calls(&self) -> Vec<(Call, u16)> {
         self.shared.lock().calls.clone()
@@ -314,13 +313,13 @@ impl KeyVault {
         self.shared.lock().calls.clear();
     }
 
-    /// Returns the versions of a secret, oldest first, with those that nobody can list yet.
+    /// Returns the versions of a secret, oldest first, including those that are not listed yet.
     #[must_use]
     pub fn versions(&self, name: &str) -> Vec<Version> {
         self.shared.lock().secrets.all(name)
     }
 
-    /// Returns whether a write to a secret is on its way.
+    /// Returns whether a write to a secret is in progress.
     #[must_use]
     pub fn is_writing(&self, name: &str) -> bool {
         self.shared.lock().secrets.is_busy(name)
@@ -336,7 +335,7 @@ impl KeyVault {
 impl Drop for KeyVault {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // Waited for, so that the port is closed when the test goes on.
+        // Wait, so that the port is closed when the test continues.
         if let Some(server) = self.server.take() {
             drop(server.join());
         }
@@ -350,7 +349,7 @@ impl fmt::Debug for KeyVault {
 }
 
 impl Hold {
-    /// Returns how many requests have come here.
+    /// Returns how many requests have arrived at this hold.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.shared.lock().waiting(self.number)
@@ -360,7 +359,7 @@ impl Hold {
     ///
     /// # Panics
     ///
-    /// If none is within the time limit.
+    /// If none is held within the time limit.
     #[track_caller]
     pub fn wait_until_held(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
@@ -376,7 +375,7 @@ impl Hold {
         }
     }
 
-    /// Loses what is held: it ends with its connection. What was done already stays done.
+    /// Drops the held requests with their connections. Effects that were applied stay.
     pub fn lose(self) {
         self.gate.send_replace(Gate::Lost);
     }
@@ -410,7 +409,7 @@ enum Gate {
     Lost,
 }
 
-/// What was held is lost.
+/// The held request was dropped.
 struct Lost;
 
 type Wanted = Box<dyn Fn(&Call) -> bool + Send>;
@@ -456,7 +455,7 @@ impl Shared {
         self.lock().calls.push((call, status));
     }
 
-    /// Takes the fault that a request is to meet.
+    /// Takes the fault planned for a request.
     fn draw(&self, call: &Call) -> Option<Fault> {
         let mut inner = self.lock();
         let due = inner.faults.iter().position(|(wanted, _)| wanted(call))?;
@@ -464,7 +463,7 @@ impl Shared {
         Some(fault)
     }
 
-    /// Waits as long as a request is held.
+    /// Waits while a request is held.
     async fn held(&self, moment: Moment, call: &Call) -> Result<(), Lost> {
         let mut gate = {
             let mut inner = self.lock();

@@ -1,26 +1,25 @@
-//! The real Codex on a throw-away machine, against a stub of the endpoints it talks to.
+//! The real Codex on an ephemeral machine, against a stub of the endpoints that it calls.
 //!
-//! Nobody's account is involved: the [`Login`]s are made up, the [`Stub`] gives out and
-//! spends their tokens, a [`Codex`] comes from npm as it is, and a [`Runner`] is the
-//! machine that one job finds and leaves behind. What the stub spends stays spent, so
-//! that a login which is lost or doubled on the way is as dead here as in earnest.
+//! No real account is involved: the [`Login`]s are made up, the [`Stub`] issues and spends their
+//! tokens, a [`Codex`] comes unmodified from npm, and a [`Runner`] is the machine of one job. The
+//! stub keeps a spent token spent, so a login that is lost or duplicated on the way is dead here as
+//! with the real provider.
 //!
-//! | Codex asks for | the stub | a test can have it |
+//! | Codex's request | the stub's answer | what a test can change |
 //! |---|---|---|
-//! | `POST /oauth/token` | rotates: a refresh token is good for one refresh | fail, drop the connection before or after it has decided, leave the refresh token out ([`Fault`]); take its time ([`Rules::latency`]); change the session marks ([`Rules::changes_session`]); hold the reply ([`Stub::hold`]) |
-//! | the same with a spent token | says `refresh_token_reused`, 401 | say so with 400 ([`Rules::reused_status`]) |
-//! | the same with a token of nobody's | says `invalid_grant`, 400 | |
+//! | `POST /oauth/token` | rotates: a refresh token is valid for one refresh | fail, drop the connection before or after the decision, omit the refresh token ([`Fault`]); add latency ([`Rules::latency`]); change the session claims ([`Rules::changes_session`]); hold the reply ([`Stub::hold`]) |
+//! | the same with a spent token | `refresh_token_reused`, 401 | answer 400 ([`Rules::reused_status`]) |
+//! | the same with an unknown token | `invalid_grant`, 400 | |
 //! | `POST /oauth/revoke` | ends the login | |
-//! | `POST /backend-api/codex/responses` | says "OK", if the bearer is the newest access token of its login and has not ended; else 401 | take older ones ([`Bearer`]), fail always ([`Rules::model_failure`]), have Codex run something first ([`Rules::shell`]), hold the reply |
-//! | anything else, `CONNECT` included | says 404 at once | |
+//! | `POST /backend-api/codex/responses` | "OK" if the bearer is the newest access token of its login and has not expired; else 401 | accept older ones ([`Bearer`]), fail always ([`Rules::model_failure`]), make Codex run a command first ([`Rules::shell`]), hold the reply |
+//! | anything else, `CONNECT` included | 404 at once | |
 //!
-//! Each request is an [`Event`], recorded before the reply goes out.
+//! The stub records each request as an [`Event`] before it replies.
 //!
-//! A store on the network is a real server as well, alone on loopback ports and gone with
-//! the test: `OpenBao`, `Aws`. Of Azure there is none to be had but for blobs, `Azurite`, and so
-//! `KeyVault` stands in, with Microsoft's own `PythonClient` as its witness. An `Issuer`
-//! vouches for a job as its CI system would. None is there without its feature, so that the
-//! demo has less to build.
+//! A network store is a real server as well, alone on loopback ports, which ends with the test:
+//! `OpenBao`, `Aws`. Azure has a local server only for blobs, `Azurite`; `KeyVault` stands in for
+//! the vault, with Microsoft's own `PythonClient` as its witness. An `Issuer` signs a job's identity
+//! token as its CI system would. Each needs its feature, so that the demo has less to build.
 //!
 //! ```no_run
 //! use rig::{Codex, Login, Runner, Stub, What, finish};
@@ -47,8 +46,6 @@ mod codex;
 mod gitlab;
 #[cfg(feature = "issuer")]
 mod issuer;
-#[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
-mod kept;
 #[cfg(feature = "azure-kv")]
 mod keyvault;
 mod login;
@@ -60,6 +57,8 @@ mod pki;
 #[cfg(feature = "azure-kv")]
 mod python;
 mod runner;
+#[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
+mod scoped_process;
 mod stub;
 mod unique;
 #[cfg(feature = "vault")]
@@ -67,7 +66,7 @@ mod wire;
 
 pub use app_server::AppServer;
 #[cfg(feature = "aws")]
-pub use aws::{ACCOUNT, Aws, Hand, Keys, REGION};
+pub use aws::{ACCOUNT, Aws, BotoClient, Keys, REGION};
 #[cfg(feature = "azure-kv")]
 pub use azurite::{AZURITE_VERSION, Azurite};
 pub use cargo::cargo;
@@ -86,9 +85,9 @@ pub use node24::Node24;
 #[cfg(feature = "vault")]
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
 #[cfg(feature = "azure-kv")]
-pub use python::{No, PythonClient};
+pub use python::{PythonClient, Refusal};
 pub use runner::{EXEC, Runner, finish, finish_within};
 pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
 pub use unique::unique;
 #[cfg(feature = "vault")]
-pub use wire::{Fate, Way, Wire};
+pub use wire::{Direction, Wire, WireAction};

@@ -1,4 +1,4 @@
-//! Made-up logins, and how to tell whether one has leaked.
+//! Made-up logins, and a detector for their leaks.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -6,30 +6,30 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Substrings of which every made-up token holds at least one.
 ///
-/// A token is a plain text, or base64 of a JSON object; the second marker is what base64
-/// makes of the first one there. See [`secrets_in`] for the exact strings of one auth file.
+/// A token is plain text, or base64 of a JSON object; the second marker is the base64 of the first
+/// one there. See [`secrets_in`] for the exact strings of one auth file.
 pub const MARKERS: [&str; 2] = ["made-up", "OiJtYWRlLXVw"];
 
-/// How long an access token of the real service lives.
+/// The lifetime of an access token of the real service.
 pub const ACCESS_LIFETIME: Duration = Duration::days(10);
 
 /// One generation of a made-up login.
 ///
-/// Every token is a function of these fields, so that equal fields give equal bytes. Two
-/// logins of one account need different serials, or their tokens can be the same.
+/// Every token is a function of these fields, so that equal fields give equal bytes. Two logins of
+/// one account need different serials, or their tokens can be the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// The account id, as it stands in the file and in the claims: the workspace.
+    /// The account id in the file and in the claims: the workspace.
     pub account: String,
-    /// Whose login it is.
+    /// The owner of the login.
     pub person: Person,
-    /// The session marks of the access token; `None` leaves them out.
+    /// The access token's session claims; `None` omits them.
     pub session: Option<Session>,
-    /// Names the generation: part of each of its tokens.
+    /// The number of the generation, part of each of its tokens.
     pub serial: u32,
     /// When the tokens were issued (`iat`).
     pub issued: OffsetDateTime,
-    /// When the access token ends (`exp`).
+    /// When the access token expires (`exp`).
     pub ends: OffsetDateTime,
     /// When Codex last refreshed the file.
     pub last_refresh: OffsetDateTime,
@@ -37,7 +37,7 @@ pub struct Login {
     pub refresh_token: String,
 }
 
-/// The claims that name a person. `None` leaves a claim out.
+/// The claims that name a person. `None` omits a claim.
 ///
 /// All members of a Business workspace share the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub struct Person {
     pub sub: Option<String>,
 }
 
-/// What an access token says of the session in which it was issued. Each refresh keeps it,
-/// and each `codex login` changes it.
+/// The access token's claims about the session that issued it. A refresh keeps them, and a `codex
+/// login` changes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// `session_id`.
@@ -61,7 +61,7 @@ pub struct Session {
 }
 
 impl Person {
-    /// Returns a person by one name in each claim.
+    /// Returns a person with the same name in each claim.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let name = Some(name.to_owned());
@@ -74,7 +74,7 @@ impl Person {
 }
 
 impl Session {
-    /// Returns the session of this number of an account.
+    /// Returns an account's session with this number.
     #[must_use]
     pub fn numbered(account: &str, number: u32) -> Self {
         Self {
@@ -100,10 +100,10 @@ impl Login {
         }
     }
 
-    /// Makes up what `codex login` gives the same person: the tokens of another serial, from a
-    /// session of its own.
+    /// Makes up the result of another `codex login` of the same person: the tokens of another
+    /// serial, and a new session.
     #[must_use]
-    pub fn afresh(&self, serial: u32, issued: OffsetDateTime) -> Self {
+    pub fn logged_in_again(&self, serial: u32, issued: OffsetDateTime) -> Self {
         Self {
             person: self.person.clone(),
             session: Some(Session::numbered(&self.account, serial)),
@@ -117,22 +117,21 @@ impl Login {
         Self::aged(Duration::hours(1))
     }
 
-    /// Makes up a login whose access token ended an hour ago: every Codex refreshes it.
+    /// Makes up a login whose access token expired an hour ago: every Codex refreshes it.
     #[must_use]
     pub fn stale() -> Self {
         Self::aged(ACCESS_LIFETIME + Duration::hours(1))
     }
 
-    /// Makes up a login whose access token ends in a while, as it stands then with the real
-    /// service: a job that goes on for longer has to rotate it in the middle, and a Codex up
-    /// to 0.116.0 does so at once.
+    /// Makes up a login whose access token expires after `left`, and otherwise looks as with the
+    /// real service at that time. A longer job must rotate it midway; a Codex up to 0.116.0 does so
+    /// at once.
     #[must_use]
     pub fn ending_in(left: Duration) -> Self {
         Self::aged(ACCESS_LIFETIME - left)
     }
 
-    /// Returns the same generation without its refresh token: good until it ends, and no
-    /// longer.
+    /// Returns the same generation without its refresh token: usable until it expires.
     #[must_use]
     pub fn access_only(self) -> Self {
         Self {
@@ -213,8 +212,7 @@ impl Login {
         let sub = before(claim("sub", &self.person.sub));
         let chatgpt_user_id = before(claim("chatgpt_user_id", &self.person.chatgpt_user_id));
         let user_id = after(claim("user_id", &self.person.user_id));
-        // The marker stands at the same offset in both objects, so that base64 makes the
-        // same text of it.
+        // The marker has the same offset in both objects, so its base64 is the same in both.
         let header = r#"{"kid":"made-up","alg":"none","typ":"JWT"}"#;
         let payload = format!(
             r#"{{"jti":"made-up.{name}","iat":{},"exp":{},{sub}"https://api.openai.com/auth":{{"chatgpt_account_id":"{account}",{chatgpt_user_id}"chatgpt_plan_type":"plus"{user_id}}},{claims}}}"#,
@@ -228,8 +226,8 @@ impl Login {
     }
 }
 
-/// Returns every string of an auth file that must not be seen anywhere else: the tokens,
-/// and each part of a JWT that is long enough not to turn up by chance.
+/// Returns every string of an auth file that must not leak: the tokens, and each part of a JWT that
+/// is too long to occur by chance.
 ///
 /// # Panics
 ///
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn person_and_session_stand_in_the_claims_unless_they_are_left_out() {
+    fn the_claims_contain_person_and_session_unless_omitted() {
         let claims = |token: &str| -> Value {
             let payload = token.split('.').nth(1).expect("three parts");
             let payload = URL_SAFE_NO_PAD.decode(payload).expect("base64url");
@@ -311,7 +309,7 @@ mod tests {
         let access = claims(&full.access_token());
         assert_eq!(access["session_id"], "authsess_account-1_0000");
         assert_eq!(access["pwd_auth_time"], 1_760_000_000_000_i64);
-        let afresh = claims(&full.afresh(8, full.issued).access_token());
+        let afresh = claims(&full.logged_in_again(8, full.issued).access_token());
         assert_ne!(afresh["session_id"], access["session_id"]);
         assert_ne!(afresh["pwd_auth_time"], access["pwd_auth_time"]);
 
@@ -339,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn every_secret_is_listed_and_marked() {
+    fn every_secret_is_listed_and_contains_a_marker() {
         let login = login();
         let secrets = secrets_in(&login.auth_json());
         for token in [

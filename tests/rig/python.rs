@@ -1,4 +1,4 @@
-//! Microsoft's own client for Key Vault, from Python: a writer and reader that is not ours.
+//! Microsoft's own Python client for Key Vault: an independent writer and reader.
 
 use std::{
     fmt,
@@ -12,34 +12,34 @@ use serde_json::{Value, json};
 
 use crate::{ADMIN, KeyVault, TENANT};
 
-/// The releases that the tests run on.
+/// The releases under test.
 const PACKAGES: [&str; 2] = ["azure-keyvault-secrets==4.12.0", "azure-identity==1.27.0"];
 
-/// A running client. Ends when dropped.
+/// A running client; ends when dropped.
 pub struct PythonClient {
     process: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
-/// What the client makes of a refusal.
+/// A refusal, as the client reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct No {
-    /// The class of its error: `ResourceNotFoundError`.
+pub struct Refusal {
+    /// The class of the exception: `ResourceNotFoundError`.
     pub kind: String,
-    /// The HTTP status; none if no answer came.
+    /// The HTTP status; `None` without an answer.
     pub status: Option<u64>,
-    /// What kind of failure it is.
+    /// The error code.
     pub code: Option<String>,
-    /// Which one of that kind.
+    /// The inner error code.
     pub inner: Option<String>,
-    /// For people.
+    /// The error message.
     pub message: String,
 }
 
 impl PythonClient {
-    /// Starts a client for whoever may do everything, and who signs in by a secret. It never
-    /// asks twice.
+    /// Starts a client of the account with all rights, which signs in with a secret. It does not
+    /// retry.
     ///
     /// # Panics
     ///
@@ -50,8 +50,8 @@ impl PythonClient {
         Self::start(vault, &json!({"client": client, "secret": secret}), 0)
     }
 
-    /// Starts a client for another account, which signs in by its `secret` or by a job's token
-    /// in `assertion`, and says how often it asks again after a failure.
+    /// Starts a client of another account, which signs in with its `secret` or with a job's token
+    /// in `assertion`, and sends a failed request again up to `retries` times.
     ///
     /// # Panics
     ///
@@ -61,8 +61,8 @@ impl PythonClient {
         Self::launch(vault, who, retries, false)
     }
 
-    /// Starts a client that minds that the resource for which it is to sign in is not of the
-    /// vault's own host, as they all do unless told otherwise.
+    /// Starts a client that requires the resource to match the vault's own host, which is the
+    /// default of all clients.
     #[cfg(test)]
     pub(crate) fn strict(vault: &KeyVault) -> Self {
         let (client, secret) = ADMIN;
@@ -94,31 +94,31 @@ impl PythonClient {
             "vault": vault.url(),
             "authority": vault.authority(),
             "who": who,
-            // The resource is that of all vaults, and the host is none of Azure's.
+            // The resource names Azure's domain, and the host is local.
             "verify": strict,
             "retries": retries,
         }));
         client
     }
 
-    /// Has the client do something: `{"op": "get", "name": "login"}`.
+    /// Sends the client a request: `{"op": "get", "name": "login"}`.
     ///
     /// # Panics
     ///
-    /// If it is not there any more.
+    /// If the client has ended.
     #[track_caller]
-    pub fn ask(&mut self, request: &Value) -> Result<Value, No> {
+    pub fn ask(&mut self, request: &Value) -> Result<Value, Refusal> {
         self.say(request);
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("a pipe");
         let answer: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|_| panic!("the client said {line:?} to {request}"));
+            .unwrap_or_else(|_| panic!("the client printed {line:?} to {request}"));
         let error = &answer["error"];
         if error.is_null() {
             return Ok(answer["ok"].clone());
         }
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        Err(No {
+        Err(Refusal {
             kind: text(&error["kind"]).unwrap_or_default(),
             status: error["status"].as_u64(),
             code: text(&error["code"]),
@@ -127,29 +127,29 @@ impl PythonClient {
         })
     }
 
-    /// Puts a value there, as `az keyvault secret set` does, and returns its version.
+    /// Writes a value, as `az keyvault secret set` does, and returns its version.
     ///
     /// # Panics
     ///
-    /// If the vault says no.
+    /// If the vault refuses the request.
     #[track_caller]
     pub fn set(&mut self, name: &str, value: &str) -> String {
         let set = self.ask(&json!({"op": "set", "name": name, "value": value}));
-        let set = set.unwrap_or_else(|no| panic!("{no:?}"));
+        let set = set.unwrap_or_else(|refusal| panic!("{refusal:?}"));
         set["version"].as_str().expect("a version").to_owned()
     }
 
-    /// Returns the value that is there, as `az keyvault secret show` does; `None` if nothing is.
+    /// Returns the current value, as `az keyvault secret show` does; `None` if there is none.
     ///
     /// # Panics
     ///
-    /// If the vault says no.
+    /// If the vault refuses the request for another reason.
     #[track_caller]
     pub fn get(&mut self, name: &str) -> Option<String> {
         match self.ask(&json!({"op": "get", "name": name})) {
             Ok(secret) => secret["value"].as_str().map(str::to_owned),
-            Err(no) if no.status == Some(404) => None,
-            Err(no) => panic!("{no:?}"),
+            Err(refusal) if refusal.status == Some(404) => None,
+            Err(refusal) => panic!("{refusal:?}"),
         }
     }
 
@@ -161,7 +161,7 @@ impl PythonClient {
 
 impl Drop for PythonClient {
     fn drop(&mut self) {
-        // If it has ended already, all the better.
+        // It may have ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -173,11 +173,10 @@ impl fmt::Debug for PythonClient {
     }
 }
 
-/// Returns the folder with the packages, installing them if they are not there yet.
+/// Returns the folder of the packages, and installs them if they are missing.
 ///
-/// However many tests and processes ask at the same time, they are installed once: under
-/// `target/azure-python`, by the `pip` of the `python3` on `PATH` with whatever index that is
-/// set up for.
+/// Concurrent tests and processes share one installation under `target/azure-python`. It uses the
+/// `pip` of the `python3` on `PATH` with its configured index.
 pub(crate) fn install() -> io::Result<PathBuf> {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/azure-python");
     fs::create_dir_all(&cache)?;
@@ -188,7 +187,7 @@ pub(crate) fn install() -> io::Result<PathBuf> {
     lock.lock()?;
     let home = cache.join(&version);
     if !home.exists() {
-        // What an install that was killed has left is in nobody's use: we have the lock.
+        // We hold the lock, so a leftover of a killed install is not in use.
         let partial = cache.join(format!("{version}.partial"));
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
@@ -202,8 +201,8 @@ pub(crate) fn install() -> io::Result<PathBuf> {
             .stdin(Stdio::null())
             .output()?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(io::Error::other(format!("pip failed:\n{said}")));
+            let errors = String::from_utf8_lossy(&output.stderr);
+            return Err(io::Error::other(format!("pip failed:\n{errors}")));
         }
         fs::rename(&partial, &home)?;
     }

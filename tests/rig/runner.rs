@@ -1,4 +1,4 @@
-//! A throw-away machine for one job.
+//! An ephemeral machine for one job.
 
 use std::{
     ffi::OsStr,
@@ -18,16 +18,16 @@ use tempfile::TempDir;
 
 use crate::{Codex, Stub};
 
-/// The arguments of the job that the tests have Codex do.
+/// The Codex arguments of the tests' job.
 pub const EXEC: [&str; 4] = ["exec", "--skip-git-repo-check", "--json", "Reply OK."];
 
-/// How long a job may take before it counts as hung.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The timeout of a job: a longer one counts as hung.
+const JOB_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// An ephemeral runner: a home, a Codex home without a login, and an environment in which
-/// Codex finds the stub and nothing else. Gone when dropped.
+/// An ephemeral runner: a user's home, a Codex home without a login, and an environment in which
+/// Codex reaches only the stub. Its folder is removed when this is dropped.
 ///
-/// It lies in the system's directory for temporary files, which is no git work tree.
+/// It lies in the system's temporary directory, outside any git work tree.
 #[derive(Debug)]
 pub struct Runner {
     root: PathBuf,
@@ -39,7 +39,7 @@ impl Runner {
     /// Sets up a runner with `codex` and `node` on its `PATH`.
     pub fn new(stub: &Stub, codex: &Codex) -> io::Result<Self> {
         let directory = TempDir::with_prefix("rig-")?;
-        // Some systems hand out a temporary directory behind a symbolic link.
+        // On some systems the path of the temporary directory contains a symbolic link.
         let root = directory.path().canonicalize()?;
         let address = stub.address();
         let at = |path: &str| root.join(path).display().to_string();
@@ -57,7 +57,7 @@ impl Runner {
                     "CODEX_REVOKE_TOKEN_URL_OVERRIDE",
                     format!("http://{address}/oauth/revoke"),
                 ),
-                // What Codex wants from the rest of the world ends here too.
+                // Codex's requests to other hosts end at the stub too.
                 ("HTTPS_PROXY", format!("http://{address}")),
                 ("NO_PROXY", "127.0.0.1".to_owned()),
             ],
@@ -81,26 +81,26 @@ impl Runner {
         self.root.join("home/.codex")
     }
 
-    /// Returns the path of the auth file, which is not there at first.
+    /// Returns the path of the auth file, which does not exist at first.
     #[must_use]
     pub fn auth_file(&self) -> PathBuf {
         self.codex_home().join("auth.json")
     }
 
-    /// Returns the directory that everything of this machine is in.
+    /// Returns the directory that contains everything of this machine.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Returns the ids of the processes that have the environment of this runner, whoever
-    /// their parent is by now. Needs Linux.
+    /// Returns the ids of the processes that have the environment of this runner, reparented ones
+    /// too. Needs Linux.
     pub fn processes(&self) -> io::Result<Vec<u32>> {
         let root = self.root.as_os_str().as_bytes();
         let processes = fs::read_dir("/proc")?.filter_map(|entry| {
             let name = entry.ok()?.file_name();
             let id: u32 = name.to_str()?.parse().ok()?;
-            // One that has ended has no environment any more, or is gone.
+            // A process that has ended has no environment, or no entry.
             let environment = fs::read(format!("/proc/{id}/environ")).ok()?;
             let is_ours = environment.windows(root.len()).any(|part| part == root);
             is_ours.then_some(id)
@@ -114,7 +114,7 @@ impl Runner {
         self.root.join("work")
     }
 
-    /// Puts a login where Codex looks for it, as `codex login` would.
+    /// Writes a login to the auth file, as `codex login` would.
     pub fn place(&self, auth_json: &str) -> io::Result<()> {
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -125,7 +125,7 @@ impl Runner {
         file.write_all(auth_json.as_bytes())
     }
 
-    /// Puts a program first on the `PATH`, under a name of its own.
+    /// Links a program under a new name into the first folder of `PATH`.
     pub fn link(&self, name: &str, program: &Path) -> io::Result<()> {
         let link = self.root.join("bin").join(name);
         if link.is_symlink() {
@@ -134,8 +134,8 @@ impl Runner {
         symlink(program, link)
     }
 
-    /// Returns a command with the environment of this runner and no other, without input.
-    /// Every signal has its default action, even if this process was started to ignore some.
+    /// Returns a command with exactly the environment of this runner and no input. Every signal has
+    /// its default action, even if this process ignores some.
     ///
     /// A bare name is looked up on the `PATH` of the runner.
     #[must_use]
@@ -149,7 +149,7 @@ impl Runner {
         command
     }
 
-    /// Returns the command of the job: `codex exec`, unwrapped.
+    /// Returns the command of a job without authferry: `codex exec`.
     #[must_use]
     pub fn exec(&self) -> Command {
         let mut command = self.command("codex");
@@ -186,26 +186,26 @@ fn ignores_signals() -> bool {
     })
 }
 
-/// Runs a command to its end and returns what it said.
+/// Runs a command and returns its output.
 ///
-/// Unlike [`Command::output`] it ends with the command itself, even if that leaves behind
-/// a process that still has its output open.
+/// Unlike [`Command::output`] it returns when the command ends, even if a process that the command
+/// left behind still has the output open.
 ///
 /// # Panics
 ///
-/// If the command cannot be started, or is not done within a minute: it is killed then.
+/// If the command cannot be started, or does not end within a minute; it is killed then.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Output {
-    finish_within(PATIENCE, command)
+    finish_within(JOB_TIMEOUT, command)
 }
 
-/// Runs a command as [`finish`] does, but has another patience with it.
+/// Runs a command as [`finish`] does, with another timeout.
 ///
 /// # Panics
 ///
-/// If the command cannot be started, or is not done in time: it is killed then.
+/// If the command cannot be started, or does not end in time; it is killed then.
 #[track_caller]
-pub fn finish_within(patience: Duration, command: &mut Command) -> Output {
+pub fn finish_within(timeout: Duration, command: &mut Command) -> Output {
     let mut stdout = tempfile::tempfile().expect("a temporary file");
     let mut stderr = tempfile::tempfile().expect("a temporary file");
     let mut child = command
@@ -213,27 +213,27 @@ pub fn finish_within(patience: Duration, command: &mut Command) -> Output {
         .stderr(stderr.try_clone().expect("a file descriptor"))
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let status = loop {
-        if let Some(status) = child.try_wait().expect("a child of ours") {
+        if let Some(status) = child.try_wait().expect("our own child") {
             break Some(status);
         }
         if Instant::now() > deadline {
-            child.kill().expect("a child of ours");
-            child.wait().expect("a child of ours");
+            child.kill().expect("our own child");
+            child.wait().expect("our own child");
             break None;
         }
         thread::sleep(Duration::from_millis(5));
     };
     let [stdout, stderr] = [&mut stdout, &mut stderr].map(|file| {
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         file.rewind().expect("a file");
-        file.read_to_end(&mut said).expect("a file");
-        said
+        file.read_to_end(&mut output).expect("a file");
+        output
     });
     let Some(status) = status else {
         panic!(
-            "{command:?} is not done after {patience:?}\n{}\n{}",
+            "{command:?} is not done after {timeout:?}\n{}\n{}",
             String::from_utf8_lossy(&stdout),
             String::from_utf8_lossy(&stderr)
         );
@@ -245,7 +245,7 @@ pub fn finish_within(patience: Duration, command: &mut Command) -> Output {
     }
 }
 
-/// The built-in provider insists on https, so the model has one of our own.
+/// The built-in provider requires https, so the configuration defines another one.
 fn config(stub: &Stub) -> String {
     let address = stub.address();
     format!(

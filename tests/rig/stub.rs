@@ -1,4 +1,4 @@
-//! The service as Codex sees it, on a loopback port: token, revoke and model endpoint.
+//! The provider as Codex sees it, on a loopback port: token, revoke and model endpoints.
 
 mod events;
 mod ledger;
@@ -25,56 +25,56 @@ use crate::{ACCESS_LIFETIME, Login};
 
 pub use self::events::{Event, Outcome, What};
 
-/// How the stub behaves. Change it at any time with [`Stub::rules`].
+/// The behaviour of the stub. Change it at any time with [`Stub::rules`].
 #[derive(Debug)]
 pub struct Rules {
-    /// How long a new access token lives. Under five minutes sends Codex into a loop.
+    /// The lifetime of a new access token. Under five minutes sends Codex into a loop.
     pub access_lifetime: time::Duration,
-    /// The time that the stub takes for now, if not the real one.
+    /// The stub's current time, if not the real one.
     ///
-    /// With a fixed one the tokens of a whole test are the same at every run.
+    /// A fixed time makes the tokens of a test equal in every run.
     pub clock: Option<OffsetDateTime>,
     /// The status of the answer to a spent refresh token.
     pub reused_status: u16,
-    /// What becomes of the next refreshes, one each; none left: they succeed.
+    /// The faults of the next refreshes, one each; when none is left, refreshes succeed.
     pub refresh_faults: VecDeque<Fault>,
-    /// Which bearers the model endpoint takes.
+    /// Which access tokens the model endpoint accepts.
     pub bearer: Bearer,
-    /// The status with which every model call fails, if they are to fail.
+    /// The status with which every model call fails, if set.
     pub model_failure: Option<u16>,
-    /// A line of shell that the model wants Codex to run before it answers, as one does that
-    /// fell for a prompt injection. What it prints is a [`What::Printed`].
+    /// A shell command that the model makes Codex run before it answers, as after a prompt
+    /// injection. Its output is a [`What::Printed`].
     pub shell: Option<String>,
-    /// How long a refresh is on its way, each way.
+    /// The latency of a refresh in each direction.
     pub latency: Duration,
-    /// Whether each refresh changes the session marks of the access token. A provider that does
-    /// so is not known, and would make them worthless.
+    /// Whether each refresh changes the session claims of the access token. No known provider does
+    /// so; it would make the claims useless.
     pub changes_session: bool,
 }
 
-/// What goes wrong with one refresh.
+/// A fault of one refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Answers 500; the refresh token stays live.
     ServerError,
-    /// Drops the connection; the refresh token stays live.
+    /// Drops the connection before the refresh; the refresh token stays live.
     RequestLost,
-    /// Drops the connection when the refresh token is already spent.
+    /// Drops the connection after the refresh token is spent.
     ReplyLost,
-    /// Answers with new tokens but for the refresh token, which stays live.
+    /// Answers with new tokens except the refresh token, which stays live.
     RefreshTokenOmitted,
 }
 
-/// Which access tokens the model endpoint takes.
+/// Which access tokens the model endpoint accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bearer {
-    /// Only the one of the newest generation of its login, and only until it ends.
+    /// Only that of the login's newest generation, until it expires.
     Newest,
-    /// Each one that has been issued, until it ends.
+    /// Every issued one until it expires.
     Unexpired,
 }
 
-/// An endpoint whose replies can be held back.
+/// An endpoint whose replies can be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `POST /oauth/token`. The refresh token is spent before the reply is held.
@@ -91,7 +91,7 @@ pub struct Stub {
     server: Option<JoinHandle<()>>,
 }
 
-/// Holds back the replies of one endpoint until dropped.
+/// Holds the replies of one endpoint until dropped.
 #[must_use = "the replies go out as soon as this is dropped"]
 #[derive(Debug)]
 pub struct Hold(watch::Sender<usize>);
@@ -128,31 +128,31 @@ impl Stub {
         self.address
     }
 
-    /// Adds one more login: another account, or a reseed of the same one.
+    /// Adds a login: another account, or a reseed of the same one.
     pub fn sign_in(&self, login: &Login) {
         self.shared.lock().ledger.sign_in(login.clone());
     }
 
-    /// Changes how the stub behaves from now on.
+    /// Changes the behaviour from now on.
     pub fn rules(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.shared.lock().rules);
     }
 
-    /// Holds back every reply of an endpoint until the returned guard is dropped.
+    /// Holds every reply of an endpoint until the returned guard is dropped.
     pub fn hold(&self, endpoint: Endpoint) -> Hold {
         let gate = self.shared.gate(endpoint).clone();
         gate.send_modify(|holds| *holds += 1);
         Hold(gate)
     }
 
-    /// Returns the generation that was issued last of those whose refresh token is live.
+    /// Returns the newest generation whose refresh token is live.
     #[must_use]
     pub fn live(&self) -> Option<Login> {
         self.shared.lock().ledger.live().cloned()
     }
 
-    /// Returns whether an auth file carries a live refresh token, which is to say whether
-    /// somebody who has nothing but this file still has the login.
+    /// Returns whether an auth file contains a live refresh token: then this file alone is enough
+    /// to keep the login.
     #[must_use]
     pub fn is_live(&self, auth_json: &[u8]) -> bool {
         let file: Value = serde_json::from_slice(auth_json).unwrap_or_default();
@@ -161,26 +161,26 @@ impl Stub {
         found.is_some_and(|(_, _, state)| state == State::Live)
     }
 
-    /// Returns everything that has happened, oldest first.
+    /// Returns every event, oldest first.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         self.shared.lock().events.clone()
     }
 
-    /// Returns how many of the events so far are wanted.
+    /// Returns how many events match.
     #[must_use]
     pub fn count(&self, wanted: impl Fn(&What) -> bool) -> usize {
         let state = self.shared.lock();
         state.events.iter().filter(|e| wanted(&e.what)).count()
     }
 
-    /// Waits until a wanted event has happened and returns the first one.
+    /// Waits for a matching event and returns the first one.
     ///
-    /// Events are recorded before the reply is sent, or held.
+    /// An event is recorded before its reply is sent or held.
     ///
     /// # Panics
     ///
-    /// If there is none within the time limit.
+    /// If none happens within the time limit.
     #[track_caller]
     pub fn wait_for(&self, limit: Duration, wanted: impl Fn(&What) -> bool) -> Event {
         let deadline = Instant::now() + limit;
@@ -207,7 +207,7 @@ impl Stub {
 impl Drop for Stub {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // Waited for, so that the port is closed when the test goes on.
+        // Wait, so that the port is closed when the test continues.
         if let Some(server) = self.server.take() {
             drop(server.join());
         }
@@ -260,7 +260,7 @@ struct Inner {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A test that panics in a closure of its own shall not hide that panic.
+        // A panic in a test's closure must stay visible, so ignore the poison.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,4 +1,4 @@
-//! Names that no other test uses.
+//! Unique names for the tests.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -8,8 +8,8 @@ use std::{
     },
 };
 
-/// Returns `prefix` with a suffix that no other call returns, in this process or another one:
-/// scenes that share a server must not share a name. Letters, digits and hyphens are added.
+/// Returns `prefix` with a suffix that is unique across calls and processes: scenes that share a
+/// server must not share a name. It adds letters, digits and hyphens.
 #[must_use]
 pub fn unique(prefix: &str) -> String {
     /// The random keys of a new hasher: std has no other source of random numbers.

@@ -1,4 +1,4 @@
-//! A connection that a test can hold, or cut, at the moment that it wants.
+//! A proxy connection that a test can hold or cut at a chosen moment.
 
 use std::{
     fmt,
@@ -9,37 +9,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a wire looks for new connections.
-const PACE: Duration = Duration::from_millis(2);
+/// The interval between checks for new connections.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A loopback port that stands for a server's. What goes over it may be encrypted: it is
-/// passed on as it is, or not at all.
+/// A loopback port that forwards to a server, in pieces: the bytes of one read. It forwards a piece
+/// unchanged or not at all, so the bytes may be encrypted.
 pub struct Wire {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
 
-/// In which direction something goes.
+/// The direction of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// A request, or a part of one.
     ToServer,
     /// A reply, or a part of one.
     ToClient,
 }
 
-/// What becomes of what goes over a wire.
+/// What the wire does with a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It arrives.
+pub enum WireAction {
+    /// Forwards it.
     Pass,
-    /// It waits, and whatever comes after it on its connection; it never arrives.
+    /// Holds it and every later piece of its connection; none of them arrives.
     Hold,
 }
 
 impl Wire {
-    /// Leads to a server. Everything passes at first.
+    /// Forwards to a server. At first everything passes.
     ///
     /// # Panics
     ///
@@ -65,22 +65,22 @@ impl Wire {
         }
     }
 
-    /// Returns the address that stands for the server's.
+    /// Returns the address that replaces the server's.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Asks about each piece from now on, with its length, before it goes on.
-    pub fn judge(&self, judge: impl Fn(Way, usize) -> Fate + Send + Sync + 'static) {
+    /// From now on calls `judge` with each piece's direction and length before forwarding it.
+    pub fn judge(&self, judge: impl Fn(Direction, usize) -> WireAction + Send + Sync + 'static) {
         self.shared.lock().judge = Some(Arc::new(judge));
     }
 
-    /// Waits until something is held.
+    /// Waits until a piece is held.
     ///
     /// # Panics
     ///
-    /// If nothing is within the time limit.
+    /// If no piece is held within the time limit.
     #[track_caller]
     pub fn wait_until_held(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
@@ -96,25 +96,25 @@ impl Wire {
         }
     }
 
-    /// Ends every connection and loses what was held, as a server does that ends. On new
-    /// ones everything passes.
+    /// Closes every connection and drops the held pieces, as when a server ends. On new connections
+    /// everything passes.
     pub fn lose(&self) {
         let mut state = self.shared.lock();
         state.judge = None;
         state.held = false;
         for stream in state.streams.drain(..) {
-            // If it has ended already, all the better.
+            // It may have ended already.
             drop(stream.shutdown(Shutdown::Both));
         }
         state.losses += 1;
         self.shared.happened.notify_all();
     }
 
-    /// Does so, and takes no new connection: as if the server's machine had gone.
+    /// Like [`Wire::lose`], but accepts no new connection, as if the server's machine had gone.
     pub fn cut(&mut self) {
         self.shared.lock().is_cut = true;
         self.lose();
-        // Waited for, so that the port is closed when the test goes on.
+        // Wait, so that the port is closed when the test continues.
         if let Some(accepting) = self.accepting.take() {
             drop(accepting.join());
         }
@@ -133,7 +133,7 @@ impl fmt::Debug for Wire {
     }
 }
 
-type Judge = dyn Fn(Way, usize) -> Fate + Send + Sync;
+type Judge = dyn Fn(Direction, usize) -> WireAction + Send + Sync;
 
 struct Shared {
     server: SocketAddr,
@@ -145,7 +145,7 @@ struct Shared {
 struct State {
     judge: Option<Arc<Judge>>,
     held: bool,
-    /// How often everything was lost.
+    /// How often [`Wire::lose`] was called.
     losses: u32,
     is_cut: bool,
     streams: Vec<TcpStream>,
@@ -159,9 +159,10 @@ impl Shared {
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         while !self.lock().is_cut {
             match listener.accept() {
-                // One that cannot be led on ends at once, as the server's own port would end it.
+                // If the server refuses the connection, close the client's too, as the server's
+                // port would.
                 Ok((client, _)) => drop(self.connect(client)),
-                Err(_) => thread::sleep(PACE),
+                Err(_) => thread::sleep(POLL_INTERVAL),
             }
         }
     }
@@ -174,12 +175,16 @@ impl Shared {
             self.lock().streams.push(stream.try_clone()?);
         }
         for (way, from, to) in [
-            (Way::ToServer, client.try_clone()?, server.try_clone()?),
-            (Way::ToClient, server, client),
+            (
+                Direction::ToServer,
+                client.try_clone()?,
+                server.try_clone()?,
+            ),
+            (Direction::ToClient, server, client),
         ] {
             let shared = Arc::clone(self);
             thread::spawn(move || {
-                // Both ends hear of it, however it ends.
+                // The pump closes both ends, whether it succeeds or fails.
                 drop(shared.pump(way, &from, &to));
                 drop(from.shutdown(Shutdown::Both));
                 drop(to.shutdown(Shutdown::Both));
@@ -188,7 +193,7 @@ impl Shared {
         Ok(())
     }
 
-    fn pump(&self, way: Way, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+    fn pump(&self, way: Direction, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
         let mut piece = [0; 16 * 1024];
         loop {
             let length = from.read(&mut piece)?;
@@ -199,7 +204,7 @@ impl Shared {
                 let state = self.lock();
                 (state.judge.clone(), state.losses)
             };
-            if judge.is_some_and(|judge| judge(way, length) == Fate::Hold) {
+            if judge.is_some_and(|judge| judge(way, length) == WireAction::Hold) {
                 self.hold(losses);
                 return Ok(());
             }
@@ -207,7 +212,7 @@ impl Shared {
         }
     }
 
-    /// Returns when what is held is lost.
+    /// Waits until [`Wire::lose`] drops the held pieces.
     fn hold(&self, losses: u32) {
         let mut state = self.lock();
         state.held = state.losses == losses;
@@ -225,7 +230,7 @@ impl Shared {
 mod tests {
     use super::*;
 
-    /// A server that says everything back.
+    /// A server that echoes its input.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("bound");
@@ -243,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_never_arrives_and_a_cut_closes_the_port() {
+    fn held_bytes_never_arrive_and_a_cut_closes_the_port() {
         let mut wire = Wire::to(echo());
         let say = |text: &[u8; 3]| {
             let mut client = TcpStream::connect(wire.address()).expect("a wire");
@@ -251,16 +256,18 @@ mod tests {
             client
         };
         let hears = |mut client: TcpStream| {
-            let mut said = [0; 3];
-            client.read_exact(&mut said).is_ok_and(|()| said != [0; 3])
+            let mut reply = [0; 3];
+            client
+                .read_exact(&mut reply)
+                .is_ok_and(|()| reply != [0; 3])
         };
         assert!(hears(say(b"one")));
-        for held in [Way::ToServer, Way::ToClient] {
+        for held in [Direction::ToServer, Direction::ToClient] {
             wire.judge(move |way, length| {
                 if way == held && length == 3 {
-                    Fate::Hold
+                    WireAction::Hold
                 } else {
-                    Fate::Pass
+                    WireAction::Pass
                 }
             });
             let client = say(b"two");

@@ -1,4 +1,4 @@
-//! Codexes that no call of authferry has started, or that outlive the one that did.
+//! Codex processes that authferry did not start, or that outlive the call that started them.
 
 use std::{cell::Cell, fs::File, path::PathBuf, time::Duration};
 
@@ -6,9 +6,9 @@ use authferry_codex::Home;
 
 use crate::machine::{Codex, InFlight, login_in, write};
 use crate::story::Story;
-use crate::world::Called;
+use crate::world::CallResult;
 
-/// What a Codex writes while authferry waits.
+/// A write by a Codex while authferry waits.
 pub(crate) struct Writing {
     pub(crate) codex: i32,
     pub(crate) after: Duration,
@@ -20,7 +20,7 @@ pub(crate) struct Writing {
 
 impl Writing {
     pub(crate) fn write(&self) {
-        // It drops what it got if its file has changed.
+        // Codex discards its new login if its file has changed.
         if login_in(&self.home) == Some(self.spent) {
             write(&self.home, &self.text, false);
             self.has_written.set(true);
@@ -29,7 +29,7 @@ impl Writing {
 }
 
 impl Story {
-    /// Codex starts in a home: in a step of the job that was restored there, or another one.
+    /// A Codex starts in a home, in a step of the job that was restored there or in another step.
     pub(crate) fn start_a_codex(&mut self) {
         let machine = self.any_machine();
         if self.machine(machine).auth_file().is_none() {
@@ -53,7 +53,7 @@ impl Story {
         }
     }
 
-    /// One of these Codexes goes on: it spends its login, writes what it got, or ends.
+    /// One of these Codexes takes a step: it spends its login, writes its new login, or ends.
     pub(crate) fn codex_goes_on(&mut self) -> Result<(), String> {
         let all: Vec<(usize, i32)> = (0..self.machines.len())
             .filter(|machine| self.machines[*machine].is_some())
@@ -74,7 +74,7 @@ impl Story {
                 return Ok(());
             }
             let event = if is_rotation {
-                "rotation apart writes"
+                "private rotation writes"
             } else {
                 "codex writes late"
             };
@@ -95,7 +95,8 @@ impl Story {
         Ok(())
     }
 
-    /// A Codex that finds its login due spends it. Until it writes, nothing else has what it got.
+    /// A Codex whose login is due spends it. Until it writes, the new login exists only in that
+    /// Codex.
     fn spend(&mut self, machine: usize, id: i32) {
         let codex = self.codex(machine, id);
         let (is_asked, was_idle) = (codex.rotation.is_some(), codex.is_idle);
@@ -122,14 +123,15 @@ impl Story {
         );
     }
 
-    /// A Codex writes what it got.
+    /// A Codex writes its new login.
     fn write_of(&mut self, machine: usize, id: i32, event: &'static str) {
         let codex = self.codex(machine, id);
         let Some(flight) = codex.in_flight else {
             return;
         };
         let home = codex.home.clone();
-        // Into an empty place as well: a killed authferry may have renamed its file aside.
+        // It also writes where the file is missing: a killed authferry may have renamed the file
+        // aside.
         let found = login_in(&home);
         if found.is_none_or(|found| found == flight.spent) {
             let text = self.provider.auth_file(flight.got);
@@ -141,7 +143,7 @@ impl Story {
         self.has_written(machine, id, event);
     }
 
-    /// What a Codex got is written.
+    /// Records that a Codex has written its new login.
     pub(crate) fn has_written(&mut self, machine: usize, id: i32, event: &'static str) {
         let codex = self.codex_mut(machine, id);
         codex.is_idle = false;
@@ -152,7 +154,7 @@ impl Story {
         self.note(event, format!("codex {id} writes {}", flight.got));
     }
 
-    /// A Codex of the home that writes while authferry waits for it, or soon after that.
+    /// A Codex of the home that writes while authferry waits for it, or soon after.
     pub(crate) fn writes_meanwhile(&mut self, machine: usize) -> Option<Writing> {
         let after = [1, 60, 1000][self.random.below(3)];
         let mut codexes = self.machine(machine).codexes.iter();
@@ -168,7 +170,7 @@ impl Story {
         })
     }
 
-    /// Something else than authferry changes the file of the home: a Codex drops what it got.
+    /// Another process than authferry changes the file of the home: a Codex discards its new login.
     pub(crate) fn make_codexes_drop(&mut self, machine: usize) {
         let codexes = self.machine_mut(machine).codexes_in_home();
         let dropped: Vec<usize> = codexes
@@ -182,7 +184,7 @@ impl Story {
         codexes.any(|it| it.rotation.is_none() && it.in_flight.is_some())
     }
 
-    /// So long that no refresh can be under way at its end: what was in flight is written.
+    /// Long enough that no refresh is in flight at its end: every new login is written.
     fn pass_an_hour(&mut self, machine: usize) {
         let codexes = self.machine(machine).codexes.iter();
         let ids: Vec<i32> = codexes.map(|codex| codex.id).collect();
@@ -196,24 +198,24 @@ impl Story {
         );
     }
 
-    /// `authferry refresh`, or the rotation ahead of a job: it places the login in a private home,
+    /// `authferry refresh`, or the rotation before a job: it places the login in a private home,
     /// and ends before its Codex has written.
-    pub(crate) fn rotate_apart(&mut self) -> Result<(), String> {
+    pub(crate) fn rotate_privately(&mut self) -> Result<(), String> {
         let machine = self.any_machine();
         let job = self.new_job();
         let kill = self.kill();
         let before = self.locations();
-        let by = self.may(machine, false);
+        let allowed = self.allowed_change(machine, false);
         self.machine(machine).processes.begin_job(job);
         let (called, folder) = self.call(machine, |world, it| world.begin_rotation(it, job, kill));
         self.machine(machine).processes.end_job(job);
         self.note(
-            "rotation apart",
+            "private rotation",
             format!("job {job}: a rotation on machine {machine}, {called:?}"),
         );
-        self.judge(&before, by, Some(machine))?;
+        self.judge(&before, allowed, Some(machine))?;
         self.leaves_codexes_alone(machine, called)?;
-        self.met(called, "rotation apart killed");
+        self.met(called, "private rotation killed");
         let Some((folder, lock)) = folder else {
             return Ok(());
         };
@@ -223,33 +225,33 @@ impl Story {
         Ok(())
     }
 
-    /// The Codex of a rotation ends. Its supervisor persists what it wrote, or was killed: then the
-    /// next job of the machine finds it.
+    /// The Codex of a rotation ends. Its supervisor persists the result. If the supervisor was
+    /// killed, the next job of the machine finds it.
     fn end_a_rotation(&mut self, machine: usize, id: i32) -> Result<(), String> {
         let codex = self.machine_mut(machine).end_codex(id).expect("found");
         let (folder, lock) = codex.rotation.expect("a rotation");
         if self.random.one_in(2) {
             self.note(
-                "rotation apart left",
+                "private rotation left",
                 format!("machine {machine}: codex {id} and its supervisor end"),
             );
             return Ok(());
         }
         let kill = self.kill();
         let before = self.locations();
-        let by = self.may(machine, false);
+        let allowed = self.allowed_change(machine, false);
         let job = codex.job;
         let called = self.call(machine, |world, it| {
             world.finish_rotation(it, job, &folder, kill)
         });
         drop(lock);
         self.note(
-            "rotation apart persists",
+            "private rotation persists",
             format!("machine {machine}: the rotation of codex {id} persists, {called:?}"),
         );
-        self.judge(&before, by, Some(machine))?;
+        self.judge(&before, allowed, Some(machine))?;
         self.leaves_codexes_alone(machine, called)?;
-        if called == Called::InUse {
+        if called == CallResult::InUse {
             return self.fail("the private home is in use");
         }
         Ok(())

@@ -1,20 +1,20 @@
-//! What must hold after each step.
+//! The invariants that hold after each step.
 
 use std::collections::BTreeSet;
 
 use crate::machine::Machine;
 use crate::story::Story;
-use crate::world::Called;
+use crate::world::CallResult;
 
-/// What a step may do to the login in the store.
+/// The change that a step may make to the login in the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
-    /// Only what is later in its family may take its place.
-    Authferry,
-    /// Anything of any family, but no ancestor where a provider's time shows it.
-    Anybody,
-    /// Anything.
-    Person,
+pub(crate) enum AllowedChange {
+    /// Only a later login of the same family may replace it.
+    Descendant,
+    /// Any login of any family may replace it, but no ancestor whose age the provider's time shows.
+    NotOlder,
+    /// Any change.
+    Any,
 }
 
 /// Where the logins are.
@@ -27,13 +27,13 @@ pub(crate) struct Locations {
 }
 
 impl Story {
-    /// What a call on this machine may do; to be asked before it. What Codex makes of a file that came
-    /// into the home since the login was placed cannot be distinguished from a rotation of that login: while the
-    /// job goes on at all, by the watch that goes on during any call, and later where the tokens carry
-    /// no marks of their session.
-    pub(crate) fn may(&mut self, machine: usize, during_the_job: bool) -> By {
+    /// What a call on this machine may do; ask before the call. Suppose a file came into the home
+    /// after the login was placed. Then Codex's refresh of that file looks like a rotation of the
+    /// placed login: during the job, because the watch runs during any call, and afterwards if the
+    /// tokens have no session claims.
+    pub(crate) fn allowed_change(&mut self, machine: usize, during_the_job: bool) -> AllowedChange {
         if !self.disturbed.contains(&machine) {
-            return By::Authferry;
+            return AllowedChange::Descendant;
         }
         let during_the_job = during_the_job || self.machine(machine).has_a_watch();
         if during_the_job {
@@ -41,13 +41,13 @@ impl Story {
             self.mislabelled.extend(here);
         }
         if during_the_job || self.opaque {
-            By::Anybody
+            AllowedChange::NotOlder
         } else {
-            By::Authferry
+            AllowedChange::Descendant
         }
     }
 
-    /// Where each login is: in the store (and its folder), or on a machine.
+    /// Where each login is: in the store and its folder, or on a machine.
     pub(crate) fn locations(&self) -> Locations {
         let machines = self.machines.iter().flatten();
         let in_flight = machines.clone().flat_map(Machine::in_flight);
@@ -59,7 +59,7 @@ impl Story {
         }
     }
 
-    /// The logins that are anywhere but in the auth file of a machine.
+    /// The logins that are elsewhere than in the auth file of a machine.
     pub(crate) fn elsewhere(&self, machine: usize) -> BTreeSet<usize> {
         let others = self.machines.iter().enumerate();
         let others = others.filter(|(number, _)| *number != machine);
@@ -69,7 +69,7 @@ impl Story {
         self.world.logins().into_iter().chain(others).collect()
     }
 
-    /// Whether a login of the same family that is no ancestor of it took its place.
+    /// Whether a login of the same family that is no ancestor replaced `old`.
     pub(crate) fn is_fork(&self, old: usize, new: Option<usize>) -> bool {
         new.is_some_and(|new| {
             new != old
@@ -78,18 +78,18 @@ impl Story {
         })
     }
 
-    /// What must hold after a step of authferry, on this machine if it is one's.
+    /// Checks the invariants after a step of authferry, on this machine if the step has one.
     pub(crate) fn judge(
         &mut self,
         before: &Locations,
-        by: By,
+        allowed: AllowedChange,
         machine: Option<usize>,
     ) -> Result<(), String> {
         let now = self.locations();
-        // With a lenient provider two jobs can rotate one login. A file of the other one that
-        // comes into a home is later in the family, and what it replaces may be live, too: also
-        // at the next begin, for the marks of the session are the same. That other homes still
-        // have what was replaced is chance.
+        // With a lenient provider two jobs can rotate one login. If the file of one job comes into
+        // the home of the other, it is later in the family, and the login that it replaces may be
+        // live too. The next begin has the same problem, because the session claims are equal.
+        // Whether another home still has the replaced login is chance.
         let is_disturbed = machine.is_some_and(|it| self.disturbed.contains(&it));
         if is_disturbed && self.provider.is_lenient() {
             let forked = before.stored.filter(|old| self.is_fork(*old, now.stored));
@@ -110,12 +110,12 @@ impl Story {
                 Ok(())
             };
         };
-        if old == new || by == By::Person {
+        if old == new || allowed == AllowedChange::Any {
             return Ok(());
         }
-        // Of an old file without a provider's time nothing shows that it is old: then the head is
-        // kept, which was looked at above.
-        let unclear = by == By::Anybody && self.opaque;
+        // Without a provider's time, authferry cannot see that a file is old. The head is kept
+        // then, which the loop above has checked.
+        let unclear = allowed == AllowedChange::NotOlder && self.opaque;
         if !unclear && self.provider.is_ancestor(new, old) {
             return self.fail(&format!("{new} is older than {old}, which it replaced"));
         }
@@ -123,33 +123,33 @@ impl Story {
         if families.0 == families.1 {
             return Ok(());
         }
-        // A record says the same of a login that was kept with the lineage of that job, when a later
-        // job of the machine adopts it.
-        if by == By::Anybody || self.mislabelled.contains(&new) {
-            // The stamp says that it is of the family of what it replaced.
+        // A record says the same of a login that was kept with the lineage of that job, when a
+        // later job of the machine adopts it.
+        if allowed == AllowedChange::NotOlder || self.mislabelled.contains(&new) {
+            // The stamp puts it into the family of the login that it replaced.
             self.joined.insert(families);
             self.joined.insert((families.1, families.0));
         }
-        // The job of another machine goes by that stamp.
-        if by == By::Authferry && !self.joined.contains(&families) {
+        // The job of another machine relies on that stamp.
+        if allowed == AllowedChange::Descendant && !self.joined.contains(&families) {
             return self.fail(&format!("{new} is of another family than {old}"));
         }
         Ok(())
     }
 
-    /// A call did not change the file of a Codex that has spent its login: such a Codex would drop
-    /// what it got. A call that was killed may have renamed the file aside.
+    /// Checks that a call did not change the file of a Codex that has spent its login: such a Codex
+    /// would discard its new login. A killed call may have renamed the file aside.
     pub(crate) fn leaves_codexes_alone(
         &self,
         machine: usize,
-        called: Called,
+        called: CallResult,
     ) -> Result<(), String> {
         for codex in &self.machine(machine).codexes {
             let Some(flight) = codex.in_flight else {
                 continue;
             };
             let found = crate::machine::login_in(&codex.home);
-            let is_aside = called == Called::Killed && found.is_none();
+            let is_aside = called == CallResult::Killed && found.is_none();
             if found != Some(flight.spent) && !is_aside {
                 let why = format!(
                     "a Codex has spent {}, and {found:?} is in its file",
@@ -161,30 +161,32 @@ impl Story {
         Ok(())
     }
 
-    /// What must hold of the login that a job begins with: where the clocks are clear, no live
-    /// one of its family was on this machine or in the store that descends from it.
+    /// Checks the login that a job begins with: if the clocks are right, no live descendant of it
+    /// was on this machine or in the store.
     pub(crate) fn placed(&self, machine: usize, before: &Locations) -> Result<(), String> {
         let Some(placed) = self.machine(machine).auth_file() else {
             return self.fail("a restore that is done has placed nothing");
         };
         if self.world.stored() != Some(placed) {
-            return self.fail(&format!("{placed} is placed, and not what the store holds"));
+            return self.fail(&format!(
+                "{placed} is placed, and the store holds another login"
+            ));
         }
-        // Neither stamp nor receipt shows that this head is of the family of the file: that was set
-        // aside, and is tried next. SECURITY.md names it.
+        // Neither stamp nor receipt shows that this head and the file are of one family. The file
+        // was set aside and is tried next. SECURITY.md names this case.
         if self.behind.contains(&machine) && self.unstamped == Some(placed) {
             return Ok(());
         }
         let is_known = |it: &&usize| !self.mislabelled.contains(it);
-        // Nor is anything known to be later than a head with another job's lineage.
+        // No login is known to be later than a head with another job's lineage.
         let here = before.here.iter().filter(|_| is_known(&&placed));
         let found = here.filter(is_known).chain(&before.stored).copied();
         let mut found = found.filter(|it| self.provider.is_live(*it));
         let better = found.find(|it| self.provider.is_ancestor(placed, *it));
         match better {
-            Some(better) if !self.opaque => {
-                self.fail(&format!("{placed} is placed, and {better} was there"))
-            }
+            Some(better) if !self.opaque => self.fail(&format!(
+                "{placed} is placed, although the later {better} existed"
+            )),
             _ => Ok(()),
         }
     }

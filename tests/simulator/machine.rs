@@ -1,4 +1,4 @@
-//! A machine: a home of Codex, a state folder, and processes.
+//! A machine: a Codex home, a state folder, and processes.
 
 use std::{
     collections::BTreeSet,
@@ -17,13 +17,13 @@ use crate::processes::Processes;
 use crate::provider::number_of;
 use crate::world::{private_file, temp};
 
-/// A watch that a command has left.
+/// The background watch of a command.
 pub(crate) type Watching = Pin<Box<dyn Future<Output = ()>>>;
 
 pub(crate) struct Machine {
     folder: TempDir,
     pub(crate) processes: Processes,
-    /// Stops while no authferry runs on this machine, as a process that gets no CPU time.
+    /// Pauses while no authferry runs on this machine, as a process without CPU time.
     pub(crate) watch: Option<Watching>,
     pub(crate) codexes: Vec<Codex>,
 }
@@ -34,22 +34,22 @@ pub(crate) struct Codex {
     pub(crate) job: u32,
     pub(crate) home: Home,
     pub(crate) in_flight: Option<InFlight>,
-    /// An hour has passed since it wrote, or began.
+    /// An hour has passed since it wrote or started.
     pub(crate) is_idle: bool,
-    /// The folder of the rotation whose Codex it is, with its lock.
+    /// For the Codex of a rotation: its folder with the lock.
     pub(crate) rotation: Option<(PathBuf, File)>,
 }
 
-/// What a Codex has spent, and what it got for it and has not written.
+/// The login that a Codex has spent, and the new login that it has not written yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InFlight {
     pub(crate) spent: usize,
     pub(crate) got: usize,
-    /// It had been idle for an hour by then.
+    /// It had been idle for an hour when it spent the login.
     pub(crate) was_idle: bool,
 }
 
-/// What the calls on a machine work with.
+/// The folders that a call uses.
 pub(crate) struct Folders {
     pub(crate) home: Home,
     pub(crate) rescue: Rescue,
@@ -97,7 +97,7 @@ impl Machine {
         logins_in(&self.disk())
     }
 
-    /// What its Codexes got and have not written.
+    /// The new logins that its Codexes have not written yet.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = usize> {
         self.codexes.iter().filter_map(|it| Some(it.in_flight?.got))
     }
@@ -107,12 +107,12 @@ impl Machine {
         self.codexes.iter_mut().filter(|it| it.rotation.is_none())
     }
 
-    /// Writes the auth file as Codex does: in place, or by a new file that is renamed.
+    /// Writes the auth file as Codex does: in place, or by renaming a new file.
     pub(crate) fn write(&self, text: &str, in_place: bool) {
         write(&self.home(), text, in_place);
     }
 
-    /// Removes the receipt, as a clean-up step does that knows nothing of it.
+    /// Removes the receipt, as a clean-up step does that does not know it.
     pub(crate) fn forget_receipt(&self) {
         fs::remove_file(self.receipt()).ok();
     }
@@ -129,21 +129,21 @@ impl Machine {
         self.watch.is_some()
     }
 
-    /// The watch is killed: its lock goes, and its sign stays.
+    /// The watch is killed: its lock is released, and its marker stays.
     pub(crate) fn kill_the_watch(&mut self) {
         if self.watch.take().is_some() {
-            fs::write(self.home().dir().join(SIGN), "").expect("room");
+            fs::write(self.home().dir().join(WATCH_MARKER), "").expect("room");
         }
     }
 
-    /// Ends a Codex, and with it what it has not written.
+    /// Ends a Codex, which loses an unwritten login.
     pub(crate) fn end_codex(&mut self, id: i32) -> Option<Codex> {
         self.processes.remove(id);
         let at = self.codexes.iter().position(|it| it.id == id)?;
         Some(self.codexes.remove(at))
     }
 
-    /// The machine is started anew: its disk stays, and no process.
+    /// The machine restarts: its disk stays, its processes end.
     pub(crate) fn reset(&mut self) {
         self.kill_the_watch();
         self.codexes.clear();
@@ -157,14 +157,14 @@ impl Machine {
             codex.is_idle = true;
             self.processes.age(codex.id, codex.home.dir(), codex.job);
             if let Ok(file) = File::open(codex.home.auth_file()) {
-                file.set_modified(before).expect("ours");
+                file.set_modified(before).expect("our own file");
             }
         }
     }
 }
 
-/// The sign of a watch, by which it is asked to leave.
-pub(crate) const SIGN: &str = "authferry-watch";
+/// The marker of a watch, with which others request its handover.
+pub(crate) const WATCH_MARKER: &str = "authferry-watch";
 
 pub(crate) fn login_in(home: &Home) -> Option<usize> {
     number_of(&fs::read(home.auth_file()).ok()?)

@@ -1,17 +1,18 @@
-//! Stories of jobs, people and old files on one login, drawn from a seed.
+//! Random stories of jobs, people and old files that use one login. A random seed determines a
+//! story.
 //!
-//! The runner, its watches, the file store, the receipts and the rescue folder are the real ones. The
-//! provider and Codex are simulated in this process, and the processes of a machine are made up, in a
-//! folder that the runner reads in place of `/proc`: so a story takes milliseconds.
+//! The runner, its watches, the file store, the receipts and the rescue folder are real. The
+//! provider and Codex are simulated in this process. The processes of a machine are made up, in a
+//! folder that the runner reads in place of `/proc`, so a story takes milliseconds.
 //!
-//! After each step the world is compared with the one before it. A live login that was somewhere
-//! still is: in the store, on the disk of a machine, or *in flight*, in a Codex that lives and will
-//! write it into a file that is as that Codex has left it. The store's login was not replaced by an
-//! earlier one of its family, nor by one of another family but by a person.
+//! After each step the test compares the world with the one before it. Every live login must still
+//! exist: in the store, on a machine's disk, or *in flight*: a running Codex has received it and
+//! not written it (Codex discards it if the auth file has changed meanwhile). No ancestor may
+//! replace the store's login, and only a person may replace it by a login of another family.
 //!
-//! What is not driven here: the command of a `run`, the supervisor's own loop and the lease. They need
-//! real processes: `trip::model`, `rotation::model` and `tests/e2e` have them. The private home of a
-//! rotation is made by the same restore, and emptied by the same persist.
+//! The stories do not cover the command of a `run`, the supervisor's own loop and the lease. They
+//! need real processes: `round_trip::model`, `rotation::model` and `tests/e2e` cover them. A
+//! rotation's private home uses the same restore and the same persist.
 //!
 //! ```sh
 //! cargo test -p authferry-tests --test simulator                    # a sample
@@ -19,13 +20,13 @@
 //! AUTHFERRY_TEST_STORY=4711 cargo test -p authferry-tests --test simulator -- --nocapture
 //! ```
 //!
-//! A story that fails prints its seed and its steps. A watch hears of a file by a thread, and of two
-//! events that are ready the runtime takes either: a story that failed may have to be replayed several times.
+//! A failing story prints its random seed and its steps. A replay may pass, so repeat it: a thread
+//! reports file changes, and tokio picks one of two ready events at random.
 
 mod codexes;
+mod interference;
 mod judge;
 mod machine;
-mod odd_hands;
 mod owners;
 mod processes;
 mod provider;
@@ -50,11 +51,11 @@ fn no_story_loses_a_login_or_puts_an_older_one_over_a_newer_one() {
     };
     let _processes = processes::make_up();
     if let Some(seed) = number("AUTHFERRY_TEST_STORY") {
-        Story::tell(seed).unwrap_or_else(|why| panic!("{why}"));
+        Story::play(seed).unwrap_or_else(|why| panic!("{why}"));
         return;
     }
-    // The sample of the gate is the same each time, so that a red gate always has a reason in the
-    // change; more stories are drawn from the seed.
+    // The gate's sample is the same each time, so that only the change can make the gate fail; more
+    // stories are drawn from the seed.
     let more = number("AUTHFERRY_TEST_STORIES");
     let seed = more
         .and_then(|_| number("AUTHFERRY_TEST_SEED"))
@@ -62,8 +63,8 @@ fn no_story_loses_a_login_or_puts_an_older_one_over_a_newer_one() {
     let (stories, first) = (more.unwrap_or(SAMPLE), seed.wrapping_mul(1 << 32));
     let mut tally = tally::Tally::default();
     for seed in first..first + stories {
-        let told = Story::tell(seed);
-        tally.add(&told.unwrap_or_else(|why| panic!("{why}")));
+        let played = Story::play(seed);
+        tally.add(&played.unwrap_or_else(|why| panic!("{why}")));
     }
     tally.print(stories);
     let missing = tally.missing();

@@ -1,15 +1,15 @@
-//! Watches, second owners of a home, and machines that are started anew.
+//! Watches, second owners of a home, and restarts of machines.
 
 use std::time::Duration;
 
 use crate::machine::Machine;
 use crate::story::{Session, Story};
-use crate::world::Called;
+use crate::world::CallResult;
 
 impl Story {
-    /// A command leaves a watch.
+    /// A command starts a background watch.
     pub(crate) fn leave_a_watch(&mut self, machine: usize, job: u32) -> Result<(), String> {
-        let by = self.may(machine, true);
+        let allowed = self.allowed_change(machine, true);
         let before = self.locations();
         self.call(machine, |world, it| world.leave_a_watch(it, job));
         if self.machine(machine).has_a_watch() {
@@ -18,11 +18,12 @@ impl Story {
                 format!("job {job}: a watch on machine {machine}"),
             );
         }
-        self.judge(&before, by, Some(machine))?;
-        self.leaves_codexes_alone(machine, Called::Done)
+        self.judge(&before, allowed, Some(machine))?;
+        self.leaves_codexes_alone(machine, CallResult::Done)
     }
 
-    /// A watch that stays persists what it sees, or is killed. It ends a minute after its job.
+    /// A background watch persists the changes that it sees, or is killed. It ends a minute after
+    /// its job.
     pub(crate) fn watch_goes_on(&mut self) -> Result<(), String> {
         let watched: Vec<usize> = (0..self.machines.len())
             .filter(|it| {
@@ -44,15 +45,15 @@ impl Story {
             );
             return Ok(());
         }
-        let by = self.may(machine, true);
+        let allowed = self.allowed_change(machine, true);
         let seconds = [1, 1, 120][self.random.below(3)];
         let job = self.new_job();
         let before = self.locations();
         let time = Duration::from_secs(seconds);
         self.call(machine, |world, it| world.let_the_watch_work(it, job, time));
         self.note(
-            "watch goes on",
-            format!("the watch on machine {machine} goes on for {seconds} s"),
+            "watch runs",
+            format!("the watch on machine {machine} runs for {seconds} s"),
         );
         if self.world.stored() != before.stored {
             self.met_one("watch persists");
@@ -60,8 +61,8 @@ impl Story {
         if !self.machine(machine).has_a_watch() {
             self.met_one("watch ends after its job");
         }
-        self.judge(&before, by, Some(machine))?;
-        self.leaves_codexes_alone(machine, Called::Done)
+        self.judge(&before, allowed, Some(machine))?;
+        self.leaves_codexes_alone(machine, CallResult::Done)
     }
 
     /// A second job begins in a home whose job still runs, or the same job begins again.
@@ -84,22 +85,19 @@ impl Story {
             self.persist_as(machine, other, "second owner persists")?
         };
         self.machine(machine).processes.end_job(other);
-        let is_refused = matches!(called, Called::Owned | Called::Killed);
+        let is_refused = matches!(called, CallResult::Owned | CallResult::Killed);
         if is_owned && !is_refused {
-            return self.fail("a second job has the home of one that goes on");
+            return self.fail("a second job took the home of a running job");
         }
         Ok(())
     }
 
-    /// A machine that stays is started anew, in the middle of whatever was under way there.
-    pub(crate) fn reset_a_machine(&mut self) {
+    /// A persistent machine restarts in the middle of its work.
+    pub(crate) fn restart_a_machine(&mut self) {
         let machine = self.random.below(2);
         self.sessions.retain(|it| it.machine != machine);
         self.machine_mut(machine).reset();
         self.behind.insert(machine);
-        self.note(
-            "machine reset",
-            format!("machine {machine} is started anew"),
-        );
+        self.note("machine restart", format!("machine {machine} restarts"));
     }
 }

@@ -1,4 +1,4 @@
-//! The processes of a machine, as its kernel would show them: made up, in a folder like `/proc`.
+//! The processes of a machine as its kernel would show them: made up, in a folder like `/proc`.
 
 use std::{
     fs,
@@ -9,17 +9,17 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A link to the processes of the machine that is called.
+/// A link to the processes of the machine on which authferry is called.
 static SHOWN: OnceLock<PathBuf> = OnceLock::new();
 
-/// The ids of made-up processes are higher than any that the kernel gives.
+/// The ids of made-up processes are higher than any that the kernel assigns.
 const FIRST_CODEX: i32 = 5_000_000;
 const FIRST_CALLER: i32 = 6_000_000;
-/// For how long each machine has been up, in seconds, and in ticks of `/proc`.
+/// The uptime of each machine, in seconds, and in ticks of `/proc`.
 const UPTIME: u64 = 1_000_000;
 const TICKS: u64 = UPTIME * 100;
 
-/// Makes authferry see made-up processes, from now on. The folder has to live as long as the stories.
+/// Makes authferry see made-up processes from now on. The folder must outlive the stories.
 pub(crate) fn make_up() -> TempDir {
     let folder = crate::world::temp();
     let link = folder.path().join("proc");
@@ -52,7 +52,7 @@ impl Processes {
         };
         fs::create_dir(folder).expect("room");
         fs::write(folder.join("uptime"), format!("{UPTIME}.00 0.00\n")).expect("room");
-        symlink(us().to_string(), folder.join("self")).expect("room");
+        symlink(own_pid().to_string(), folder.join("self")).expect("room");
         processes.add(&Shown {
             id: 1,
             name: "init",
@@ -88,7 +88,7 @@ impl Processes {
         fs::remove_file(link).ok();
         symlink(&self.folder, link).expect("room");
         self.add(&Shown {
-            id: us(),
+            id: own_pid(),
             name: "authferry",
             parent: caller(job),
             started: TICKS - 1,
@@ -104,7 +104,7 @@ impl Processes {
         id
     }
 
-    /// It has been there for long.
+    /// Makes the process old.
     pub(crate) fn age(&self, id: i32, home: &Path, job: u32) {
         self.show_codex(id, home, job, 0);
     }
@@ -124,13 +124,16 @@ impl Processes {
         fs::remove_dir_all(self.folder.join(id.to_string())).ok();
     }
 
-    /// Every process ends, but those with which a machine starts.
+    /// Ends every process except those that run at a machine's start.
     pub(crate) fn reset(&self) {
-        for entry in fs::read_dir(&self.folder).expect("there").flatten() {
+        for entry in fs::read_dir(&self.folder)
+            .expect("an existing folder")
+            .flatten()
+        {
             let name = entry.file_name();
             let id = name.to_str().and_then(|name| name.parse::<i32>().ok());
             if id.is_some_and(|id| id >= FIRST_CODEX) {
-                fs::remove_dir_all(entry.path()).expect("ours");
+                fs::remove_dir_all(entry.path()).expect("our own folder");
             }
         }
     }
@@ -159,8 +162,8 @@ impl Processes {
     }
 }
 
-/// The process of the stories is each authferry in them.
-fn us() -> i32 {
+/// The process id of the stories, which every authferry in them has.
+fn own_pid() -> i32 {
     i32::try_from(std::process::id()).expect("a small number")
 }
 

@@ -1,19 +1,19 @@
-//! A provider with single-use refresh tokens, and the logins that it gives out.
+//! A provider with single-use refresh tokens, and the logins that it issues.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// What the provider makes of a token that was spent before.
+/// The provider's answer to a spent token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Refuses it.
     Strict,
-    /// Accepts it, as long as a reuse interval lasts: here for ever.
+    /// Accepts it during a reuse interval, which never ends here.
     Lenient,
     /// Refuses it, and revokes the whole family.
     Revoking,
 }
 
-/// How long an access token is good for, in seconds.
+/// The lifetime of an access token, in seconds.
 const LIFETIME: i64 = 864_000;
 
 /// One generation of a login.
@@ -24,13 +24,13 @@ struct Token {
     parent: Option<usize>,
     person: char,
     issued: i64,
-    /// What the runner's clock said.
+    /// The runner's clock at the refresh.
     refreshed: i64,
     opaque: bool,
     spent: bool,
 }
 
-/// All generations that were ever given out, by their numbers.
+/// All generations that were ever issued, by number.
 #[derive(Clone, Debug)]
 pub(crate) struct Provider {
     mode: Mode,
@@ -66,8 +66,8 @@ impl Provider {
         number
     }
 
-    /// Codex refreshes a login on a runner whose clock is off by `skew` seconds. `None` if it is
-    /// refused.
+    /// Codex refreshes a login on a runner whose clock is off by `skew` seconds. `None` if the
+    /// provider refuses.
     pub(crate) fn refresh(&mut self, number: usize, skew: i64) -> Option<usize> {
         let Token { family, spent, .. } = self.tokens[number];
         if self.revoked.contains(&family) {
@@ -95,13 +95,13 @@ impl Provider {
         Some(self.tokens.len() - 1)
     }
 
-    /// Whether the provider takes the login's refresh token.
+    /// Whether the provider accepts the login's refresh token.
     pub(crate) fn is_live(&self, number: usize) -> bool {
         let token = &self.tokens[number];
         !token.spent && !self.revoked.contains(&token.family)
     }
 
-    /// Whether some version of Codex rotates the login by itself, by the clock of this machine.
+    /// Whether some version of Codex rotates the login unasked, by the clock of this machine.
     pub(crate) fn is_due(&self, number: usize) -> bool {
         let token = &self.tokens[number];
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
@@ -109,7 +109,7 @@ impl Provider {
         ends || token.refreshed + 8 * 86_400 <= now
     }
 
-    /// Whether the provider takes a token twice.
+    /// Whether the provider accepts a spent token.
     pub(crate) fn is_lenient(&self) -> bool {
         self.mode == Mode::Lenient
     }
@@ -118,7 +118,7 @@ impl Provider {
         self.tokens[number].family
     }
 
-    /// Whether one login was spent, in the end, for another one.
+    /// Whether `later` descends from `earlier`.
     pub(crate) fn is_ancestor(&self, earlier: usize, later: usize) -> bool {
         let mut parent = self.tokens[later].parent;
         while let Some(number) = parent {

@@ -1,4 +1,4 @@
-//! Numbers that look drawn at random, the same for the same seed.
+//! Pseudorandom numbers, reproducible from a seed.
 
 /// `SplitMix64`.
 pub(crate) struct Random(pub(crate) u64);
@@ -14,7 +14,7 @@ impl Random {
         usize::try_from(bits % limit).expect("less than the limit")
     }
 
-    /// Whether one in so many chances comes true.
+    /// Returns true with a probability of one in `chances`.
     pub(crate) fn one_in(&mut self, chances: usize) -> bool {
         self.below(chances) == 0
     }

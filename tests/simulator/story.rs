@@ -1,4 +1,4 @@
-//! One story: what happens is drawn, and each step is judged.
+//! One story: its steps are drawn, and each step is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::judge::Locations;
 use crate::machine::Machine;
 use crate::provider::{Mode, Provider};
 use crate::random::Random;
-use crate::world::{Called, Meanwhile, World};
+use crate::world::{CallResult, ConcurrentEvent, World};
 
 /// How many steps a story has.
 const STEPS: usize = 28;
@@ -15,53 +15,54 @@ const STEPS: usize = 28;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Session {
     pub(crate) machine: usize,
-    /// Its name.
+    /// The number of the job.
     pub(crate) job: u32,
-    /// The clock of the machine is off by so many seconds.
+    /// How many seconds the machine's clock is off.
     pub(crate) skew: i64,
     pub(crate) in_place: bool,
 }
 
-/// The world, the provider, and what is going on.
+/// The world, the provider, and the running jobs.
 pub(crate) struct Story {
     seed: u64,
     pub(crate) random: Random,
     pub(crate) provider: Provider,
-    /// The first two stay; the others go with their job. Their watches end before the world does.
+    /// The first two persist; the others end with their job. Their watches end before the world
+    /// does.
     pub(crate) machines: Vec<Option<Machine>>,
     pub(crate) world: World,
     pub(crate) sessions: Vec<Session>,
     jobs: u32,
-    /// Auth files that a cache keeps.
+    /// Auth files in a cache.
     pub(crate) cached: Vec<usize>,
-    /// Logins that cannot be kept: a person replaced them without authferry, or the Codex that got
-    /// them dropped them, for something else than authferry had changed its file.
+    /// Logins that may be lost: a person replaced them without authferry, or their Codex discarded
+    /// them because another process had changed its file.
     pub(crate) given_up: BTreeSet<usize>,
-    /// Machines into whose home a file came since authferry placed one there.
+    /// Machines whose home received a file after authferry placed one there.
     pub(crate) disturbed: BTreeSet<usize>,
-    /// Logins that may have the lineage of the job into whose home a cache brought them: they are
-    /// kept, and not known to be later than what the store holds.
+    /// Logins that a cache brought into the home of a job and that may have that job's lineage.
+    /// They are kept, but not known to be later than the store's login.
     pub(crate) mislabelled: BTreeSet<usize>,
     /// The login of the store that has lost its stamp.
     pub(crate) unstamped: Option<usize>,
-    /// Machines on which a process was killed that may have written to the store, and not yet noted
-    /// that in the receipt.
+    /// Machines on which a killed process may have written to the store without noting it in the
+    /// receipt.
     pub(crate) behind: BTreeSet<usize>,
-    /// Families that count as one: a file of the first came into a home during a job of the
-    /// second, and was stored as a rotation of it.
+    /// Families that count as one: a file of the first came into a home during a job of the second,
+    /// and was stored as a rotation of it.
     pub(crate) joined: BTreeSet<(usize, usize)>,
-    /// What happened, for the printed story and for the tally.
+    /// The events, for the printed story and the tally.
     steps: Vec<String>,
     met: BTreeMap<&'static str, u64>,
     pub(crate) opaque: bool,
 }
 
 impl Story {
-    /// Tells the story of a seed; returns what happened in it. An error is the story itself.
-    pub(crate) fn tell(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
+    /// Plays the story of a seed and returns its events. The error is the printed story.
+    pub(crate) fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
         let mut random = Random(seed);
         let mode = [Mode::Strict, Mode::Lenient, Mode::Revoking][random.below(3)];
-        // By the clock of the machine every login is due, those are that were issued early, or none.
+        // By the clock of the machine every login is due, or those that were issued early, or none.
         let ago = [60, 10, 0][random.below(3)];
         let mut provider = Provider::new(mode, ago * 86_400);
         let opaque = random.one_in(4);
@@ -106,18 +107,18 @@ impl Story {
             12 => self.old_file(),
             13 => return self.reseed(),
             14 => self.lose_a_job(),
-            15 => self.odd_hands(),
+            15 => self.interfere(),
             16..=18 => self.start_a_codex(),
             19..=21 => return self.codex_goes_on(),
             22 => return self.second_owner(),
             23..=24 => return self.watch_goes_on(),
-            25..=26 => return self.rotate_apart(),
-            _ => self.reset_a_machine(),
+            25..=26 => return self.rotate_privately(),
+            _ => self.restart_a_machine(),
         }
         Ok(())
     }
 
-    /// `authferry restore` on a machine where no job is under way.
+    /// `authferry restore` on a machine without a running job.
     fn begin(&mut self) -> Result<(), String> {
         let busy: BTreeSet<usize> = self.sessions.iter().map(|it| it.machine).collect();
         let machine = match self.random.below(3) {
@@ -130,7 +131,7 @@ impl Story {
         let job = self.new_job();
         self.machine(machine).processes.begin_job(job);
         let called = self.restore(machine, job, "begin")?;
-        if called == Called::Done {
+        if called == CallResult::Done {
             let skew = [0, 0, 0, -86_400, 86_400][self.random.below(5)];
             let in_place = self.random.one_in(2);
             self.sessions.push(Session {
@@ -145,26 +146,26 @@ impl Story {
         Ok(())
     }
 
-    /// `authferry restore` of a job, and the watch that it leaves.
+    /// `authferry restore` of a job, and its background watch.
     pub(crate) fn restore(
         &mut self,
         machine: usize,
         job: u32,
         event: &'static str,
-    ) -> Result<Called, String> {
+    ) -> Result<CallResult, String> {
         let kill = self.kill();
         let before = Locations {
             here: self.machine(machine).logins(),
             ..self.locations()
         };
-        let by = self.may(machine, false);
+        let allowed = self.allowed_change(machine, false);
         let had_a_watch = self.machine(machine).has_a_watch();
         let restored = self.call(machine, |world, it| world.restore(it, job, kill));
         let called = restored.called;
         if let Some(codex) = restored.ended {
             let ended = self.machine_mut(machine).end_codex(codex);
-            // One that has not refreshed for a quarter of an hour in which its login was due may do
-            // so in the very moment in which it is ended: SECURITY.md names that.
+            // A Codex that has not refreshed for a quarter of an hour although its login was due
+            // may still refresh at the moment when it is killed: SECURITY.md names this case.
             let flight = ended.and_then(|codex| codex.in_flight);
             let late = flight.filter(|flight| flight.was_idle);
             self.given_up.extend(late.map(|flight| flight.got));
@@ -177,32 +178,32 @@ impl Story {
             event,
             format!("job {job}: restore on machine {machine}, {called:?}"),
         );
-        self.judge(&before, by, Some(machine))?;
+        self.judge(&before, allowed, Some(machine))?;
         self.leaves_codexes_alone(machine, called)?;
         self.met(called, "restore killed");
-        if called == Called::Done {
+        if called == CallResult::Done {
             self.disturbed.remove(&machine);
             self.placed(machine, &before)?;
             self.behind.remove(&machine);
         }
-        if restored.nested || (called == Called::Done && self.random.one_in(3)) {
+        if restored.nested || (called == CallResult::Done && self.random.one_in(3)) {
             self.leave_a_watch(machine, job)?;
         }
         Ok(called)
     }
 
-    pub(crate) fn met(&mut self, called: Called, killed: &'static str) {
+    pub(crate) fn met(&mut self, called: CallResult, killed: &'static str) {
         match called {
-            Called::Done => {}
-            Called::InUse => self.met_one("login in use"),
-            Called::Owned | Called::Refused => self.met_one("refused"),
-            Called::LeftOver => self.met_one("left over waited for"),
-            Called::Rotating => self.met_one("rotation under way"),
-            Called::Killed => self.met_one(killed),
+            CallResult::Done => {}
+            CallResult::InUse => self.met_one("login in use"),
+            CallResult::Owned | CallResult::Refused => self.met_one("refused"),
+            CallResult::LeftOver => self.met_one("left over waited for"),
+            CallResult::Rotating => self.met_one("rotation under way"),
+            CallResult::Killed => self.met_one(killed),
         }
     }
 
-    /// Codex refreshes the login of a job and writes it down.
+    /// Codex refreshes the login of a job and writes it.
     fn rotate(&mut self) {
         let Some(index) = self.session() else {
             return;
@@ -237,14 +238,14 @@ impl Story {
     }
 
     /// `authferry persist`, and the end of the job. A Codex that has spent the login may write
-    /// meanwhile, before the time limit or after it.
+    /// meanwhile, before or after the time limit.
     fn persist(&mut self) -> Result<(), String> {
         let Some(index) = self.session() else {
             return Ok(());
         };
         let Session { machine, job, .. } = self.sessions[index];
         let called = self.persist_as(machine, job, "persist")?;
-        if called == Called::InUse {
+        if called == CallResult::InUse {
             self.leave_a_watch(machine, job)?;
         }
         self.machine(machine).processes.end_job(job);
@@ -258,8 +259,8 @@ impl Story {
         machine: usize,
         job: u32,
         event: &'static str,
-    ) -> Result<Called, String> {
-        let by = self.may(machine, true);
+    ) -> Result<CallResult, String> {
+        let allowed = self.allowed_change(machine, true);
         let kill = self.kill();
         let before = self.locations();
         let had_a_watch = self.machine(machine).has_a_watch();
@@ -269,7 +270,7 @@ impl Story {
                 it,
                 job,
                 kill,
-                &Meanwhile {
+                &ConcurrentEvent {
                     after: writing.after,
                     happens: &|| writing.write(),
                 },
@@ -286,16 +287,16 @@ impl Story {
         if let Some(writing) = writing.filter(|it| it.has_written.get()) {
             self.has_written(machine, writing.codex, "codex writes in time");
         }
-        self.judge(&before, by, Some(machine))?;
+        self.judge(&before, allowed, Some(machine))?;
         self.leaves_codexes_alone(machine, called)?;
-        if called == Called::Killed {
+        if called == CallResult::Killed {
             self.behind.insert(machine);
         }
         self.met(called, "persist killed");
         Ok(called)
     }
 
-    /// A job ends without its persist. On a machine that goes, so does what only that had.
+    /// A job ends without its persist. On an ephemeral machine, logins that only it had are lost.
     fn lose_a_job(&mut self) {
         let Some(index) = self.session() else {
             return;
@@ -318,7 +319,7 @@ impl Story {
         call: impl FnOnce(&World, &mut Machine) -> T,
     ) -> T {
         let machine = self.machines[machine].as_mut();
-        call(&self.world, machine.expect("a machine that is there"))
+        call(&self.world, machine.expect("an existing machine"))
     }
 
     pub(crate) fn fail(&self, why: &str) -> Result<(), String> {
@@ -337,12 +338,12 @@ impl Story {
 
     pub(crate) fn machine(&self, number: usize) -> &Machine {
         let machine = self.machines[number].as_ref();
-        machine.expect("a machine that is there")
+        machine.expect("an existing machine")
     }
 
     pub(crate) fn machine_mut(&mut self, number: usize) -> &mut Machine {
         let machine = self.machines[number].as_mut();
-        machine.expect("a machine that is there")
+        machine.expect("an existing machine")
     }
 
     pub(crate) fn new_job(&mut self) -> u32 {
@@ -355,7 +356,7 @@ impl Story {
         (count > 0).then(|| self.random.below(count))
     }
 
-    /// One of the machines that are there.
+    /// One of the existing machines.
     pub(crate) fn any_machine(&mut self) -> usize {
         match self.session() {
             Some(index) if self.random.one_in(2) => self.sessions[index].machine,

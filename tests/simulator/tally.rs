@@ -1,4 +1,4 @@
-//! What all stories have met.
+//! The events of all stories.
 
 use std::{collections::BTreeMap, io::Write};
 
@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io::Write};
 #[derive(Debug, Default)]
 pub(crate) struct Tally(BTreeMap<&'static str, u64>);
 
-/// A test of what never happens proves nothing.
+/// Every event must happen: a check of an event that never happens proves nothing.
 const EVENTS: [&str; 37] = [
     "begin",
     "restore killed",
@@ -39,12 +39,12 @@ const EVENTS: [&str; 37] = [
     "second owner",
     "second owner persists",
     "nested restore",
-    "rotation apart",
-    "rotation apart writes",
-    "rotation apart persists",
-    "rotation apart left",
+    "private rotation",
+    "private rotation writes",
+    "private rotation persists",
+    "private rotation left",
     "rotation under way",
-    "machine reset",
+    "machine restart",
 ];
 
 impl Tally {
@@ -54,7 +54,7 @@ impl Tally {
         }
     }
 
-    /// Prints it even of a test that passes.
+    /// Prints the tally even if the test passes.
     pub(crate) fn print(&self, stories: u64) {
         let events: Vec<_> = self
             .0
@@ -67,7 +67,7 @@ impl Tally {
             .expect("stderr");
     }
 
-    /// The events that no story has met.
+    /// The events that happened in no story.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         let missing = EVENTS.iter().filter(|event| !self.0.contains_key(*event));
         missing.copied().collect()

@@ -1,4 +1,4 @@
-//! The store, and the calls of authferry on it.
+//! The store, and authferry's calls on it.
 
 use std::{
     cell::Cell,
@@ -15,11 +15,11 @@ use std::{
 
 use authferry_core::{Outcome, Secret};
 use authferry_file::FileStore;
-use authferry_runner::{Job, NotBegun, Receipt, Replace, Seed, Signals};
+use authferry_runner::{Job, Receipt, Replace, Seed, Signals, StartError};
 use tempfile::TempDir;
 use tokio::{runtime, time::sleep};
 
-use crate::machine::{Folders, Machine, SIGN, logins_in, make};
+use crate::machine::{Folders, Machine, WATCH_MARKER, logins_in, make};
 use crate::provider::number_of;
 
 /// The store of one story, and the clock of all its processes.
@@ -32,39 +32,39 @@ pub(crate) struct World {
 
 /// How a call of authferry ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Called {
-    /// It came to its end, and the login is where the outcome says.
+pub(crate) enum CallResult {
+    /// It completed, and the login is where the outcome says.
     Done,
-    /// The login stays, for a process still uses the home: exit code 119.
+    /// The login stays because a process still uses the home: exit code 119.
     InUse,
-    /// Another job goes on in the home.
+    /// Another job still runs in the home.
     Owned,
     /// A Codex of an earlier job may be about to write.
     LeftOver,
-    /// A rotation is under way on this machine.
+    /// A rotation runs on this machine.
     Rotating,
-    /// It refused before anything was touched.
+    /// It refused before it changed anything.
     Refused,
     /// It was killed.
     Killed,
 }
 
-/// What came of a restore.
+/// The result of a restore.
 pub(crate) struct Restored {
-    pub(crate) called: Called,
-    /// A watch of the same job has made way.
+    pub(crate) called: CallResult,
+    /// A watch of the same job handed over.
     pub(crate) nested: bool,
     /// The Codex of an earlier job that was ended.
     pub(crate) ended: Option<i32>,
 }
 
-/// Something that happens on a machine while a call waits.
-pub(crate) struct Meanwhile<'a> {
+/// An event on a machine while a call waits.
+pub(crate) struct ConcurrentEvent<'a> {
     pub(crate) after: Duration,
     pub(crate) happens: &'a dyn Fn(),
 }
 
-pub(crate) const NOTHING: Meanwhile<'static> = Meanwhile {
+pub(crate) const NOTHING: ConcurrentEvent<'static> = ConcurrentEvent {
     after: Duration::MAX,
     happens: &|| (),
 };
@@ -75,7 +75,7 @@ impl World {
         let address = format!("file://{}/login.json", store.path().display());
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
-            // A pause takes no time.
+            // With the clock paused, a sleep takes no time.
             .start_paused(true)
             .build()
             .expect("a runtime");
@@ -104,14 +104,14 @@ impl World {
         logins_in(self.store.path())
     }
 
-    /// A person puts a value there without authferry.
+    /// A person writes a value there without authferry.
     pub(crate) fn put_by_hand(&self, text: &str) {
         let next = self.store.path().join("by-hand");
         private_file(&next, text.as_bytes());
         fs::rename(next, self.file()).expect("room");
     }
 
-    /// A person changes the time of the file, and nothing else: the stamp is lost.
+    /// A person changes the time of the file, and nothing else: the stamp no longer matches.
     pub(crate) fn touch(&self) {
         if let Ok(bytes) = fs::read(self.file()) {
             private_file(&self.file(), &bytes);
@@ -130,7 +130,7 @@ impl World {
             refused: Vec::new(),
             writer: "a person",
             rescue: &folders.rescue,
-            patience: PATIENCE,
+            store_timeout: STORE_TIMEOUT,
         };
         let seeding = async { authferry_runner::seed(&seed).await.is_ok() };
         self.call(machine, seeding, None, &NOTHING).unwrap_or(false)
@@ -151,11 +151,11 @@ impl World {
         let restoring = async {
             let admitted = match authferry_runner::admit(&job, LEFT_OVER_TIMEOUT).await {
                 Ok(admitted) => admitted,
-                Err(error) => return not_begun(&error),
+                Err(error) => return start_error_result(&error),
             };
             nested.set(admitted.nested);
             if let Some(codex) = admitted.ended {
-                // It has got its signal.
+                // The process has received its signal.
                 ended.set(Some(codex.by.id()));
                 fs::remove_dir_all(processes.join(codex.by.id().to_string())).ok();
             }
@@ -167,7 +167,7 @@ impl World {
         };
         let called = self.call(machine, restoring, kill_after, &NOTHING);
         Restored {
-            called: called.unwrap_or(Called::Killed),
+            called: called.unwrap_or(CallResult::Killed),
             nested: nested.get(),
             ended: ended.get(),
         }
@@ -179,8 +179,8 @@ impl World {
         machine: &mut Machine,
         number: u32,
         kill_after: Option<u32>,
-        meanwhile: &Meanwhile<'_>,
-    ) -> Called {
+        meanwhile: &ConcurrentEvent<'_>,
+    ) -> CallResult {
         let folders = machine.folders();
         self.persist_in(machine, &folders, number, kill_after, meanwhile)
     }
@@ -191,32 +191,32 @@ impl World {
         folders: &Folders,
         number: u32,
         kill_after: Option<u32>,
-        meanwhile: &Meanwhile<'_>,
-    ) -> Called {
+        meanwhile: &ConcurrentEvent<'_>,
+    ) -> CallResult {
         machine.processes.show(number);
         let store = self.open();
         let job = job(&store, folders);
         let Ok(Some(receipt)) = Receipt::read(&folders.home) else {
-            return Called::Refused;
+            return CallResult::Refused;
         };
         let persisting = async {
             let mut signals = Signals::install().expect("signals");
             let report = authferry_runner::persist(&job, &receipt, &mut signals).await;
             match report {
-                Ok(report) if report.in_use.is_some() => Called::InUse,
-                Ok(_) => Called::Done,
-                Err(error) => not_begun(&error),
+                Ok(report) if report.in_use.is_some() => CallResult::InUse,
+                Ok(_) => CallResult::Done,
+                Err(error) => start_error_result(&error),
             }
         };
         let called = self.call(machine, persisting, kill_after, meanwhile);
-        called.unwrap_or(Called::Killed)
+        called.unwrap_or(CallResult::Killed)
     }
 
-    /// The watch that a command leaves; it has begun when this returns.
+    /// The background watch of a command; it has started when this returns.
     pub(crate) fn leave_a_watch(&self, machine: &mut Machine, number: u32) {
         machine.processes.show(number);
         let (store, folders) = (self.open(), machine.folders());
-        let sign = folders.home.dir().join(SIGN);
+        let marker = folders.home.dir().join(WATCH_MARKER);
         let Ok(Some(receipt)) = Receipt::read(&folders.home) else {
             return;
         };
@@ -227,15 +227,15 @@ impl World {
             watching.await.ok();
         }));
         let begins = async {
-            while !sign.exists() {
+            while !marker.exists() {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        let begins = async { tokio::time::timeout(PATIENCE, begins).await.ok() };
+        let begins = async { tokio::time::timeout(STORE_TIMEOUT, begins).await.ok() };
         self.call(machine, begins, None, &NOTHING);
     }
 
-    /// The watch of a machine goes on for so long.
+    /// Runs the watch of a machine for a given time.
     pub(crate) fn let_the_watch_work(&self, machine: &mut Machine, number: u32, time: Duration) {
         machine.processes.show(number);
         let home = machine.home();
@@ -253,62 +253,64 @@ impl World {
         self.call(machine, goes_on, None, &NOTHING);
     }
 
-    /// A rotation begins in a private home: the login is placed there, for a Codex that spends
-    /// it. Returns the folder and its lock.
+    /// Starts a rotation in a private home: places the login there for a Codex that spends it.
+    /// Returns the folder and its lock.
     pub(crate) fn begin_rotation(
         &self,
         machine: &mut Machine,
         number: u32,
         kill_after: Option<u32>,
-    ) -> (Called, Option<(PathBuf, File)>) {
+    ) -> (CallResult, Option<(PathBuf, File)>) {
         machine.processes.show(number);
         let mut folders = machine.folders();
-        let count = fs::read_dir(&folders.rotations).expect("there").count();
+        let count = fs::read_dir(&folders.rotations)
+            .expect("an existing folder")
+            .count();
         let folder = format!("authferry-rotation-{number}-{count}");
         let folder = folders.rotations.join(folder);
         make(&folder);
-        let lock = File::open(&folder).expect("there");
+        let lock = File::open(&folder).expect("an existing folder");
         lock.lock().expect("new");
         folders.home = authferry_codex::Home::new(&folder.join("home")).expect("a home");
         let store = self.open();
         let job = job(&store, &folders);
         let called = self.call(machine, restore(&job), kill_after, &NOTHING);
-        let called = called.unwrap_or(Called::Killed);
-        if called != Called::Done && called != Called::Killed {
-            fs::remove_dir_all(&folder).expect("ours");
+        let called = called.unwrap_or(CallResult::Killed);
+        if called != CallResult::Done && called != CallResult::Killed {
+            fs::remove_dir_all(&folder).expect("our own folder");
         }
-        let folder = (called == Called::Done).then_some((folder, lock));
+        let folder = (called == CallResult::Done).then_some((folder, lock));
         (called, folder)
     }
 
-    /// The supervisor of a rotation persists what its Codex wrote, and removes its folder.
+    /// The supervisor of a rotation persists the file of its Codex and removes the folder.
     pub(crate) fn finish_rotation(
         &self,
         machine: &mut Machine,
         number: u32,
         folder: &Path,
         kill_after: Option<u32>,
-    ) -> Called {
+    ) -> CallResult {
         let folders = Folders {
             home: authferry_codex::Home::new(&folder.join("home")).expect("a home"),
             ..machine.folders()
         };
         let called = self.persist_in(machine, &folders, number, kill_after, &NOTHING);
-        if called == Called::Done && !folders.home.auth_file().exists() {
+        if called == CallResult::Done && !folders.home.auth_file().exists() {
             fs::remove_dir_all(folder).ok();
         }
         called
     }
 
-    /// Runs a call to its end, or drops it after so many polls, as a kill between two system calls
-    /// that wait does. `None` if it was killed. What a thread of the store has begun comes to its
-    /// end. The watch of the machine goes on meanwhile.
+    /// Runs a call to its end, or drops it after so many polls, as a kill between two awaited
+    /// system calls. `None` if it was killed. Store operations on a thread still complete. The
+    /// watch of the machine runs meanwhile.
     fn call<T>(
         &self,
         machine: &mut Machine,
         call: impl Future<Output = T>,
         kill_after: Option<u32>,
-        meanwhile: &Meanwhile<'_>,
+        meanwhile: &ConcurrentEvent<'_>,
     ) -> Option<T> {
         let mut watch = machine.watch.take();
         let ended = self.runtime.block_on(async {
@@ -341,43 +343,49 @@ impl World {
     }
 }
 
-/// How long the store may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a Codex that an earlier job left is waited for.
+/// The timeout of the store.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for a Codex that an earlier job left.
 const LEFT_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long processes may stay at the end of a job.
-const LINGER: Duration = Duration::from_secs(2);
+const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 fn job<'a>(store: &'a FileStore, folders: &'a Folders) -> Job<'a> {
     Job {
         rotations: Some(&folders.rotations),
-        linger: LINGER,
-        ..Job::new(store, &folders.home, &folders.rescue, "a job", PATIENCE)
+        exit_grace: EXIT_GRACE,
+        ..Job::new(
+            store,
+            &folders.home,
+            &folders.rescue,
+            "a job",
+            STORE_TIMEOUT,
+        )
     }
 }
 
-async fn restore(job: &Job<'_>) -> Called {
+async fn restore(job: &Job<'_>) -> CallResult {
     let mut signals = Signals::install().expect("signals");
     let report = authferry_runner::restore(job, None, &mut signals).await;
     match report.map(|report| report.outcome) {
-        Ok(Outcome::Restored) => Called::Done,
-        Ok(_) => Called::Refused,
-        Err(error) => not_begun(&error),
+        Ok(Outcome::Restored) => CallResult::Done,
+        Ok(_) => CallResult::Refused,
+        Err(error) => start_error_result(&error),
     }
 }
 
-fn not_begun(error: &NotBegun) -> Called {
+fn start_error_result(error: &StartError) -> CallResult {
     match error {
-        NotBegun::InUse(..) | NotBegun::Busy(_) => Called::Owned,
-        NotBegun::LeftOver(..) => Called::LeftOver,
-        NotBegun::Rotating(_) => Called::Rotating,
-        NotBegun::AtWork(..) => Called::InUse,
-        NotBegun::Unfit(_)
-        | NotBegun::NothingLeft(_)
-        | NotBegun::Occupied(_)
-        | NotBegun::NoPlace(..)
-        | NotBegun::NoRescue(..)
-        | NotBegun::System(_) => Called::Refused,
+        StartError::InUse(..) | StartError::Busy(_) => CallResult::Owned,
+        StartError::LeftoverCodex(..) => CallResult::LeftOver,
+        StartError::Rotating(_) => CallResult::Rotating,
+        StartError::StillRunning(..) => CallResult::InUse,
+        StartError::HomeError(_)
+        | StartError::AlreadyPersisted(_)
+        | StartError::AuthFileExists(_)
+        | StartError::NoPrivateHome(..)
+        | StartError::RescueFolder(..)
+        | StartError::System(_) => CallResult::Refused,
     }
 }
 
@@ -385,7 +393,7 @@ fn secret(text: &str) -> Secret {
     Secret::new(text.as_bytes().to_vec())
 }
 
-/// A folder in memory, where there is such a file system.
+/// A temporary folder, in memory if there is such a file system.
 pub(crate) fn temp() -> TempDir {
     TempDir::new_in("/dev/shm")
         .or_else(|_| TempDir::new())

@@ -1,9 +1,9 @@
-//! Aborts, panics and hangs that are not ours to avoid, and why.
+//! Aborts, panics and hangs that authferry cannot avoid, and why.
 
 use crate::judge::{Finding, Verdict};
 
-/// What a process says that aborts or panics, and why it does.
-const SAID: &[(&str, &str)] = &[
+/// What an aborting or panicking process prints, and why it does so.
+const PRINTED: &[(&str, &str)] = &[
     ("memory allocation of", "no memory: Rust aborts"),
     (
         "stack_overflow.rs",
@@ -52,8 +52,8 @@ const SAID: &[(&str, &str)] = &[
     ),
 ];
 
-/// At which calls of which process (empty: any) it ends or hangs without a word that we see, and why. The error stream of a
-/// supervisor goes to the process that rotates.
+/// Aborts and hangs that print nothing we see: the verdict, the process (empty: any), the calls,
+/// and why. The error stream of a supervisor goes to the process that rotates.
 const AT_CALL: &[(Verdict, &str, &[&str], &str)] = &[
     (
         Verdict::Aborted,
@@ -81,17 +81,19 @@ const AT_CALL: &[(Verdict, &str, &[&str], &str)] = &[
     ),
 ];
 
-/// Why a finding that is no good one is as it has to be.
+/// Returns why a bad finding is expected.
 pub(crate) fn argued(finding: &Finding) -> Option<&'static str> {
     let has_ended = matches!(finding.verdict, Verdict::Aborted | Verdict::Panicked);
-    let said: &[_] = if has_ended { SAID } else { &[] };
-    let mut said = said.iter().filter(|(said, _)| finding.said.contains(said));
+    let printed: &[_] = if has_ended { PRINTED } else { &[] };
+    let mut by_output = printed
+        .iter()
+        .filter(|(text, _)| finding.output.contains(text));
     let mut at_call = AT_CALL.iter().filter(|(verdict, process, calls, _)| {
         let at = &finding.call.position;
         *verdict == finding.verdict
             && (process.is_empty() || *process == at.process)
             && calls.contains(&finding.call.name.as_str())
     });
-    let why = said.next().map(|(_, why)| *why);
+    let why = by_output.next().map(|(_, why)| *why);
     why.or_else(|| at_call.next().map(|(_, _, _, why)| *why))
 }

@@ -1,8 +1,8 @@
-//! The system calls of Linux on x86-64, as far as the sweep has to know them.
+//! The system calls of Linux on x86-64 that the sweep needs to know.
 
 use nix::{errno::Errno, libc};
 
-/// The errors with which a call fails, each in a run.
+/// The injected errors, one in each run.
 pub(crate) const ERRORS: [Errno; 5] = [
     Errno::EIO,
     Errno::ENOSPC,
@@ -11,9 +11,9 @@ pub(crate) const ERRORS: [Errno; 5] = [
     Errno::EAGAIN,
 ];
 
-/// Calls that are not swept. A futex does not fail so, what ends a thread does not return, and a
+/// Calls that are not swept. A futex has no such errors, a thread's exit does not return, and a
 /// yield has no effect.
-pub(crate) fn is_left_out(number: i64) -> bool {
+pub(crate) fn is_excluded(number: i64) -> bool {
     [
         libc::SYS_futex,
         libc::SYS_exit,
@@ -53,7 +53,7 @@ pub(crate) fn path_argument(number: i64) -> Option<usize> {
     }
 }
 
-/// Whether a call reads an open file, or makes room for what it reads.
+/// Whether a call reads an open file, or allocates memory for the read.
 pub(crate) fn works_with_a_file(number: i64) -> bool {
     [
         libc::SYS_read,

@@ -1,25 +1,25 @@
-//! What became of the login after a fault.
+//! The state of the login after a fault.
 
 use std::{fmt, io};
 
 use crate::{
     parts::Part,
     position::{Call, Fault, Position},
-    scene::{Ended, Scene},
+    scene::{JobResult, Scene},
     stand_in::{serial, token},
     store::Store,
 };
 
-/// What the fault did.
+/// The consequence of the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
     /// The store holds the live login after the next job.
     Stored,
     /// The live login is on the machine, and the next job did not put it into the store.
     Kept,
-    /// The call was not made in this run.
+    /// The run did not reach the call.
     NotReached,
-    /// A thread panicked, and authferry said so with an exit code; the login was not lost.
+    /// A thread panicked, and authferry reported it with an exit code; the login was not lost.
     Panicked,
     /// The process aborted; the login was not lost.
     Aborted,
@@ -31,11 +31,11 @@ pub(crate) enum Verdict {
     Spent,
     /// The store holds an older login than before.
     Older,
-    /// The live login is nowhere.
+    /// The live login does not exist any more.
     Lost,
 }
 
-/// One fault, and what became of the login.
+/// One fault and its consequence for the login.
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) call: Call,
@@ -43,8 +43,8 @@ pub(crate) struct Finding {
     pub(crate) verdict: Verdict,
     /// The exit codes of the job and of the next one.
     pub(crate) codes: [Option<i32>; 2],
-    /// What both jobs said.
-    pub(crate) said: String,
+    /// The output of both jobs.
+    pub(crate) output: String,
 }
 
 impl fmt::Display for Finding {
@@ -63,25 +63,27 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Runs a part with one fault, and the next job; says what became of the login.
+/// Runs a part with one fault, and the next job; returns the finding.
 pub(crate) fn judge(part: &Part, store: &Store, call: &Call, fault: Fault) -> io::Result<Finding> {
-    look(part, store, Some((&call.position, fault))).map(|(verdict, hit, codes, said)| Finding {
-        call: Call {
-            name: hit.unwrap_or_else(|| call.name.clone()),
-            ..call.clone()
+    run_with_fault(part, store, Some((&call.position, fault))).map(
+        |(verdict, hit, codes, output)| Finding {
+            call: Call {
+                name: hit.unwrap_or_else(|| call.name.clone()),
+                ..call.clone()
+            },
+            fault,
+            verdict,
+            codes,
+            output,
         },
-        fault,
-        verdict,
-        codes,
-        said,
-    })
+    )
 }
 
-/// The verdict, the call at which the fault happened, the exit codes, and what was said.
+/// The verdict, the call at which the fault happened, the exit codes, and the output.
 type Seen = (Verdict, Option<String>, [Option<i32>; 2], String);
 
 /// Runs a part with one fault or none, and the next job.
-pub(crate) fn look(
+pub(crate) fn run_with_fault(
     part: &Part,
     store: &Store,
     fault: Option<(&Position, Fault)>,
@@ -90,21 +92,22 @@ pub(crate) fn look(
     let before = serial(&scene.stored());
     let job = scene.faulted(part, fault)?;
     let (live, stored) = (scene.live(), scene.stored());
-    // A store that is being replaced shows one of both.
+    // A read during a replacement returns either the old or the new file.
     let is_older = !stored.is_empty() && serial(&stored) < before;
-    let lied = part.promises && job.trace.code == Some(0) && token(&stored) != token(&live);
+    let is_false_success =
+        part.promises && job.trace.code == Some(0) && token(&stored) != token(&live);
     let mut next = scene.next(part)?;
     if next.trace.code == Some(HELD) {
         scene.end_lease();
         let again = scene.next(part)?;
-        next.said += &again.said;
+        next.output += &again.output;
         next.trace.code = again.trace.code;
         next.hung |= again.hung;
     }
     if next.trace.code == Some(REFUSED) {
-        // A child that was forked and has not executed yet has the lock of the killed process.
+        // A child between fork and exec may hold the lock of the killed process.
         let again = scene.next(part)?;
-        next.said += &again.said;
+        next.output += &again.output;
         next.trace.code = again.trace.code;
         next.hung |= again.hung;
     }
@@ -118,7 +121,7 @@ pub(crate) fn look(
         Verdict::Older
     } else if !scene.refused().is_empty() {
         Verdict::Spent
-    } else if lied {
+    } else if is_false_success {
         Verdict::Lied
     } else if job.hung || next.hung {
         Verdict::Hung
@@ -132,21 +135,21 @@ pub(crate) fn look(
         Verdict::Kept
     };
     let codes = [job.trace.code, next.trace.code];
-    let said = format!("{}\n-- next job\n{}", job.said, next.said);
-    Ok((verdict, job.trace.hit, codes, said))
+    let output = format!("{}\n-- next job\n{}", job.output, next.output);
+    Ok((verdict, job.trace.hit, codes, output))
 }
 
-/// The exit code of a job for which another one has the lease.
+/// The exit code of a job when another job has the lease.
 const HELD: i32 = 123;
-/// The exit code while another process has the home.
+/// The exit code when another process holds the home.
 const REFUSED: i32 = 124;
 
-fn has_aborted(ended: &Ended) -> bool {
+fn has_aborted(ended: &JobResult) -> bool {
     !ended.trace.aborted.is_empty() || ended.trace.code == Some(ABORTED)
 }
 
-fn has_panicked(ended: &Ended) -> bool {
-    ended.said.contains("panicked at")
+fn has_panicked(ended: &JobResult) -> bool {
+    ended.output.contains("panicked at")
 }
 
 /// The exit code of a shell whose command was ended by SIGABRT.

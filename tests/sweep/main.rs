@@ -1,4 +1,5 @@
-//! The sweep: each system call of each command is the last one before SIGKILL, and fails.
+//! The sweep: at each system call of each command, one run gets SIGKILL before the call, and one
+//! run in which the call fails.
 //!
 //! `tests/sweep/README.md` says what it covers and what it found.
 
@@ -36,7 +37,7 @@ use crate::{
 /// More than the gate's machine has cores: a run waits for Codex half of its time.
 const THREADS: usize = 4;
 
-/// Into how many tests the whole sweep of a part is divided.
+/// The number of tests into which the whole sweep of a part is divided.
 const SHARDS: usize = 4;
 
 fn main() -> ExitCode {
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// A store that is made when the first test needs it.
+/// A store that the first test creates.
 type Lazy = LazyLock<Store, fn() -> Store>;
 
 fn named(part: &Part, every: usize, shard: usize) -> String {

@@ -1,17 +1,17 @@
-//! Which commands are swept, and in which jobs.
+//! The commands that are swept, and their jobs.
 
-/// What is swept.
+/// One part of the sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// Its name, for people.
+    /// The name, for readers.
     pub(crate) name: &'static str,
     /// The processes in which calls are swept.
     pub(crate) swept: &'static [&'static str],
-    /// The job, in the shell's words: `$A` is authferry.
+    /// The job, a shell command: `$A` is authferry.
     pub(crate) job: &'static str,
     /// Whether the login in the store is due.
     pub(crate) is_due: bool,
-    /// Whether an exit code of 0 says that the store holds the live login.
+    /// Whether exit code 0 means that the store holds the live login.
     pub(crate) promises: bool,
 }
 
@@ -58,14 +58,14 @@ codex exec rotate || exit; sleep 0.1; kill "$w"; wait "$w""#,
     },
     Part {
         name: "rotate_and_run",
-        swept: &["run", "apart"],
+        swept: &["run", "supervise"],
         job: r#""$A" run -- codex exec"#,
         is_due: true,
         promises: true,
     },
     Part {
         name: "refresh",
-        swept: &["refresh", "apart"],
+        swept: &["refresh", "supervise"],
         job: r#""$A" refresh"#,
         is_due: true,
         promises: true,

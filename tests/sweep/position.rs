@@ -1,4 +1,4 @@
-//! Which call a fault happens at.
+//! The call at which a fault happens.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use nix::errno::Errno;
 /// One call of a run: the number of a call in a thread of a process.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
-    /// The command of the process, such as `run` or `apart`; `>1` for what it does in its first
-    /// child between fork and exec.
+    /// The command of the process, such as `run` or `supervise`; `>1` for its first child between
+    /// fork and exec.
     pub(crate) process: String,
     pub(crate) thread: usize,
     pub(crate) number: usize,
@@ -20,12 +20,12 @@ impl fmt::Display for Position {
     }
 }
 
-/// What happens at a call.
+/// The fault at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// SIGKILL before the call.
     Kill,
-    /// The call is not made, and fails.
+    /// The call is not made and fails.
     Fail(Errno),
 }
 

@@ -1,4 +1,4 @@
-//! The programs of a scene, and how long they may run.
+//! The programs of a scene, and their timeout.
 
 use std::{
     env, fs, io,
@@ -15,11 +15,11 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::tracee::processes;
 
-/// How long a job may take before it counts as hung. The longest wait in one without a fault takes
-/// less than a second.
+/// The timeout of a job: a longer one counts as hung. The longest wait in a job without a fault
+/// takes less than a second.
 const JOB_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Does something, and ends the processes of a scene if that takes too long.
+/// Runs `act`, and kills the processes of a scene if it takes too long.
 pub(crate) fn limited<T>(root: &Path, act: impl FnOnce() -> T) -> (T, bool) {
     let (done, is_done) = channel::<()>();
     let root = root.to_owned();
@@ -58,7 +58,7 @@ pub(crate) fn tools() -> io::Result<PathBuf> {
         let new = folder.join(std::process::id().to_string());
         fs::hard_link(&this, &new)?;
         fs::rename(&new, folder.join("codex"))?;
-        // Where both names are of one file already, nothing is renamed.
+        // If both names are the same file already, rename leaves the new name in place.
         fs::remove_file(&new).ok();
         Ok(folder)
     });

@@ -26,12 +26,12 @@ use crate::{
     tracer::{Trace, Tracer},
 };
 
-/// The numbers of the logins that a scene begins with.
+/// The generations that a scene begins with.
 const FIRST: u32 = 1;
 const RESEED: u32 = 11;
 
-/// The job that follows on the machine.
-const NEXT: &str = r#""$A" run --wait 5s -- codex exec"#;
+/// The next job on the machine.
+const NEXT: &str = r#""$A" run --lease-timeout 5s -- codex exec"#;
 
 /// A machine.
 pub(crate) struct Scene<'a> {
@@ -41,19 +41,19 @@ pub(crate) struct Scene<'a> {
     number: usize,
 }
 
-/// Whether the calls of a job are followed.
+/// Whether a job's calls are traced.
 enum Traced<'a> {
     No,
-    /// They are, and this fault happens at one of them.
+    /// Traced, with this fault at one of the calls.
     Faulted(Option<(&'a Position, Fault)>),
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug, Default)]
-pub(crate) struct Ended {
+pub(crate) struct JobResult {
     pub(crate) trace: Trace,
     pub(crate) hung: bool,
-    pub(crate) said: String,
+    pub(crate) output: String,
 }
 
 impl<'a> Scene<'a> {
@@ -88,7 +88,7 @@ impl<'a> Scene<'a> {
         replace(&scene.root.join("first.json"), first.as_bytes())?;
         let seeded = scene.job(r#""$A" seed "$ROOT/first.json""#, &Traced::No)?;
         if seeded.trace.code != Some(0) {
-            return Err(io::Error::other(seeded.said));
+            return Err(io::Error::other(seeded.output));
         }
         let live = if part.name == "seed" {
             reseed.auth_json()
@@ -99,17 +99,17 @@ impl<'a> Scene<'a> {
         Ok(scene)
     }
 
-    /// Runs the job of a part, with a fault at one call, or to see which calls there are.
+    /// Runs the job of a part, with a fault at one call, or without one to list the calls.
     pub(crate) fn faulted(
         &self,
         part: &Part,
         fault: Option<(&Position, Fault)>,
-    ) -> io::Result<Ended> {
+    ) -> io::Result<JobResult> {
         self.job(part.job, &Traced::Faulted(fault))
     }
 
-    /// Runs the job that follows.
-    pub(crate) fn next(&self, part: &Part) -> io::Result<Ended> {
+    /// Runs the next job.
+    pub(crate) fn next(&self, part: &Part) -> io::Result<JobResult> {
         // The person whose seed failed seeds again.
         if part.name == "seed" {
             self.job(part.job, &Traced::No)?;
@@ -117,7 +117,7 @@ impl<'a> Scene<'a> {
         self.job(NEXT, &Traced::No)
     }
 
-    /// What is in the store, if that can be read.
+    /// The content of the store; empty if it cannot be read.
     pub(crate) fn stored(&self) -> Vec<u8> {
         self.store.read(self.number, &self.root)
     }
@@ -127,17 +127,17 @@ impl<'a> Scene<'a> {
         fs::read(self.live_file()).unwrap_or_default()
     }
 
-    /// Which spent tokens were used.
+    /// The spent tokens that were used.
     pub(crate) fn refused(&self) -> String {
         fs::read_to_string(self.root.join("ledger").join(REFUSED)).unwrap_or_default()
     }
 
-    /// Lets the lease end, as a minute without its owner does.
+    /// Removes the lease, as its expiry after a minute would.
     pub(crate) fn end_lease(&self) {
         self.store.end_lease(self.number, &self.root);
     }
 
-    /// The files of the machine with these bytes that are no part of the setting.
+    /// The files of the machine with these bytes, except those of the test setup.
     pub(crate) fn find(&self, bytes: &[u8]) -> Vec<PathBuf> {
         let mut found = Vec::new();
         search(&self.root.join("home"), bytes, &mut found);
@@ -146,7 +146,7 @@ impl<'a> Scene<'a> {
         found
     }
 
-    /// Ends the processes that are left; returns how many there were.
+    /// Kills the remaining processes and returns how many there were.
     pub(crate) fn end_processes(&self) -> usize {
         let left = processes(&self.root);
         for &id in &left {
@@ -159,9 +159,9 @@ impl<'a> Scene<'a> {
         self.root.join("ledger").join(LIVE)
     }
 
-    /// Runs a job, whose only process without a fault is a shell: it is the job's caller, and ends
-    /// with it.
-    fn job(&self, job: &str, traced: &Traced<'_>) -> io::Result<Ended> {
+    /// Runs a job. Its shell, the job's caller, is the only process that gets no fault. It ends
+    /// with the job.
+    fn job(&self, job: &str, traced: &Traced<'_>) -> io::Result<JobResult> {
         let log = self.root.join("said");
         let output = File::create(&log)?;
         let tools = tools()?;
@@ -199,11 +199,11 @@ impl<'a> Scene<'a> {
                 ..Trace::default()
             }),
         });
-        let said = fs::read(&log).unwrap_or_default();
-        Ok(Ended {
+        let printed = fs::read(&log).unwrap_or_default();
+        Ok(JobResult {
             trace: trace?,
             hung,
-            said: String::from_utf8_lossy(&said).into_owned(),
+            output: String::from_utf8_lossy(&printed).into_owned(),
         })
     }
 }

@@ -1,8 +1,8 @@
-//! A stand-in for Codex and for the provider.
+//! A stand-in for Codex and the provider.
 //!
-//! The ledger is a folder: `live.json` is the auth file whose refresh token the provider accepts. It
-//! is replaced before Codex writes its own file, as the provider spends a token before Codex has the
-//! answer. Each use of a spent token adds a line to `refused`.
+//! The ledger is a folder: `live.json` is the auth file whose refresh token the provider accepts.
+//! It is replaced before Codex writes its own file, because a provider spends a token before Codex
+//! has the answer. Each use of a spent token adds a line to `refused`.
 
 use std::{
     env,
@@ -19,24 +19,24 @@ use rig::{ACCESS_LIFETIME, Login};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-/// Names the folder of the ledger to the stand-in.
+/// The variable that names the ledger's folder.
 pub(crate) const LEDGER: &str = "SWEEP_LEDGER";
 
 /// The file whose refresh token the provider accepts.
 pub(crate) const LIVE: &str = "live.json";
 
-/// Where uses of a spent token are noted.
+/// The file that records uses of a spent token.
 pub(crate) const REFUSED: &str = "refused";
 
 /// The account of all logins.
 const ACCOUNT: &str = "account-1";
 
-/// How long the provider takes before it spends a token, and how long its answer takes: what ends
+/// How long the provider takes before it spends a token, and how long its answer takes. Killing
 /// Codex in between loses the login.
-const ON_THE_WAY: Duration = Duration::from_millis(20);
+const LATENCY: Duration = Duration::from_millis(20);
 
-/// Within how many seconds of its end Codex rotates a login.
-const AHEAD: i64 = 300;
+/// How many seconds before its expiry Codex rotates a login.
+const ROTATE_WITHIN_SECONDS: i64 = 300;
 
 /// Plays Codex, with these arguments: `app-server`, `exec`, or `exec rotate`.
 pub(crate) fn play() -> ExitCode {
@@ -71,7 +71,7 @@ impl Codex {
         }
     }
 
-    /// A job: rotates a login that is due, or any if it is asked to, and calls the model.
+    /// A job: rotates a login that is due, or any login if `rotates` is set, and calls the model.
     fn exec(&self, rotates: bool) -> io::Result<()> {
         let auth_file = fs::read(&self.auth_file)?;
         if rotates || is_due(&auth_file) {
@@ -89,7 +89,7 @@ impl Codex {
             if message["method"] == "getAuthStatus" {
                 let auth_file = fs::read(&self.auth_file)?;
                 if message["params"]["refreshToken"] == true || is_due(&auth_file) {
-                    // The answer does not say how it went.
+                    // The answer does not contain the result of the rotation.
                     if let Err(error) = self.rotate(&auth_file) {
                         writeln!(io::stderr(), "ERROR: {error}").ok();
                     }
@@ -103,16 +103,16 @@ impl Codex {
         Ok(())
     }
 
-    /// The provider spends the token, and then Codex writes what it got.
+    /// The provider spends the token, and then Codex writes the new login.
     fn rotate(&self, auth_file: &[u8]) -> io::Result<()> {
-        thread::sleep(ON_THE_WAY);
+        thread::sleep(LATENCY);
         let live = self.ledger.join(LIVE);
         if token(auth_file) != token(&fs::read(&live)?) {
             return self.refuse("a spent token was to be refreshed");
         }
         let next = login(serial(auth_file) + 1, OffsetDateTime::now_utc());
         replace(&live, next.auth_json().as_bytes())?;
-        thread::sleep(ON_THE_WAY);
+        thread::sleep(LATENCY);
         replace(&self.auth_file, next.auth_json().as_bytes())
     }
 
@@ -131,7 +131,7 @@ pub(crate) fn login(serial: u32, issued: OffsetDateTime) -> Login {
     Login::new(ACCOUNT, serial, issued, ACCESS_LIFETIME)
 }
 
-/// Writes a file of ours and renames it into place, as Codex does.
+/// Writes a temporary file and renames it into place, as Codex does.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::Builder::new()
@@ -149,7 +149,9 @@ fn is_due(auth_file: &[u8]) -> bool {
     let claims = URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
     let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
     let ends = claims["exp"].as_i64();
-    ends.is_some_and(|ends| ends - AHEAD <= OffsetDateTime::now_utc().unix_timestamp())
+    ends.is_some_and(|ends| {
+        ends - ROTATE_WITHIN_SECONDS <= OffsetDateTime::now_utc().unix_timestamp()
+    })
 }
 
 /// The refresh token of an auth file.

@@ -1,4 +1,4 @@
-//! Where a scene keeps its login: a file, or an OpenBao server.
+//! The store of a scene: a file, or an OpenBao server.
 
 use std::{
     ffi::OsString,
@@ -32,12 +32,12 @@ impl Store {
         }
     }
 
-    /// A number that was not used before.
+    /// Returns an unused number.
     pub(crate) fn next(&self) -> usize {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The variables by which authferry finds the store.
+    /// The variables that lead authferry to the store.
     pub(crate) fn environment(&self, number: usize, root: &Path) -> Vec<(&'static str, OsString)> {
         match &self.server {
             None => {
@@ -72,20 +72,20 @@ impl Store {
         }
     }
 
-    /// Removes the lease, as its end does.
+    /// Removes the lease, as its expiry does.
     pub(crate) fn end_lease(&self, number: usize, root: &Path) {
         match &self.server {
             None => {
                 let entries = fs::read_dir(root.join("store")).into_iter().flatten();
                 for path in entries.flatten().map(|entry| entry.path()) {
                     let name = path.file_name().unwrap_or_default().to_string_lossy();
-                    if name.contains("claim") {
+                    if name.contains("lease") {
                         fs::remove_file(&path).ok();
                     }
                 }
             }
             Some(server) => {
-                let path = format!("secret/metadata/sweep/{number}/auth-claim");
+                let path = format!("secret/metadata/sweep/{number}/auth-lease");
                 server.admin().delete(&path);
             }
         }

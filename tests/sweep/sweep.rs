@@ -1,4 +1,4 @@
-//! Which faults a run makes, and what it says of them.
+//! The faults of a run, and its report.
 
 use std::{
     env, fs,
@@ -19,11 +19,11 @@ use crate::{
     table::Tally,
 };
 
-/// How many faults the gate makes in each part on the file store, and on the server.
+/// How many faults the gate injects in each part on the file store, and on the server.
 const SAMPLE: [usize; 2] = [12, 2];
 
-/// Sweeps one part: every call whose number divides by `every`, each with each fault.
-/// `shard`: one of so many runs that share the faults.
+/// Sweeps one part: every call whose number is divisible by `every`, each with each fault. `shard`:
+/// the index and the number of the runs that share the faults.
 pub(crate) fn sweep(
     name: &str,
     part: &Part,
@@ -45,7 +45,7 @@ pub(crate) fn sweep(
     let seed = seed();
     let chosen = calls.iter().enumerate().step_by(every);
     let faults = chosen.flat_map(|(number, call)| {
-        // Which error is drawn from the seed: another run has another one at the same call.
+        // The seed draws the error: another run injects another error at the same call.
         let drawn = usize::try_from(seed)
             .unwrap_or_default()
             .wrapping_add(number);
@@ -83,7 +83,7 @@ pub(crate) fn sweep(
             writeln!(log, "{finding}; {}", why.unwrap_or("not argued"))?;
         }
         if !is_good && why.is_none() {
-            writeln!(log, "{}\n", finding.said)?;
+            writeln!(log, "{}\n", finding.output)?;
             bad.push(finding);
         }
     }
@@ -95,7 +95,7 @@ pub(crate) fn sweep(
     Err(shown.join("\n").into())
 }
 
-/// Whether every fault is made.
+/// Whether every fault is injected.
 pub(crate) fn is_whole() -> bool {
     env::var_os("AUTHFERRY_TEST_ALL").is_some()
 }

@@ -12,7 +12,7 @@ use crate::{
     parts::PARTS,
 };
 
-/// What stands before and after the tables.
+/// The lines before and after the tables.
 const MARKS: [&str; 2] = ["<!-- the whole sweep writes this -->\n", "<!-- to here -->"];
 
 /// The verdicts that have a column.
@@ -42,7 +42,7 @@ pub(crate) struct Tally {
 static TALLIES: Mutex<Vec<Tally>> = Mutex::new(Vec::new());
 
 impl Tally {
-    /// `name`: that of the test, whose last part numbers a shard.
+    /// `name`: the test's name, whose last part numbers a shard.
     pub(crate) fn new(name: &str, calls: usize) -> Self {
         let name = name.rsplit_once("::").map_or(name, |(name, _)| name);
         Self {

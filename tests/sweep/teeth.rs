@@ -1,14 +1,14 @@
-//! The judge detects what it is there for: jobs that lose a login, or lie.
+//! The judge detects jobs that lose a login or report a false success.
 
 use libtest_mimic::{Failed, Trial};
 
 use crate::{
-    judge::{Verdict, look},
+    judge::{Verdict, run_with_fault},
     parts::Part,
     store::Store,
 };
 
-/// A job without a fault at a call, and the verdict on it.
+/// A job without a fault at a call, and the expected verdict.
 const BAD_JOBS: [(&str, Verdict, &str); 6] = [
     (
         "a_lost_login",
@@ -55,9 +55,9 @@ fn sees(job: &'static str, expected: Verdict) -> Result<(), Failed> {
         is_due: false,
         promises: true,
     };
-    let (verdict, _, codes, said) = look(&part, &Store::file(), None)?;
+    let (verdict, _, codes, output) = run_with_fault(&part, &Store::file(), None)?;
     if verdict == expected {
         return Ok(());
     }
-    Err(format!("{verdict:?}, not {expected:?}; {codes:?}\n{said}").into())
+    Err(format!("{verdict:?}, not {expected:?}; {codes:?}\n{output}").into())
 }

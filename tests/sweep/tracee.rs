@@ -1,4 +1,4 @@
-//! One traced thread, and what the system says of its process.
+//! One traced thread, and its process as the system shows it.
 
 use std::{
     collections::BTreeMap,
@@ -13,21 +13,27 @@ use crate::calls;
 
 /// The commands of authferry, by which its processes are named.
 const COMMANDS: [&str; 7] = [
-    "run", "restore", "persist", "refresh", "seed", "watch", "apart",
+    "run",
+    "restore",
+    "persist",
+    "refresh",
+    "seed",
+    "watch",
+    "supervise",
 ];
 
-/// How often a thread is swept as it looks at one thing in `/proc`.
-const LOOKS: usize = 2;
+/// How often a thread's accesses to one thing in `/proc` are swept.
+const MAX_ACCESSES: usize = 2;
 
-/// More than a path in `/proc` takes, in bytes.
+/// More than the length of a path in `/proc`, in bytes.
 const MAX_PATH: usize = 48;
 
-/// Whose calls these are.
+/// The program that makes the calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Those of authferry, under this name.
+    /// authferry, under this name.
     Traced(String),
-    /// Those of another program.
+    /// Another program.
     Other,
 }
 
@@ -56,12 +62,12 @@ pub(crate) struct Tracee {
     pub(crate) calls: usize,
     /// Whether it is in a call.
     pub(crate) is_inside: bool,
-    /// How the call that it is in fails.
+    /// The error with which its current call fails.
     pub(crate) failing: Option<Errno>,
-    /// How often it looked at each thing in `/proc`.
-    looks: BTreeMap<String, usize>,
-    /// Whether it looks at a thing for which it is not swept.
-    is_walking: bool,
+    /// How often it accessed each thing in `/proc`.
+    accesses: BTreeMap<String, usize>,
+    /// Whether it accesses a thing in `/proc` that is no longer swept.
+    is_repeating: bool,
     memory: Option<File>,
 }
 
@@ -74,17 +80,17 @@ impl Tracee {
             calls: 0,
             is_inside: false,
             failing: None,
-            looks: BTreeMap::new(),
-            is_walking: false,
+            accesses: BTreeMap::new(),
+            is_repeating: false,
             memory: None,
         }
     }
 
-    /// Whether this call looks at a thing in `/proc` for which it was swept before.
+    /// Whether this call accesses a thing in `/proc` that was swept before.
     ///
-    /// How many processes a machine has is chance, and how many open files they have; the calls are
-    /// the same for each. A process of the scene is not taken for one of the others.
-    pub(crate) fn walks(
+    /// The number of a machine's processes and of their open files is chance, and the calls are the
+    /// same for each. A process of the scene counts separately from the others.
+    pub(crate) fn repeats_access(
         &mut self,
         id: Pid,
         registers: &libc::user_regs_struct,
@@ -97,23 +103,23 @@ impl Tracee {
         let at = match calls::path_argument(number) {
             Some(0) => registers.rdi,
             Some(_) => registers.rsi,
-            // What follows works with what was opened.
-            None => return self.is_walking && calls::works_with_a_file(number),
+            // The following calls use the opened file.
+            None => return self.is_repeating && calls::works_with_a_file(number),
         };
         let path = self.path(id, at);
-        // One without a path works with a file that is open.
+        // A call with an empty path works on an open file.
         if path.as_deref() != Some("") {
             let thing = path.and_then(|path| thing(&path, &mut is_foreign));
-            self.is_walking = thing.is_some_and(|thing| self.has_seen(thing));
+            self.is_repeating = thing.is_some_and(|thing| self.has_seen(thing));
         }
-        self.is_walking
+        self.is_repeating
     }
 
-    /// Whether a thing was looked at often enough.
+    /// Whether a thing was accessed often enough.
     fn has_seen(&mut self, thing: String) -> bool {
-        let looks = self.looks.entry(thing).or_insert(0);
-        *looks += 1;
-        *looks > LOOKS
+        let accesses = self.accesses.entry(thing).or_insert(0);
+        *accesses += 1;
+        *accesses > MAX_ACCESSES
     }
 
     fn path(&mut self, id: Pid, at: u64) -> Option<String> {
@@ -127,8 +133,8 @@ impl Tracee {
     }
 }
 
-/// What a path in `/proc` is about: one of the open files of a process counts for all, and so does
-/// one of the processes that are not of the scene.
+/// What a path in `/proc` is about: all open files of a process count as one, and so do all
+/// processes outside the scene.
 fn thing(path: &str, mut is_foreign: impl FnMut(i32) -> bool) -> Option<String> {
     let mut words = path.strip_prefix("/proc/")?.split('/');
     let process = words.next()?;
@@ -148,7 +154,7 @@ pub(crate) fn owner_of(thread: Pid) -> Option<Pid> {
     Some(Pid::from_raw(owner.trim().parse().ok()?))
 }
 
-/// Returns what a process is that has just executed a program.
+/// Returns the kind of a process that has just executed a program.
 pub(crate) fn kind_of(process: Pid, program: &Path) -> Kind {
     let executes = fs::read_link(format!("/proc/{process}/exe"));
     if executes.is_ok_and(|path| path == program)

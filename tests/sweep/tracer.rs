@@ -1,4 +1,4 @@
-//! Follows the system calls of authferry, and lets one of them fail or the process die before it.
+//! Traces the system calls of authferry, and makes one of them fail or kills the process before it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use crate::{
     tracee::{Kind, Tracee, is_of_the_scene, kind_of, owner_of},
 };
 
-/// What was seen of a run.
+/// The record of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) calls: Vec<Call>,
@@ -31,11 +31,11 @@ pub(crate) struct Trace {
     pub(crate) hit: Option<String>,
     /// The exit code of the root process; 128 + n for signal n.
     pub(crate) code: Option<i32>,
-    /// The processes that ended by an abort.
+    /// The processes that aborted.
     pub(crate) aborted: Vec<String>,
 }
 
-/// What is traced, and for what.
+/// What is traced, and for which fault.
 pub(crate) struct Tracer<'a> {
     pub(crate) root: Pid,
     pub(crate) program: &'a Path,
@@ -43,7 +43,7 @@ pub(crate) struct Tracer<'a> {
     pub(crate) scene: &'a Path,
     pub(crate) fault: Option<(&'a Position, Fault)>,
     tracees: BTreeMap<Pid, Tracee>,
-    /// Those that stopped before the call that made them was seen to end.
+    /// Children that stopped before their parent's fork was seen to return.
     early: BTreeSet<Pid>,
     /// How many threads each process had.
     threads: BTreeMap<Pid, usize>,
@@ -61,8 +61,8 @@ const OPTIONS: Options = Options::PTRACE_O_TRACESYSGOOD
     .union(Options::PTRACE_O_EXITKILL);
 
 impl<'a> Tracer<'a> {
-    /// Attaches to the root process, a child of this thread. It is not traced itself, but what it
-    /// executes.
+    /// Attaches to the root process, a child of this thread. Traces the programs that it executes,
+    /// and not the root process itself.
     pub(crate) fn attach(
         root: Pid,
         program: &'a Path,
@@ -94,7 +94,7 @@ impl<'a> Tracer<'a> {
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         while !(self.tracees.is_empty() && self.trace.code.is_some()) {
             match waitpid(None, Some(flags)) {
-                Ok(status) => self.stopped(status)?,
+                Ok(status) => self.handle_stop(status)?,
                 Err(Errno::EINTR) => {}
                 Err(Errno::ECHILD) => break,
                 Err(errno) => return Err(errno.into()),
@@ -103,15 +103,15 @@ impl<'a> Tracer<'a> {
         Ok(self.trace)
     }
 
-    fn stopped(&mut self, status: WaitStatus) -> io::Result<()> {
+    fn handle_stop(&mut self, status: WaitStatus) -> io::Result<()> {
         match status {
             WaitStatus::Exited(pid, code) => self.ended(pid, code, None),
             WaitStatus::Signaled(pid, signal, _) => {
                 self.ended(pid, 128 + signal as i32, Some(signal));
             }
             WaitStatus::PtraceSyscall(pid) => return self.at_call(pid),
-            WaitStatus::PtraceEvent(pid, _, event) => self.at_event(pid, event),
-            WaitStatus::Stopped(pid, signal) => self.go_on(pid, Some(signal)),
+            WaitStatus::PtraceEvent(pid, _, event) => self.handle_event(pid, event),
+            WaitStatus::Stopped(pid, signal) => self.resume(pid, Some(signal)),
             WaitStatus::Continued(_) | WaitStatus::StillAlive => {}
         }
         Ok(())
@@ -129,22 +129,23 @@ impl<'a> Tracer<'a> {
         }
         self.trace.code = Some(code);
         if self.trace.hit.is_some() {
-            // The next job comes while others still work. ptrace lets go of a stopped process only.
+            // The next job starts while other processes still run. ptrace detaches only from a
+            // stopped process.
             for &pid in self.tracees.keys() {
                 ptrace::interrupt(pid).ok();
             }
         }
     }
 
-    /// Lets a process go on. One that has ended meanwhile is reported by the next wait.
-    fn go_on(&mut self, pid: Pid, signal: Option<Signal>) {
+    /// Resumes a process. If it has ended meanwhile, the next wait reports it.
+    fn resume(&mut self, pid: Pid, signal: Option<Signal>) {
         let is_over = self.trace.hit.is_some();
         let is_traced = self
             .tracees
             .get(&pid)
             .is_some_and(|it| it.kind != Kind::Other);
         if is_over && self.trace.code.is_some() {
-            self.let_go(pid, signal);
+            self.detach(pid, signal);
         } else if is_traced && !is_over {
             ptrace::syscall(pid, signal).ok();
         } else {
@@ -152,39 +153,39 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    fn let_go(&mut self, pid: Pid, signal: Option<Signal>) {
+    fn detach(&mut self, pid: Pid, signal: Option<Signal>) {
         ptrace::detach(pid, signal).ok();
         self.tracees.remove(&pid);
     }
 
-    fn at_event(&mut self, pid: Pid, event: i32) {
+    fn handle_event(&mut self, pid: Pid, event: i32) {
         match event {
             libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
                 let Ok(child) = ptrace::getevent(pid) else {
                     return;
                 };
-                self.born(pid, Pid::from_raw(i32::try_from(child).unwrap_or_default()));
-                self.go_on(pid, None);
+                self.register_child(pid, Pid::from_raw(i32::try_from(child).unwrap_or_default()));
+                self.resume(pid, None);
             }
             libc::PTRACE_EVENT_EXEC => {
                 let kind = kind_of(pid, self.program);
                 if kind == Kind::Other && pid != self.root {
-                    self.let_go(pid, None);
+                    self.detach(pid, None);
                     return;
                 }
                 let mut tracee = Tracee::new(pid, kind, 0);
-                // The call goes on until its own end.
+                // The call continues until its end.
                 tracee.is_inside = true;
                 self.tracees.insert(pid, tracee);
                 self.threads.insert(pid, 1);
-                self.go_on(pid, None);
+                self.resume(pid, None);
             }
-            _ if self.tracees.contains_key(&pid) => self.go_on(pid, None),
+            _ if self.tracees.contains_key(&pid) => self.resume(pid, None),
             _ => drop(self.early.insert(pid)),
         }
     }
 
-    fn born(&mut self, parent: Pid, child: Pid) {
+    fn register_child(&mut self, parent: Pid, child: Pid) {
         let Some(above) = self.tracees.get(&parent) else {
             return;
         };
@@ -206,7 +207,7 @@ impl<'a> Tracer<'a> {
         };
         self.tracees.insert(child, tracee);
         if self.early.remove(&child) {
-            self.go_on(child, None);
+            self.resume(child, None);
         }
     }
 
@@ -222,25 +223,25 @@ impl<'a> Tracer<'a> {
                 registers.rax = i64::from(-(errno as i32)).cast_unsigned();
                 ptrace::setregs(pid, registers).ok();
             }
-            self.go_on(pid, None);
+            self.resume(pid, None);
             return Ok(());
         }
-        // One that was killed meanwhile is reported by the next wait.
+        // If it was killed meanwhile, the next wait reports it.
         if let Ok(registers) = ptrace::getregs(pid) {
-            self.enters(pid, registers)?;
+            self.enter_call(pid, registers)?;
         }
         let is_failing = |it: &Tracee| it.failing.is_some();
         if self.tracees.get(&pid).is_some_and(is_failing) {
-            // To the end of the call, where it gets its result.
+            // Continue to the end of the call, where it gets its result.
             ptrace::syscall(pid, None).ok();
         } else {
-            self.go_on(pid, None);
+            self.resume(pid, None);
         }
         Ok(())
     }
 
     /// A thread is about to make a call.
-    fn enters(&mut self, pid: Pid, mut registers: libc::user_regs_struct) -> io::Result<()> {
+    fn enter_call(&mut self, pid: Pid, mut registers: libc::user_regs_struct) -> io::Result<()> {
         let number = registers.orig_rax.cast_signed();
         let (scene, foreign) = (self.scene, &mut self.foreign);
         let Some(tracee) = self.tracees.get_mut(&pid) else {
@@ -251,7 +252,7 @@ impl<'a> Tracer<'a> {
                 .entry(process)
                 .or_insert_with(|| !is_of_the_scene(process, scene))
         };
-        if calls::is_left_out(number) || tracee.walks(pid, &registers, is_foreign) {
+        if calls::is_excluded(number) || tracee.repeats_access(pid, &registers, is_foreign) {
             return Ok(());
         }
         tracee.calls += 1;
@@ -271,7 +272,7 @@ impl<'a> Tracer<'a> {
                     }
                     Fault::Fail(errno) => {
                         tracee.failing = Some(errno);
-                        // A number that no call has: the system does nothing.
+                        // No call has this number, so the system does nothing.
                         registers.orig_rax = u64::MAX;
                         ptrace::setregs(pid, registers)?;
                     }

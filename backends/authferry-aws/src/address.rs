@@ -1,12 +1,12 @@
-//! `aws-sm://REGION/NAME`, and what may not be in it.
+//! Parses `aws-sm://REGION/NAME` and rejects invalid addresses.
 
 use std::{fmt, str::FromStr};
 
-/// Where a login is kept: a secret's name in a region, and how to get at it.
+/// Where a login is kept: a secret's name in a region, and how to access it.
 ///
-/// Nothing is decoded: a name is taken as it stands, so that one secret has one address. No
-/// part of it is a secret. `Display` gives the place alone: how to get at it is no part of
-/// where a login is.
+/// The parser decodes nothing, so that one secret has one address. An address contains no
+/// confidential part. `Display` prints only the place: how to access a login does not change
+/// where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     region: Option<String>,
@@ -22,14 +22,14 @@ const KMS: &str = "kms";
 const ROLE: &str = "role";
 const ID_TOKEN: &str = "id_token";
 
-/// What is put behind a login's name for the name of its claim.
-const CLAIM: &str = "-claim";
+/// The suffix of the name of the lease's secret.
+const LEASE: &str = "-lease";
 
-/// The longest name that Secrets Manager takes.
-const MAX_NAME: usize = 512;
+/// The longest name that Secrets Manager accepts.
+const MAX_NAME_LEN: usize = 512;
 
 impl Address {
-    /// Returns the region; without one, it is for the environment to say.
+    /// Returns the region; `None` if the environment or the profile names it.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
@@ -41,28 +41,28 @@ impl Address {
         &self.name
     }
 
-    /// Returns the KMS key for a secret that is to be created; without one, AWS takes its own.
+    /// Returns the KMS key for a new secret; `None` for AWS's default key.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// Returns the ARN of the role that the job is to take.
+    /// Returns the ARN of the role that the job assumes.
     #[must_use]
     pub fn role(&self) -> Option<&str> {
         self.role.as_deref()
     }
 
-    /// Returns the name of the variable that holds the job's OIDC token, as on GitLab.
+    /// Returns the name of the environment variable with the job's OIDC token, as on GitLab.
     #[must_use]
     pub fn id_token(&self) -> Option<&str> {
         self.id_token.as_deref()
     }
 
-    /// Returns the address of the secret beside this one that holds the claim.
-    pub(crate) fn of_claim(&self) -> Self {
+    /// Returns the address of the lease's secret.
+    pub(crate) fn of_lease(&self) -> Self {
         Self {
-            name: format!("{}{CLAIM}", self.name),
+            name: format!("{}{LEASE}", self.name),
             ..self.clone()
         }
     }
@@ -87,17 +87,17 @@ impl FromStr for Address {
         };
         for pair in query.into_iter().flat_map(|query| query.split('&')) {
             let (key, value) = pair.split_once('=').ok_or(BadAddress::Option)?;
-            let (option, slot, fits) = match key {
+            let (option, slot, is_valid) = match key {
                 KMS => (KMS, &mut address.key, is_key(value)),
                 ROLE => (ROLE, &mut address.role, is_role(value)),
                 ID_TOKEN => (ID_TOKEN, &mut address.id_token, is_variable(value)),
                 _ => return Err(BadAddress::Option),
             };
-            if !fits {
+            if !is_valid {
                 return Err(BadAddress::Value(option));
             }
             if slot.replace(value.to_owned()).is_some() {
-                return Err(BadAddress::Twice(option));
+                return Err(BadAddress::Repeated(option));
             }
         }
         Ok(address)
@@ -111,39 +111,39 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why a text is not the address of a secret. The text itself is not repeated: a mistyped
-/// address may hold anything.
+/// Why a text is not the address of a secret. The message never repeats the text: a mistyped
+/// address may contain a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
     /// Another scheme, or none.
     #[error("the address of a secret begins with aws-sm://")]
     Scheme,
-    /// What stands for the region is none.
-    #[error("a region has lower-case letters, digits and hyphens: aws-sm://REGION/NAME")]
+    /// An invalid region.
+    #[error("a region consists of lowercase letters, digits and hyphens: aws-sm://REGION/NAME")]
     Region,
-    /// There is no name.
+    /// No name.
     #[error("the name of the secret is missing: aws-sm://REGION/NAME")]
     Name,
-    /// A character that Secrets Manager does not take.
-    #[error("the name of a secret cannot hold {0:?}")]
+    /// A character that Secrets Manager does not accept.
+    #[error("the name of a secret cannot contain {0:?}")]
     Character(char),
-    /// A name that Secrets Manager does not take, or that leaves no room for the claim's.
+    /// A name that is too long for Secrets Manager, or with the lease's suffix is.
     #[error("the name of the secret is too long")]
     Long,
-    /// An option that there is none of.
-    #[error("an option is one of: kms=KEY, role=ARN, id_token=VARIABLE")]
+    /// An unknown option.
+    #[error("unknown option: the options are kms=KEY, role=ARN and id_token=VARIABLE")]
     Option,
-    /// An option's value makes no sense.
-    #[error("what is given for {0} is none")]
+    /// An invalid value of an option.
+    #[error("invalid value of the option {0}")]
     Value(&'static str),
-    /// An option that is there already.
-    #[error("{0} is given twice")]
-    Twice(&'static str),
+    /// A repeated option.
+    #[error("the option {0} is given twice")]
+    Repeated(&'static str),
 }
 
 fn parse_region(text: &str) -> Result<Option<String>, BadAddress> {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if text.bytes().all(fits) {
+    let is_valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if text.bytes().all(is_valid) {
         Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
     } else {
         Err(BadAddress::Region)
@@ -151,20 +151,20 @@ fn parse_region(text: &str) -> Result<Option<String>, BadAddress> {
 }
 
 fn parse_name(text: &str) -> Result<String, BadAddress> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-".contains(c);
-    if let Some(bad) = text.chars().find(|c| !fits(*c)) {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-".contains(c);
+    if let Some(bad) = text.chars().find(|c| !is_valid(*c)) {
         return Err(BadAddress::Character(bad));
     }
     match text.len() {
         0 => Err(BadAddress::Name),
-        len if len + CLAIM.len() > MAX_NAME => Err(BadAddress::Long),
+        len if len + LEASE.len() > MAX_NAME_LEN => Err(BadAddress::Long),
         _ => Ok(text.to_owned()),
     }
 }
 
-/// An id, an ARN, or `alias/NAME`.
+/// Accepts an ID, an ARN, or `alias/NAME`.
 fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(is_in_an_arn)
+    !text.is_empty() && text.chars().all(is_arn_char)
 }
 
 fn is_role(text: &str) -> bool {
@@ -179,10 +179,10 @@ fn is_role(text: &str) -> bool {
         && role
             .strip_prefix("role/")
             .is_some_and(|name| !name.is_empty())
-        && text.chars().all(is_in_an_arn)
+        && text.chars().all(is_arn_char)
 }
 
-fn is_in_an_arn(c: char) -> bool {
+fn is_arn_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || ":/_+=,.@-".contains(c)
 }
 
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_names_a_region_a_secret_and_how_to_get_at_it() {
+    fn an_address_names_a_region_a_secret_and_options() {
         let role = "arn:aws:iam::123456789012:role/ci/codex";
         let long = format!("aws-sm:///ci/codex?kms=alias/ci&role={role}&id_token=AWS_ID_TOKEN");
         for (text, region, name, options) in [
@@ -241,19 +241,19 @@ mod tests {
     }
 
     #[test]
-    fn the_claim_lies_beside_the_login() {
+    fn the_lease_has_a_secret_next_to_the_login() {
         let address: Address = "aws-sm://eu-west-1/ci/codex?kms=k"
             .parse()
             .expect("an address");
         assert_eq!(
-            address.of_claim().to_string(),
-            "aws-sm://eu-west-1/ci/codex-claim"
+            address.of_lease().to_string(),
+            "aws-sm://eu-west-1/ci/codex-lease"
         );
-        assert_eq!(address.of_claim().key(), Some("k"));
+        assert_eq!(address.of_lease().key(), Some("k"));
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn an_invalid_address_is_rejected() {
         let too_long = format!("aws-sm:///{}", "n".repeat(507));
         for (text, why) in [
             ("", BadAddress::Scheme),
@@ -295,7 +295,7 @@ mod tests {
             ),
             ("aws-sm:///codex?id_token=$T", BadAddress::Value("id_token")),
             ("aws-sm:///codex?id_token=1T", BadAddress::Value("id_token")),
-            ("aws-sm:///codex?kms=a&kms=b", BadAddress::Twice("kms")),
+            ("aws-sm:///codex?kms=a&kms=b", BadAddress::Repeated("kms")),
         ] {
             assert_eq!(text.parse::<Address>().err(), Some(why), "{text:?}");
         }

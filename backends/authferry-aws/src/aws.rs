@@ -1,4 +1,4 @@
-//! The calls that are made, and what goes into them.
+//! The API calls and their parameters.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use tokio::sync::OnceCell;
 
 use crate::{
     address::Address,
-    failure::{Failure, Obstacle, Why, chain},
-    login::{Login, session_name},
+    failure::{AwsError, ErrorSource, Obstacle, chain},
+    login::{JobRole, session_name},
     settings::Settings,
 };
 
-/// The service, as this job reaches it. Nothing is asked before the first call.
+/// The client of the service. It connects on the first call.
 #[derive(Debug)]
 pub(crate) struct Aws {
     address: Address,
@@ -29,30 +29,30 @@ pub(crate) struct Aws {
     client: OnceCell<Client>,
 }
 
-/// What a secret holds now.
+/// The current version of a secret.
 pub(crate) struct Current {
     pub(crate) value: Secret,
     pub(crate) version: String,
 }
 
-/// Why there is nobody to ask.
+/// Why the client could not be built.
 #[derive(Debug, thiserror::Error)]
 enum NoClient {
-    #[error("no region is known: neither the address names one nor AWS_REGION, nor the profile")]
+    #[error("no region is set: not in the address, AWS_REGION or the profile")]
     Region,
-    #[error("the role {0} is to be taken, and the job has no token of its own to take it with")]
+    #[error("cannot assume the role {0}: the job has no OIDC token")]
     NoToken(String),
 }
 
-/// The label of a version that is not current yet. There is one for all writers, and a version
-/// loses it to the next one: so none is left behind for good.
+/// The staging label of a version that is not current yet. All writers share it: the next pending
+/// version takes the label, so that no version keeps it for good.
 const PENDING: &str = "AUTHFERRY_PENDING";
 const CURRENT: &str = "AWSCURRENT";
 
-/// How long things may take: the connection, an answer, and all attempts together.
-const CONNECT: Duration = Duration::from_secs(5);
-const ANSWER: Duration = Duration::from_secs(15);
-const WHOLE: Duration = Duration::from_secs(40);
+/// The timeouts of the connection, of one attempt, and of all attempts together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
+const CALL_TIMEOUT: Duration = Duration::from_secs(40);
 
 impl Aws {
     pub(crate) fn new(address: Address, settings: Settings, net: SharedHttpClient) -> Self {
@@ -64,19 +64,19 @@ impl Aws {
         }
     }
 
-    /// Returns what is current in a secret; `None` if there is no secret, or nothing in it.
-    pub(crate) async fn read(&self, name: &str) -> Result<Option<Current>, Failure> {
+    /// Reads the current version of a secret; `None` if the secret or its value does not exist.
+    pub(crate) async fn read(&self, name: &str) -> Result<Option<Current>, AwsError> {
         const ACTION: &str = "secretsmanager:GetSecretValue";
         let client = self.client(ACTION).await?;
-        // Without the stage AWS means the same, and not every server that speaks like it does.
+        // `AWSCURRENT` is the default stage of AWS, but not of every compatible server.
         let call = client
             .get_secret_value()
             .secret_id(name)
             .version_stage(CURRENT);
         match call.send().await {
-            Ok(answer) => current(answer).map(Some).ok_or(Failure {
+            Ok(answer) => current(answer).map(Some).ok_or(AwsError {
                 action: ACTION,
-                why: Why::Unintelligible(200),
+                cause: ErrorSource::Unintelligible(200),
             }),
             Err(error)
                 if error
@@ -85,13 +85,13 @@ impl Aws {
             {
                 Ok(None)
             }
-            Err(error) => Err(Failure::new(ACTION, &error)),
+            Err(error) => Err(AwsError::new(ACTION, &error)),
         }
     }
 
-    /// Puts a version that is not current, unless it is the first one. The same again changes
-    /// nothing, so the SDK may repeat it.
-    pub(crate) async fn put(&self, name: &str, token: &str, value: &str) -> Result<(), Failure> {
+    /// Puts a version without making it current; AWS makes only a secret's first version current.
+    /// The call is idempotent, so the SDK may retry it.
+    pub(crate) async fn put(&self, name: &str, token: &str, value: &str) -> Result<(), AwsError> {
         const ACTION: &str = "secretsmanager:PutSecretValue";
         let client = self.client(ACTION).await?;
         let call = client
@@ -103,24 +103,24 @@ impl Aws {
         let answer = call
             .send()
             .await
-            .map_err(|error| Failure::new(ACTION, &error))?;
+            .map_err(|error| AwsError::new(ACTION, &error))?;
         if answer.version_id() == Some(token) {
             Ok(())
         } else {
-            Err(Failure {
+            Err(AwsError {
                 action: ACTION,
-                why: Why::Unintelligible(200),
+                cause: ErrorSource::Unintelligible(200),
             })
         }
     }
 
-    /// Makes a version current if another one still is: the step that decides. It is sent once.
+    /// Makes a version current if the expected one still is: the compare-and-swap. Sent once.
     pub(crate) async fn promote(
         &self,
         name: &str,
         token: &str,
         expected: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AwsError> {
         const ACTION: &str = "secretsmanager:UpdateSecretVersionStage";
         let client = self.client(ACTION).await?;
         let once = config::Builder::new().retry_config(RetryConfig::disabled());
@@ -133,16 +133,16 @@ impl Aws {
         let answer = call.customize().config_override(once).send().await;
         answer
             .map(drop)
-            .map_err(|error| Failure::new(ACTION, &error))
+            .map_err(|error| AwsError::new(ACTION, &error))
     }
 
-    /// Creates a secret, and returns the version of its value. The same again changes nothing.
+    /// Creates a secret and returns the version ID of its value. Idempotent.
     pub(crate) async fn create(
         &self,
         name: &str,
         token: &str,
         value: &str,
-    ) -> Result<String, Failure> {
+    ) -> Result<String, AwsError> {
         const ACTION: &str = "secretsmanager:CreateSecret";
         let client = self.client(ACTION).await?;
         let call = client
@@ -154,42 +154,42 @@ impl Aws {
         let answer = call
             .send()
             .await
-            .map_err(|error| Failure::new(ACTION, &error))?;
-        answer.version_id.ok_or(Failure {
+            .map_err(|error| AwsError::new(ACTION, &error))?;
+        answer.version_id.ok_or(AwsError {
             action: ACTION,
-            why: Why::Unintelligible(200),
+            cause: ErrorSource::Unintelligible(200),
         })
     }
 
     /// Returns the value of a tag.
-    pub(crate) async fn tag(&self, name: &str, key: &str) -> Result<Option<String>, Failure> {
+    pub(crate) async fn tag(&self, name: &str, key: &str) -> Result<Option<String>, AwsError> {
         const ACTION: &str = "secretsmanager:DescribeSecret";
         let client = self.client(ACTION).await?;
         let answer = client.describe_secret().secret_id(name).send().await;
-        let answer = answer.map_err(|error| Failure::new(ACTION, &error))?;
+        let answer = answer.map_err(|error| AwsError::new(ACTION, &error))?;
         let tags = answer.tags.unwrap_or_default();
         let tag = tags.into_iter().find(|tag| tag.key() == Some(key));
         Ok(tag.and_then(|tag| tag.value))
     }
 
-    /// Sets a tag, over what is there.
-    pub(crate) async fn set_tag(&self, name: &str, key: &str, value: &str) -> Result<(), Failure> {
+    /// Sets or overwrites a tag.
+    pub(crate) async fn set_tag(&self, name: &str, key: &str, value: &str) -> Result<(), AwsError> {
         const ACTION: &str = "secretsmanager:TagResource";
         let client = self.client(ACTION).await?;
         let tag = Tag::builder().key(key).value(value).build();
         let answer = client.tag_resource().secret_id(name).tags(tag).send().await;
         answer
             .map(drop)
-            .map_err(|error| Failure::new(ACTION, &error))
+            .map_err(|error| AwsError::new(ACTION, &error))
     }
 
-    async fn client(&self, action: &'static str) -> Result<&Client, Failure> {
+    async fn client(&self, action: &'static str) -> Result<&Client, AwsError> {
         self.client
             .get_or_try_init(|| self.connect())
             .await
-            .map_err(|error| Failure {
+            .map_err(|error| AwsError {
                 action,
-                why: Why::NoLogin {
+                cause: ErrorSource::NoCredentials {
                     kind: error.kind(),
                     obstacle: Some(error.obstacle()),
                     text: chain(&error),
@@ -199,9 +199,9 @@ impl Aws {
 
     async fn connect(&self) -> Result<Client, NoClient> {
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT)
-            .operation_attempt_timeout(ANSWER)
-            .operation_timeout(WHOLE);
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(CALL_TIMEOUT);
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.net.clone())
             .timeout_config(timeouts.build())
@@ -214,14 +214,14 @@ impl Aws {
             return Err(NoClient::Region);
         }
         let mut config = config::Builder::from(&found);
-        if let Some(login) = self.login(&found)? {
-            config = config.credentials_provider(login);
+        if let Some(role) = self.job_role(&found)? {
+            config = config.credentials_provider(role);
         }
         Ok(Client::from_conf(config.build()))
     }
 
-    /// Returns how the job takes its role, unless the SDK is to find credentials by itself.
-    fn login(&self, config: &SdkConfig) -> Result<Option<Login>, NoClient> {
+    /// Returns the role to assume; `None` if the SDK finds the credentials.
+    fn job_role(&self, config: &SdkConfig) -> Result<Option<JobRole>, NoClient> {
         let Settings {
             role,
             job_token,
@@ -237,7 +237,7 @@ impl Aws {
         let Some(token) = job_token else {
             return Err(NoClient::NoToken(role.to_owned()));
         };
-        Ok(Some(Login {
+        Ok(Some(JobRole {
             sts: aws_sdk_sts::Client::new(config),
             role: role.to_owned(),
             session: session_name(session),
@@ -262,7 +262,7 @@ impl NoClient {
     }
 }
 
-/// A value that was put as binary is as good as one that was put as text.
+/// Accepts a value that was put as text or as binary.
 fn current(answer: GetSecretValueOutput) -> Option<Current> {
     let value = match (answer.secret_string, answer.secret_binary) {
         (Some(text), _) => text.into_bytes(),

@@ -1,5 +1,5 @@
-//! A service that gives the answers it was told to, and keeps what it was asked. It stands in
-//! where a real one cannot be made to answer like that.
+//! A fake service that returns canned responses and records the requests. Tests use it for
+//! responses that a real service cannot be made to send.
 
 use std::{
     collections::VecDeque,
@@ -27,38 +27,38 @@ use crate::{Settings, aws::Aws, store::AwsStore};
 
 /// The service.
 #[derive(Clone)]
-pub(crate) struct Canned(Arc<Mutex<State>>);
+pub(crate) struct Canned(Arc<Mutex<CannedState>>);
 
-struct State {
-    answers: VecDeque<Answer>,
-    asked: Vec<Asked>,
+struct CannedState {
+    responses: VecDeque<CannedResponse>,
+    requests: Vec<ReceivedRequest>,
 }
 
-/// What a request is answered with, as JSON.
-pub(crate) struct Answer {
+/// A JSON response.
+pub(crate) struct CannedResponse {
     status: u16,
     body: String,
-    after: Duration,
+    delay: Duration,
 }
 
-/// What was asked.
+/// A request that the service received.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     /// The action, without the service's name.
     pub(crate) action: String,
-    /// What was given, as JSON.
+    /// The parameters, as JSON.
     pub(crate) body: String,
 }
 
 impl Canned {
-    pub(crate) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            answers: answers.into_iter().collect(),
-            asked: Vec::new(),
+    pub(crate) fn new(responses: impl IntoIterator<Item = CannedResponse>) -> Self {
+        Self(Arc::new(Mutex::new(CannedState {
+            responses: responses.into_iter().collect(),
+            requests: Vec::new(),
         })))
     }
 
-    /// Opens a store there, for a job that takes a role.
+    /// Opens a store on this service, for a job that assumes a role.
     pub(crate) fn store(&self) -> AwsStore {
         let address = "aws-sm://eu-west-1/ci/codex?role=arn:aws:iam::123456789012:role/ci";
         let settings = Settings {
@@ -72,14 +72,15 @@ impl Canned {
         AwsStore::new(address.clone(), Aws::new(address, settings, self.client()))
     }
 
-    /// Returns what was asked, but for the role.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.state().asked.clone()
+    /// Returns the requests so far, except those that assume the role.
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
+        self.state().requests.clone()
     }
 
     /// Returns the action of each request so far.
     pub(crate) fn actions(&self) -> Vec<String> {
-        self.asked().into_iter().map(|asked| asked.action).collect()
+        let requests = self.requests();
+        requests.into_iter().map(|request| request.action).collect()
     }
 
     fn client(&self) -> SharedHttpClient {
@@ -87,7 +88,7 @@ impl Canned {
         http_client_fn(move |_, _| SharedHttpConnector::new(service.clone()))
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, CannedState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,17 +101,17 @@ impl HttpConnector for Canned {
             return HttpConnectorFuture::ready(Ok(response(200, ROLE)));
         };
         let mut state = self.state();
-        state.asked.push(Asked {
+        state.requests.push(ReceivedRequest {
             action: target.split('.').next_back().expect("a part").to_owned(),
             body,
         });
-        let Some(answer) = state.answers.pop_front() else {
-            let end = ConnectorError::user("nobody was told what to answer".into());
-            return HttpConnectorFuture::ready(Err(end));
+        let Some(canned) = state.responses.pop_front() else {
+            let error = ConnectorError::user("no canned response is left".into());
+            return HttpConnectorFuture::ready(Err(error));
         };
         HttpConnectorFuture::new(async move {
-            sleep(answer.after).await;
-            Ok(response(answer.status, &answer.body))
+            sleep(canned.delay).await;
+            Ok(response(canned.status, &canned.body))
         })
     }
 }
@@ -121,35 +122,35 @@ impl fmt::Debug for Canned {
     }
 }
 
-impl Answer {
-    /// Comes so much later.
-    pub(crate) fn after(self, after: Duration) -> Self {
-        Self { after, ..self }
+impl CannedResponse {
+    /// Delays the response.
+    pub(crate) fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 }
 
-/// Done as asked; `body` is JSON.
-pub(crate) fn yes(body: &str) -> Answer {
-    Answer {
+/// A success; `body` is JSON.
+pub(crate) fn success(body: &str) -> CannedResponse {
+    CannedResponse {
         status: 200,
         body: body.to_owned(),
-        after: Duration::ZERO,
+        delay: Duration::ZERO,
     }
 }
 
-/// What is current.
-pub(crate) fn held(version: &str, value: &str) -> Answer {
+/// The response to a read of the current version.
+pub(crate) fn current(version: &str, value: &str) -> CannedResponse {
     let value = value.replace('\n', "\\n").replace('"', "\\\"");
-    yes(&format!(
+    success(&format!(
         r#"{{"VersionId":"{version}","SecretString":"{value}"}}"#
     ))
 }
 
-/// Not done, and why.
-pub(crate) fn no(status: u16, code: &str) -> Answer {
-    Answer {
+/// An error response.
+pub(crate) fn error_response(status: u16, code: &str) -> CannedResponse {
+    CannedResponse {
         status,
-        ..yes(&format!(r#"{{"__type":"{code}","message":"a reason"}}"#))
+        ..success(&format!(r#"{{"__type":"{code}","message":"a reason"}}"#))
     }
 }
 
@@ -158,7 +159,7 @@ fn response(status: u16, body: &str) -> HttpResponse {
     HttpResponse::new(status, SdkBody::from(body))
 }
 
-/// What STS says to whoever may take the role.
+/// The response of STS when the role is assumed.
 const ROLE: &str = "<AssumeRoleWithWebIdentityResponse>\
     <AssumeRoleWithWebIdentityResult><Credentials>\
     <AccessKeyId>made-up-id</AccessKeyId><SecretAccessKey>made-up-key</SecretAccessKey>\

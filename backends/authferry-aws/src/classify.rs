@@ -1,77 +1,86 @@
-//! What a failed call means: for the store's state, and for callers. Pure.
+//! Classifies failed calls, for the store's state and for callers. Pure functions.
 
 use authferry_core::ErrorKind;
 
-use crate::failure::{Failure, Obstacle, Why};
+use crate::failure::{AwsError, ErrorSource, Obstacle};
 
-/// What is known after a call that was to change something.
+/// The outcome of a failed write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// The store says that what was expected is not so.
-    Moved,
-    /// It did not happen.
-    Not,
-    /// It may have happened.
+pub(crate) enum WriteOutcome {
+    /// The secret is not in the expected state.
+    Conflict,
+    /// The write did not happen.
+    Refused,
+    /// The write may have happened.
     Unknown,
 }
 
-/// Returns what is known after a version was put, or a secret was created.
-pub(crate) fn put(failure: &Failure) -> Known {
+/// Classifies a failed `PutSecretValue` or `CreateSecret`.
+pub(crate) fn put(failure: &AwsError) -> WriteOutcome {
     match failure.code() {
-        // There is no secret any more.
-        Some("ResourceNotFoundException") => Known::Moved,
-        _ => written(failure),
+        // The secret does not exist: it was deleted, or never created.
+        Some("ResourceNotFoundException") => WriteOutcome::Conflict,
+        _ => write_outcome(failure),
     }
 }
 
-/// Returns what is known after the label was to be moved.
+/// Classifies a failed move of the label.
 ///
-/// AWS says no in several words when the label is not where it was expected. None of them is
-/// taken for more than that: whoever asks again looks first.
-pub(crate) fn promote(failure: &Failure) -> Known {
+/// AWS has several errors for a label that is not on the expected version. All count only as a
+/// conflict: the caller reads before it tries again.
+pub(crate) fn promote(failure: &AwsError) -> WriteOutcome {
     match failure.code() {
-        Some("InvalidParameterException" | "ResourceNotFoundException") => Known::Moved,
-        Some("InvalidRequestException") if !is_marked(failure) => Known::Moved,
-        _ => written(failure),
-    }
-}
-
-fn written(failure: &Failure) -> Known {
-    match &failure.why {
-        Why::Said { status, .. } if *status < 500 => Known::Not,
-        Why::NoLogin { .. } | Why::Unsent(_) | Why::Kept(_) | Why::Unreached(_) => Known::Not,
-        Why::Said { .. } | Why::Late | Why::Broken(_) | Why::TooLong | Why::Unintelligible(_) => {
-            Known::Unknown
+        Some("InvalidParameterException" | "ResourceNotFoundException") => WriteOutcome::Conflict,
+        Some("InvalidRequestException") if !is_deletion_scheduled(failure) => {
+            WriteOutcome::Conflict
         }
+        _ => write_outcome(failure),
     }
 }
 
-/// Returns whether the secret waits to be deleted.
-pub(crate) fn is_marked(failure: &Failure) -> bool {
-    failure.code() == Some("InvalidRequestException") && says(failure, "delet")
+fn write_outcome(failure: &AwsError) -> WriteOutcome {
+    match &failure.cause {
+        ErrorSource::ErrorResponse { status, .. } if *status < 500 => WriteOutcome::Refused,
+        ErrorSource::NoCredentials { .. }
+        | ErrorSource::NotSent(_)
+        | ErrorSource::Plaintext(_)
+        | ErrorSource::Unreached(_) => WriteOutcome::Refused,
+        ErrorSource::ErrorResponse { .. }
+        | ErrorSource::Timeout
+        | ErrorSource::Broken(_)
+        | ErrorSource::TooLong
+        | ErrorSource::Unintelligible(_) => WriteOutcome::Unknown,
+    }
 }
 
-/// Returns the sort of failure it is for callers.
-pub(crate) fn kind(failure: &Failure) -> ErrorKind {
-    let (status, code) = match &failure.why {
-        Why::Said { status, code, .. } => (*status, code.as_str()),
-        Why::NoLogin { kind, .. } => return *kind,
-        Why::Unreached(_) | Why::Late | Why::Broken(_) => return ErrorKind::Unavailable,
-        Why::Kept(_) => return ErrorKind::Unsafe,
-        Why::Unsent(_) | Why::Unintelligible(_) => return ErrorKind::Unexpected,
-        Why::TooLong => return ErrorKind::Malformed,
+/// Returns whether the secret is scheduled for deletion.
+pub(crate) fn is_deletion_scheduled(failure: &AwsError) -> bool {
+    failure.code() == Some("InvalidRequestException") && mentions(failure, "delet")
+}
+
+/// Returns the kind of the error for callers.
+pub(crate) fn kind(failure: &AwsError) -> ErrorKind {
+    let (status, code) = match &failure.cause {
+        ErrorSource::ErrorResponse { status, code, .. } => (*status, code.as_str()),
+        ErrorSource::NoCredentials { kind, .. } => return *kind,
+        ErrorSource::Unreached(_) | ErrorSource::Timeout | ErrorSource::Broken(_) => {
+            return ErrorKind::Unavailable;
+        }
+        ErrorSource::Plaintext(_) => return ErrorKind::Unsafe,
+        ErrorSource::NotSent(_) | ErrorSource::Unintelligible(_) => return ErrorKind::Unexpected,
+        ErrorSource::TooLong => return ErrorKind::Malformed,
     };
     match code {
         "AccessDeniedException" | "AccessDenied" | "UnauthorizedAccess" => {
             ErrorKind::PermissionDenied
         }
-        // The key of the secret is one that we may not use, or nobody can.
+        // The job may not use the secret's key, or the key is disabled.
         "DecryptionFailure" | "EncryptionFailure" => ErrorKind::PermissionDenied,
-        // A replica of a secret takes no writes.
-        "InvalidParameterException" | "InvalidRequestException" if says(failure, "replica") => {
+        // A replica of a secret accepts no writes.
+        "InvalidParameterException" | "InvalidRequestException" if mentions(failure, "replica") => {
             ErrorKind::PermissionDenied
         }
-        "InvalidRequestException" if is_marked(failure) => ErrorKind::NotFound,
+        "InvalidRequestException" if is_deletion_scheduled(failure) => ErrorKind::NotFound,
         "ResourceNotFoundException" => ErrorKind::NotFound,
         "LimitExceededException" => ErrorKind::Full,
         "ThrottlingException"
@@ -101,18 +110,18 @@ pub(crate) fn kind(failure: &Failure) -> ErrorKind {
     }
 }
 
-/// Returns what stands in the way, as far as the service says it.
-pub(crate) fn obstacle(failure: &Failure) -> Option<Obstacle> {
+/// Returns the obstacle that the service's error names.
+pub(crate) fn obstacle(failure: &AwsError) -> Option<Obstacle> {
     let code = failure.code()?;
-    if is_marked(failure) {
-        return Some(Obstacle::Marked);
+    if is_deletion_scheduled(failure) {
+        return Some(Obstacle::DeletionScheduled);
     }
     match (kind(failure), code) {
         (ErrorKind::PermissionDenied, "DecryptionFailure" | "EncryptionFailure") => {
             Some(Obstacle::Key)
         }
-        // "Access to KMS is not allowed".
-        (ErrorKind::PermissionDenied, _) if says(failure, "kms") => Some(Obstacle::Key),
+        // The service's message is "Access to KMS is not allowed".
+        (ErrorKind::PermissionDenied, _) if mentions(failure, "kms") => Some(Obstacle::Key),
         (ErrorKind::PermissionDenied, "InvalidParameterException" | "InvalidRequestException") => {
             Some(Obstacle::Replica)
         }
@@ -132,9 +141,9 @@ pub(crate) fn obstacle(failure: &Failure) -> Option<Obstacle> {
     }
 }
 
-/// Returns the sort of failure it is when a role was to be taken: whoever is turned away
-/// there is not known yet.
-pub(crate) fn login(failure: &Failure) -> ErrorKind {
+/// Returns the kind of an error of STS. A refusal counts as unauthenticated, because the job has
+/// no session yet.
+pub(crate) fn role_error_kind(failure: &AwsError) -> ErrorKind {
     match (failure.code(), kind(failure)) {
         (Some("IDPCommunicationError"), _) => ErrorKind::Unavailable,
         (_, kind @ (ErrorKind::Throttled | ErrorKind::Unavailable)) => kind,
@@ -152,7 +161,7 @@ pub(crate) fn login(failure: &Failure) -> ErrorKind {
     }
 }
 
-fn says(failure: &Failure, word: &str) -> bool {
+fn mentions(failure: &AwsError, word: &str) -> bool {
     failure.to_string().to_lowercase().contains(word)
 }
 

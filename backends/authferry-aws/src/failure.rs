@@ -1,7 +1,7 @@
-//! What came of a call that did not succeed, without anything secret.
+//! Failed API calls, without secrets.
 //!
-//! The SDK's own errors are not passed on: shown in full they hold the whole reply, and a
-//! reply can be the login.
+//! This module replaces the SDK's errors: printed in full, they contain the whole response, and
+//! a response can contain the login.
 
 use std::error::Error;
 
@@ -15,163 +15,167 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use http_body_util::LengthLimitError;
 use hyper_util::client::legacy;
 
-use crate::{classify, login::NoLogin, net::Plain};
+use crate::{classify, login::RoleError, net::PlaintextError};
 
-/// A call that did not succeed.
+/// A failed API call.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {why}")]
-pub struct Failure {
-    /// The action, as a policy names it.
+#[error("{action} {cause}")]
+pub struct AwsError {
+    /// The action's name in an IAM policy.
     pub(crate) action: &'static str,
-    pub(crate) why: Why,
+    pub(crate) cause: ErrorSource,
 }
 
-/// What stands in the way, where there is something that people can do about it.
+/// A cause that a person can fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// Neither the address nor the environment names a region.
     NoRegion,
-    /// A role is to be taken, and nobody knows where the job has a token for that.
+    /// The job has a role to assume, but no source of an OIDC token.
     NoToken,
-    /// GitHub gives the job no token.
+    /// GitHub does not permit the job to request a token.
     NotPermitted,
-    /// The variable with the job's token is not set.
+    /// The environment variable with the job's token is not set.
     Unset(String),
-    /// What is there as the job's token is none.
+    /// The value is not a token.
     NotAToken,
     /// The file with the job's token cannot be read.
     Unreadable,
-    /// There is no such role, or it is not for this job.
+    /// The role does not exist, or its trust policy does not name this job.
     Trust,
-    /// The account's identity provider takes tokens for somebody else.
+    /// The account's identity provider requires another audience.
     Audience,
     /// The account has no identity provider for this issuer.
     Provider,
-    /// The job's token has ended.
-    Ended,
+    /// The job's token has expired.
+    TokenExpired,
     /// The SDK finds no credentials.
     NoCredentials,
-    /// The credentials that it finds are no good.
+    /// The credentials are invalid or expired.
     BadCredentials,
-    /// The server's certificate is from nobody who is trusted.
+    /// No trusted authority signed the server's certificate.
     Untrusted,
-    /// `AWS_ENDPOINT_URL` or its like names a server without TLS.
+    /// `AWS_ENDPOINT_URL`, or one of its variants, names a server without TLS.
     Plain,
     /// No policy allows this action.
     Denied(&'static str),
     /// The secret's key cannot be used.
     Key,
-    /// The secret waits to be deleted.
-    Marked,
-    /// The secret is a copy of one in another region.
+    /// The secret is scheduled for deletion.
+    DeletionScheduled,
+    /// The secret is a replica of one in another region.
     Replica,
-    /// There are as many versions, or labels, as there may be.
+    /// The secret has reached the quota of versions or labels.
     Full,
 }
 
-/// Why a call did not succeed.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Why {
-    /// The service answered.
-    #[error("was answered with {}", self.answer())]
-    Said {
+pub(crate) enum ErrorSource {
+    /// The service returned an error.
+    #[error("returned {}", self.describe_response())]
+    ErrorResponse {
         status: u16,
         code: String,
         message: String,
     },
-    /// Nothing left, for want of credentials.
+    /// Not sent: no credentials.
     #[error("was not sent: {text}")]
-    NoLogin {
+    NoCredentials {
         kind: ErrorKind,
         obstacle: Option<Obstacle>,
         text: String,
     },
-    /// Nothing left.
+    /// Not sent.
     #[error("was not sent: {0}")]
-    Unsent(String),
-    /// Nothing left, for it would have been open to all.
+    NotSent(String),
+    /// Not sent: the connection would not be encrypted.
     #[error("was not sent: {0}")]
-    Kept(String),
+    Plaintext(String),
     /// The service was not reached.
-    #[error("reached nobody: {0}")]
+    #[error("could not connect: {0}")]
     Unreached(String),
-    /// It left, and no answer came in time.
-    #[error("was not answered in time")]
-    Late,
-    /// It left, and the connection broke.
-    #[error("was not answered: {0}")]
+    /// Sent, but no response arrived before the timeout.
+    #[error("timed out without a response")]
+    Timeout,
+    /// Sent, and the connection broke.
+    #[error("got no response: {0}")]
     Broken(String),
-    /// It was answered.
-    #[error("got an answer that makes no sense (status {0})")]
+    /// A response that cannot be parsed.
+    #[error("got an unintelligible response (status {0})")]
     Unintelligible(u16),
-    /// It was answered, and the answer was not read to its end.
+    /// A response that exceeds the length limit; it was not read to its end.
     #[error(
-        "got an answer of more than {} bytes, which was not read",
-        crate::net::MAX_ANSWER
+        "got a response of more than {} bytes, which was not read",
+        crate::net::MAX_RESPONSE_BYTES
     )]
     TooLong,
 }
 
-impl Failure {
+impl AwsError {
     pub(crate) fn new<E>(action: &'static str, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let why = match error {
-            _ if find::<LengthLimitError>(error).is_some() => Why::TooLong,
-            SdkError::ServiceError(answer) => Why::Said {
+        let cause = match error {
+            _ if find::<LengthLimitError>(error).is_some() => ErrorSource::TooLong,
+            SdkError::ServiceError(answer) => ErrorSource::ErrorResponse {
                 status: answer.raw().status().as_u16(),
                 code: answer.err().code().unwrap_or_default().to_owned(),
-                message: told(answer.err().code(), answer.err().message()),
+                message: sanitize(answer.err().code(), answer.err().message()),
             },
-            SdkError::ResponseError(answer) => Why::Unintelligible(answer.raw().status().as_u16()),
-            SdkError::TimeoutError(_) => Why::Late,
-            SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => unsent(error),
-            // The SDK may learn of more.
-            _ => Why::Broken(deepest(error)),
+            SdkError::ResponseError(answer) => {
+                ErrorSource::Unintelligible(answer.raw().status().as_u16())
+            }
+            SdkError::TimeoutError(_) => ErrorSource::Timeout,
+            SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
+                dispatch_failure(error)
+            }
+            // A later SDK may add variants.
+            _ => ErrorSource::Broken(deepest(error)),
         };
-        Self { action, why }
+        Self { action, cause }
     }
 
-    /// Returns what stands in the way, if people can do something about it.
+    /// Returns the obstacle if a person can fix it.
     #[must_use]
     pub fn obstacle(&self) -> Option<Obstacle> {
-        match &self.why {
-            Why::NoLogin { obstacle, .. } => obstacle.clone(),
-            Why::Unreached(why) if why.contains("invalid peer certificate") => {
+        match &self.cause {
+            ErrorSource::NoCredentials { obstacle, .. } => obstacle.clone(),
+            ErrorSource::Unreached(why) if why.contains("invalid peer certificate") => {
                 Some(Obstacle::Untrusted)
             }
-            Why::Kept(_) => Some(Obstacle::Plain),
-            Why::Said { .. } => classify::obstacle(self),
-            Why::Unsent(_)
-            | Why::Unreached(_)
-            | Why::Late
-            | Why::Broken(_)
-            | Why::TooLong
-            | Why::Unintelligible(_) => None,
+            ErrorSource::Plaintext(_) => Some(Obstacle::Plain),
+            ErrorSource::ErrorResponse { .. } => classify::obstacle(self),
+            ErrorSource::NotSent(_)
+            | ErrorSource::Unreached(_)
+            | ErrorSource::Timeout
+            | ErrorSource::Broken(_)
+            | ErrorSource::TooLong
+            | ErrorSource::Unintelligible(_) => None,
         }
     }
 
-    /// Returns the service's name for what it said.
+    /// Returns the service's error code.
     pub(crate) fn code(&self) -> Option<&str> {
-        match &self.why {
-            Why::Said { code, .. } => Some(code),
-            Why::NoLogin { .. }
-            | Why::Unsent(_)
-            | Why::Kept(_)
-            | Why::Unreached(_)
-            | Why::Late
-            | Why::Broken(_)
-            | Why::TooLong
-            | Why::Unintelligible(_) => None,
+        match &self.cause {
+            ErrorSource::ErrorResponse { code, .. } => Some(code),
+            ErrorSource::NoCredentials { .. }
+            | ErrorSource::NotSent(_)
+            | ErrorSource::Plaintext(_)
+            | ErrorSource::Unreached(_)
+            | ErrorSource::Timeout
+            | ErrorSource::Broken(_)
+            | ErrorSource::TooLong
+            | ErrorSource::Unintelligible(_) => None,
         }
     }
 }
 
-impl Why {
-    fn answer(&self) -> String {
+impl ErrorSource {
+    fn describe_response(&self) -> String {
         match self {
-            Self::Said {
+            Self::ErrorResponse {
                 status,
                 code,
                 message,
@@ -187,11 +191,11 @@ impl Why {
                     format!("{code}: {message}")
                 }
             }
-            Self::NoLogin { .. }
-            | Self::Unsent(_)
-            | Self::Kept(_)
+            Self::NoCredentials { .. }
+            | Self::NotSent(_)
+            | Self::Plaintext(_)
             | Self::Unreached(_)
-            | Self::Late
+            | Self::Timeout
             | Self::Broken(_)
             | Self::TooLong
             | Self::Unintelligible(_) => String::new(),
@@ -199,84 +203,83 @@ impl Why {
     }
 }
 
-/// What the service said, as far as it may be repeated: the first line, for a signature that
-/// does not fit is answered with the whole request below it, and nothing of a value that does
-/// not fit.
-fn told(code: Option<&str>, message: Option<&str>) -> String {
+/// Sanitizes the service's message. Only the first line: for a wrong signature the service repeats
+/// the whole request below it. Nothing for an invalid value: the service repeats the value.
+fn sanitize(code: Option<&str>, message: Option<&str>) -> String {
     if code.is_some_and(|code| code.starts_with("Validation")) {
         return String::new();
     }
     let line = message.unwrap_or_default().lines().next();
-    line.unwrap_or_default().chars().take(LONGEST).collect()
+    line.unwrap_or_default().chars().take(MAX_CHARS).collect()
 }
 
-/// More than a sentence with an ARN or two takes.
-const LONGEST: usize = 600;
+/// More than a sentence with one or two ARNs needs.
+const MAX_CHARS: usize = 600;
 
-fn unsent(error: &(dyn Error + 'static)) -> Why {
-    if let Some(plain) = find::<Plain>(error) {
-        return Why::Kept(plain.to_string());
+fn dispatch_failure(error: &(dyn Error + 'static)) -> ErrorSource {
+    if let Some(plain) = find::<PlaintextError>(error) {
+        return ErrorSource::Plaintext(plain.to_string());
     }
-    if let Some(login) = find::<CredentialsError>(error) {
-        return no_login(login);
+    if let Some(error) = find::<CredentialsError>(error) {
+        return no_credentials(error);
     }
     if find::<legacy::Error>(error).is_some_and(legacy::Error::is_connect) {
-        return Why::Unreached(deepest(error));
+        return ErrorSource::Unreached(deepest(error));
     }
     match find::<ConnectorError>(error) {
-        Some(connector) if connector.is_timeout() => Why::Late,
-        Some(connector) if connector.is_user() => Why::Unsent(deepest(error)),
-        Some(_) => Why::Broken(deepest(error)),
-        None => Why::Unsent(deepest(error)),
+        Some(connector) if connector.is_timeout() => ErrorSource::Timeout,
+        Some(connector) if connector.is_user() => ErrorSource::NotSent(deepest(error)),
+        Some(_) => ErrorSource::Broken(deepest(error)),
+        None => ErrorSource::NotSent(deepest(error)),
     }
 }
 
-fn no_login(error: &CredentialsError) -> Why {
-    if let Some(ours) = find::<NoLogin>(error) {
-        return Why::NoLogin {
+fn no_credentials(error: &CredentialsError) -> ErrorSource {
+    if let Some(ours) = find::<RoleError>(error) {
+        return ErrorSource::NoCredentials {
             kind: ours.kind(),
             obstacle: ours.obstacle(),
             text: chain(ours),
         };
     }
-    let out_of_reach = find::<ConnectorError>(error).is_some()
+    let is_unreachable = find::<ConnectorError>(error).is_some()
         || matches!(error, CredentialsError::ProviderTimedOut(_));
-    let (kind, obstacle) = if out_of_reach {
+    let (kind, obstacle) = if is_unreachable {
         (ErrorKind::Unavailable, None)
     } else {
         (ErrorKind::Unauthenticated, Some(Obstacle::NoCredentials))
     };
-    Why::NoLogin {
+    ErrorSource::NoCredentials {
         kind,
         obstacle,
         text: chain(error),
     }
 }
 
-/// Returns the texts from an error down, as one: the SDK's own error cannot be taken over.
+/// Joins the messages of an error and its sources. The SDK's error itself cannot be stored.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
+        let message = error.to_string();
+        if !text.ends_with(&message) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(&said);
+            text.push_str(&message);
         }
         next = error.source();
     }
-    // The SDK tells of each place where it has looked, on a line of its own.
+    // The SDK lists each place where it looked for credentials, on a separate line.
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     let text = lines
         .join("; ")
         .replace(". Attempted:;", ":")
         .replace("the credential provider was not enabled: ", "");
-    text.chars().take(LONGEST).collect()
+    text.chars().take(MAX_CHARS).collect()
 }
 
-/// Returns the text at the bottom: those above it say that a request failed, and where.
+/// Returns the message of the deepest source. Those above it only say that a request failed.
 fn deepest(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;
     while let Some(below) = deepest.source() {
@@ -301,59 +304,62 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_repeated_of_an_answer_holds_nothing_secret() {
+    fn a_sanitized_message_contains_no_secret() {
         let signature = "The request signature we calculated does not match the signature you \
             provided.\n\nThe Canonical String for this request should have been\n'POST\n/\n\n\
             x-amz-security-token:made-up-token'";
-        let said = told(Some("InvalidSignatureException"), Some(signature));
+        let message = sanitize(Some("InvalidSignatureException"), Some(signature));
         assert!(
-            said.starts_with("The request signature") && !said.contains("made-up"),
-            "{said}"
+            message.starts_with("The request signature") && !message.contains("made-up"),
+            "{message}"
         );
 
         let value = "1 validation error detected: Value 'made-up-login' at 'secretString' failed";
         for code in ["ValidationException", "ValidationError"] {
-            assert_eq!(told(Some(code), Some(value)), "");
+            assert_eq!(sanitize(Some(code), Some(value)), "");
         }
-        assert_eq!(told(None, Some(&"x".repeat(10_000))).len(), LONGEST);
-        assert_eq!(told(None, None), "");
+        assert_eq!(sanitize(None, Some(&"x".repeat(10_000))).len(), MAX_CHARS);
+        assert_eq!(sanitize(None, None), "");
     }
 
     #[test]
     fn a_failure_reads_as_a_sentence() {
-        let said = |status, code: &str, message: &str| Why::Said {
+        let response = |status, code: &str, message: &str| ErrorSource::ErrorResponse {
             status,
             code: code.to_owned(),
             message: message.to_owned(),
         };
-        for (why, reads) in [
+        for (cause, wanted) in [
             (
-                said(400, "AccessDeniedException", "No."),
-                "was answered with AccessDeniedException: No.",
+                response(400, "AccessDeniedException", "No."),
+                "returned AccessDeniedException: No.",
             ),
             (
-                said(400, "ThrottlingException", ""),
-                "was answered with ThrottlingException",
+                response(400, "ThrottlingException", ""),
+                "returned ThrottlingException",
             ),
-            (said(503, "", ""), "was answered with status 503"),
-            (Why::Late, "was not answered in time"),
-            (Why::Broken("reset".to_owned()), "was not answered: reset"),
+            (response(503, "", ""), "returned status 503"),
+            (ErrorSource::Timeout, "timed out without a response"),
             (
-                Why::Unreached("refused".to_owned()),
-                "reached nobody: refused",
+                ErrorSource::Broken("reset".to_owned()),
+                "got no response: reset",
             ),
             (
-                Why::Unintelligible(200),
-                "got an answer that makes no sense (status 200)",
+                ErrorSource::Unreached("refused".to_owned()),
+                "could not connect: refused",
+            ),
+            (
+                ErrorSource::Unintelligible(200),
+                "got an unintelligible response (status 200)",
             ),
         ] {
-            let failure = Failure {
+            let failure = AwsError {
                 action: "secretsmanager:GetSecretValue",
-                why,
+                cause,
             };
             assert_eq!(
                 failure.to_string(),
-                format!("secretsmanager:GetSecretValue {reads}")
+                format!("secretsmanager:GetSecretValue {wanted}")
             );
         }
     }

@@ -1,11 +1,11 @@
-//! The session of a job that takes a role with its own OIDC token.
+//! Assumes a role with the job's OIDC token.
 //!
-//! Nothing but the job's platform and AWS is asked: no action, no command line tool, and no
-//! file in between. The SDK asks for a new session when one is about to end, so a job may
-//! last longer than its first.
+//! This needs only the job's platform and AWS: no action, no command line tool, no intermediate
+//! file. The SDK requests a new session before one expires, so a job may outlast its first
+//! session.
 
 use authferry_core::ErrorKind;
-use authferry_http::{JobToken, NoJobToken};
+use authferry_http::{JobToken, JobTokenError};
 use aws_credential_types::{
     Credentials,
     provider::{self, ProvideCredentials, error::CredentialsError, future},
@@ -15,64 +15,64 @@ use secrecy::ExposeSecret;
 
 use crate::{
     classify,
-    failure::{Failure, Obstacle},
+    failure::{AwsError, Obstacle},
 };
 
-/// What the trust policy of a role has to allow as the token's audience.
+/// The audience of the token, which the trust policy of the role must allow.
 const AUDIENCE: &str = "sts.amazonaws.com";
 
-/// Takes a role.
+/// Provides the credentials of a role.
 #[derive(Debug)]
-pub(crate) struct Login {
+pub(crate) struct JobRole {
     pub(crate) sts: Client,
     pub(crate) role: String,
     pub(crate) session: String,
     pub(crate) token: JobToken,
 }
 
-/// Why a role was not taken.
+/// Why a role could not be assumed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoLogin {
-    #[error("the job has no token of its own")]
-    Token(#[from] NoJobToken),
-    #[error("the role {role} was not taken{}", meaning.map(|m| format!(": {m}")).unwrap_or_default())]
+pub(crate) enum RoleError {
+    #[error("the job's OIDC token is not available")]
+    Token(#[from] JobTokenError),
+    #[error("cannot assume the role {role}{}", meaning.map(|m| format!(": {m}")).unwrap_or_default())]
     Role {
         role: String,
         meaning: Option<&'static str>,
         kind: ErrorKind,
-        source: Failure,
+        source: AwsError,
     },
-    #[error("the answer holds no credentials")]
-    Nothing,
+    #[error("the response contains no credentials")]
+    NoCredentials,
 }
 
-impl NoLogin {
-    /// Returns what stands in the way, if people can do something about it.
+impl RoleError {
+    /// Returns the obstacle if a person can fix it.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         match self {
-            Self::Token(NoJobToken::NotPermitted) => Some(Obstacle::NotPermitted),
-            Self::Token(NoJobToken::Unset(name)) => Some(Obstacle::Unset(name.clone())),
-            Self::Token(NoJobToken::NotAToken(_)) => Some(Obstacle::NotAToken),
-            Self::Token(NoJobToken::Unreadable { .. }) => Some(Obstacle::Unreadable),
+            Self::Token(JobTokenError::NotPermitted) => Some(Obstacle::NotPermitted),
+            Self::Token(JobTokenError::Unset(name)) => Some(Obstacle::Unset(name.clone())),
+            Self::Token(JobTokenError::NotAToken(_)) => Some(Obstacle::NotAToken),
+            Self::Token(JobTokenError::Unreadable { .. }) => Some(Obstacle::Unreadable),
             Self::Role { source, .. } => meaning(source)
                 .map(|(obstacle, _)| obstacle)
                 .or_else(|| source.obstacle()),
-            Self::Token(_) | Self::Nothing => None,
+            Self::Token(_) | Self::NoCredentials => None,
         }
     }
 
-    /// Returns the sort of failure it is for callers.
+    /// Returns the kind of this error for callers.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Token(error) if error.is_transient() => ErrorKind::Unavailable,
             Self::Role { kind, .. } => *kind,
-            Self::Token(_) | Self::Nothing => ErrorKind::Unauthenticated,
+            Self::Token(_) | Self::NoCredentials => ErrorKind::Unauthenticated,
         }
     }
 }
 
-impl Login {
-    async fn take_role(&self) -> Result<Credentials, NoLogin> {
+impl JobRole {
+    async fn assume(&self) -> Result<Credentials, RoleError> {
         let token = self.token.fetch(Some(AUDIENCE)).await?;
         let answer = self
             .sts
@@ -82,26 +82,26 @@ impl Login {
             .web_identity_token(token.expose_secret())
             .send()
             .await;
-        let answer = answer.map_err(|error| self.refused(Failure::new(ACTION, &error)))?;
-        let session = answer.credentials.ok_or(NoLogin::Nothing)?;
-        let ends = session
+        let answer = answer.map_err(|error| self.refused(AwsError::new(ACTION, &error)))?;
+        let session = answer.credentials.ok_or(RoleError::NoCredentials)?;
+        let expiry = session
             .expiration
             .try_into()
-            .map_err(|_| NoLogin::Nothing)?;
+            .map_err(|_| RoleError::NoCredentials)?;
         Ok(Credentials::new(
             session.access_key_id,
             session.secret_access_key,
             Some(session.session_token),
-            Some(ends),
-            "the job's own token",
+            Some(expiry),
+            "the job's OIDC token",
         ))
     }
 
-    fn refused(&self, failure: Failure) -> NoLogin {
-        NoLogin::Role {
+    fn refused(&self, failure: AwsError) -> RoleError {
+        RoleError::Role {
             role: self.role.clone(),
             meaning: meaning(&failure).map(|(_, meaning)| meaning),
-            kind: classify::login(&failure),
+            kind: classify::role_error_kind(&failure),
             source: failure,
         }
     }
@@ -109,72 +109,74 @@ impl Login {
 
 const ACTION: &str = "sts:AssumeRoleWithWebIdentity";
 
-/// Says what STS means. It tells a stranger as little as it can.
-fn meaning(failure: &Failure) -> Option<(Obstacle, &'static str)> {
-    let said = failure.to_string();
+/// Explains an error code of STS, whose messages reveal little.
+fn meaning(failure: &AwsError) -> Option<(Obstacle, &'static str)> {
+    let message = failure.to_string();
     let meaning = match failure.code()? {
         "AccessDenied" | "AccessDeniedException" => (
             Obstacle::Trust,
-            "there is no such role, or its trust policy does not name this job",
+            "the role does not exist, or its trust policy does not name this job",
         ),
-        "ExpiredTokenException" | "ExpiredToken" => (Obstacle::Ended, "the job's token has ended"),
-        "InvalidIdentityToken" if said.contains("audience") => (
+        "ExpiredTokenException" | "ExpiredToken" => {
+            (Obstacle::TokenExpired, "the job's token has expired")
+        }
+        "InvalidIdentityToken" if message.contains("audience") => (
             Obstacle::Audience,
-            "the identity provider in the account allows another audience",
+            "the account's identity provider does not allow the token's audience",
         ),
-        "InvalidIdentityToken" if said.contains("OpenIDConnect provider") => (
+        "InvalidIdentityToken" if message.contains("OpenIDConnect provider") => (
             Obstacle::Provider,
             "the account has no identity provider for the token's issuer",
         ),
         "InvalidIdentityToken" | "IDPRejectedClaim" => {
-            (Obstacle::Provider, "the job's token is not accepted")
+            (Obstacle::Provider, "AWS does not accept the job's token")
         }
         _ => return None,
     };
     Some(meaning)
 }
 
-impl ProvideCredentials for Login {
+impl ProvideCredentials for JobRole {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let taken: provider::Result = self
-                .take_role()
+            let credentials: provider::Result = self
+                .assume()
                 .await
                 .map_err(CredentialsError::provider_error);
-            taken
+            credentials
         })
     }
 }
 
-/// Makes a text fit for a session's name: 2 to 64 characters, of which the last ones tell one
-/// job from another.
+/// Sanitizes a session's name: 2 to 64 characters. It keeps the end of the text, which
+/// distinguishes the jobs.
 pub(crate) fn session_name(text: &str) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
     let text = text.strip_prefix("https://").unwrap_or(text);
     let text: String = text
         .chars()
-        .map(|c| if fits(c) { c } else { '-' })
+        .map(|c| if is_valid(c) { c } else { '-' })
         .collect();
-    let room = MAX_SESSION - PREFIX.len();
+    let max_tail = MAX_SESSION_LEN - PREFIX.len();
     let tail = text
-        .get(text.len().saturating_sub(room)..)
+        .get(text.len().saturating_sub(max_tail)..)
         .unwrap_or_default();
     format!("{PREFIX}{}", tail.trim_start_matches('-'))
 }
 
 const PREFIX: &str = "authferry-";
-const MAX_SESSION: usize = 64;
+const MAX_SESSION_LEN: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Why;
+    use crate::failure::ErrorSource;
 
     #[test]
-    fn a_session_is_called_after_the_job() {
+    fn a_session_is_named_after_the_job() {
         for (writer, name) in [
             ("", "authferry-"),
             ("runner-1", "authferry-runner-1"),
@@ -194,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_of_a_role_says_what_is_wrong() {
-        for (code, message, said, kind) in [
+    fn every_error_of_sts_is_explained() {
+        for (code, message, wanted, kind) in [
             (
                 "AccessDenied",
                 "Not authorized to perform sts:AssumeRoleWithWebIdentity",
@@ -205,7 +207,7 @@ mod tests {
             (
                 "InvalidIdentityToken",
                 "Incorrect token audience",
-                "allows another audience",
+                "does not allow the token's audience",
                 ErrorKind::Unauthenticated,
             ),
             (
@@ -217,60 +219,60 @@ mod tests {
             (
                 "InvalidIdentityToken",
                 "Couldn't retrieve verification key from your identity provider",
-                "the job's token is not accepted",
+                "AWS does not accept the job's token",
                 ErrorKind::Unauthenticated,
             ),
             (
                 "ExpiredTokenException",
                 "Token expired",
-                "has ended",
+                "has expired",
                 ErrorKind::Unauthenticated,
             ),
             (
                 "IDPRejectedClaim",
                 "",
-                "is not accepted",
+                "does not accept",
                 ErrorKind::Unauthenticated,
             ),
             (
                 "ValidationError",
                 "",
-                "was not taken",
+                "cannot assume the role",
                 ErrorKind::Unauthenticated,
             ),
             (
                 "IDPCommunicationError",
                 "",
-                "was not taken",
+                "cannot assume the role",
                 ErrorKind::Unavailable,
             ),
             (
                 "Throttling",
                 "Rate exceeded",
-                "was not taken",
+                "cannot assume the role",
                 ErrorKind::Throttled,
             ),
         ] {
-            let why = Why::Said {
+            let cause = ErrorSource::ErrorResponse {
                 status: 400,
                 code: code.into(),
                 message: message.into(),
             };
-            let failure = Failure {
+            let failure = AwsError {
                 action: ACTION,
-                why,
+                cause,
             };
-            let no_login = NoLogin::Role {
+            let error = RoleError::Role {
                 role: "arn:aws:iam::123456789012:role/ci".into(),
                 meaning: meaning(&failure).map(|(_, meaning)| meaning),
-                kind: classify::login(&failure),
+                kind: classify::role_error_kind(&failure),
                 source: failure,
             };
             assert!(
-                no_login.to_string().contains(said),
-                "{code} {message}: {no_login}"
+                error.to_string().contains(wanted),
+                "{code} {message}: {error}"
             );
-            assert_eq!(no_login.kind(), kind, "{code}");
+            assert_eq!(error.kind(), kind, "{code}");
         }
     }
 }

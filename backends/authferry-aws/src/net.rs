@@ -1,6 +1,6 @@
-//! How AWS is reached: the certificates to trust, the proxy, and never without TLS.
+//! The HTTP client: trusted certificates, the proxy, and TLS only.
 //!
-//! The SDK's own client takes neither `AWS_CA_BUNDLE` nor a proxy from the environment.
+//! The SDK's default client reads neither `AWS_CA_BUNDLE` nor a proxy from the environment.
 
 use std::{
     fs, io,
@@ -30,32 +30,32 @@ use secrecy::ExposeSecret;
 
 use crate::settings::Settings;
 
-/// What of the settings makes no sense, whatever the state of AWS.
+/// An invalid setting, independent of the state of AWS.
 #[derive(Debug, thiserror::Error)]
-pub enum Misfit {
+pub enum ConfigError {
     /// The file of certificates cannot be read.
-    #[error("cannot read AWS_CA_BUNDLE, {path}")]
+    #[error("cannot read the AWS_CA_BUNDLE {path}")]
     Unreadable {
         /// Which file.
         path: String,
         /// Why.
         source: io::Error,
     },
-    /// It holds something else.
-    #[error("AWS_CA_BUNDLE, {0}, holds something else than certificates, or none")]
+    /// The file has no certificates, or an invalid one.
+    #[error("the AWS_CA_BUNDLE {0} contains no certificates, or an invalid one")]
     NoCertificates(String),
-    /// Not even a part of it is repeated: it may hold a password.
-    #[error("HTTPS_PROXY is no address of a proxy")]
+    /// An invalid proxy URL. The message does not repeat it: it may contain a password.
+    #[error("HTTPS_PROXY is not the URL of a proxy")]
     Proxy,
 }
 
-/// Returns the one client that all of the SDK shares.
-pub(crate) fn client(settings: &Settings) -> Result<SharedHttpClient, Misfit> {
-    let context = TlsContext::builder().with_trust_store(trusted(settings)?);
-    // Nothing in it is asked of the system yet.
+/// Returns the HTTP client that the whole SDK shares.
+pub(crate) fn client(settings: &Settings) -> Result<SharedHttpClient, ConfigError> {
+    let context = TlsContext::builder().with_trust_store(trust_store(settings)?);
+    // This does not read the system's certificates yet.
     let context = context
         .build()
-        .map_err(|_| Misfit::NoCertificates(String::new()))?;
+        .map_err(|_| ConfigError::NoCertificates(String::new()))?;
     let proxy = proxy(settings)?;
     let client = Builder::new().build_with_connector_fn(move |connector, components| {
         let mut builder = aws_smithy_http_client::Connector::builder().proxy_config(proxy.clone());
@@ -69,17 +69,17 @@ pub(crate) fn client(settings: &Settings) -> Result<SharedHttpClient, Misfit> {
             .build()
     });
     Ok(http_client_fn(move |settings, components| {
-        SharedHttpConnector::new(Guarded(client.http_connector(settings, components)))
+        SharedHttpConnector::new(TlsOnly(client.http_connector(settings, components)))
     }))
 }
 
-/// The SDK takes what it is given for certificates, and panics if it is something else.
-fn trusted(settings: &Settings) -> Result<TrustStore, Misfit> {
+/// Validates the certificates. The SDK panics on invalid ones.
+fn trust_store(settings: &Settings) -> Result<TrustStore, ConfigError> {
     let Some(path) = &settings.ca_bundle else {
         return Ok(TrustStore::default());
     };
     let shown = path.display().to_string();
-    let pem = fs::read(path).map_err(|source| Misfit::Unreadable {
+    let pem = fs::read(path).map_err(|source| ConfigError::Unreadable {
         path: shown.clone(),
         source,
     })?;
@@ -87,14 +87,14 @@ fn trusted(settings: &Settings) -> Result<TrustStore, Misfit> {
     let all_fit = CertificateDer::pem_slice_iter(&pem)
         .all(|certificate| certificate.is_ok_and(|certificate| roots.add(certificate).is_ok()));
     if !all_fit || roots.is_empty() {
-        return Err(Misfit::NoCertificates(shown));
+        return Err(ConfigError::NoCertificates(shown));
     }
     Ok(TrustStore::empty().with_pem_certificate(pem))
 }
 
-/// What is not encrypted never goes through a proxy: that is a server on this host, or the
-/// host's own credentials.
-fn proxy(settings: &Settings) -> Result<ProxyConfig, Misfit> {
+/// Returns the proxy for HTTPS. Plain HTTP never uses a proxy: it is a server on this host, or the
+/// host's endpoint for credentials.
+fn proxy(settings: &Settings) -> Result<ProxyConfig, ConfigError> {
     let Some(proxy) = &settings.proxy else {
         return Ok(ProxyConfig::disabled());
     };
@@ -104,68 +104,69 @@ fn proxy(settings: &Settings) -> Result<ProxyConfig, Misfit> {
     } else {
         ProxyConfig::https(format!("http://{proxy}"))
     };
-    let proxy = proxy.map_err(|_| Misfit::Proxy)?;
+    let proxy = proxy.map_err(|_| ConfigError::Proxy)?;
     Ok(match &settings.no_proxy {
         Some(rules) => proxy.no_proxy(rules),
         None => proxy,
     })
 }
 
-/// Lets nothing leave without TLS, unless it is for this host: an answer can be the login, or
-/// what opens the store. Whatever of the SDK sends something goes through here, also where it
-/// looks for credentials by itself.
+/// Rejects requests without TLS, except to this host: a response can contain the login or the
+/// store's credentials. All requests of the SDK pass through this connector, also those for
+/// credentials.
 #[derive(Debug)]
-struct Guarded(SharedHttpConnector);
+struct TlsOnly(SharedHttpConnector);
 
-impl HttpConnector for Guarded {
+impl HttpConnector for TlsOnly {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        match guard(request.uri()) {
+        match require_tls(request.uri()) {
             Ok(()) => {
                 let reply = self.0.call(request);
-                HttpConnectorFuture::new(async { reply.await.map(bounded) })
+                HttpConnectorFuture::new(async { reply.await.map(limit_body) })
             }
-            Err(plain) => HttpConnectorFuture::ready(Err(ConnectorError::user(plain.into()))),
+            Err(error) => HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
         }
     }
 }
 
-/// The longest answer that is read, in bytes. A secret has at most 64 KB.
-pub(crate) const MAX_ANSWER: usize = 1 << 20;
+/// The longest response in bytes. A secret has at most 64 KB.
+pub(crate) const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// Ends an answer that is longer than any that makes sense: the SDK takes all of it into memory.
-fn bounded(mut reply: HttpResponse) -> HttpResponse {
-    let body = Limited::new(reply.take_body(), MAX_ANSWER);
+/// Limits the length of a response, because the SDK reads the whole response into memory.
+fn limit_body(mut reply: HttpResponse) -> HttpResponse {
+    let body = Limited::new(reply.take_body(), MAX_RESPONSE_BYTES);
     *reply.body_mut() = SdkBody::from_body_1_x(body);
     reply
 }
 
-/// A server that would have been spoken to without TLS.
+/// A request without TLS.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is not spoken to without TLS: what is sent there is secret")]
-pub(crate) struct Plain(String);
+#[error("authferry sends no secrets to {0} without TLS")]
+pub(crate) struct PlaintextError(String);
 
-fn guard(uri: &str) -> Result<(), Plain> {
+fn require_tls(uri: &str) -> Result<(), PlaintextError> {
     let Some((scheme, rest)) = uri.split_once("://") else {
-        return Err(Plain("an address without a scheme".to_owned()));
+        return Err(PlaintextError("a URL without a scheme".to_owned()));
     };
     let server = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    // What stands before it may be a password.
+    // The part before the host may contain a password.
     let server = server.rsplit('@').next().unwrap_or_default();
     let address = server.parse().map(|address: SocketAddr| address.ip());
     let host = server.trim_start_matches('[').trim_end_matches(']');
     let address = address.or_else(|_| host.parse::<IpAddr>());
     let is_this_host = address
-        .is_ok_and(|address| address.is_loopback() || is_of_the_host(address))
+        .is_ok_and(|address| address.is_loopback() || is_credentials_endpoint(address))
         || server.split(':').next() == Some("localhost");
     if scheme == "https" || is_this_host {
         Ok(())
     } else {
-        Err(Plain(format!("{scheme}://{server}")))
+        Err(PlaintextError(format!("{scheme}://{server}")))
     }
 }
 
-/// Where an instance or a container asks its host for credentials: no packet to there leaves it.
-fn is_of_the_host(address: IpAddr) -> bool {
+/// Returns whether the address is the credentials endpoint of an instance or a container. No packet
+/// to it leaves the host.
+fn is_credentials_endpoint(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.segments()[..7] == [0xfd00, 0xec2, 0, 0, 0, 0, 0],
@@ -181,11 +182,11 @@ mod tests {
 
     use super::*;
 
-    fn with_bundle(text: &str) -> Result<TrustStore, Misfit> {
-        let folder = tempfile::tempdir().expect("room");
+    fn with_bundle(text: &str) -> Result<TrustStore, ConfigError> {
+        let folder = tempfile::tempdir().expect("a file");
         let path = folder.path().join("ca.pem");
-        fs::write(&path, text).expect("room");
-        trusted(&Settings {
+        fs::write(&path, text).expect("a file");
+        trust_store(&Settings {
             ca_bundle: Some(path),
             ..Settings::default()
         })
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_holds_certificates_and_nothing_else() {
+    fn a_bundle_contains_only_certificates() {
         let good = certificate();
         with_bundle(&good).expect("a certificate");
         with_bundle(&format!("# ours\n{good}{}", certificate())).expect("two certificates");
@@ -207,29 +208,38 @@ mod tests {
         let garbage = "-----BEGIN CERTIFICATE-----\nbWFkZS11cA==\n-----END CERTIFICATE-----\n";
         for bad in ["", "made-up", cut, garbage, &format!("{good}{garbage}")] {
             let error = with_bundle(bad).expect_err(bad);
-            assert!(matches!(error, Misfit::NoCertificates(_)), "{bad}: {error}");
+            assert!(
+                matches!(error, ConfigError::NoCertificates(_)),
+                "{bad}: {error}"
+            );
         }
         let nowhere = Settings {
             ca_bundle: Some(PathBuf::from("/no/such/file")),
             ..Settings::default()
         };
-        assert!(matches!(trusted(&nowhere), Err(Misfit::Unreadable { .. })));
+        assert!(matches!(
+            trust_store(&nowhere),
+            Err(ConfigError::Unreadable { .. })
+        ));
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_too_long_is_not_read() {
+    async fn a_response_that_is_too_long_is_not_read() {
         let read = async |len: usize| {
             let body = SdkBody::from("x".repeat(len));
             let reply = HttpResponse::new(200.try_into().expect("a status"), body);
-            let body = bounded(reply).into_body().collect().await;
+            let body = limit_body(reply).into_body().collect().await;
             body.map(|body| body.to_bytes().len())
         };
-        assert_eq!(read(MAX_ANSWER).await.expect("fits"), MAX_ANSWER);
-        assert!(read(MAX_ANSWER + 1).await.is_err());
+        assert_eq!(
+            read(MAX_RESPONSE_BYTES).await.expect("fits"),
+            MAX_RESPONSE_BYTES
+        );
+        assert!(read(MAX_RESPONSE_BYTES + 1).await.is_err());
     }
 
     #[test]
-    fn nothing_leaves_without_tls_but_for_this_host() {
+    fn only_this_host_is_reached_without_tls() {
         for good in [
             "https://secretsmanager.eu-west-1.amazonaws.com/",
             "http://127.0.0.1:4566/",
@@ -240,7 +250,7 @@ mod tests {
             "http://169.254.169.254/latest/meta-data/",
             "http://[fd00:ec2::23]/v1/credentials",
         ] {
-            guard(good).expect(good);
+            require_tls(good).expect(good);
         }
         for bad in [
             "http://secretsmanager.eu-west-1.amazonaws.com/",
@@ -252,13 +262,13 @@ mod tests {
             "ftp://example.com/",
             "/",
         ] {
-            let error = guard(bad).expect_err(bad);
+            let error = require_tls(bad).expect_err(bad);
             assert!(!error.to_string().contains("made-up"), "{error}");
         }
     }
 
     #[test]
-    fn a_proxy_is_taken_as_others_take_it_and_never_shown() {
+    fn a_proxy_url_may_omit_its_scheme_and_is_never_printed() {
         let settings = |proxy: &str| Settings {
             proxy: Some(SecretString::from(proxy)),
             ..Settings::default()

@@ -1,27 +1,27 @@
-//! What is to be known of the environment.
+//! Settings from the environment.
 
 use std::{fmt, path::PathBuf};
 
 use authferry_http::JobToken;
 use secrecy::SecretString;
 
-/// What the environment says of the way to AWS, as far as the SDK does not read it itself.
+/// The settings from the environment that the SDK does not read itself.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// `AWS_ROLE_ARN`: the role that the job is to take. The address goes first.
+    /// `AWS_ROLE_ARN`: the role that the job assumes. A role in the address takes precedence.
     pub role: Option<String>,
-    /// The job's own token, with which it takes a role.
+    /// The source of the OIDC token with which the job assumes a role.
     pub job_token: Option<JobToken>,
-    /// Whether `AWS_ACCESS_KEY_ID` is set: somebody has taken a role already, and the SDK
-    /// finds what came of it. Only a role in the address goes first.
+    /// Whether `AWS_ACCESS_KEY_ID` is set: an earlier step has assumed a role, and the SDK finds
+    /// its credentials. A role in the address takes precedence over them; `AWS_ROLE_ARN` does not.
     pub has_keys: bool,
-    /// What the session is called in the account's records; made to fit.
+    /// The role session's name in `CloudTrail`; sanitized before use.
     pub session: String,
     /// `AWS_CA_BUNDLE`: a file of PEM certificates to trust instead of the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// `HTTPS_PROXY` or `ALL_PROXY`. May hold a password.
+    /// `HTTPS_PROXY` or `ALL_PROXY`. It may contain a password.
     pub proxy: Option<SecretString>,
-    /// `NO_PROXY`: hosts that are reached without it.
+    /// `NO_PROXY`: hosts to reach without the proxy.
     pub no_proxy: Option<String>,
 }
 

@@ -1,35 +1,54 @@
-//! The store itself: the contract on one side, the service on the other.
+//! Implements the store contract on top of the API calls.
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use authferry_core::{
-    CasError, Claims, ErrorKind, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored,
+    CasError, ErrorKind, Guarantees, Leases, Reads, Secret, SecretStore, Stamp, StoreError, Stored,
     Swap, Version,
 };
 
 use crate::{
     address::Address,
     aws::Aws,
-    claims::AwsClaims,
-    classify::{self, Known},
-    failure::Failure,
-    net::{self, Misfit},
+    classify::{self, WriteOutcome},
+    failure::AwsError,
+    leases::AwsLeases,
+    net::{self, ConfigError},
     settings::Settings,
     token,
 };
 
-/// A login in AWS Secrets Manager. See the [crate] for what it promises.
+/// A login in AWS Secrets Manager. The [crate] documentation lists the guarantees.
 pub struct AwsStore {
-    place: Place,
-    claims: AwsClaims,
+    place: SecretPlace,
+    leases: AwsLeases,
 }
 
-/// Opens the store at `address`. Nothing is asked of anybody yet: whether there is a region,
-/// and a way to log in, is found out by the first read or swap.
+/// Opens the store at `address`. Makes no request: the first read or swap reports a missing
+/// region or missing credentials.
 ///
-/// [`Misfit`] when the settings make no sense.
-pub fn open(address: Address, settings: Settings) -> Result<AwsStore, Misfit> {
+/// Returns [`ConfigError`] if the settings are invalid.
+///
+/// # Examples
+///
+/// ```
+/// use authferry_aws::Settings;
+///
+/// let settings = Settings {
+///     role: None,
+///     job_token: None,
+///     has_keys: true,
+///     session: "job 1".to_owned(),
+///     ca_bundle: None,
+///     proxy: None,
+///     no_proxy: None,
+/// };
+/// let store = authferry_aws::open("aws-sm://eu-west-1/ci/codex".parse()?, settings)?;
+/// assert_eq!(store.to_string(), "aws-sm://eu-west-1/ci/codex");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+pub fn open(address: Address, settings: Settings) -> Result<AwsStore, ConfigError> {
     let net = net::client(&settings)?;
     let aws = Aws::new(address.clone(), settings, net);
     Ok(AwsStore::new(address, aws))
@@ -38,13 +57,13 @@ pub fn open(address: Address, settings: Settings) -> Result<AwsStore, Misfit> {
 impl AwsStore {
     pub(crate) fn new(address: Address, aws: Aws) -> Self {
         let aws = Arc::new(aws);
-        let claim = Place {
-            address: address.of_claim(),
+        let lease = SecretPlace {
+            address: address.of_lease(),
             aws: Arc::clone(&aws),
         };
         Self {
-            place: Place { address, aws },
-            claims: AwsClaims::new(claim),
+            place: SecretPlace { address, aws },
+            leases: AwsLeases::new(lease),
         }
     }
 }
@@ -69,15 +88,14 @@ impl SecretStore for AwsStore {
 
     fn notes(&self) -> Vec<String> {
         vec![
-            "a rotation makes two versions of the secret, and two of the claim's secret beside it: \
-             AWS keeps some 100 of each, and none younger than a day makes room, so more than 50 \
-             rotations in a day are refused sooner or later"
+            "a rotation creates two versions of the secret, and two of the lease's secret; AWS keeps \
+             some 100 versions of each and removes none younger than a day, so it eventually refuses \
+             more than 50 rotations a day"
                 .to_owned(),
-            "a read may come late: a swap on what it showed is then a conflict, and never \
-             overwrites"
+            "a read may be stale; a swap based on a stale read is a conflict and overwrites nothing"
                 .to_owned(),
-            "copies of the secret in other regions take no writes: the address names the region \
-             of the secret itself"
+            "replicas of the secret in other regions accept no writes: the address names the region \
+             of the primary secret"
                 .to_owned(),
         ]
     }
@@ -95,28 +113,28 @@ impl SecretStore for AwsStore {
         self.place.swap(expected, new, stamp).await
     }
 
-    fn claims(&self) -> Option<&dyn Claims> {
-        Some(&self.claims)
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(&self.leases)
     }
 }
 
-/// What every secret is good for.
+/// The guarantees of every secret.
 pub(crate) const GUARANTEES: Guarantees = Guarantees {
     swap: Swap::Atomic,
     stamps: true,
-    // AWS documents no more.
+    // AWS documents no stronger consistency.
     reads: Reads::Eventual,
     history: true,
     max_len: 64 * 1024,
 };
 
 /// One secret.
-pub(crate) struct Place {
+pub(crate) struct SecretPlace {
     pub(crate) address: Address,
     pub(crate) aws: Arc<Aws>,
 }
 
-impl Place {
+impl SecretPlace {
     pub(crate) fn name(&self) -> &str {
         self.address.name()
     }
@@ -128,7 +146,7 @@ impl Place {
             let version = Version::new(&current.version);
             Stored {
                 secret: current.value,
-                stamp: token::stamp(&version),
+                stamp: token::decode(&version),
                 version,
             }
         }))
@@ -145,9 +163,12 @@ impl Place {
             return Err(self.refused(ErrorKind::TooLarge, None));
         }
         let Ok(value) = str::from_utf8(bytes) else {
-            return Err(self.refused(ErrorKind::Malformed, Some("it is no text")));
+            return Err(self.refused(
+                ErrorKind::Malformed,
+                Some("the new value is not UTF-8 text"),
+            ));
         };
-        let token = token::of(stamp);
+        let token = token::encode(stamp);
         match expected {
             Some(expected) => self.replace(expected, &token, value).await?,
             None => self.create(&token, value).await?,
@@ -157,18 +178,18 @@ impl Place {
 
     async fn replace(&self, expected: &Version, token: &str, value: &str) -> Result<(), CasError> {
         let put = self.aws.put(self.name(), token, value).await;
-        put.map_err(|failure| self.known(classify::put(&failure), failure))?;
+        put.map_err(|failure| self.cas_error(classify::put(&failure), failure))?;
         let promoted = self
             .aws
             .promote(self.name(), token, expected.as_str())
             .await;
-        promoted.map_err(|failure| self.known(classify::promote(&failure), failure))
+        promoted.map_err(|failure| self.cas_error(classify::promote(&failure), failure))
     }
 
-    /// Creates the secret, or fills one that somebody made without a value.
+    /// Creates the secret, or fills an existing secret without a value.
     ///
-    /// The first version that is put becomes the current one, whatever is said of it, and
-    /// nobody else's after that: so all that is left is to see whose was the first.
+    /// The first version of a secret becomes the current one, regardless of the labels in the put.
+    /// No later version does, so a read shows which writer was first.
     async fn create(&self, token: &str, value: &str) -> Result<(), CasError> {
         let held = self.aws.read(self.name()).await;
         let held = held.map_err(|failure| CasError::Refused(self.error("write", failure)))?;
@@ -180,52 +201,54 @@ impl Place {
             };
         }
         match self.aws.put(self.name(), token, value).await {
-            Ok(()) => return self.settle(token).await,
+            Ok(()) => return self.confirm(token).await,
             Err(failure) => match classify::put(&failure) {
-                // There is no secret: that is what was to be found out.
-                Known::Moved => {}
-                known @ (Known::Not | Known::Unknown) => return Err(self.known(known, failure)),
+                // The secret does not exist: create it below.
+                WriteOutcome::Conflict => {}
+                outcome @ (WriteOutcome::Refused | WriteOutcome::Unknown) => {
+                    return Err(self.cas_error(outcome, failure));
+                }
             },
         }
         match self.aws.create(self.name(), token, value).await {
             Ok(version) if version == token => Ok(()),
-            // Not AWS, but a server that speaks like it and names the first version itself.
+            // A server compatible with AWS that chooses the first version's ID itself.
             Ok(version) => self.replace(&Version::new(&version), token, value).await,
             Err(failure) if failure.code() == Some("ResourceExistsException") => {
-                self.settle(token).await
+                self.confirm(token).await
             }
-            Err(failure) => Err(self.known(classify::put(&failure), failure)),
+            Err(failure) => Err(self.cas_error(classify::put(&failure), failure)),
         }
     }
 
-    /// Looks whose version is the first one.
-    async fn settle(&self, token: &str) -> Result<(), CasError> {
+    /// Checks whether our version is the current one.
+    async fn confirm(&self, token: &str) -> Result<(), CasError> {
         match self.aws.read(self.name()).await {
             Ok(Some(held)) if held.version == token => Ok(()),
-            // Nothing there yet is no answer either: who looks again will see.
+            // A missing value is a stale read: a conflict makes the caller read again.
             Ok(Some(_) | None) => Err(CasError::Conflict),
             Err(failure) => Err(CasError::Ambiguous(self.error("write", failure))),
         }
     }
 
-    fn known(&self, known: Known, failure: Failure) -> CasError {
-        match known {
-            Known::Moved => CasError::Conflict,
-            Known::Not => CasError::Refused(self.error("write", failure)),
-            Known::Unknown => CasError::Ambiguous(self.error("write", failure)),
+    fn cas_error(&self, outcome: WriteOutcome, failure: AwsError) -> CasError {
+        match outcome {
+            WriteOutcome::Conflict => CasError::Conflict,
+            WriteOutcome::Refused => CasError::Refused(self.error("write", failure)),
+            WriteOutcome::Unknown => CasError::Ambiguous(self.error("write", failure)),
         }
     }
 
-    fn refused(&self, kind: ErrorKind, why: Option<&'static str>) -> CasError {
+    fn refused(&self, kind: ErrorKind, cause: Option<&'static str>) -> CasError {
         CasError::Refused(StoreError {
             kind,
             operation: "write",
             store: self.address.to_string(),
-            source: why.map(Into::into),
+            source: cause.map(Into::into),
         })
     }
 
-    pub(crate) fn error(&self, operation: &'static str, failure: Failure) -> StoreError {
+    pub(crate) fn error(&self, operation: &'static str, failure: AwsError) -> StoreError {
         StoreError {
             kind: classify::kind(&failure),
             operation,

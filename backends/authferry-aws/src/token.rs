@@ -1,15 +1,15 @@
-//! What a version's own name says of it.
+//! Encodes a stamp in the version ID.
 //!
-//! Secrets Manager keeps nothing beside a version but its name and its staging labels. Tags
-//! belong to the whole secret, and a label with something to say would have to be taken off
-//! again: a secret has room for 20. The name is for the writer to choose, it is set together
-//! with the value, and nobody can change it; so it holds the stamp, but for the writer's name.
+//! Secrets Manager stores only two things with a version: its ID and its staging labels. Tags
+//! belong to the whole secret, and a label per version would need cleaning up: a secret has at
+//! most 20 labels. The writer chooses the ID together with the value, and the ID is immutable. So
+//! the ID contains the stamp, except for the writer's name.
 
 use authferry_core::{Origin, Stamp, Version, WriteId};
 
-/// Returns the name of the version that a write makes: 52 to 61 characters, where Secrets
-/// Manager takes 32 to 64. A count beyond [`MAX_COUNT`] stays there.
-pub(crate) fn of(stamp: &Stamp) -> String {
+/// Returns the ID of the version that a write creates: 52 to 61 characters, where Secrets
+/// Manager accepts 32 to 64. A count above [`MAX_COUNT`] is capped.
+pub(crate) fn encode(stamp: &Stamp) -> String {
     let origin = match (stamp.origin, stamp.volatile_hints) {
         (Origin::Seed, false) => SEED,
         (Origin::Rotation, false) => ROTATION,
@@ -20,8 +20,8 @@ pub(crate) fn of(stamp: &Stamp) -> String {
     format!("{}-{origin}{count}-{}", stamp.id, stamp.family)
 }
 
-/// Returns what the name of a version says, or `None` if somebody else has chosen it.
-pub(crate) fn stamp(version: &Version) -> Option<Stamp> {
+/// Decodes a version ID. `None` if another tool chose it.
+pub(crate) fn decode(version: &Version) -> Option<Stamp> {
     let (id, rest) = version.as_str().split_once('-')?;
     let (origin_and_count, family) = rest.split_once('-')?;
     let mut count = origin_and_count.chars();
@@ -40,8 +40,8 @@ pub(crate) fn stamp(version: &Version) -> Option<Stamp> {
         volatile_hints,
         writer: String::new(),
     };
-    // There is one spelling for each.
-    (of(&stamp) == version.as_str()).then_some(stamp)
+    // Each stamp has one spelling.
+    (encode(&stamp) == version.as_str()).then_some(stamp)
 }
 
 const SEED: char = 's';
@@ -49,7 +49,7 @@ const ROTATION: char = 'r';
 const SEED_WITH_VOLATILE_HINTS: char = 'S';
 const ROTATION_WITH_VOLATILE_HINTS: char = 'R';
 
-/// Ten digits, so that the whole name keeps within 64 characters.
+/// Ten digits, so that the ID stays within 64 characters.
 const MAX_COUNT: u64 = 9_999_999_999;
 
 #[cfg(test)]
@@ -59,21 +59,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_that_no_name_has_room_for_stays_at_the_largest() {
+    fn a_count_above_the_maximum_is_capped() {
         let stamp_of = |count| Stamp {
-            id: WriteId { trip: 1, number: 2 },
+            id: WriteId {
+                nonce: 1,
+                number: 2,
+            },
             count,
             origin: Origin::Rotation,
             family: Family(Fingerprint::new([1; 8])),
             volatile_hints: false,
             writer: String::new(),
         };
-        let token = of(&stamp_of(u64::MAX));
-        assert_eq!(stamp(&Version::new(&token)), Some(stamp_of(MAX_COUNT)));
+        let token = encode(&stamp_of(u64::MAX));
+        assert_eq!(decode(&Version::new(&token)), Some(stamp_of(MAX_COUNT)));
     }
 
     #[test]
-    fn a_stamp_survives_as_a_version_but_for_the_writer() {
+    fn a_stamp_round_trips_except_for_the_writer() {
         for (count, origin, volatile_hints) in [
             (0, Origin::Seed, false),
             (1, Origin::Seed, true),
@@ -82,7 +85,7 @@ mod tests {
         ] {
             let stamp_of = |writer: &str| Stamp {
                 id: WriteId {
-                    trip: 0x0123,
+                    nonce: 0x0123,
                     number: u64::MAX,
                 },
                 count,
@@ -91,18 +94,18 @@ mod tests {
                 volatile_hints,
                 writer: writer.to_owned(),
             };
-            let token = of(&stamp_of("https://ci.example/runs/1"));
+            let token = encode(&stamp_of("https://ci.example/runs/1"));
             assert!((32..=64).contains(&token.len()), "{token}");
-            assert_eq!(stamp(&Version::new(&token)), Some(stamp_of("")));
+            assert_eq!(decode(&Version::new(&token)), Some(stamp_of("")));
         }
     }
 
     #[test]
-    fn a_name_that_somebody_else_chose_says_nothing() {
+    fn a_foreign_version_id_has_no_stamp() {
         let id = "0123456789abcdef0123456789abcdef";
         let family = "00010203040506ff";
         let good = format!("{id}-s1-{family}");
-        assert!(stamp(&Version::new(&good)).is_some());
+        assert!(decode(&Version::new(&good)).is_some());
         for name in [
             String::new(),
             "terraform-20260101000000000000000001".to_owned(),
@@ -121,7 +124,7 @@ mod tests {
             format!("{id}-s99999999999999999999-{family}"),
             format!("{}-s1-{family}", id.to_uppercase()),
         ] {
-            assert_eq!(stamp(&Version::new(&name)), None, "{name}");
+            assert_eq!(decode(&Version::new(&name)), None, "{name}");
         }
     }
 }

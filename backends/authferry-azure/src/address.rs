@@ -1,49 +1,49 @@
-//! `azure-kv://VAULT/NAME?coordinator=…`, and what may not be in it.
+//! Parses `azure-kv://VAULT/NAME?coordinator=…` and rejects invalid addresses.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use url::Url;
 
-/// Where a login is kept, what says which version of it counts, and how to log in there.
-/// Every secret comes from elsewhere.
+/// Where a login is kept, which blob names its current version, and how to authenticate. Every
+/// secret comes from [`Settings`](crate::Settings).
 ///
-/// `Display` gives the place alone, in one spelling: how the caller logged in does not
-/// make it another place.
+/// `Display` prints only the place, in one canonical spelling: the authentication method does
+/// not change which place it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// As it was written: a name, or a host.
+    /// A name or a host, as given.
     vault: String,
     pub(crate) name: String,
     pub(crate) coordinator: BlobAddress,
     auth: Option<Auth>,
 }
 
-/// Where the coordinator's blob is.
+/// The address of the coordinator's blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BlobAddress {
-    /// An account's name, or a host with everything up to the container.
+    /// The name of an account, or a host and the path up to the container.
     account: String,
     /// The container, a slash, and the blob.
     path: String,
 }
 
-/// How to log in.
+/// How to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// With the job's own OIDC token, for which the application has a federated credential.
+    /// With the job's OIDC token, for which the application has a federated credential.
     Workload(IdToken),
-    /// As the identity of the machine.
+    /// With the managed identity of the machine.
     Managed,
-    /// With a secret of the application.
+    /// With a client secret of the application.
     Secret,
-    /// As whoever is logged in to Azure's own command line tool.
+    /// With the login of the Azure CLI.
     Cli,
 }
 
 /// Where the job's own token is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdToken {
-    /// Wherever the platform has it.
+    /// In the platform's usual place.
     Platform,
     /// In the environment variable of this name.
     Variable(String),
@@ -55,17 +55,17 @@ const SCHEME: &str = "azure-kv://";
 
 const BLOB: &str = "blob://";
 
-/// The longest value of a tag: each version names its coordinator in one.
-const MAX_TAG: usize = 256;
+/// The longest value of a tag: a tag of each version names the coordinator.
+const MAX_TAG_LEN: usize = 256;
 
-/// The end of the name of the blob that holds the claim.
-const CLAIM: &str = "-claim";
+/// The suffix of the name of the lease's blob.
+const LEASE: &str = "-lease";
 
 /// The longest name of a secret.
-const MAX_NAME: usize = 127;
+const MAX_NAME_LEN: usize = 127;
 
-/// The domain of the vaults of each cloud, and the domain of its blobs, which an address has to
-/// name for every cloud but the public one.
+/// The domain of the vaults of each cloud, and the domain of its blobs. An address must name the
+/// latter for every cloud except the public one.
 const CLOUDS: [(&str, Option<&str>); 3] = [
     (".vault.azure.net", None),
     (".vault.azure.cn", Some("blob.core.chinacloudapi.cn")),
@@ -76,16 +76,16 @@ const CLOUDS: [(&str, Option<&str>); 3] = [
 ];
 
 /// The shortest name of a storage account.
-const MIN_ACCOUNT: usize = 3;
+const MIN_ACCOUNT_LEN: usize = 3;
 
 impl Address {
-    /// Returns how to log in, if the address says so.
+    /// Returns how to authenticate, if the address names it.
     #[must_use]
     pub fn auth(&self) -> Option<&Auth> {
         self.auth.as_ref()
     }
 
-    /// Returns the address of the vault.
+    /// Returns the URL of the vault.
     pub(crate) fn vault(&self) -> Url {
         let host = if is_host(&self.vault) {
             self.vault.clone()
@@ -106,11 +106,11 @@ impl BlobAddress {
         }
     }
 
-    /// Returns the blob beside this one that holds the claim.
-    pub(crate) fn claim(&self) -> Self {
+    /// Returns the address of the lease's blob.
+    pub(crate) fn lease(&self) -> Self {
         Self {
             account: self.account.clone(),
-            path: format!("{}{CLAIM}", self.path),
+            path: format!("{}{LEASE}", self.path),
         }
     }
 }
@@ -128,20 +128,20 @@ impl FromStr for Address {
         if vault.contains('@') {
             return Err(BadAddress::User);
         }
-        let vault = checked_authority(vault, 24).ok_or(BadAddress::Vault)?;
+        let vault = check_authority(vault, 24).ok_or(BadAddress::KeyVault)?;
         let is_usual = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_usual) {
+        if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_usual) {
             return Err(BadAddress::Name);
         }
-        let mut given = Given::parse(query)?;
-        let coordinator = match given.take("coordinator").map(|it| it.strip_prefix(BLOB)) {
+        let mut options = AddressOptions::parse(query)?;
+        let coordinator = match options.take("coordinator").map(|it| it.strip_prefix(BLOB)) {
             Some(Some(blob)) => BlobAddress::parse(blob)?,
             None | Some(None) => {
                 return Err(BadAddress::Coordinator(NewCoordinator::of(&vault, name)));
             }
         };
-        let auth = given.auth()?;
-        given.end()?;
+        let auth = options.take_auth()?;
+        options.finish()?;
         Ok(Self {
             vault,
             name: name.to_owned(),
@@ -170,14 +170,14 @@ impl BlobAddress {
         if authority.contains('@') {
             return Err(BadAddress::User);
         }
-        let mut account = checked_authority(authority, 24).ok_or(BadAddress::Blob)?;
+        let mut account = check_authority(authority, 24).ok_or(BadAddress::Blob)?;
         let mut path = path;
         if authority.contains(':') {
-            // Where there is a port the account is no part of the host.
+            // With a port, the account is the first segment of the path.
             let (name, rest) = path.split_once('/').ok_or(BadAddress::Blob)?;
             account = format!(
                 "{account}/{}",
-                checked_authority(name, 24).ok_or(BadAddress::Blob)?
+                check_authority(name, 24).ok_or(BadAddress::Blob)?
             );
             path = rest;
         }
@@ -186,7 +186,7 @@ impl BlobAddress {
         if !path.contains('/') || !path.split('/').all(is_part) {
             return Err(BadAddress::Blob);
         }
-        if BLOB.len() + text.len() > MAX_TAG {
+        if BLOB.len() + text.len() > MAX_TAG_LEN {
             return Err(BadAddress::Long);
         }
         Ok(Self {
@@ -202,27 +202,27 @@ impl fmt::Display for BlobAddress {
     }
 }
 
-/// Why a text is not the address of such a store. The text itself is not repeated: a
-/// mistyped address may hold anything.
+/// Why a text is not a Key Vault address. The message never repeats the text: a mistyped address
+/// may contain a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
     /// Another scheme, or none.
     #[error("the address of a Key Vault store begins with azure-kv://")]
     Scheme,
-    /// Nothing but a vault.
+    /// A vault without a secret.
     #[error("the address of a Key Vault store names a vault and a secret: azure-kv://VAULT/NAME")]
     Path,
     /// A user.
-    #[error("a Key Vault address names no user and no password")]
+    #[error("a Key Vault address contains no user and no password")]
     User,
-    /// A character that other tools would read in another way than this one.
-    #[error("a Key Vault address is ASCII text without blanks, `#`, `%` or `\\`")]
+    /// A character that other tools parse differently.
+    #[error("a Key Vault address is ASCII text without spaces, `#`, `%` or `\\`")]
     Character,
     /// Neither a name nor a host.
     #[error("the vault of a Key Vault address is its name, or a host, which has a dot or a port")]
-    Vault,
-    /// A name that Key Vault does not take.
-    #[error("the name of a secret is letters, digits and `-`, at most 127 of them")]
+    KeyVault,
+    /// A name that Key Vault does not accept.
+    #[error("the name of a secret consists of at most 127 letters, digits and `-`")]
     Name,
     /// No coordinator, or one that is not a blob.
     #[error(
@@ -230,34 +230,34 @@ pub enum BadAddress {
          has no compare-and-swap"
     )]
     Coordinator(NewCoordinator),
-    /// No blob.
+    /// An invalid blob address.
     #[error(
-        "the blob of a coordinator reads blob://ACCOUNT/CONTAINER/NAME, or \
+        "the address of a coordinator's blob is blob://ACCOUNT/CONTAINER/NAME, or \
          blob://HOST:PORT/ACCOUNT/CONTAINER/NAME"
     )]
     Blob,
-    /// More than a tag can hold.
-    #[error("the blob of a coordinator is named in at most 256 characters")]
+    /// Too long for a tag.
+    #[error("the address of a coordinator's blob has at most 256 characters")]
     Long,
-    /// An option that is not known. Maybe a secret.
+    /// An unknown option. It may be a secret.
     #[error(
-        "a Key Vault address knows the options coordinator, auth, id_token and id_token_file, \
-         and no other"
+        "unknown option in a Key Vault address: the options are coordinator, auth, id_token and \
+         id_token_file"
     )]
     Option,
-    /// An option twice, or without a value.
-    #[error("{0} has one value in a Key Vault address")]
+    /// A repeated option, or one without a value.
+    #[error("the option {0} of a Key Vault address needs exactly one value")]
     Value(&'static str),
-    /// A way to log in that is not known.
-    #[error("auth is workload, managed, secret or cli in a Key Vault address")]
+    /// An unknown authentication method.
+    #[error("the option auth of a Key Vault address is workload, managed, secret or cli")]
     Auth,
-    /// An option for another way to log in.
-    #[error("{0} means nothing in a Key Vault address without auth=workload")]
-    Idle(&'static str),
-    /// Two places for one token.
-    #[error("the job's token is in a variable or in a file: give id_token or id_token_file")]
-    Twice,
-    /// No name of an environment variable. It might be the token itself.
+    /// An option of another authentication method.
+    #[error("the option {0} of a Key Vault address applies only to auth=workload")]
+    NotApplicable(&'static str),
+    /// Two sources for one token.
+    #[error("give either id_token or id_token_file, not both")]
+    TwoTokenSources,
+    /// Not the name of an environment variable. It might be the token itself.
     #[error("id_token is the name of an environment variable, never the token")]
     Variable,
 }
@@ -283,23 +283,24 @@ impl NewCoordinator {
             .find_map(in_cloud)
             .unwrap_or((vault, None));
         let vault = (!is_host(name)).then(|| name.to_owned());
-        // Names of vaults and of accounts are global. That of an account has no hyphen.
+        // Suggest the vault's name: it is globally unique, so it is probably free as an account's
+        // name too. An account's name has no hyphen.
         let account = vault.as_ref().map(|vault| vault.replace('-', ""));
         Self {
             vault,
-            account: account.filter(|account| account.len() >= MIN_ACCOUNT),
+            account: account.filter(|account| account.len() >= MIN_ACCOUNT_LEN),
             domain,
             blob: format!("{secret}.json"),
         }
     }
 }
 
-/// The options, as far as they were not taken yet.
-struct Given<'a>(Vec<(&'static str, &'a str)>);
+/// The options that are not consumed yet.
+struct AddressOptions<'a>(Vec<(&'static str, &'a str)>);
 
 const OPTIONS: [&str; 4] = ["coordinator", "auth", "id_token", "id_token_file"];
 
-impl<'a> Given<'a> {
+impl<'a> AddressOptions<'a> {
     fn parse(query: &'a str) -> Result<Self, BadAddress> {
         let mut given: Vec<(&'static str, &str)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -319,7 +320,7 @@ impl<'a> Given<'a> {
         Some(self.0.swap_remove(at).1)
     }
 
-    fn auth(&mut self) -> Result<Option<Auth>, BadAddress> {
+    fn take_auth(&mut self) -> Result<Option<Auth>, BadAddress> {
         let auth = match self.take("auth") {
             None => return Ok(None),
             Some("managed") => Auth::Managed,
@@ -327,8 +328,8 @@ impl<'a> Given<'a> {
             Some("cli") => Auth::Cli,
             Some("workload") => {
                 let from = match (self.take("id_token"), self.take("id_token_file")) {
-                    (Some(_), Some(_)) => return Err(BadAddress::Twice),
-                    (Some(name), None) => IdToken::Variable(checked_variable(name)?),
+                    (Some(_), Some(_)) => return Err(BadAddress::TwoTokenSources),
+                    (Some(name), None) => IdToken::Variable(check_variable(name)?),
                     (None, Some(file)) => IdToken::File(file.into()),
                     (None, None) => IdToken::Platform,
                 };
@@ -339,16 +340,16 @@ impl<'a> Given<'a> {
         Ok(Some(auth))
     }
 
-    fn end(self) -> Result<(), BadAddress> {
+    fn finish(self) -> Result<(), BadAddress> {
         match self.0.first() {
-            Some((name, _)) => Err(BadAddress::Idle(name)),
+            Some((name, _)) => Err(BadAddress::NotApplicable(name)),
             None => Ok(()),
         }
     }
 }
 
-/// Takes a name of letters, digits and hyphens, or a host, in lower case as both are.
-fn checked_authority(text: &str, max: usize) -> Option<String> {
+/// Validates a name of letters, digits and hyphens, or a host. Returns it in lowercase.
+fn check_authority(text: &str, max: usize) -> Option<String> {
     let text = text.to_ascii_lowercase();
     if is_host(&text) {
         let url = Url::parse(&format!("https://{text}/")).ok()?;
@@ -366,10 +367,10 @@ fn is_host(text: &str) -> bool {
 
 fn url(text: &str) -> Url {
     let url = Url::parse(&format!("https://{text}"));
-    url.expect("its parts were looked at before")
+    url.expect("validated parts")
 }
 
-fn checked_variable(name: &str) -> Result<String, BadAddress> {
+fn check_variable(name: &str) -> Result<String, BadAddress> {
     let is_usual = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     if name.len() <= 64 && name.bytes().all(is_usual) {
         Ok(name.to_owned())

@@ -1,91 +1,93 @@
-//! What a failure means: plain functions over what was answered.
+//! Classifies failed requests. Pure functions.
 
 use crate::{
-    trouble::{Rejection, Trouble},
-    wire::{Answer, Failure, NoToken},
+    azure_error::{AzureError, Rejection},
+    wire::{AzureFailure, ErrorResponse, TokenError},
 };
 
-/// What is known after a write that brought nothing.
+/// The result of a write that did not clearly succeed.
 #[derive(Debug)]
-pub(crate) enum Unwritten {
-    /// It certainly did not happen.
-    Refused(Trouble),
-    /// Nobody knows.
-    Unknown(Trouble),
+pub(crate) enum PutFailure {
+    /// The write certainly did not happen.
+    Refused(AzureError),
+    /// The write may have happened.
+    Unknown(AzureError),
 }
 
-/// Says why a request to the vault brought nothing. `right` is what it takes there.
-pub(crate) fn of_vault(failure: Failure, right: &'static str) -> Trouble {
-    let Failure::Answer(answer) = failure else {
-        return of_any(failure);
+/// Returns why a request to the vault failed. `right` is the right that it needs.
+pub(crate) fn vault_error(failure: AzureFailure, right: &'static str) -> AzureError {
+    let AzureFailure::ErrorResponse(answer) = failure else {
+        return common_error(failure);
     };
     match (answer.status, &*answer.inner) {
-        (401, _) if !answer.is_unknown_key() => Trouble::BadToken,
-        (403, "SecretDisabled") => Trouble::Disabled,
-        (403, "ForbiddenByFirewall" | "ForbiddenByConnection") => Trouble::Firewalled("vault"),
-        (403, _) => Trouble::Forbidden(right),
-        (409, "ObjectIsDeletedButRecoverable") => Trouble::Deleted,
-        (409, "ObjectIsBeingDeleted" | "ObjectIsBeingRecovered") => Trouble::Settling,
-        (409, "") => Trouble::Busy,
-        _ => of_answer(answer),
+        (401, _) if !answer.is_unknown_key() => AzureError::BadToken,
+        (403, "SecretDisabled") => AzureError::Disabled,
+        (403, "ForbiddenByFirewall" | "ForbiddenByConnection") => AzureError::Firewalled("vault"),
+        (403, _) => AzureError::Forbidden(right),
+        (409, "ObjectIsDeletedButRecoverable") => AzureError::Deleted,
+        (409, "ObjectIsBeingDeleted" | "ObjectIsBeingRecovered") => AzureError::InTransition,
+        (409, "") => AzureError::Busy,
+        _ => response_error(answer),
     }
 }
 
-/// Says why a put to the vault brought nothing, and whether it can have happened.
-pub(crate) fn of_put(failure: Failure) -> Unwritten {
+/// Returns why a put to the vault failed, and whether it may have happened.
+pub(crate) fn put_error(failure: AzureFailure) -> PutFailure {
     let is_certain = match &failure {
-        Failure::Silent(silence) => !silence.may_have_acted(),
-        // Of two puts at once nobody says what becomes of the one that is refused.
-        Failure::Answer(answer) => {
+        AzureFailure::Silent(silence) => !silence.may_have_acted(),
+        // Azure does not document the effect of the refused one of two concurrent puts.
+        AzureFailure::ErrorResponse(answer) => {
             answer.status < 500
                 && answer.status != 408
                 && !(answer.status == 409 && answer.inner.is_empty())
         }
-        Failure::Unintelligible => false,
-        Failure::Impostor | Failure::NoToken(_) => true,
+        AzureFailure::Unintelligible => false,
+        AzureFailure::Impostor | AzureFailure::NoToken(_) => true,
     };
-    let trouble = of_vault(failure, "set secrets in the vault");
+    let error = vault_error(failure, "set secrets in the vault");
     if is_certain {
-        Unwritten::Refused(trouble)
+        PutFailure::Refused(error)
     } else {
-        Unwritten::Unknown(trouble)
+        PutFailure::Unknown(error)
     }
 }
 
-/// Says why a request to the storage account brought nothing. `right` is what it takes there.
-pub(crate) fn of_blob(failure: Failure, right: &'static str) -> Trouble {
-    let Failure::Answer(answer) = failure else {
-        return of_any(failure);
+/// Returns why a request to the storage account failed. `right` is the right that it needs.
+pub(crate) fn blob_error(failure: AzureFailure, right: &'static str) -> AzureError {
+    let AzureFailure::ErrorResponse(answer) = failure else {
+        return common_error(failure);
     };
     match (answer.status, &*answer.code) {
-        (401, _) | (403, "AuthenticationFailed") => Trouble::BadToken,
-        (403, "AuthorizationFailure") => Trouble::Firewalled("storage account"),
-        (403, _) => Trouble::Forbidden(right),
-        (404, "ContainerNotFound") => Trouble::NoContainer,
-        _ => of_answer(answer),
+        (401, _) | (403, "AuthenticationFailed") => AzureError::BadToken,
+        (403, "AuthorizationFailure") => AzureError::Firewalled("storage account"),
+        (403, _) => AzureError::Forbidden(right),
+        (404, "ContainerNotFound") => AzureError::NoContainer,
+        _ => response_error(answer),
     }
 }
 
-/// Whether a blob was certainly not replaced.
-pub(crate) fn is_denied(trouble: &Trouble) -> bool {
-    matches!(trouble, Trouble::Forbidden(_))
+/// Returns whether the identity lacks a right.
+pub(crate) fn is_denied(error: &AzureError) -> bool {
+    matches!(error, AzureError::Forbidden(_))
 }
 
-fn of_any(failure: Failure) -> Trouble {
+fn common_error(failure: AzureFailure) -> AzureError {
     match failure {
-        Failure::Silent(silence) => Trouble::Silent(silence),
-        Failure::Answer(answer) => of_answer(answer),
-        Failure::Unintelligible => Trouble::Unintelligible,
-        Failure::Impostor => Trouble::Impostor,
-        Failure::NoToken(NoToken::Silent(silence)) => Trouble::SilentAuthority(silence),
-        Failure::NoToken(NoToken::NoJobToken(missing)) => Trouble::NoJobToken(missing),
-        Failure::NoToken(NoToken::Tool(text)) => Trouble::Cli(text),
-        Failure::NoToken(NoToken::Answer(answer)) => Trouble::Login(of_login(answer)),
+        AzureFailure::Silent(silence) => AzureError::Silent(silence),
+        AzureFailure::ErrorResponse(answer) => response_error(answer),
+        AzureFailure::Unintelligible => AzureError::Unintelligible,
+        AzureFailure::Impostor => AzureError::Impostor,
+        AzureFailure::NoToken(TokenError::Silent(silence)) => AzureError::SilentAuthority(silence),
+        AzureFailure::NoToken(TokenError::NoJobToken(missing)) => AzureError::NoJobToken(missing),
+        AzureFailure::NoToken(TokenError::Tool(text)) => AzureError::Cli(text),
+        AzureFailure::NoToken(TokenError::ErrorResponse(answer)) => {
+            AzureError::AuthRefused(rejection(answer))
+        }
     }
 }
 
-/// The numbers are those of Entra's error reference.
-fn of_login(answer: Answer) -> Rejection {
+/// Maps the AADSTS codes of Entra's error reference.
+fn rejection(answer: ErrorResponse) -> Rejection {
     match &*answer.code {
         "700211" | "700212" | "700213" | "70021" | "700024" | "700027" | "50027" => {
             Rejection::Federation(answer.text)
@@ -100,16 +102,16 @@ fn of_login(answer: Answer) -> Rejection {
     }
 }
 
-fn of_answer(answer: Answer) -> Trouble {
+fn response_error(answer: ErrorResponse) -> AzureError {
     if answer.is_unknown_key() {
-        // It knows the key a moment later.
-        return Trouble::Answer {
+        // Transient: the server learns the signing key a moment later.
+        return AzureError::ErrorResponse {
             status: 503,
             code: answer.code,
             text: answer.text,
         };
     }
-    Trouble::Answer {
+    AzureError::ErrorResponse {
         status: answer.status,
         code: answer.code,
         text: answer.text,

@@ -1,4 +1,4 @@
-//! The secret under a coordinator: does what the protocol's machine asks for.
+//! Executes the protocol's actions for a secret and its coordinator.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,56 +6,62 @@ use authferry_core::{CasError, Secret, Stamp, Stored, Version};
 use tokio::time::sleep;
 
 use crate::{
-    classify::{self, Unwritten},
-    protocol::{Ask, End, Goal, Item, Mark, Newest, Pointer, Reply, Turn},
+    azure_error::AzureError,
+    classify::{self, PutFailure},
+    protocol::{
+        Newest, Operation, Pointer, ProtocolAction, ProtocolGoal, ProtocolOutcome, ProtocolReply,
+        VersionItem, WriteMark,
+    },
     record::{READ, WRITE},
     tags,
-    trouble::Trouble,
-    wire::{Blob, Kept, Listed, Replaced, Tags, Vault},
+    wire::{Blob, BlobSwap, KeyVault, ListedVersion, SecretVersion, Tags},
 };
 
-/// A secret, and the blob that says which version of it counts.
+/// A secret, and the blob that names its current version.
 pub(crate) struct Coordinated {
-    pub(crate) vault: Vault,
+    pub(crate) vault: KeyVault,
     pub(crate) name: String,
     pub(crate) pointer: Blob,
-    /// The blob's address, as the tags of each version name it.
+    /// The blob's address, as in the tags of each version.
     pub(crate) coordinator: String,
 }
 
-/// The pauses grow up to this one.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// The upper limit of the backoff.
+const MAX_DELAY: Duration = Duration::from_millis(500);
 
-/// How often an intent is seen before it is taken for that of a dead writer: some ten seconds.
-const PATIENCE: u8 = 23;
+/// How often an intent is read before its writer counts as dead: some ten seconds.
+const MAX_ATTEMPTS: u8 = 23;
 
-/// Why a turn came to no end.
-pub(crate) struct Halt {
-    trouble: Trouble,
-    /// Whether the value may be there.
-    sent: bool,
+/// Why an operation was aborted.
+pub(crate) struct OperationError {
+    cause: AzureError,
+    /// Whether the put may have created the value.
+    may_have_put: bool,
 }
 
 impl Coordinated {
-    pub(crate) async fn read(&self) -> Result<Option<Stored>, Trouble> {
-        let mut hands = Hands::new(self, None);
-        let end = hands.turn(Goal::Read).await.map_err(|halt| halt.trouble)?;
-        let version = match end {
-            End::Read(Some(version)) => version,
-            End::Read(None) => return Ok(None),
-            End::Disabled => return Err(Trouble::Disabled),
-            End::Unseen | End::Written(_) | End::Conflict | End::Refused => {
-                return Err(Trouble::Behind);
+    pub(crate) async fn read(&self) -> Result<Option<Stored>, AzureError> {
+        let mut executor = Executor::new(self, None);
+        let outcome = executor.run(ProtocolGoal::Read).await;
+        let version = match outcome.map_err(|error| error.cause)? {
+            ProtocolOutcome::Read(Some(version)) => version,
+            ProtocolOutcome::Read(None) => return Ok(None),
+            ProtocolOutcome::Disabled => return Err(AzureError::Disabled),
+            ProtocolOutcome::Unseen
+            | ProtocolOutcome::Written(_)
+            | ProtocolOutcome::Conflict
+            | ProtocolOutcome::Refused => {
+                return Err(AzureError::StaleRead);
             }
         };
-        let kept = match hands.seen.remove(&version) {
-            Some(kept) => kept,
-            None => self.get(&version).await?.ok_or(Trouble::Behind)?,
+        let found = match executor.seen.remove(&version) {
+            Some(found) => found,
+            None => self.get(&version).await?.ok_or(AzureError::StaleRead)?,
         };
         Ok(Some(Stored {
-            version: Version::new(&kept.version),
-            stamp: tags::stamp_of(&kept.value, &kept.tags),
-            secret: kept.value,
+            version: Version::new(&found.version),
+            stamp: tags::stamp_of(&found.value, &found.tags),
+            secret: found.value,
         }))
     }
 
@@ -64,185 +70,190 @@ impl Coordinated {
         expected: Option<&Version>,
         new: &Secret,
         stamp: &Stamp,
-    ) -> Result<Version, Unswapped> {
-        let goal = Goal::Swap {
+    ) -> Result<Version, SwapError> {
+        let goal = ProtocolGoal::Swap {
             expected: expected.map(|version| version.as_str().to_owned()),
             mark: tags::mark_of(new, stamp),
         };
-        let mut hands = Hands::new(self, Some((new, stamp)));
-        let end = match hands.turn(goal).await {
-            Ok(end) => end,
-            Err(Halt { trouble, sent }) if sent => return Err(Unswapped::Unknown(trouble)),
-            Err(Halt { trouble, .. }) => return Err(Unswapped::Refused(trouble)),
+        let mut executor = Executor::new(self, Some((new, stamp)));
+        let outcome = match executor.run(goal).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.may_have_put => return Err(SwapError::Unknown(error.cause)),
+            Err(error) => return Err(SwapError::Refused(error.cause)),
         };
-        match end {
-            End::Written(version) => Ok(Version::new(&version)),
-            End::Conflict | End::Read(_) => Err(Unswapped::Conflict),
-            End::Refused => Err(Unswapped::Refused(
-                hands.refused.unwrap_or(Trouble::Unintelligible),
+        match outcome {
+            ProtocolOutcome::Written(version) => Ok(Version::new(&version)),
+            ProtocolOutcome::Conflict | ProtocolOutcome::Read(_) => Err(SwapError::Conflict),
+            ProtocolOutcome::Refused => Err(SwapError::Refused(
+                executor.refused.unwrap_or(AzureError::Unintelligible),
             )),
-            End::Unseen if hands.sent => Err(Unswapped::Unknown(Trouble::Behind)),
-            End::Unseen => Err(Unswapped::Refused(Trouble::Behind)),
-            End::Disabled => Err(Unswapped::Refused(Trouble::Disabled)),
+            ProtocolOutcome::Unseen if executor.may_have_put => {
+                Err(SwapError::Unknown(AzureError::StaleRead))
+            }
+            ProtocolOutcome::Unseen => Err(SwapError::Refused(AzureError::StaleRead)),
+            ProtocolOutcome::Disabled => Err(SwapError::Refused(AzureError::Disabled)),
         }
     }
 
-    async fn get(&self, version: &str) -> Result<Option<Kept>, Trouble> {
+    async fn get(&self, version: &str) -> Result<Option<SecretVersion>, AzureError> {
         let found = self.vault.get(&self.name, Some(version)).await;
-        found.map_err(|failure| classify::of_vault(failure, GET))
+        found.map_err(|failure| classify::vault_error(failure, GET))
     }
 
-    fn mark(&self, tags: &Tags) -> Option<Mark> {
+    fn mark(&self, tags: &Tags) -> Option<WriteMark> {
         tags::mark(tags, &self.coordinator)
     }
 }
 
-/// What is known after a swap that did not succeed.
-pub(crate) enum Unswapped {
+/// The result of a swap that did not succeed.
+pub(crate) enum SwapError {
     Conflict,
-    Refused(Trouble),
-    Unknown(Trouble),
+    Refused(AzureError),
+    Unknown(AzureError),
 }
 
-impl Unswapped {
-    pub(crate) fn told(
+impl SwapError {
+    pub(crate) fn into_cas_error(
         self,
-        error: impl FnOnce(Trouble) -> authferry_core::StoreError,
+        error: impl FnOnce(AzureError) -> authferry_core::StoreError,
     ) -> CasError {
         match self {
             Self::Conflict => CasError::Conflict,
-            Self::Refused(trouble) => CasError::Refused(error(trouble)),
-            Self::Unknown(trouble) => CasError::Ambiguous(error(trouble)),
+            Self::Refused(cause) => CasError::Refused(error(cause)),
+            Self::Unknown(cause) => CasError::Ambiguous(error(cause)),
         }
     }
 }
 
-/// The right that a look takes.
+/// The right that a read needs.
 const GET: &str = "get secrets from the vault";
 
-/// The right that a list takes.
+/// The right that a list needs.
 const LIST: &str = "list secrets in the vault";
 
-/// The hands of one turn, and what went through them.
-struct Hands<'a> {
+/// Executes the actions of one operation and collects their results.
+struct Executor<'a> {
     place: &'a Coordinated,
     new: Option<(&'a Secret, &'a Stamp)>,
-    /// The values that were seen, by their versions.
-    seen: HashMap<String, Kept>,
+    /// The values read so far, by version.
+    seen: HashMap<String, SecretVersion>,
     newest: Option<String>,
-    pauses: u32,
-    /// Whether a put was sent that may have been done.
-    sent: bool,
-    /// Why the put was refused.
-    refused: Option<Trouble>,
+    delays: u32,
+    /// Whether a put was sent that may have created the value.
+    may_have_put: bool,
+    /// Why the vault refused the put.
+    refused: Option<AzureError>,
 }
 
-impl<'a> Hands<'a> {
+impl<'a> Executor<'a> {
     fn new(place: &'a Coordinated, new: Option<(&'a Secret, &'a Stamp)>) -> Self {
         Self {
             place,
             new,
             seen: HashMap::new(),
             newest: None,
-            pauses: 0,
-            sent: false,
+            delays: 0,
+            may_have_put: false,
             refused: None,
         }
     }
 
-    async fn turn(&mut self, goal: Goal) -> Result<End, Halt> {
-        let (mut turn, mut ask) = Turn::new(goal, PATIENCE);
+    async fn run(&mut self, goal: ProtocolGoal) -> Result<ProtocolOutcome, OperationError> {
+        let (mut operation, mut action) = Operation::new(goal, MAX_ATTEMPTS);
         loop {
-            if let Ask::End(end) = ask {
-                return Ok(end);
+            if let ProtocolAction::End(outcome) = action {
+                return Ok(outcome);
             }
-            let reply = self.does(ask).await.map_err(|trouble| Halt {
-                trouble,
-                sent: self.sent,
+            let reply = self.execute(action).await.map_err(|cause| OperationError {
+                cause,
+                may_have_put: self.may_have_put,
             })?;
-            ask = turn.step(reply);
+            action = operation.step(reply);
         }
     }
 
-    async fn does(&mut self, ask: Ask) -> Result<Reply, Trouble> {
+    async fn execute(&mut self, action: ProtocolAction) -> Result<ProtocolReply, AzureError> {
         let place = self.place;
-        Ok(match ask {
-            Ask::Pointer => {
+        Ok(match action {
+            ProtocolAction::Pointer => {
                 let found = place.pointer.get().await;
-                let found = found.map_err(|why| classify::of_blob(why, READ))?;
+                let found = found.map_err(|failure| classify::blob_error(failure, READ))?;
                 let read = |(etag, bytes): (String, Vec<u8>)| {
                     let pointer = serde_json::from_slice(&bytes);
-                    Ok((etag, pointer.map_err(|_| Trouble::BadBlob)?))
+                    Ok((etag, pointer.map_err(|_| AzureError::BadBlob)?))
                 };
-                Reply::Pointer(found.map(read).transpose()?)
+                ProtocolReply::Pointer(found.map(read).transpose()?)
             }
-            Ask::Newest => Reply::Newest(self.looks().await?),
-            Ask::List => {
+            ProtocolAction::Newest => ProtocolReply::Newest(self.read().await?),
+            ProtocolAction::List => {
                 let list = place.vault.list(&place.name).await;
-                let (list, whole) = list.map_err(|why| classify::of_vault(why, LIST))?;
-                Reply::List(self.items(list).await?, whole)
+                let (list, is_snapshot) =
+                    list.map_err(|failure| classify::vault_error(failure, LIST))?;
+                ProtocolReply::List(self.items(list).await?, is_snapshot)
             }
-            Ask::Find(version) => {
+            ProtocolAction::Find(version) => {
                 let found = place.get(&version).await?;
-                Reply::Found(found.map(|kept| self.seen.insert(version, kept)).is_some())
+                ProtocolReply::Found(found.map(|it| self.seen.insert(version, it)).is_some())
             }
-            Ask::Replace(etag, pointer) => self.replaces(etag.as_deref(), &pointer).await?,
-            Ask::Put => self.puts().await?,
-            Ask::Pause => {
-                let pause = Duration::from_millis(50) * 2_u32.pow(self.pauses.min(4));
-                self.pauses += 1;
-                sleep(pause.min(LONGEST_PAUSE)).await;
-                Reply::Paused
+            ProtocolAction::Replace(etag, pointer) => {
+                self.replace(etag.as_deref(), &pointer).await?
             }
-            Ask::End(_) => unreachable!("nothing is to be done at the end"),
+            ProtocolAction::Put => self.put().await?,
+            ProtocolAction::Pause => {
+                let delay = Duration::from_millis(50) * 2_u32.pow(self.delays.min(4));
+                self.delays += 1;
+                sleep(delay.min(MAX_DELAY)).await;
+                ProtocolReply::Paused
+            }
+            ProtocolAction::End(_) => unreachable!("the operation has ended"),
         })
     }
 
-    async fn looks(&mut self) -> Result<Newest, Trouble> {
+    async fn read(&mut self) -> Result<Newest, AzureError> {
         let found = self.place.vault.get(&self.place.name, None).await;
-        let found = match found.map_err(|why| classify::of_vault(why, GET)) {
+        let found = match found.map_err(|failure| classify::vault_error(failure, GET)) {
             Ok(found) => found,
-            Err(Trouble::Disabled) => return Ok(Newest::Disabled),
-            Err(trouble) => return Err(trouble),
+            Err(AzureError::Disabled) => return Ok(Newest::Disabled),
+            Err(error) => return Err(error),
         };
-        let Some(kept) = found else {
+        let Some(found) = found else {
             return Ok(Newest::Nothing);
         };
-        let is_of_value = tags::is_of(&kept.value, &kept.tags);
-        let item = Item {
-            version: kept.version.clone(),
-            created: kept.created,
+        let matches = tags::match_value(&found.value, &found.tags);
+        let item = VersionItem {
+            version: found.version.clone(),
+            created: found.created,
             enabled: true,
-            mark: self.place.mark(&kept.tags).filter(|_| is_of_value),
+            mark: self.place.mark(&found.tags).filter(|_| matches),
         };
-        self.newest = Some(kept.version.clone());
-        self.seen.insert(kept.version.clone(), kept);
+        self.newest = Some(found.version.clone());
+        self.seen.insert(found.version.clone(), found);
         Ok(Newest::This(item))
     }
 
-    /// Returns a list as the machine knows it. A mark that comes twice may have been copied
-    /// along with the tags, to another value: then the values are looked at.
-    async fn items(&mut self, list: Vec<Listed>) -> Result<Vec<Item>, Trouble> {
-        let mut times: HashMap<Mark, usize> = HashMap::new();
+    /// Converts a list for the state machine. A person may have copied the tags of a version to
+    /// another value. So for a write mark that occurs twice, this reads the values.
+    async fn items(&mut self, list: Vec<ListedVersion>) -> Result<Vec<VersionItem>, AzureError> {
+        let mut counts: HashMap<WriteMark, usize> = HashMap::new();
         for mark in list.iter().filter_map(|it| self.place.mark(&it.tags)) {
-            *times.entry(mark).or_default() += 1;
+            *counts.entry(mark).or_default() += 1;
         }
         let mut items = Vec::new();
         for listed in list {
             let mut mark = self.place.mark(&listed.tags);
-            let is_alone = mark.as_ref().is_none_or(|mark| times[mark] == 1);
+            let is_unique = mark.as_ref().is_none_or(|mark| counts[mark] == 1);
             let is_seen = self.seen.contains_key(&listed.version);
             if listed.enabled
-                && !is_alone
+                && !is_unique
                 && !is_seen
-                && let Some(kept) = self.place.get(&listed.version).await?
+                && let Some(found) = self.place.get(&listed.version).await?
             {
-                self.seen.insert(listed.version.clone(), kept);
+                self.seen.insert(listed.version.clone(), found);
             }
-            if let Some(kept) = self.seen.get(&listed.version) {
-                mark = mark.filter(|_| tags::is_of(&kept.value, &kept.tags));
+            if let Some(found) = self.seen.get(&listed.version) {
+                mark = mark.filter(|_| tags::match_value(&found.value, &found.tags));
             }
-            items.push(Item {
+            items.push(VersionItem {
                 version: listed.version,
                 created: listed.created,
                 enabled: listed.enabled,
@@ -252,44 +263,53 @@ impl<'a> Hands<'a> {
         Ok(items)
     }
 
-    async fn replaces(&self, etag: Option<&str>, pointer: &Pointer) -> Result<Reply, Trouble> {
-        let bytes = serde_json::to_vec(pointer).expect("texts and numbers alone");
+    async fn replace(
+        &self,
+        etag: Option<&str>,
+        pointer: &Pointer,
+    ) -> Result<ProtocolReply, AzureError> {
+        let bytes = serde_json::to_vec(pointer).expect("only strings and numbers");
         match self.place.pointer.replace(etag, bytes).await {
-            Ok(Replaced::As(etag)) => Ok(Reply::Replaced(etag)),
-            Ok(Replaced::Moved) => Ok(Reply::Moved),
-            Err(failure) => match classify::of_blob(failure, WRITE) {
-                trouble if self.new.is_none() && classify::is_denied(&trouble) => Ok(Reply::Denied),
-                trouble => Err(trouble),
+            Ok(BlobSwap::Replaced(etag)) => Ok(ProtocolReply::Replaced(etag)),
+            Ok(BlobSwap::Changed) => Ok(ProtocolReply::Changed),
+            Err(failure) => match classify::blob_error(failure, WRITE) {
+                error if self.new.is_none() && classify::is_denied(&error) => {
+                    Ok(ProtocolReply::Denied)
+                }
+                error => Err(error),
             },
         }
     }
 
-    async fn puts(&mut self) -> Result<Reply, Trouble> {
-        let (new, stamp) = self.new.expect("only who has a value puts one");
-        let value = str::from_utf8(new.expose()).map_err(|_| Trouble::NotUtf8)?;
+    async fn put(&mut self) -> Result<ProtocolReply, AzureError> {
+        let (new, stamp) = self.new.expect("only a swap puts a value");
+        let value = str::from_utf8(new.expose()).map_err(|_| AzureError::NotUtf8)?;
         let before = self
             .newest
             .as_ref()
             .and_then(|newest| self.seen.get(newest));
         let none = Tags::new();
-        let tags = tags::of_write(
+        let tags = tags::for_write(
             new,
             stamp,
             &self.place.coordinator,
-            before.map_or(&none, |kept| &kept.tags),
+            before.map_or(&none, |found| &found.tags),
         );
-        let kind = before.and_then(|kept| kept.content_type.clone());
-        let put = self.place.vault.put(&self.place.name, value, tags, kind);
-        // Whoever drops this in the middle does not know either.
-        self.sent = true;
-        match put.await.map_err(classify::of_put) {
-            Ok(version) => Ok(Reply::Put(version)),
-            Err(Unwritten::Refused(trouble)) => {
-                self.sent = false;
-                self.refused = Some(trouble);
-                Ok(Reply::Refused)
+        let content_type = before.and_then(|found| found.content_type.clone());
+        let put = self
+            .place
+            .vault
+            .put(&self.place.name, value, tags, content_type);
+        // Set before the await: a caller may drop this future midway.
+        self.may_have_put = true;
+        match put.await.map_err(classify::put_error) {
+            Ok(version) => Ok(ProtocolReply::Put(version)),
+            Err(PutFailure::Refused(cause)) => {
+                self.may_have_put = false;
+                self.refused = Some(cause);
+                Ok(ProtocolReply::Refused)
             }
-            Err(Unwritten::Unknown(trouble)) => Err(trouble),
+            Err(PutFailure::Unknown(cause)) => Err(cause),
         }
     }
 }

@@ -1,79 +1,79 @@
-//! How a swap goes through where Key Vault has none: a blob says which version counts.
+//! A compare-and-swap on top of Key Vault, which has none: a blob names the current version.
 //!
-//! Key Vault only appends, and its newest version is whatever came last, also from a writer
-//! that was stopped for an hour. So what counts is said by a small blob, the *pointer*, which
-//! is replaced under the condition that it is still the one that was read. A write takes
-//! these steps, and [`Turn`] is the machine that takes them:
+//! Key Vault only appends. Its newest version is the last one that arrived, even from a writer
+//! that was suspended for an hour. So a small blob, the *pointer*, names the current version.
+//! Writers replace the pointer with a compare-and-swap (`If-Match`). A write takes these steps,
+//! and [`Operation`] is the state machine for them:
 //!
-//! 1. Look: read the pointer, then the newest version. If they agree, nothing else matters.
-//! 2. Write the *intent* into the pointer, which one of any number of writers can do.
-//! 3. Put the value, with the mark of the same write.
-//! 4. List the versions, until the own one is among them. A version that bears no mark of ours
-//!    and that the pointer does not know was put there by hand: it becomes the current one.
-//! 5. Otherwise make the own version the current one, in the pointer.
+//! 1. Read the pointer, then the newest version. If they agree, skip the list.
+//! 2. Swap the *intent* into the pointer. One of any number of writers wins.
+//! 3. Put the value, with the write mark of the intent.
+//! 4. List the versions until the new one appears. A version without a write mark that the
+//!    pointer does not know was put by a person: it becomes the current one.
+//! 5. Otherwise make the new version the current one, in the pointer.
 //!
-//! Whoever looks and finds an intent whose value is there takes step 4 and 5 for a writer that
-//! may be dead. A writer that finds an intent without a value watches the pointer for a
-//! while, by its own clock, and then replaces the intent. No clock is compared with another
-//! one's, and none decides anything but how long that takes: a writer that wakes up after its
-//! intent was replaced may still put its value, which then bears a mark that the pointer
-//! does not name, and counts for nothing.
+//! A client that finds an intent whose value exists runs steps 4 and 5 for a writer that may be
+//! dead. A writer that finds an intent without a value watches the pointer for a while, by its
+//! local clock, and then replaces the intent. The protocol never compares two clocks; a clock
+//! decides only how long this takes. A writer that resumes after its intent was replaced may
+//! still put its value. The pointer does not name that write mark, so the value never becomes
+//! current.
 //!
-//! A list may lag behind, and a long one comes in pages, so it is no picture of one moment: what
-//! was put while it was read may be in it while something older is not. Everything that is
-//! older than some version is known only from a list of one page that shows that version, or
-//! from one that was begun after another list had shown it.
+//! A list may be stale, and a long list comes in pages, so it is not a snapshot: it may contain a
+//! version that was put during the listing and lack an older one. The set of versions older than
+//! some version is complete only in a list of one page that contains that version, or in a list
+//! that started after another list had shown that version.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// What the pointer says.
+/// The content of the pointer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Pointer {
-    /// The version that counts.
-    pub(crate) current: Option<Entry>,
-    /// Who is about to replace it, and nobody else.
-    pub(crate) intent: Option<Mark>,
-    /// What counted before, the latest first.
-    pub(crate) past: Vec<Entry>,
-    /// The versions without a mark of ours that were seen.
+    /// The current version.
+    pub(crate) current: Option<PointerEntry>,
+    /// The only write that may replace the current version.
+    pub(crate) intent: Option<WriteMark>,
+    /// The earlier current versions, latest first.
+    pub(crate) past: Vec<PointerEntry>,
+    /// The known versions without a write mark.
     pub(crate) known: BTreeSet<String>,
 }
 
-/// A version that counts or counted.
+/// A version that is or was the current one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct PointerEntry {
     pub(crate) version: String,
-    /// `None` for one that was put there by hand.
-    pub(crate) mark: Option<Mark>,
+    /// `None` for a version that a person put.
+    pub(crate) mark: Option<WriteMark>,
 }
 
-/// Names one write and its bytes.
+/// Identifies one write and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Mark {
+pub(crate) struct WriteMark {
     pub(crate) id: String,
     pub(crate) sha256: String,
 }
 
-/// How many entries are kept of what counted before. A writer that was slower than so many
-/// others is told of a conflict, although it had been first.
-const PAST: usize = 16;
+/// How many earlier versions the pointer keeps. If more than that many later writes became current
+/// before a writer reads the pointer again, the writer gets a conflict although its write landed.
+const MAX_PAST: usize = 16;
 
-/// A version as a list or a look shows it.
+/// A version as a list or a read shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Item {
+pub(crate) struct VersionItem {
     pub(crate) version: String,
-    /// Whole seconds by the clock of some server there.
+    /// The creation time in seconds, by a server's clock.
     pub(crate) created: i64,
     pub(crate) enabled: bool,
-    /// The write that put it there under this very pointer.
-    pub(crate) mark: Option<Mark>,
+    /// The write that put this version, under this pointer.
+    pub(crate) mark: Option<WriteMark>,
 }
 
-impl Item {
-    fn entry(&self) -> Entry {
-        Entry {
+impl VersionItem {
+    fn entry(&self) -> PointerEntry {
+        PointerEntry {
             version: self.version.clone(),
             mark: self.mark.clone(),
         }
@@ -83,203 +83,210 @@ impl Item {
 /// The newest version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Newest {
-    /// There is no version.
+    /// The secret has no version.
     Nothing,
-    /// There is one, and it is shown to nobody.
+    /// The newest version is disabled, so it cannot be read.
     Disabled,
-    This(Item),
+    This(VersionItem),
 }
 
-/// What somebody wants.
+/// What the caller wants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Goal {
+pub(crate) enum ProtocolGoal {
     Read,
     Swap {
         expected: Option<String>,
-        mark: Mark,
+        mark: WriteMark,
     },
 }
 
-/// What is to be done next.
+/// The next action of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Ask {
+pub(crate) enum ProtocolAction {
     /// Read the pointer.
     Pointer,
-    /// Look at the newest version.
+    /// Read the newest version.
     Newest,
     /// List all versions.
     List,
-    /// Look whether this version is there.
+    /// Check whether this version exists.
     Find(String),
-    /// Replace the pointer, if it is still what was read last.
+    /// Replace the pointer if it is unchanged since the last read.
     Replace(Option<String>, Pointer),
-    /// Put the value, with its mark.
+    /// Put the value, with its write mark.
     Put,
-    /// Let some time pass: what is waited for takes longer each time.
+    /// Wait, with backoff.
     Pause,
-    End(End),
+    End(ProtocolOutcome),
 }
 
-/// How a turn ends.
+/// The outcome of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum End {
-    /// This version counts.
+pub(crate) enum ProtocolOutcome {
+    /// This version is the current one.
     Read(Option<String>),
-    /// This version is the write.
+    /// The write created this version, and it became current.
     Written(String),
-    /// The write counts for nothing, whether or not its value is there.
+    /// The write did not become current, whether or not its value exists.
     Conflict,
-    /// The put was refused, and the intent is withdrawn.
+    /// The vault refused the put, and the intent is withdrawn.
     Refused,
-    /// The value was put, and no list shows it yet.
+    /// The value was put, but no list shows it yet.
     Unseen,
-    /// Nothing says what counts, and the newest version is disabled.
+    /// There is no pointer, and the newest version is disabled.
     Disabled,
 }
 
-/// What came of what was asked for. Whatever else comes, a failure above all, is the end.
+/// The result of an action. Any other result, such as an error, aborts the operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reply {
-    /// The pointer, with the name of its state.
+pub(crate) enum ProtocolReply {
+    /// The pointer with its `ETag`.
     Pointer(Option<(String, Pointer)>),
     Newest(Newest),
-    /// All versions, and whether they came on one page.
-    List(Vec<Item>, bool),
+    /// All versions, and whether they came in one page.
+    List(Vec<VersionItem>, bool),
     Found(bool),
-    /// It was replaced, and its state has this name now.
+    /// The pointer was replaced, and this is its new `ETag`.
     Replaced(String),
-    /// It is not what it was.
-    Moved,
-    /// This caller may not write to it.
+    /// The pointer has changed.
+    Changed,
+    /// The caller has no right to write the pointer.
     Denied,
-    /// The value is this version.
+    /// The put created this version.
     Put(String),
-    /// It certainly is none.
+    /// The put certainly created no version.
     Refused,
     Paused,
 }
 
-/// One look or one swap, from its beginning to its end.
+/// The state machine of one read or one swap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Turn {
-    goal: Goal,
-    /// How often one and the same intent is looked at before it is replaced, and how often a
-    /// list is asked for a version that it must show.
-    patience: u8,
-    asked: Asked,
+pub(crate) struct Operation {
+    goal: ProtocolGoal,
+    /// How often the operation reads the same intent before it replaces it, and how often it
+    /// repeats a list that lacks the new version.
+    max_attempts: u8,
+    awaiting: Awaiting,
     etag: Option<String>,
     pointer: Pointer,
     newest: Option<Newest>,
-    /// Whether the newest version was looked at after the list.
+    /// Whether the newest version was read after the list.
     newest_is_later: bool,
-    list: Option<Vec<Item>>,
-    /// Whether the list is a picture of one moment.
-    whole: bool,
-    /// The versions that lists before this one have shown.
+    list: Option<Vec<VersionItem>>,
+    /// Whether the list is a snapshot: it came in one page.
+    is_snapshot: bool,
+    /// The versions in earlier lists.
     shown: BTreeSet<String>,
-    /// The version that our own value is.
+    /// The version that our put created.
     ours: Option<String>,
-    /// Whether the put was refused.
+    /// Whether the vault refused the put.
     refused: bool,
-    /// The state of the pointer that is waited to pass, and how often it was seen.
+    /// The `ETag` of the watched pointer, and how often it was read.
     watched: Option<(String, u8)>,
-    /// How often a list did not show what was put.
+    /// How often a list lacked the new version.
     unseen: u8,
 }
 
-/// What a reply is the reply to.
+/// What the next reply is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Asked {
-    Look,
+enum Awaiting {
+    State,
     Find,
-    /// The pointer was to name what counts.
-    Settle(Pointer),
+    /// A swap of the pointer that sets the current version.
+    Promote(Pointer),
     Intend(Pointer),
     Put,
     Withdraw,
-    /// A pause before the pointer is read again.
-    Rest,
-    /// A pause before the list is.
+    /// A delay before the next read of the pointer.
+    Recheck,
+    /// A delay before the next list.
     Relist,
 }
 
-impl Turn {
-    pub(crate) fn new(goal: Goal, patience: u8) -> (Self, Ask) {
-        let turn = Self {
+impl Operation {
+    pub(crate) fn new(goal: ProtocolGoal, max_attempts: u8) -> (Self, ProtocolAction) {
+        let operation = Self {
             goal,
-            patience,
-            asked: Asked::Look,
+            max_attempts,
+            awaiting: Awaiting::State,
             etag: None,
             pointer: Pointer::default(),
             newest: None,
             newest_is_later: false,
             list: None,
-            whole: false,
+            is_snapshot: false,
             shown: BTreeSet::new(),
             ours: None,
             refused: false,
             watched: None,
             unseen: 0,
         };
-        (turn, Ask::Pointer)
+        (operation, ProtocolAction::Pointer)
     }
 
-    pub(crate) fn step(&mut self, reply: Reply) -> Ask {
-        match (std::mem::replace(&mut self.asked, Asked::Look), reply) {
-            (Asked::Look, Reply::Pointer(found)) => self.has_pointer(found),
-            (Asked::Look, Reply::Newest(newest)) => {
+    pub(crate) fn step(&mut self, reply: ProtocolReply) -> ProtocolAction {
+        match (
+            std::mem::replace(&mut self.awaiting, Awaiting::State),
+            reply,
+        ) {
+            (Awaiting::State, ProtocolReply::Pointer(found)) => self.store_pointer(found),
+            (Awaiting::State, ProtocolReply::Newest(newest)) => {
                 self.newest = Some(newest);
                 self.newest_is_later = self.list.is_some();
-                self.judge()
+                self.decide()
             }
-            (Asked::Look, Reply::List(list, whole)) => {
+            (Awaiting::State, ProtocolReply::List(list, is_snapshot)) => {
                 self.list = Some(list);
-                self.whole = whole;
+                self.is_snapshot = is_snapshot;
                 self.newest_is_later = false;
-                self.judge()
+                self.decide()
             }
-            (Asked::Find, Reply::Found(there)) => {
-                let current = self.pointer.current.clone().filter(|_| there);
+            (Awaiting::Find, ProtocolReply::Found(exists)) => {
+                let current = self.pointer.current.clone().filter(|_| exists);
                 self.settled(current)
             }
-            // Whoever may only look is told what the next writer will make of it.
-            (Asked::Settle(pointer), Reply::Denied) => {
-                Ask::End(End::Read(pointer.current.map(|entry| entry.version)))
-            }
-            (Asked::Settle(pointer), Reply::Replaced(etag)) => {
-                self.holds(etag, pointer);
+            // A caller without write access gets the version that the next writer will promote.
+            (Awaiting::Promote(pointer), ProtocolReply::Denied) => ProtocolAction::End(
+                ProtocolOutcome::Read(pointer.current.map(|entry| entry.version)),
+            ),
+            (Awaiting::Promote(pointer), ProtocolReply::Replaced(etag)) => {
+                self.set_pointer(etag, pointer);
                 self.settled(self.pointer.current.clone())
             }
-            (Asked::Intend(pointer), Reply::Replaced(etag)) => {
-                self.holds(etag, pointer);
+            (Awaiting::Intend(pointer), ProtocolReply::Replaced(etag)) => {
+                self.set_pointer(etag, pointer);
                 self.put()
             }
-            (Asked::Settle(_) | Asked::Intend(_), Reply::Moved) | (Asked::Rest, Reply::Paused) => {
-                self.start_over()
-            }
-            (Asked::Put, Reply::Put(version)) => {
+            (
+                // After `Withdraw`: an earlier attempt may have created the value, and another
+                // client finished the write.
+                Awaiting::Promote(_) | Awaiting::Intend(_) | Awaiting::Withdraw,
+                ProtocolReply::Changed,
+            )
+            | (Awaiting::Recheck, ProtocolReply::Paused) => self.start_over(),
+            (Awaiting::Put, ProtocolReply::Put(version)) => {
                 self.ours = Some(version);
                 self.relist()
             }
-            (Asked::Put, Reply::Refused) => {
+            (Awaiting::Put, ProtocolReply::Refused) => {
                 self.refused = true;
                 self.withdraw()
             }
-            // An earlier attempt may have landed, and somebody has finished it.
-            (Asked::Withdraw, Reply::Moved) => self.start_over(),
-            (Asked::Withdraw, Reply::Replaced(_) | Reply::Denied) => Ask::End(End::Refused),
-            (Asked::Relist, Reply::Paused) => self.relist(),
-            (asked, reply) => unreachable!("{reply:?} is no reply to {asked:?}"),
+            (Awaiting::Withdraw, ProtocolReply::Replaced(_) | ProtocolReply::Denied) => {
+                ProtocolAction::End(ProtocolOutcome::Refused)
+            }
+            (Awaiting::Relist, ProtocolReply::Paused) => self.relist(),
+            (awaiting, reply) => unreachable!("unexpected {reply:?} for {awaiting:?}"),
         }
     }
 
-    fn start_over(&mut self) -> Ask {
+    fn start_over(&mut self) -> ProtocolAction {
         self.relist();
         self.newest = None;
-        Ask::Pointer
+        ProtocolAction::Pointer
     }
 
-    fn has_pointer(&mut self, found: Option<(String, Pointer)>) -> Ask {
+    fn store_pointer(&mut self, found: Option<(String, Pointer)>) -> ProtocolAction {
         (self.etag, self.pointer) = match found {
             Some((etag, pointer)) => (Some(etag), pointer),
             None => (None, Pointer::default()),
@@ -289,12 +296,13 @@ impl Turn {
             Some(_) | None => 0,
         };
         self.watched = self.etag.clone().map(|etag| (etag, seen));
-        Ask::Newest
+        ProtocolAction::Newest
     }
 
-    /// Decides by what has been seen so far, or asks for more.
-    fn judge(&mut self) -> Ask {
-        let newest = self.newest.clone().expect("asked for first");
+    /// Returns the next action: an end or a write if the pointer, the newest version and the list
+    /// suffice for the decision, else another read.
+    fn decide(&mut self) -> ProtocolAction {
+        let newest = self.newest.clone().expect("requested first");
         if newest == Newest::Nothing && (self.list.is_none() || self.newest_is_later) {
             return match self.pointer.intent.clone() {
                 Some(intent) => self.pending(&intent, None),
@@ -320,7 +328,7 @@ impl Turn {
         }
         let intent = self.pointer.intent.clone();
         let Some(list) = self.list.clone() else {
-            return Ask::List;
+            return ProtocolAction::List;
         };
         let mut by_hand: Vec<_> = list.iter().filter(|it| self.is_unknown(it)).collect();
         if let Some(item) = of_newest.filter(|it| self.newest_is_later && self.is_unknown(it)) {
@@ -328,19 +336,19 @@ impl Turn {
         }
         if !by_hand.is_empty() {
             if !self.newest_is_later {
-                return Ask::Newest;
+                return ProtocolAction::Newest;
             }
-            let pointer = self.pointer.adopts(&by_hand, of_newest);
-            let counting = pointer.current.as_ref().map(|it| it.version.clone());
-            let first = self.all_before(counting.as_ref());
-            return first.unwrap_or_else(|| self.settle(pointer));
+            let pointer = self.pointer.adopt(&by_hand, of_newest);
+            let current = pointer.current.as_ref().map(|it| it.version.clone());
+            let first = self.require_older(current.as_ref());
+            return first.unwrap_or_else(|| self.promote(pointer));
         }
         let Some(intent) = intent else {
             let current = current.as_ref();
             return match current.filter(|c| !list.iter().any(|it| it.version == c.version)) {
                 Some(unlisted) => {
-                    self.asked = Asked::Find;
-                    Ask::Find(unlisted.version.clone())
+                    self.awaiting = Awaiting::Find;
+                    ProtocolAction::Find(unlisted.version.clone())
                 }
                 None => self.settled(current.cloned()),
             };
@@ -348,41 +356,45 @@ impl Turn {
         let landed = list.iter().find(|it| it.mark.as_ref() == Some(&intent));
         match landed {
             Some(item) => {
-                let first = self.all_before(Some(&item.version));
-                first.unwrap_or_else(|| self.settle(self.pointer.moves_to(item.entry())))
+                let first = self.require_older(Some(&item.version));
+                first.unwrap_or_else(|| self.promote(self.pointer.with_current(item.entry())))
             }
             None => self.pending(&intent, current),
         }
     }
 
-    /// Nobody has written here through a pointer: the newest version counts.
-    fn without_a_pointer(&mut self, newest: Newest) -> Ask {
+    /// Without a pointer, the newest version is the current one.
+    fn without_a_pointer(&mut self, newest: Newest) -> ProtocolAction {
         let Newest::This(item) = newest else {
-            return Ask::End(End::Disabled);
+            return ProtocolAction::End(ProtocolOutcome::Disabled);
         };
         let is_wanted = match &self.goal {
-            Goal::Read => false,
-            Goal::Swap { expected, .. } => expected.as_ref() == Some(&item.version),
+            ProtocolGoal::Read => false,
+            ProtocolGoal::Swap { expected, .. } => expected.as_ref() == Some(&item.version),
         };
         if is_wanted && self.list.is_none() {
-            // What is there already must be told from what comes.
-            return Ask::List;
+            // The list separates existing versions from later ones.
+            return ProtocolAction::List;
         }
         if is_wanted && !self.newest_is_later {
-            // The list may show what came after that, and it would never be seen again.
-            return Ask::Newest;
+            // The list may contain a version newer than `newest`, which no later read would detect.
+            return ProtocolAction::Newest;
         }
-        if is_wanted && let Some(ask) = self.all_before(Some(&item.version)) {
-            return ask;
+        if is_wanted && let Some(action) = self.require_older(Some(&item.version)) {
+            return action;
         }
         self.settled(Some(item.entry()))
     }
 
-    /// An intent, and no value of it.
-    fn pending(&mut self, intent: &Mark, current: Option<Entry>) -> Ask {
+    /// Handles an intent without a value.
+    fn pending(&mut self, intent: &WriteMark, current: Option<PointerEntry>) -> ProtocolAction {
         let (expected, mark) = match &self.goal {
-            Goal::Read => return Ask::End(End::Read(current.map(|entry| entry.version))),
-            Goal::Swap { expected, mark } => (expected, mark),
+            ProtocolGoal::Read => {
+                return ProtocolAction::End(ProtocolOutcome::Read(
+                    current.map(|entry| entry.version),
+                ));
+            }
+            ProtocolGoal::Swap { expected, mark } => (expected, mark),
         };
         if mark == intent && self.ours.is_some() {
             return self.list_later();
@@ -393,31 +405,31 @@ impl Turn {
         if mark == intent {
             return self.put();
         }
-        // A list may lag behind, and then the value that a look shows is there.
-        let is_there = matches!(&self.newest, Some(Newest::This(item))
+        // The list may be stale: the value exists if the newest version is that of the intent.
+        let value_exists = matches!(&self.newest, Some(Newest::This(item))
             if item.mark.as_ref() == Some(intent));
         if let Some((_, seen)) = &mut self.watched
-            && (is_there || *seen < self.patience)
+            && (value_exists || *seen < self.max_attempts)
         {
             *seen = seen.saturating_add(1);
-            self.asked = Asked::Rest;
-            return Ask::Pause;
+            self.awaiting = Awaiting::Recheck;
+            return ProtocolAction::Pause;
         }
         if self.list.is_none() && self.newest != Some(Newest::Nothing) {
-            return Ask::List;
+            return ProtocolAction::List;
         }
         self.intend(current)
     }
 
-    /// What counts is known, and nobody is about to replace it.
-    fn settled(&mut self, current: Option<Entry>) -> Ask {
+    /// Handles a known current version while no write is in progress.
+    fn settled(&mut self, current: Option<PointerEntry>) -> ProtocolAction {
         let version = current.as_ref().map(|entry| entry.version.clone());
         let (expected, mark) = match &self.goal {
-            Goal::Read => return Ask::End(End::Read(version)),
-            Goal::Swap { expected, mark } => (expected, mark),
+            ProtocolGoal::Read => return ProtocolAction::End(ProtocolOutcome::Read(version)),
+            ProtocolGoal::Swap { expected, mark } => (expected, mark),
         };
         if let Some(entry) = current.as_ref().filter(|it| it.mark.as_ref() == Some(mark)) {
-            return Ask::End(End::Written(entry.version.clone()));
+            return ProtocolAction::End(ProtocolOutcome::Written(entry.version.clone()));
         }
         if version != *expected {
             return self.lost();
@@ -425,22 +437,24 @@ impl Turn {
         self.intend(current)
     }
 
-    /// Something else counts. It may have been ours before that.
-    fn lost(&self) -> Ask {
-        let Goal::Swap { mark, .. } = &self.goal else {
+    /// Ends a swap that finds another version current. Our version may have been current before.
+    fn lost(&self) -> ProtocolAction {
+        let ProtocolGoal::Swap { mark, .. } = &self.goal else {
             unreachable!("only a swap can be lost");
         };
         let mut past = self.pointer.past.iter();
         let was_ours = past.find(|entry| entry.mark.as_ref() == Some(mark));
-        Ask::End(was_ours.map_or(End::Conflict, |entry| End::Written(entry.version.clone())))
+        ProtocolAction::End(was_ours.map_or(ProtocolOutcome::Conflict, |entry| {
+            ProtocolOutcome::Written(entry.version.clone())
+        }))
     }
 
-    fn intend(&mut self, current: Option<Entry>) -> Ask {
-        let Goal::Swap { mark, .. } = &self.goal else {
-            unreachable!("only a swap intends something");
+    fn intend(&mut self, current: Option<PointerEntry>) -> ProtocolAction {
+        let ProtocolGoal::Swap { mark, .. } = &self.goal else {
+            unreachable!("only a swap has an intent");
         };
         if self.refused {
-            return Ask::End(End::Refused);
+            return ProtocolAction::End(ProtocolOutcome::Refused);
         }
         let mut pointer = Pointer {
             current,
@@ -452,90 +466,91 @@ impl Turn {
             let by_hand = list.filter(|item| item.mark.is_none());
             pointer.known.extend(by_hand.map(|it| it.version.clone()));
         }
-        if let Some(Entry {
+        if let Some(PointerEntry {
             version,
             mark: None,
         }) = &pointer.current
         {
             pointer.known.insert(version.clone());
         }
-        // A value of ours may be there from an attempt before this one.
+        // An earlier attempt of this write may have created the value.
         let mut list = self.list.iter().flatten();
         if let Some(item) = list.find(|it| it.mark.as_ref() == Some(mark)) {
             self.ours = Some(item.version.clone());
         }
-        self.asked = Asked::Intend(pointer.clone());
-        Ask::Replace(self.etag.clone(), pointer)
+        self.awaiting = Awaiting::Intend(pointer.clone());
+        ProtocolAction::Replace(self.etag.clone(), pointer)
     }
 
-    fn settle(&mut self, pointer: Pointer) -> Ask {
-        self.asked = Asked::Settle(pointer.clone());
-        Ask::Replace(self.etag.clone(), pointer)
+    fn promote(&mut self, pointer: Pointer) -> ProtocolAction {
+        self.awaiting = Awaiting::Promote(pointer.clone());
+        ProtocolAction::Replace(self.etag.clone(), pointer)
     }
 
-    /// The intent is ours.
-    fn put(&mut self) -> Ask {
+    /// Puts the value: the intent is ours.
+    fn put(&mut self) -> ProtocolAction {
         if self.ours.is_some() {
             return self.relist();
         }
         if self.refused {
             return self.withdraw();
         }
-        self.asked = Asked::Put;
-        Ask::Put
+        self.awaiting = Awaiting::Put;
+        ProtocolAction::Put
     }
 
-    fn withdraw(&mut self) -> Ask {
-        self.asked = Asked::Withdraw;
+    fn withdraw(&mut self) -> ProtocolAction {
+        self.awaiting = Awaiting::Withdraw;
         let pointer = Pointer {
             intent: None,
             ..self.pointer.clone()
         };
-        Ask::Replace(self.etag.clone(), pointer)
+        ProtocolAction::Replace(self.etag.clone(), pointer)
     }
 
-    /// Returns what is to be done first, unless the list shows all that is older than a version.
-    fn all_before(&mut self, version: Option<&String>) -> Option<Ask> {
+    /// Returns the action that completes the list, unless the list already shows all versions older
+    /// than `version`.
+    fn require_older(&mut self, version: Option<&String>) -> Option<ProtocolAction> {
         let mut listed = self.list.iter().flatten();
         if !listed.any(|item| Some(&item.version) == version) {
             return Some(self.list_later());
         }
-        if self.whole || version.is_some_and(|version| self.shown.contains(version)) {
+        if self.is_snapshot || version.is_some_and(|version| self.shown.contains(version)) {
             return None;
         }
         Some(self.relist())
     }
 
-    fn list_later(&mut self) -> Ask {
-        if self.unseen == self.patience {
-            return Ask::End(End::Unseen);
+    fn list_later(&mut self) -> ProtocolAction {
+        if self.unseen == self.max_attempts {
+            return ProtocolAction::End(ProtocolOutcome::Unseen);
         }
         self.unseen += 1;
-        self.asked = Asked::Relist;
-        Ask::Pause
+        self.awaiting = Awaiting::Relist;
+        ProtocolAction::Pause
     }
 
-    fn relist(&mut self) -> Ask {
+    fn relist(&mut self) -> ProtocolAction {
         let list = self.list.take().into_iter().flatten();
         self.shown.extend(list.map(|item| item.version));
-        Ask::List
+        ProtocolAction::List
     }
 
-    fn holds(&mut self, etag: String, pointer: Pointer) {
+    fn set_pointer(&mut self, etag: String, pointer: Pointer) {
         self.etag = Some(etag);
         self.pointer = pointer;
     }
 
-    /// Whether neither a mark nor the pointer explains a version.
-    fn is_unknown(&self, item: &Item) -> bool {
+    /// Returns whether neither a write mark nor the pointer explains a version.
+    fn is_unknown(&self, item: &VersionItem) -> bool {
         item.enabled && item.mark.is_none() && !self.pointer.known.contains(&item.version)
     }
 }
 
 impl Pointer {
-    /// Returns the pointer once another version counts.
-    fn moves_to(&self, entry: Entry) -> Self {
-        let past = self.current.iter().chain(&self.past).take(PAST);
+    /// Returns the pointer with another current version.
+    fn with_current(&self, entry: PointerEntry) -> Self {
+        let past = self.current.iter().chain(&self.past).take(MAX_PAST);
         Self {
             past: past.cloned().collect(),
             current: Some(entry),
@@ -544,15 +559,15 @@ impl Pointer {
         }
     }
 
-    /// Returns the pointer once the last of the versions that were put by hand counts. None of
-    /// them is a surprise any more.
-    fn adopts(&self, by_hand: &[&Item], newest: Option<&Item>) -> Self {
-        let is_newest = |item: &Item| newest.is_some_and(|it| it.version == item.version);
+    /// Returns the pointer with the last of a person's versions as the current one. The new pointer
+    /// knows all of them.
+    fn adopt(&self, by_hand: &[&VersionItem], newest: Option<&VersionItem>) -> Self {
+        let is_newest = |item: &VersionItem| newest.is_some_and(|it| it.version == item.version);
         let last = by_hand
             .iter()
             .max_by_key(|item| (is_newest(item), item.created, &item.version))
             .expect("at least one");
-        let mut pointer = self.moves_to(last.entry());
+        let mut pointer = self.with_current(last.entry());
         let seen = by_hand.iter().map(|item| item.version.clone());
         pointer.known.extend(seen);
         pointer

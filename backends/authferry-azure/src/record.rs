@@ -1,4 +1,4 @@
-//! A small value in a blob of its own, with its stamp: the place of a claim.
+//! A blob that stores one small value with its stamp: the lease.
 
 use std::fmt;
 
@@ -10,29 +10,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     address::BlobAddress,
+    azure_error::AzureError,
     classify,
-    trouble::Trouble,
-    wire::{Blob, Failure, Replaced},
+    wire::{AzureFailure, Blob, BlobSwap},
 };
 
-/// The right that looking at a blob takes.
+/// The right that reading a blob needs.
 pub(crate) const READ: &str = "read the coordinator's blob";
 
-/// The right that replacing one takes.
+/// The right that replacing a blob needs.
 pub(crate) const WRITE: &str = "write the coordinator's blob";
 
 /// A blob that holds one value. Its version is the `ETag`.
-pub(crate) struct Record {
+pub(crate) struct LeaseBlob {
     pub(crate) address: BlobAddress,
     pub(crate) blob: Blob,
 }
 
-/// The longest value, and much more than a claim takes.
+/// The longest value in bytes. A lease needs far less.
 const MAX_LEN: usize = 64 * 1024;
 
-/// What stands in the blob.
+/// The content of the blob.
 #[derive(Serialize, Deserialize)]
-struct Content {
+struct LeaseContent {
     value: String,
     id: String,
     count: u64,
@@ -42,31 +42,31 @@ struct Content {
     writer: String,
 }
 
-impl Record {
-    fn error(&self, operation: &'static str, trouble: Trouble) -> StoreError {
+impl LeaseBlob {
+    fn error(&self, operation: &'static str, cause: AzureError) -> StoreError {
         StoreError {
-            kind: trouble.kind(),
+            kind: cause.kind(),
             operation,
             store: self.to_string(),
-            source: Some(Box::new(trouble)),
+            source: Some(Box::new(cause)),
         }
     }
 }
 
-impl fmt::Display for Record {
+impl fmt::Display for LeaseBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.address.fmt(f)
     }
 }
 
-impl fmt::Debug for Record {
+impl fmt::Debug for LeaseBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Record({self})")
+        write!(f, "LeaseBlob({self})")
     }
 }
 
 #[async_trait]
-impl SecretStore for Record {
+impl SecretStore for LeaseBlob {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             swap: Swap::Atomic,
@@ -79,7 +79,8 @@ impl SecretStore for Record {
 
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let found = self.blob.get().await;
-        let found = found.map_err(|why| self.error("read", classify::of_blob(why, READ)))?;
+        let found =
+            found.map_err(|failure| self.error("read", classify::blob_error(failure, READ)))?;
         Ok(found.map(|(etag, bytes)| stored(&etag, bytes)))
     }
 
@@ -89,9 +90,9 @@ impl SecretStore for Record {
         new: &Secret,
         stamp: &Stamp,
     ) -> Result<Version, CasError> {
-        let refused = |trouble| CasError::Refused(self.error("write", trouble));
-        let value = str::from_utf8(new.expose()).map_err(|_| refused(Trouble::NotUtf8))?;
-        let content = Content {
+        let refused = |cause| CasError::Refused(self.error("write", cause));
+        let value = str::from_utf8(new.expose()).map_err(|_| refused(AzureError::NotUtf8))?;
+        let content = LeaseContent {
             value: value.to_owned(),
             id: stamp.id.to_string(),
             count: stamp.count,
@@ -100,17 +101,17 @@ impl SecretStore for Record {
             volatile_hints: stamp.volatile_hints,
             writer: stamp.writer.clone(),
         };
-        let bytes = serde_json::to_vec(&content).expect("texts and numbers alone");
+        let bytes = serde_json::to_vec(&content).expect("only strings and numbers");
         match self
             .blob
             .replace(expected.map(Version::as_str), bytes)
             .await
         {
-            Ok(Replaced::As(etag)) => Ok(Version::new(&etag)),
-            Ok(Replaced::Moved) => Err(CasError::Conflict),
+            Ok(BlobSwap::Replaced(etag)) => Ok(Version::new(&etag)),
+            Ok(BlobSwap::Changed) => Err(CasError::Conflict),
             Err(failure) => {
                 let is_certain = is_certain(&failure);
-                let error = self.error("write", classify::of_blob(failure, WRITE));
+                let error = self.error("write", classify::blob_error(failure, WRITE));
                 Err(if is_certain {
                     CasError::Refused(error)
                 } else {
@@ -121,19 +122,19 @@ impl SecretStore for Record {
     }
 }
 
-/// Whether a blob was certainly not replaced.
-fn is_certain(failure: &Failure) -> bool {
+/// Returns whether the blob was certainly not replaced.
+fn is_certain(failure: &AzureFailure) -> bool {
     match failure {
-        Failure::Silent(silence) => !silence.may_have_acted(),
-        Failure::Answer(answer) => answer.status < 500 && answer.status != 408,
-        Failure::Unintelligible => false,
-        Failure::Impostor | Failure::NoToken(_) => true,
+        AzureFailure::Silent(silence) => !silence.may_have_acted(),
+        AzureFailure::ErrorResponse(answer) => answer.status < 500 && answer.status != 408,
+        AzureFailure::Unintelligible => false,
+        AzureFailure::Impostor | AzureFailure::NoToken(_) => true,
     }
 }
 
-/// Returns what the blob holds. One that was not written here comes as it is, without a stamp.
+/// Parses the blob. Content that this store did not write is returned unchanged, without a stamp.
 fn stored(etag: &str, bytes: Vec<u8>) -> Stored {
-    let content: Option<Content> = serde_json::from_slice(&bytes).ok();
+    let content: Option<LeaseContent> = serde_json::from_slice(&bytes).ok();
     let stamped = content.and_then(|content| {
         let stamp = Stamp {
             id: content.id.parse().ok()?,

@@ -1,48 +1,48 @@
-//! What is known of the servers and of ourselves, beside the address.
+//! The settings of a store that its address does not contain.
 
 use std::fmt;
 
-use authferry_http::{JobToken, Net, Unusable};
+use authferry_http::{JobToken, Net, NetConfigError};
 use secrecy::SecretString;
 use url::Url;
 
-/// How the cloud is reached, and as whom. `Debug` shows no secret.
+/// How to reach the cloud and authenticate. `Debug` shows no secret.
 #[derive(Debug)]
 pub struct Settings {
-    /// How servers are reached.
+    /// TLS and proxy settings.
     pub net: Net,
-    /// Who gives out tokens, if not the one of the public cloud: `AZURE_AUTHORITY_HOST`.
+    /// The token authority, if not that of the public cloud: `AZURE_AUTHORITY_HOST`.
     pub authority: Option<String>,
-    /// As whom to log in.
-    pub login: Login,
+    /// How to authenticate.
+    pub credential: Credential,
 }
 
-/// How to log in.
-pub enum Login {
-    /// With the job's own token, as an application that trusts it.
+/// How to authenticate.
+pub enum Credential {
+    /// The job's OIDC token, for an application with a federated credential.
     Workload {
-        /// Which application: `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`.
+        /// The application: `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`.
         application: Application,
-        /// The job's own token.
+        /// The source of the token.
         token: JobToken,
     },
-    /// As the identity of the machine.
+    /// The managed identity of the machine.
     Managed {
-        /// Which one, if it has several: `AZURE_CLIENT_ID`.
+        /// The identity, if the machine has several: `AZURE_CLIENT_ID`.
         client: Option<String>,
-        /// Where it is asked for, if not at the usual address: `IDENTITY_ENDPOINT`.
+        /// The endpoint, if not the usual one: `IDENTITY_ENDPOINT`.
         endpoint: Option<String>,
     },
-    /// With a secret of an application.
+    /// A client secret of an application.
     Secret {
-        /// Which application.
+        /// The application.
         application: Application,
         /// The secret: `AZURE_CLIENT_SECRET`.
         secret: Option<SecretString>,
     },
-    /// As whoever is logged in to `az`.
+    /// The login of `az`.
     Cli {
-        /// In which tenant, if not in the usual one: `AZURE_TENANT_ID`.
+        /// The tenant, if not the default one: `AZURE_TENANT_ID`.
         tenant: Option<String>,
     },
 }
@@ -52,11 +52,11 @@ pub enum Login {
 pub struct Application {
     /// The tenant.
     pub tenant: Option<String>,
-    /// The application's own number.
+    /// The client ID of the application.
     pub client: Option<String>,
 }
 
-impl fmt::Debug for Login {
+impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Workload { application, token } => {
@@ -69,51 +69,51 @@ impl fmt::Debug for Login {
     }
 }
 
-/// Who gives out tokens in the public cloud.
+/// The token authority of the public cloud.
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 
 impl Settings {
-    /// Returns who gives out tokens.
-    pub(crate) fn authority(&self) -> Result<Url, Misfit> {
+    /// Returns the URL of the token authority.
+    pub(crate) fn authority(&self) -> Result<Url, ConfigError> {
         let text = self.authority.as_deref().unwrap_or(AUTHORITY);
-        // The other tools take a host alone as well.
+        // Azure's tools also accept a host without a scheme.
         let url = if text.contains("://") {
             Url::parse(text)
         } else {
             Url::parse(&format!("https://{text}"))
         };
-        let url = url.map_err(|_| Misfit::BadAuthority)?;
-        let is_plain = url.scheme() == "https"
+        let url = url.map_err(|_| ConfigError::BadAuthority)?;
+        let is_valid = url.scheme() == "https"
             && url.has_host()
             && url.username().is_empty()
             && url.password().is_none()
             && url.query().is_none();
-        if is_plain {
+        if is_valid {
             Ok(url)
         } else {
-            Err(Misfit::BadAuthority)
+            Err(ConfigError::BadAuthority)
         }
     }
 }
 
-/// Why the settings lead to no store.
+/// Why these settings cannot open a store.
 #[derive(Debug, thiserror::Error)]
-pub enum Misfit {
-    /// What gives out tokens has no usable address.
-    #[error("the address of the authority makes no sense: it is to read like https://HOST")]
+pub enum ConfigError {
+    /// An invalid URL of the token authority.
+    #[error("invalid URL of the token authority: expected https://HOST")]
     BadAuthority,
     /// Neither a GUID nor a domain.
-    #[error("the tenant or the client is none: each is a GUID, or a domain")]
+    #[error("invalid tenant or client: each is a GUID or a domain")]
     BadApplication,
     /// One part of a credential is missing.
-    #[error("there is no {0} to log in with")]
-    Lacking(&'static str),
-    /// What offers the machine's identity has no usable address.
-    #[error("IDENTITY_ENDPOINT is no address")]
+    #[error("cannot authenticate: {0} is not set")]
+    MissingVariable(&'static str),
+    /// An invalid URL of the managed identity endpoint.
+    #[error("IDENTITY_ENDPOINT is not a URL")]
     BadEndpoint,
-    /// No client can be made.
+    /// No HTTP client for these servers.
     #[error(transparent)]
-    Unusable(#[from] Unusable),
+    Net(#[from] NetConfigError),
 }
 
 #[cfg(test)]
@@ -121,11 +121,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_authority_is_a_host_that_is_spoken_to_by_tls() {
+    fn an_authority_is_a_host_with_tls() {
         let with = |text: &str| Settings {
             net: Net::default(),
             authority: Some(text.to_owned()),
-            login: Login::Cli { tenant: None },
+            credential: Credential::Cli { tenant: None },
         };
         for good in [
             "https://login.microsoftonline.us",
@@ -145,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_shown() {
-        let logins = [
-            Login::Secret {
+    fn debug_shows_no_secret() {
+        let credentials = [
+            Credential::Secret {
                 application: Application::default(),
                 secret: Some("made-up-secret".into()),
             },
-            Login::Workload {
+            Credential::Workload {
                 application: Application::default(),
                 token: JobToken::Variable {
                     name: "CI_TOKEN".into(),
@@ -159,7 +159,7 @@ mod tests {
                 },
             },
         ];
-        let text = format!("{logins:#?}");
+        let text = format!("{credentials:#?}");
         assert!(
             text.contains("CI_TOKEN") && !text.contains("made-up"),
             "{text}"

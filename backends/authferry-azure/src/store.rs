@@ -1,70 +1,86 @@
-//! The store: the secret, and the claim beside it.
+//! The store: the secret and its lease.
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use authferry_core::{
-    Beside, CasError, Claims, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored,
-    Swap, Version,
+    CasError, Guarantees, Leases, Reads, Secret, SecretStore, Stamp, StoreBackedLeases, StoreError,
+    Stored, Swap, Version,
 };
 
 use crate::{
     address::Address,
+    azure_error::AzureError,
     coordinated::Coordinated,
     credential,
-    record::Record,
-    settings::{Misfit, Settings},
-    trouble::Trouble,
-    wire::{Blob, Vault, transport},
+    record::LeaseBlob,
+    settings::{ConfigError, Settings},
+    wire::{Blob, KeyVault, transport},
 };
 
-/// A login in Azure Key Vault.
+/// A login in Azure Key Vault. The [crate] documentation lists the guarantees.
 pub struct AzureStore {
     address: Address,
     secret: Coordinated,
-    claims: Beside<Record>,
+    leases: StoreBackedLeases<LeaseBlob>,
 }
 
-/// The longest value that a secret has room for.
+/// The longest value of a secret in bytes.
 const MAX_LEN: usize = 25 * 1024;
 
-/// Opens the store at an address. Nothing is asked of it yet. Needs a runtime with time and
-/// I/O.
+/// Opens the store at `address`. Makes no request. Needs a tokio runtime with time and I/O.
 ///
-/// [`Misfit`] when the settings name nobody to log in as, or no server that can be spoken to.
-pub fn open(address: Address, settings: Settings) -> Result<AzureStore, Misfit> {
+/// Returns [`ConfigError`] if the settings name no usable credential or no usable server.
+///
+/// # Examples
+///
+/// ```
+/// use authferry_azure::{Credential, Settings};
+/// use authferry_http::Net;
+///
+/// let settings = Settings {
+///     net: Net::default(),
+///     authority: None,
+///     credential: Credential::Cli { tenant: None },
+/// };
+/// let address = "azure-kv://acme/codex?coordinator=blob://acmelocks/logins/codex";
+/// let store = authferry_azure::open(address.parse()?, settings)?;
+/// assert_eq!(store.to_string(), address);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+pub fn open(address: Address, settings: Settings) -> Result<AzureStore, ConfigError> {
     let authority = settings.authority()?;
     let blob = &address.coordinator;
     let servers = [address.vault(), authority.clone(), blob.url()];
     let client = settings.net.client(&servers)?;
     let shared = transport(client, &servers);
-    let credential = credential::of(settings.login, &authority, &shared, &settings.net)?;
-    let misfit = |_| Misfit::BadApplication;
-    let open = |url| Blob::new(url, &shared, Arc::clone(&credential)).map_err(misfit);
-    let claim = blob.claim();
+    let credential = credential::build(settings.credential, &authority, &shared, &settings.net)?;
+    let invalid = |_| ConfigError::BadApplication;
+    let open = |url| Blob::new(url, &shared, Arc::clone(&credential)).map_err(invalid);
+    let lease = blob.lease();
     Ok(AzureStore {
         secret: Coordinated {
-            vault: Vault::new(&address.vault(), &shared, Arc::clone(&credential))
-                .map_err(misfit)?,
+            vault: KeyVault::new(&address.vault(), &shared, Arc::clone(&credential))
+                .map_err(invalid)?,
             name: address.name.clone(),
             pointer: open(blob.url())?,
             coordinator: blob.to_string(),
         },
-        claims: Beside(Record {
-            blob: open(claim.url())?,
-            address: claim,
+        leases: StoreBackedLeases(LeaseBlob {
+            blob: open(lease.url())?,
+            address: lease,
         }),
         address,
     })
 }
 
 impl AzureStore {
-    fn error(&self, operation: &'static str, trouble: Trouble) -> StoreError {
+    fn error(&self, operation: &'static str, cause: AzureError) -> StoreError {
         StoreError {
-            kind: trouble.kind(),
+            kind: cause.kind(),
             operation,
             store: self.to_string(),
-            source: Some(Box::new(trouble)),
+            source: Some(Box::new(cause)),
         }
     }
 }
@@ -87,7 +103,7 @@ impl SecretStore for AzureStore {
         Guarantees {
             swap: Swap::Atomic,
             stamps: true,
-            // Nothing is promised of how soon a value put by hand is seen everywhere.
+            // Microsoft documents no bound for when all reads show a value that a person put.
             reads: Reads::Eventual,
             history: true,
             max_len: MAX_LEN,
@@ -96,13 +112,12 @@ impl SecretStore for AzureStore {
 
     fn notes(&self) -> Vec<String> {
         [
-            "the blob says which version counts, and not the vault: what `az keyvault secret \
-             show` gives is another one for as long as a write is under way, and after one that \
-             came too late",
-            "a rotation makes two versions of the secret, which is written over itself first to \
-             see that it can be, and none for the claim, which is a blob beside the first one",
-            "old versions stay until the secret is purged; above 500 of them the vault makes no \
-             backup of it",
+            "the coordinator's blob names the current version, not the vault: `az keyvault secret \
+             show` shows another one during a write, and after a write that arrived too late",
+            "a rotation creates two versions of the secret, because authferry first rewrites the \
+             login to check write access; the lease is a second blob and creates none",
+            "old versions stay until the secret is purged; above 500 versions the vault refuses to \
+             back the secret up",
         ]
         .map(str::to_owned)
         .into()
@@ -110,7 +125,7 @@ impl SecretStore for AzureStore {
 
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let found = self.secret.read().await;
-        found.map_err(|trouble| self.error("read", trouble))
+        found.map_err(|cause| self.error("read", cause))
     }
 
     async fn compare_and_swap(
@@ -119,19 +134,19 @@ impl SecretStore for AzureStore {
         new: &Secret,
         stamp: &Stamp,
     ) -> Result<Version, CasError> {
-        let refused = |trouble| CasError::Refused(self.error("write", trouble));
+        let refused = |cause| CasError::Refused(self.error("write", cause));
         let len = new.expose().len();
         if len > MAX_LEN {
-            return Err(refused(Trouble::TooLong { len, max: MAX_LEN }));
+            return Err(refused(AzureError::TooLong { len, max: MAX_LEN }));
         }
         if str::from_utf8(new.expose()).is_err() {
-            return Err(refused(Trouble::NotUtf8));
+            return Err(refused(AzureError::NotUtf8));
         }
         let swapped = self.secret.swap(expected, new, stamp).await;
-        swapped.map_err(|unswapped| unswapped.told(|trouble| self.error("write", trouble)))
+        swapped.map_err(|error| error.into_cas_error(|cause| self.error("write", cause)))
     }
 
-    fn claims(&self) -> Option<&dyn Claims> {
-        Some(&self.claims)
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(&self.leases)
     }
 }

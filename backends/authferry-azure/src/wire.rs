@@ -1,10 +1,12 @@
-//! The requests, each in one narrow function.
+//! The HTTP requests, one function each.
 //!
-//! What the libraries below leave to their callers is done here and in the modules around:
-//! one client of ours carries all of them, where each would build its own with TLS and
-//! certificates of its own; nothing is sent to a server that was not named, also where an
-//! answer points to one; nothing is sent again by itself, for a write that is would be two;
-//! and their errors, which hold whole answers, do not leave this module.
+//! This module works around Azure's libraries:
+//!
+//! - All of them share our HTTP client. Otherwise each builds a client with a separate TLS setup.
+//! - The client sends nothing to a server that the address and the settings do not name, even if a
+//!   response redirects there.
+//! - The libraries' retries are off: a retried write would create two versions.
+//! - Their errors, which contain whole responses, do not leave this module.
 
 mod failure;
 
@@ -17,7 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::Secret;
-use authferry_http::Silence;
+use authferry_http::HttpError;
 use azure_core::{
     credentials::TokenCredential,
     error::ErrorKind,
@@ -30,7 +32,7 @@ use azure_core::{
 use azure_security_keyvault_secrets::{
     ResourceExt, SecretClient, SecretClientOptions,
     models::{
-        Secret as Shown, SecretAttributes, SecretClientGetSecretOptions, SecretProperties,
+        Secret as SecretModel, SecretAttributes, SecretClientGetSecretOptions, SecretProperties,
         SetSecretParameters,
     },
 };
@@ -43,20 +45,20 @@ use reqwest::Client;
 use tokio::time::{Instant, sleep, sleep_until};
 use url::{Host, Url};
 
-pub(crate) use failure::{Answer, Failure, NoToken};
+pub(crate) use failure::{AzureFailure, ErrorResponse, TokenError};
 
 /// The tags of a version.
 pub(crate) type Tags = BTreeMap<String, String>;
 
 /// The secrets of one vault.
-pub(crate) struct Vault {
+pub(crate) struct KeyVault {
     client: SecretClient,
-    calm: Calm,
+    retry_after: RetryAfter,
 }
 
 /// A version with its value.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct SecretVersion {
     pub(crate) version: String,
     pub(crate) value: Secret,
     pub(crate) tags: Tags,
@@ -64,9 +66,9 @@ pub(crate) struct Kept {
     pub(crate) content_type: Option<String>,
 }
 
-/// A version as a list shows it.
+/// A version in a list.
 #[derive(Debug)]
-pub(crate) struct Listed {
+pub(crate) struct ListedVersion {
     pub(crate) version: String,
     pub(crate) tags: Tags,
     pub(crate) created: i64,
@@ -76,55 +78,55 @@ pub(crate) struct Listed {
 /// One blob.
 pub(crate) struct Blob {
     client: BlobClient,
-    calm: Calm,
+    retry_after: RetryAfter,
 }
 
-/// What came of a blob's replacement.
+/// The result of a compare-and-swap on a blob.
 #[derive(Debug)]
-pub(crate) enum Replaced {
-    /// It has this `ETag` now.
-    As(String),
-    /// It is not what it was.
-    Moved,
+pub(crate) enum BlobSwap {
+    /// The blob has this new `ETag`.
+    Replaced(String),
+    /// The blob has changed.
+    Changed,
 }
 
-/// The pauses before what changes nothing is asked for again.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
+/// The delays before the retries of an idempotent request.
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 
-/// The longest answer that is read, in bytes. A secret has 25 KB, a page of versions some 200.
-const MAX_ANSWER: usize = 1 << 20;
+/// The longest response in bytes. A secret has 25 KB, a page of versions some 200.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// The longest that a server may ask us to leave it alone; beyond that the caller is told.
-const LONGEST_REST: Duration = Duration::from_secs(20);
+/// The longest `Retry-After` that we honor; a longer one counts as this.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(20);
 
-impl Vault {
+impl KeyVault {
     pub(crate) fn new(
         url: &Url,
         transport: &Transport,
         credential: Arc<dyn TokenCredential>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, AzureFailure> {
         let options = SecretClientOptions {
             client_options: client_options(transport),
-            // No server on this host has a domain for which its tokens could be.
+            // A server on this host has no domain that a token's resource could name.
             verify_challenge_resource: Some(!is_this_host(url)),
             ..SecretClientOptions::default()
         };
         let client = SecretClient::new(url.as_str(), credential, Some(options))?;
         Ok(Self {
             client,
-            calm: Calm::default(),
+            retry_after: RetryAfter::default(),
         })
     }
 
-    /// Returns the newest version, or the one of this name. `None` if there is none.
+    /// Returns the newest or the given version. `None` if it does not exist.
     pub(crate) async fn get(
         &self,
         name: &str,
         version: Option<&str>,
-    ) -> Result<Option<Kept>, Failure> {
+    ) -> Result<Option<SecretVersion>, AzureFailure> {
         let found = self
-            .calm
-            .patiently(|| async {
+            .retry_after
+            .with_retries(|| async {
                 let options = SecretClientGetSecretOptions {
                     secret_version: version.map(ToOwned::to_owned),
                     ..SecretClientGetSecretOptions::default()
@@ -134,16 +136,19 @@ impl Vault {
             })
             .await;
         match found {
-            Ok(shown) => kept(shown).map(Some),
-            Err(failure) if failure.is_answer(404, "SecretNotFound") => Ok(None),
+            Ok(model) => parse_version(model).map(Some),
+            Err(failure) if failure.is_response(404, "SecretNotFound") => Ok(None),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Returns all versions, and whether they came on one page.
-    pub(crate) async fn list(&self, name: &str) -> Result<(Vec<Listed>, bool), Failure> {
-        self.calm
-            .patiently(|| async {
+    /// Returns all versions, and whether they came in one page.
+    pub(crate) async fn list(
+        &self,
+        name: &str,
+    ) -> Result<(Vec<ListedVersion>, bool), AzureFailure> {
+        self.retry_after
+            .with_retries(|| async {
                 let found = self.client.list_secret_properties_versions(name, None)?;
                 let mut pages = found.into_pages();
                 let (mut list, mut count) = (Vec::new(), 0);
@@ -151,7 +156,7 @@ impl Vault {
                     let page = page?.into_model()?;
                     count += 1;
                     for properties in page.value {
-                        list.push(listed(properties)?);
+                        list.push(parse_listed(properties)?);
                     }
                 }
                 Ok((list, count <= 1))
@@ -159,16 +164,16 @@ impl Vault {
             .await
     }
 
-    /// Adds a version, and returns its name. Sent once.
+    /// Adds a version and returns its name. Sends the request once.
     pub(crate) async fn put(
         &self,
         name: &str,
         value: &str,
         tags: Tags,
         content_type: Option<String>,
-    ) -> Result<String, Failure> {
-        self.calm
-            .once(async {
+    ) -> Result<String, AzureFailure> {
+        self.retry_after
+            .send_once(async {
                 let parameters = SetSecretParameters {
                     value: Some(value.to_owned()),
                     tags: Some(tags.into_iter().collect()),
@@ -176,8 +181,11 @@ impl Vault {
                     secret_attributes: None,
                 };
                 let reply = self.client.set_secret(name, parameters.try_into()?, None);
-                let shown: Shown = reply.await?.into_model()?;
-                shown.resource_id()?.version.ok_or(Failure::Unintelligible)
+                let model: SecretModel = reply.await?.into_model()?;
+                model
+                    .resource_id()?
+                    .version
+                    .ok_or(AzureFailure::Unintelligible)
             })
             .await
     }
@@ -188,7 +196,7 @@ impl Blob {
         url: Url,
         transport: &Transport,
         credential: Arc<dyn TokenCredential>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, AzureFailure> {
         let options = BlobClientOptions {
             client_options: client_options(transport),
             ..BlobClientOptions::default()
@@ -196,38 +204,39 @@ impl Blob {
         let client = BlobClient::new(url, Some(credential), Some(options))?;
         Ok(Self {
             client,
-            calm: Calm::default(),
+            retry_after: RetryAfter::default(),
         })
     }
 
-    /// Returns what is there, with its `ETag`.
-    pub(crate) async fn get(&self) -> Result<Option<(String, Vec<u8>)>, Failure> {
+    /// Returns the `ETag` and the content of the blob.
+    pub(crate) async fn get(&self) -> Result<Option<(String, Vec<u8>)>, AzureFailure> {
         let found = self
-            .calm
-            .patiently(|| async {
+            .retry_after
+            .with_retries(|| async {
                 let options = BlobClientDownloadOptions::default();
                 let found = self.client.download(Some(options)).await?;
-                let etag = found.properties.etag.ok_or(Failure::Unintelligible)?;
+                let etag = found.properties.etag.ok_or(AzureFailure::Unintelligible)?;
                 let bytes = found.body.collect().await?;
                 Ok((etag.to_string(), bytes.to_vec()))
             })
             .await;
         match found {
             Ok(found) => Ok(Some(found)),
-            Err(failure) if failure.is_answer(404, "BlobNotFound") => Ok(None),
+            Err(failure) if failure.is_response(404, "BlobNotFound") => Ok(None),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Replaces what is there if it still has this `ETag`, or makes it if it had none. Sent once.
+    /// Replaces the blob if it still has this `ETag`; creates it if `etag` is `None`. Sends the
+    /// request once.
     pub(crate) async fn replace(
         &self,
         etag: Option<&str>,
         bytes: Vec<u8>,
-    ) -> Result<Replaced, Failure> {
+    ) -> Result<BlobSwap, AzureFailure> {
         let replaced = self
-            .calm
-            .once(async {
+            .retry_after
+            .send_once(async {
                 let mut options = BlobClientUploadOptions {
                     blob_content_type: Some("application/json".to_owned()),
                     ..BlobClientUploadOptions::default()
@@ -238,34 +247,34 @@ impl Blob {
                 }
                 let content = RequestContent::from(bytes);
                 let done = self.client.upload(content, Some(options)).await?;
-                Ok(done.etag.ok_or(Failure::Unintelligible)?.to_string())
+                Ok(done.etag.ok_or(AzureFailure::Unintelligible)?.to_string())
             })
             .await;
         match replaced {
-            Ok(etag) => Ok(Replaced::As(etag)),
-            // The last one is told where somebody else is just making it.
+            Ok(etag) => Ok(BlobSwap::Replaced(etag)),
+            // The 409 occurs in a race of two creations.
             Err(failure)
-                if failure.is_answer(412, "ConditionNotMet")
-                    || failure.is_answer(409, "BlobAlreadyExists") =>
+                if failure.is_response(412, "ConditionNotMet")
+                    || failure.is_response(409, "BlobAlreadyExists") =>
             {
-                Ok(Replaced::Moved)
+                Ok(BlobSwap::Changed)
             }
-            // It was deleted since.
-            Err(failure) if etag.is_some() && failure.is_answer(404, "BlobNotFound") => {
-                Ok(Replaced::Moved)
+            // The blob was deleted since it was read.
+            Err(failure) if etag.is_some() && failure.is_response(404, "BlobNotFound") => {
+                Ok(BlobSwap::Changed)
             }
             Err(failure) => Err(failure),
         }
     }
 }
 
-/// One client for all requests, which sends nothing to anybody who was not named.
+/// Returns the transport of all requests, which reaches only `servers`.
 pub(crate) fn transport(client: Client, servers: &[Url]) -> Transport {
     let servers = servers.iter().map(origin).collect();
-    Transport::new(Arc::new(Guarded { client, servers }))
+    Transport::new(Arc::new(AllowedServers { client, servers }))
 }
 
-/// What the libraries are told: our client, and no second attempt.
+/// Returns the libraries' options: our HTTP client, and no retries.
 pub(crate) fn client_options(transport: &Transport) -> ClientOptions {
     ClientOptions {
         transport: Some(transport.clone()),
@@ -274,39 +283,39 @@ pub(crate) fn client_options(transport: &Transport) -> ClientOptions {
     }
 }
 
-struct Guarded {
+/// An HTTP client that reaches only the given servers.
+struct AllowedServers {
     client: Client,
     servers: Vec<String>,
 }
 
-impl fmt::Debug for Guarded {
+impl fmt::Debug for AllowedServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Guarded({:?})", self.servers)
+        write!(f, "AllowedServers({:?})", self.servers)
     }
 }
 
 #[async_trait]
-impl HttpClient for Guarded {
+impl HttpClient for AllowedServers {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
         let to = origin(request.url());
         if self.servers.contains(&to) {
-            self.client.execute_request(request).await.map(bounded)
+            self.client.execute_request(request).await.map(limit_body)
         } else {
-            let elsewhere = failure::Elsewhere(to);
-            Err(azure_core::Error::new(ErrorKind::Other, elsewhere))
+            let unknown = failure::UnknownServer(to);
+            Err(azure_core::Error::new(ErrorKind::Other, unknown))
         }
     }
 }
 
-/// Ends an answer that is longer than any that makes sense: the libraries take all of it into
-/// memory.
-fn bounded(reply: AsyncRawResponse) -> AsyncRawResponse {
+/// Limits the length of a response, because the libraries read the whole response into memory.
+fn limit_body(reply: AsyncRawResponse) -> AsyncRawResponse {
     let (status, headers, body) = reply.deconstruct();
-    let mut left = MAX_ANSWER;
+    let mut left = MAX_RESPONSE_BYTES;
     let body = body.map(move |chunk| {
         let chunk = chunk?;
         let too_long = || {
-            let too_long = Silence::TooLong(MAX_ANSWER);
+            let too_long = HttpError::TooLong(MAX_RESPONSE_BYTES);
             azure_core::Error::new(ErrorKind::Other, too_long)
         };
         left = left.checked_sub(chunk.len()).ok_or_else(too_long)?;
@@ -315,40 +324,40 @@ fn bounded(reply: AsyncRawResponse) -> AsyncRawResponse {
     AsyncRawResponse::new(status, headers, Box::pin(body))
 }
 
-/// Leaves a server alone as long as it has asked for that.
+/// Sends requests and honors the server's `Retry-After`.
 #[derive(Default)]
-struct Calm {
+struct RetryAfter {
     until: Mutex<Option<Instant>>,
 }
 
-impl Calm {
-    async fn once<T>(
+impl RetryAfter {
+    async fn send_once<T>(
         &self,
-        request: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+        request: impl Future<Output = Result<T, AzureFailure>>,
+    ) -> Result<T, AzureFailure> {
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(until) = until {
             sleep_until(until).await;
         }
         let reply = request.await;
-        if let Err(Failure::Answer(answer)) = &reply {
-            let rest = answer.retry_after.map(|rest| rest.min(LONGEST_REST));
+        if let Err(AzureFailure::ErrorResponse(answer)) = &reply {
+            let delay = answer.retry_after.map(|delay| delay.min(MAX_RETRY_AFTER));
             let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-            *until = rest.and_then(|rest| Instant::now().checked_add(rest));
+            *until = delay.and_then(|delay| Instant::now().checked_add(delay));
         }
         reply
     }
 
-    /// Asks for what changes nothing.
-    async fn patiently<T, F>(&self, mut request: impl FnMut() -> F) -> Result<T, Failure>
+    /// Sends an idempotent request, with retries after a transient failure.
+    async fn with_retries<T, F>(&self, mut request: impl FnMut() -> F) -> Result<T, AzureFailure>
     where
-        F: Future<Output = Result<T, Failure>>,
+        F: Future<Output = Result<T, AzureFailure>>,
     {
-        let mut pauses = PAUSES.iter();
+        let mut delays = RETRY_DELAYS.iter();
         loop {
-            match self.once(request()).await {
-                Err(failure) if failure.is_transient() => match pauses.next() {
-                    Some(pause) => sleep(*pause).await,
+            match self.send_once(request()).await {
+                Err(failure) if failure.is_transient() => match delays.next() {
+                    Some(delay) => sleep(*delay).await,
                     None => return Err(failure),
                 },
                 reply => return reply,
@@ -357,22 +366,27 @@ impl Calm {
     }
 }
 
-fn kept(shown: Shown) -> Result<Kept, Failure> {
-    let version = shown.resource_id()?.version;
-    Ok(Kept {
-        version: version.ok_or(Failure::Unintelligible)?,
-        created: created(shown.attributes.as_ref()),
-        tags: tags_of(shown.tags),
-        content_type: shown.content_type,
-        value: Secret::new(shown.value.ok_or(Failure::Unintelligible)?.into_bytes()),
+fn parse_version(model: SecretModel) -> Result<SecretVersion, AzureFailure> {
+    let version = model.resource_id()?.version;
+    Ok(SecretVersion {
+        version: version.ok_or(AzureFailure::Unintelligible)?,
+        created: created(model.attributes.as_ref()),
+        tags: tags_of(model.tags),
+        content_type: model.content_type,
+        value: Secret::new(
+            model
+                .value
+                .ok_or(AzureFailure::Unintelligible)?
+                .into_bytes(),
+        ),
     })
 }
 
-fn listed(properties: SecretProperties) -> Result<Listed, Failure> {
+fn parse_listed(properties: SecretProperties) -> Result<ListedVersion, AzureFailure> {
     let version = properties.resource_id()?.version;
     let attributes = properties.attributes;
-    Ok(Listed {
-        version: version.ok_or(Failure::Unintelligible)?,
+    Ok(ListedVersion {
+        version: version.ok_or(AzureFailure::Unintelligible)?,
         created: created(attributes.as_ref()),
         enabled: attributes.and_then(|it| it.enabled).unwrap_or(true),
         tags: tags_of(properties.tags),
@@ -408,16 +422,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_that_is_too_long_is_not_read() {
+    async fn a_response_that_is_too_long_is_not_read() {
         let read = async |len: usize| {
             let body = vec![b'x'; len];
             let reply = AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body);
-            let body = bounded(reply).into_body().collect().await;
-            body.map(|body| body.len()).map_err(Failure::from)
+            let body = limit_body(reply).into_body().collect().await;
+            body.map(|body| body.len()).map_err(AzureFailure::from)
         };
-        assert_eq!(read(MAX_ANSWER).await.expect("fits"), MAX_ANSWER);
-        let failure = read(MAX_ANSWER + 1).await.expect_err("too long");
-        let too_long = matches!(failure, Failure::Silent(Silence::TooLong(MAX_ANSWER)));
+        assert_eq!(
+            read(MAX_RESPONSE_BYTES).await.expect("fits"),
+            MAX_RESPONSE_BYTES
+        );
+        let failure = read(MAX_RESPONSE_BYTES + 1).await.expect_err("too long");
+        let too_long = matches!(
+            failure,
+            AzureFailure::Silent(HttpError::TooLong(MAX_RESPONSE_BYTES))
+        );
         assert!(too_long && !failure.is_transient(), "{failure:?}");
     }
 }

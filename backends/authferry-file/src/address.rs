@@ -1,11 +1,11 @@
-//! `file:///abs/path`, and what may not be in it.
+//! Parses the address `file:///abs/path`.
 
 use std::{fmt, str::FromStr};
 
-/// Where a login is kept: a plain absolute path, in the one spelling it has.
+/// The address of a login: a plain absolute path.
 ///
-/// Nothing is decoded or resolved, so that one file has one address and the address
-/// reads as the path does.
+/// The path is neither decoded nor resolved, so that one file has one address, which reads like
+/// the path.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     path: Box<str>,
@@ -13,11 +13,11 @@ pub(crate) struct Address {
 
 const SCHEME: &str = "file://";
 
-/// The ends of the names that the store gives to its own files.
+/// The suffixes of the store's own files.
 pub(crate) const META: &str = ".meta";
 pub(crate) const LOCK: &str = ".lock";
 pub(crate) const TEMP: &str = ".authferry-tmp";
-pub(crate) const CLAIM: &str = ".claim";
+pub(crate) const LEASE: &str = ".lease";
 
 impl Address {
     /// Returns the folder's path.
@@ -33,10 +33,10 @@ impl Address {
         self.split().1
     }
 
-    /// Returns the place of its claim. No login can have that address.
-    pub(crate) fn of_the_claim(&self) -> Self {
+    /// Returns the address of the lease, which no login can have.
+    pub(crate) fn of_lease(&self) -> Self {
         Self {
-            path: format!("{}{CLAIM}", self.path).into(),
+            path: format!("{}{LEASE}", self.path).into(),
         }
     }
 
@@ -60,11 +60,11 @@ impl FromStr for Address {
         if parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(BadAddress::Part);
         }
-        if let Some(taken) = [META, LOCK, TEMP, CLAIM]
+        if let Some(suffix) = [META, LOCK, TEMP, LEASE]
             .iter()
             .find(|end| path.ends_with(*end))
         {
-            return Err(BadAddress::Taken(taken));
+            return Err(BadAddress::Reserved(suffix));
         }
         Ok(Self { path: path.into() })
     }
@@ -76,25 +76,25 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why a text is not the address of a file store. The text itself is not repeated: a
-/// mistyped address may hold anything.
+/// Why a text is not the address of a file store. The error does not quote the text, which may
+/// contain anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
     /// Another scheme, or none.
-    #[error("the address of a file begins with file:///")]
+    #[error("a file address must begin with file:///")]
     Scheme,
-    /// Something between `file://` and the path.
-    #[error("a file address has no host: file:/// is followed by an absolute path")]
+    /// A host between `file://` and the path.
+    #[error("a file address has no host: file:/// must be followed by an absolute path")]
     Host,
-    /// A character that other tools would read in another way than this one.
-    #[error("a file address is taken as it stands, so it cannot hold {0:?}")]
+    /// A character that other tools would decode.
+    #[error("a file address is not decoded, so it cannot contain {0:?}")]
     Character(char),
-    /// A second spelling for a path that has a simpler one, or a folder.
-    #[error("a file address names a file, without empty parts, `.` or `..`")]
+    /// A folder, or a path that is not in its simplest form.
+    #[error("a file address must name a file, without empty parts, `.` or `..`")]
     Part,
-    /// The name would be taken for one of the store's own files.
-    #[error("a name that ends in {0} is one of the store's own")]
-    Taken(&'static str),
+    /// The suffix of one of the store's own files.
+    #[error("a name that ends in {0} is reserved for the store's own files")]
+    Reserved(&'static str),
 }
 
 #[cfg(test)]
@@ -116,17 +116,17 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_has_a_name_that_no_login_can_have() {
+    fn no_login_can_have_the_address_of_a_lease() {
         let login: Address = "file:///a/login.json".parse().expect("an address");
-        let claim = login.of_the_claim();
-        assert_eq!(claim.folder(), login.folder());
-        assert_eq!(claim.to_string(), "file:///a/login.json.claim");
-        let taken = claim.to_string().parse::<Address>().err();
-        assert_eq!(taken, Some(BadAddress::Taken(CLAIM)));
+        let lease = login.of_lease();
+        assert_eq!(lease.folder(), login.folder());
+        assert_eq!(lease.to_string(), "file:///a/login.json.lease");
+        let error = lease.to_string().parse::<Address>().err();
+        assert_eq!(error, Some(BadAddress::Reserved(LEASE)));
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
+    fn ambiguous_addresses_are_refused() {
         for (text, why) in [
             ("", BadAddress::Scheme),
             ("/var/lib/login.json", BadAddress::Scheme),
@@ -147,17 +147,17 @@ mod tests {
             ("file:///a//login.json", BadAddress::Part),
             ("file:///a/./login.json", BadAddress::Part),
             ("file:///a/../login.json", BadAddress::Part),
-            ("file:///a/login.json.meta", BadAddress::Taken(META)),
-            ("file:///a/login.json.lock", BadAddress::Taken(LOCK)),
-            ("file:///a/x.authferry-tmp", BadAddress::Taken(TEMP)),
-            ("file:///a/login.json.claim", BadAddress::Taken(CLAIM)),
+            ("file:///a/login.json.meta", BadAddress::Reserved(META)),
+            ("file:///a/login.json.lock", BadAddress::Reserved(LOCK)),
+            ("file:///a/x.authferry-tmp", BadAddress::Reserved(TEMP)),
+            ("file:///a/login.json.lease", BadAddress::Reserved(LEASE)),
         ] {
             assert_eq!(text.parse::<Address>().err(), Some(why), "{text:?}");
         }
     }
 
     #[test]
-    fn no_error_repeats_the_text() {
+    fn errors_do_not_quote_the_address() {
         let error = "vault://made-up-password@host/x"
             .parse::<Address>()
             .err()

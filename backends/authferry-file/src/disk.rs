@@ -1,4 +1,4 @@
-//! One folder, and the few things that are done in it.
+//! The operations on the files of one folder.
 
 use std::{
     fs::{File, TryLockError},
@@ -15,36 +15,36 @@ use rustix::{
 
 use crate::{
     facts::Facts,
+    file_error::{Exposure, FileError},
     steps::change,
-    trouble::{Exposure, Trouble},
 };
 
-/// How often a lock that somebody else holds is tried again.
-const LOCK_PACE: Duration = Duration::from_millis(5);
+/// The delay between two attempts to take a held lock.
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(5);
 
-/// An open folder. Everything is reached from its descriptor, so that a folder that is
-/// moved or replaced meanwhile makes no difference.
+/// An open folder. All operations use its descriptor, so that they stay in this folder even if it
+/// is moved or replaced.
 pub(crate) struct Folder {
     dir: File,
     path: String,
     me: u32,
 }
 
-/// A new file, still empty, whose inode and time of writing are known already.
+/// A new empty file with a known inode and modification time.
 pub(crate) struct Draft<'n> {
     file: File,
     name: &'n str,
     pub(crate) facts: Facts,
 }
 
-/// Who else may have the lock at the same time.
+/// The mode of a lock.
 #[derive(Clone, Copy)]
-pub(crate) enum Sharing {
-    Readers,
-    Nobody,
+pub(crate) enum LockMode {
+    Shared,
+    Exclusive,
 }
 
-/// A lock that is held for as long as this lives.
+/// A held lock. Dropping it releases the lock.
 pub(crate) struct Lock<'n> {
     _file: File,
     name: &'n str,
@@ -52,17 +52,17 @@ pub(crate) struct Lock<'n> {
 }
 
 impl Folder {
-    /// Opens the folder, which must be there and be nobody else's to write to.
-    pub(crate) fn open(path: &str) -> Result<Self, Trouble> {
-        let trouble = io_trouble("open", path);
+    /// Opens the folder, which must exist and not be writable by other users.
+    pub(crate) fn open(path: &str) -> Result<Self, FileError> {
+        let cannot_open = io_error("open", path);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
             Ok(dir) => File::from(dir),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Err(Trouble::NoFolder(path.into())),
-            Err(errno) => return Err(trouble(errno.into())),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(FileError::NoFolder(path.into())),
+            Err(errno) => return Err(cannot_open(errno.into())),
         };
         let me = rustix::process::geteuid().as_raw();
-        Facts::of(&dir.metadata().map_err(trouble)?)
+        Facts::of(&dir.metadata().map_err(cannot_open)?)
             .vet_folder(me)
             .map_err(exposed(path))?;
         Ok(Self {
@@ -72,24 +72,24 @@ impl Folder {
         })
     }
 
-    /// Takes the lock, waiting for others up to `patience`. Dropping it lets go.
+    /// Takes the lock, and waits for other holders up to the timeout.
     ///
-    /// The lock's file is never removed: who has the lock on a file that has lost its
-    /// name shares it with nobody who comes later. Should somebody remove it by hand, who
-    /// waits for it finds the new one, and who has it finds out by [`Folder::check`].
+    /// The store never removes the lock's file: a lock on a removed file would not exclude later
+    /// processes. If a person removes the file, a waiting process takes the new one, and the holder
+    /// detects it with [`Folder::check_lock`].
     pub(crate) fn lock<'n>(
         &self,
         name: &'n str,
-        sharing: Sharing,
-        patience: Duration,
-    ) -> Result<Lock<'n>, Trouble> {
+        mode: LockMode,
+        timeout: Duration,
+    ) -> Result<Lock<'n>, FileError> {
         let begin = Instant::now();
         loop {
             let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
-            let facts = self.vetted(&file, name)?;
-            let outcome = match sharing {
-                Sharing::Readers => file.try_lock_shared(),
-                Sharing::Nobody => file.try_lock(),
+            let facts = self.vetted_facts(&file, name)?;
+            let outcome = match mode {
+                LockMode::Shared => file.try_lock_shared(),
+                LockMode::Exclusive => file.try_lock(),
             };
             match outcome {
                 Ok(()) => {
@@ -99,41 +99,45 @@ impl Folder {
                         inode: facts.inode,
                     });
                 }
-                Err(TryLockError::WouldBlock) if begin.elapsed() < patience => {
-                    thread::sleep(LOCK_PACE);
+                Err(TryLockError::WouldBlock) if begin.elapsed() < timeout => {
+                    thread::sleep(LOCK_RETRY_DELAY);
                 }
-                Err(TryLockError::WouldBlock) => return Err(Trouble::Locked(name.into())),
-                Err(TryLockError::Error(error)) => return Err(io_trouble("lock", name)(error)),
+                Err(TryLockError::WouldBlock) => return Err(FileError::Locked(name.into())),
+                Err(TryLockError::Error(error)) => return Err(io_error("lock", name)(error)),
             }
         }
     }
 
-    /// Makes sure that the lock is still the one that others come to.
-    pub(crate) fn check(&self, lock: &Lock<'_>) -> Result<(), Trouble> {
-        match self.look(lock.name)? {
+    /// Checks that the lock's file was not removed or replaced.
+    pub(crate) fn check_lock(&self, lock: &Lock<'_>) -> Result<(), FileError> {
+        match self.facts(lock.name)? {
             Some(facts) if facts.inode == lock.inode => Ok(()),
-            Some(_) | None => Err(Trouble::Unlocked(lock.name.into())),
+            Some(_) | None => Err(FileError::LockRemoved(lock.name.into())),
         }
     }
 
-    /// Returns what the file says of itself, or `None` if there is none.
-    pub(crate) fn look(&self, name: &str) -> Result<Option<Facts>, Trouble> {
+    /// Returns the metadata of a file; `None` if it does not exist.
+    pub(crate) fn facts(&self, name: &str) -> Result<Option<Facts>, FileError> {
         match self.open_existing(name)? {
-            Some(file) => Ok(Some(self.vetted(&file, name)?)),
+            Some(file) => Ok(Some(self.vetted_facts(&file, name)?)),
             None => Ok(None),
         }
     }
 
-    /// Reads a file of at most `max` bytes, or `None` if there is none.
+    /// Reads a file of at most `max` bytes; `None` if it does not exist.
     ///
-    /// A longer one is not read at all. One that changes while it is read is told as
-    /// [`Trouble::Moving`]: its bytes may be half of one login and half of another.
-    pub(crate) fn read(&self, name: &str, max: usize) -> Result<Option<(Secret, Facts)>, Trouble> {
+    /// A longer file is not read. A file that changes during the read fails with
+    /// [`FileError::ChangedDuringRead`]: the bytes may be torn between two logins.
+    pub(crate) fn read(
+        &self,
+        name: &str,
+        max: usize,
+    ) -> Result<Option<(Secret, Facts)>, FileError> {
         let Some(mut file) = self.open_existing(name)? else {
             return Ok(None);
         };
-        let facts = self.vetted(&file, name)?;
-        let too_long = || Trouble::TooLong {
+        let facts = self.vetted_facts(&file, name)?;
+        let too_long = || FileError::TooLong {
             name: name.into(),
             len: facts.len,
             max,
@@ -142,22 +146,22 @@ impl Folder {
         if len > max {
             return Err(too_long());
         }
-        // Of the right size from the start: growing would leave copies behind.
+        // Allocate the final size: a growing vector would leave copies of the secret behind.
         let mut bytes = vec![0; len];
         let outcome = file.read_exact(&mut bytes);
         let secret = Secret::new(bytes);
         match outcome {
             Ok(()) if facts_of(&file, name)? == facts => Ok(Some((secret, facts))),
-            Ok(()) => Err(Trouble::Moving(name.into())),
+            Ok(()) => Err(FileError::ChangedDuringRead(name.into())),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(Trouble::Moving(name.into()))
+                Err(FileError::ChangedDuringRead(name.into()))
             }
-            Err(error) => Err(io_trouble("read", name)(error)),
+            Err(error) => Err(io_error("read", name)(error)),
         }
     }
 
-    /// Writes a new file that is ours alone, down to the disk.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<Facts, Trouble> {
+    /// Creates a private file, writes it and syncs it.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<Facts, FileError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let mut file = self.open_file(name, flags)?;
         let mut write = || {
@@ -165,75 +169,77 @@ impl Folder {
             change("sync", || file.sync_all())?;
             file.metadata()
         };
-        let metadata = write().map_err(io_trouble("write", name))?;
+        let metadata = write().map_err(io_error("write", name))?;
         Ok(Facts::of(&metadata))
     }
 
-    /// Creates a new file that is ours alone, for [`Draft::fill`].
+    /// Creates a private empty file, for [`Draft::fill`].
     ///
-    /// Its time of writing is set here and again when it is filled. A file system may keep
-    /// less of a time than is set: the facts have what it keeps.
-    pub(crate) fn create<'n>(&self, name: &'n str) -> Result<Draft<'n>, Trouble> {
+    /// The modification time is set here and again by `fill`. A file system may round it: the facts
+    /// contain the rounded time.
+    pub(crate) fn create<'n>(&self, name: &'n str) -> Result<Draft<'n>, FileError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let file = self.open_file(name, flags)?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let seconds = i64::try_from(now.as_secs()).unwrap_or_default();
-        set_time(&file, (seconds, now.subsec_nanos().into())).map_err(io_trouble("write", name))?;
+        set_time(&file, (seconds, now.subsec_nanos().into())).map_err(io_error("write", name))?;
         let facts = facts_of(&file, name)?;
         Ok(Draft { file, name, facts })
     }
 
-    /// Brings a file down to the disk that another process filled and did not finish.
-    pub(crate) fn finish(&self, name: &str, written: (i64, i64)) -> Result<(), Trouble> {
+    /// Sets the time of a file that a killed process has filled, and syncs it.
+    pub(crate) fn finish(&self, name: &str, written: (i64, i64)) -> Result<(), FileError> {
         let file = self.open_file(name, OFlags::RDONLY)?;
         let finish = || {
             set_time(&file, written)?;
             change("sync", || file.sync_all())
         };
-        finish().map_err(io_trouble("write", name))
+        finish().map_err(io_error("write", name))
     }
 
-    /// Gives the file another name, over whatever has that name.
-    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), Trouble> {
+    /// Renames a file, and replaces an existing file of that name.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
         let rename = || Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?);
-        change("rename", rename).map_err(io_trouble("replace", to))
+        change("rename", rename).map_err(io_error("replace", to))
     }
 
-    /// Returns whether there is anything by that name.
-    pub(crate) fn has(&self, name: &str) -> Result<bool, Trouble> {
+    /// Returns whether a file of any type has this name.
+    pub(crate) fn has(&self, name: &str) -> Result<bool, FileError> {
         match rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(io_trouble("find", name)(errno.into())),
+            Err(errno) => Err(io_error("find", name)(errno.into())),
         }
     }
 
-    /// Removes the file if it is there.
-    pub(crate) fn remove(&self, name: &str) -> Result<(), Trouble> {
+    /// Removes the file if it exists.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), FileError> {
         let remove = || match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         };
-        change("remove", remove).map_err(io_trouble("remove", name))
+        change("remove", remove).map_err(io_error("remove", name))
     }
 
-    /// Brings the names in the folder down to the disk.
-    pub(crate) fn sync(&self) -> Result<(), Trouble> {
-        change("sync folder", || self.dir.sync_all()).map_err(io_trouble("sync", &self.path))
+    /// Syncs the folder, so that renames reach the disk.
+    pub(crate) fn sync(&self) -> Result<(), FileError> {
+        change("sync folder", || self.dir.sync_all()).map_err(io_error("sync", &self.path))
     }
 
-    fn open_existing(&self, name: &str) -> Result<Option<File>, Trouble> {
+    fn open_existing(&self, name: &str) -> Result<Option<File>, FileError> {
         match self.open_file(name, OFlags::RDONLY) {
             Ok(file) => Ok(Some(file)),
-            Err(Trouble::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(trouble) => Err(trouble),
+            Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(cause) => Err(cause),
         }
     }
 
-    fn open_file(&self, name: &str, flags: OFlags) -> Result<File, Trouble> {
-        // Without NONBLOCK a pipe in the file's place would keep us waiting for ever.
+    fn open_file(&self, name: &str, flags: OFlags) -> Result<File, FileError> {
+        // Without NONBLOCK, opening a pipe would block.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let mode = Mode::RUSR | Mode::WUSR;
         let open = || Ok(rustix::fs::openat(&self.dir, name, flags, mode)?.into());
@@ -245,11 +251,11 @@ impl Folder {
         opened.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::LOOP) => exposed(name)(Exposure::Symlink),
             Some(Errno::ISDIR | Errno::NXIO) => exposed(name)(Exposure::NotAFile),
-            Some(_) | None => io_trouble("open", name)(error),
+            Some(_) | None => io_error("open", name)(error),
         })
     }
 
-    fn vetted(&self, file: &File, name: &str) -> Result<Facts, Trouble> {
+    fn vetted_facts(&self, file: &File, name: &str) -> Result<Facts, FileError> {
         let facts = facts_of(file, name)?;
         facts.vet_file(self.me).map_err(exposed(name))?;
         Ok(facts)
@@ -257,19 +263,19 @@ impl Folder {
 }
 
 impl Draft<'_> {
-    /// Writes the bytes, down to the disk.
-    pub(crate) fn fill(self, bytes: &[u8]) -> Result<(), Trouble> {
+    /// Writes the bytes and syncs the file.
+    pub(crate) fn fill(self, bytes: &[u8]) -> Result<(), FileError> {
         let mut file = self.file;
         let mut write = || {
             change("write", || file.write_all(bytes))?;
             set_time(&file, self.facts.written)?;
             change("sync", || file.sync_all())
         };
-        write().map_err(io_trouble("write", self.name))
+        write().map_err(io_error("write", self.name))
     }
 }
 
-/// Sets the time of writing.
+/// Sets the modification time.
 fn set_time(file: &File, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
     let time = Timespec {
         tv_sec: seconds,
@@ -282,21 +288,21 @@ fn set_time(file: &File, (seconds, nanoseconds): (i64, i64)) -> io::Result<()> {
     change("set time", || Ok(rustix::fs::futimens(file, &times)?))
 }
 
-fn facts_of(file: &File, name: &str) -> Result<Facts, Trouble> {
-    let metadata = file.metadata().map_err(io_trouble("look at", name))?;
+fn facts_of(file: &File, name: &str) -> Result<Facts, FileError> {
+    let metadata = file.metadata().map_err(io_error("look at", name))?;
     Ok(Facts::of(&metadata))
 }
 
-fn io_trouble(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Trouble {
-    move |source| Trouble::Io {
+fn io_error(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> FileError {
+    move |source| FileError::Io {
         action,
         name: name.into(),
         source,
     }
 }
 
-fn exposed(name: &str) -> impl FnOnce(Exposure) -> Trouble {
-    move |exposure| Trouble::Exposed {
+fn exposed(name: &str) -> impl FnOnce(Exposure) -> FileError {
+    move |exposure| FileError::Exposed {
         name: name.into(),
         exposure,
     }

@@ -1,18 +1,18 @@
-//! What an open file says of itself, and whether that will do for a login.
+//! The metadata of an open file, and whether it is safe for a login.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
-use crate::trouble::Exposure;
+use crate::file_error::Exposure;
 
-/// What is known of a file by its descriptor. Never asked of a path, which may lead
-/// elsewhere a moment later.
+/// The metadata of a file, from its descriptor and never from its path: the path may name another
+/// file a moment later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) inode: u64,
     pub(crate) len: u64,
-    /// When the bytes were last written: seconds and nanoseconds.
+    /// The modification time: seconds and nanoseconds.
     pub(crate) written: (i64, i64),
-    /// When anything about the file last changed. Nobody can set it.
+    /// The change time, which only the system sets.
     pub(crate) changed: (i64, i64),
     regular: bool,
     folder: bool,
@@ -36,7 +36,7 @@ impl Facts {
         }
     }
 
-    /// Returns why a file like this must hold no login of user `me`.
+    /// Checks that a file with this metadata is safe for a login of user `me`.
     pub(crate) fn vet_file(&self, me: u32) -> Result<(), Exposure> {
         if !self.regular {
             return Err(Exposure::NotAFile);
@@ -56,11 +56,10 @@ impl Facts {
         Ok(())
     }
 
-    /// Returns why no login of user `me` must be kept in a folder like this.
+    /// Checks that a folder with this metadata is safe for a login of user `me`.
     ///
-    /// A sticky bit does not excuse a folder that all can write to: others could not
-    /// take the login away, but they could put their own files in its place before it
-    /// is first written.
+    /// A world-writable folder is refused despite a sticky bit: other users cannot remove the
+    /// login, but they can create its files before the first write.
     pub(crate) fn vet_folder(&self, me: u32) -> Result<(), Exposure> {
         if !self.folder {
             return Err(Exposure::NotAFile);
@@ -107,7 +106,7 @@ mod tests {
     };
 
     #[test]
-    fn a_file_is_ours_alone_or_refused() {
+    fn only_a_private_file_of_ours_is_accepted() {
         for mode in [0o600, 0o400, 0o700, 0o200] {
             assert_eq!(Facts { mode, ..GOOD }.vet_file(ME), Ok(()), "{mode:o}");
         }
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn root_has_no_licence_to_use_the_files_of_others() {
+    fn root_refuses_the_files_of_other_users() {
         assert_eq!(
             GOOD.vet_file(ROOT),
             Err(Exposure::Foreign {
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_written_by_us_and_root_alone() {
+    fn only_a_folder_writable_by_us_or_root_is_accepted() {
         for mode in [0o700, 0o755, 0o750, 0o711] {
             let facts = Facts {
                 mode,
@@ -178,7 +177,7 @@ mod tests {
             .vet_folder(ME);
             assert_eq!(vetted, Err(Exposure::OpenFolder(mode)));
         }
-        let theirs = Facts {
+        let foreign_folder = Facts {
             owner: 1001,
             ..GOOD_FOLDER
         };
@@ -186,7 +185,7 @@ mod tests {
             owner: 1001,
             me: ME,
         };
-        assert_eq!(theirs.vet_folder(ME), Err(foreign));
+        assert_eq!(foreign_folder.vet_folder(ME), Err(foreign));
         assert_eq!(GOOD.vet_folder(ME), Err(Exposure::NotAFile));
     }
 }

@@ -1,56 +1,51 @@
-//! The embedded default: a login in a file, for the jobs of one host.
+//! The store in a file, for the jobs of one host.
 //!
-//! At `file:///var/lib/ci/login.json` the login is `/var/lib/ci/login.json`, byte for
-//! byte: Codex can use a copy of it, and `install -m 600 auth.json login.json` seeds it.
-//! What the writer said of it stands beside it in `login.json.meta`, and a lock in
-//! `login.json.lock`, which holds nothing and stays.
+//! At `file:///var/lib/ci/login.json` the login is `/var/lib/ci/login.json`, byte for byte:
+//! Codex can use a copy of it, and `install -m 600 auth.json login.json` seeds it. Its version
+//! and stamp are in `login.json.meta`. The lock is `login.json.lock`, which is empty and stays.
 //!
-//! The claim is a place of its own beside that of the login, and all below is true of it
-//! as well: `login.json.claim`, with `login.json.claim.meta` and `login.json.claim.lock`.
-//! It is there from the first claim on, and it is released by its text, not by its removal.
+//! The lease has files like those of the login, with the same guarantees: `login.json.lease`,
+//! `login.json.lease.meta` and `login.json.lease.lock`. The first acquire creates them. A release
+//! changes the content of the file and does not remove it.
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! - **One winner.** Writers take turns by `flock`, and each looks at the version under
-//!   the lock. A writer that is killed lets go of it.
-//! - **The old login or the new one, each with its own stamp,** whenever a writer is
-//!   killed or the machine loses power: the module `place` says why. A swap is answered
-//!   when the disk has it.
-//! - **No version twice.** A login written here has 128 random bits for a version. One put
-//!   there by hand is named after its bytes, its inode and the time of its last change,
-//!   and so is a copy or a backup of what was written here. Deleting the login, the file
-//!   beside it or both repeats nothing.
-//! - **Nobody else's hands.** The login and the files beside it must be regular files of
-//!   mode 0600 with one name that belong to us, in a folder that belongs to us or root and
-//!   that others cannot write to; also root is refused the files of others. All is looked
-//!   at on the open descriptor.
-//! - **No complete login is thrown away.** If a writer is killed after it wrote all bytes of
-//!   the new login, the next reader or writer finishes its swap, provided that nothing else was
-//!   written in between.
-//! - **Nothing left over.** What cannot be written leaves no trace, and the next writer
-//!   removes an incomplete login that a killed one left: the names `login.json.authferry-tmp`
-//!   and `login.json.meta.authferry-tmp` alone. A claim that a killed job leaves ends by itself.
-//! - **A copied folder works.** Copies of a login and of a lease have no stamp. A copy of a lease
-//!   counts until its end.
+//! - **One winner.** Writers take an exclusive `flock` and compare the version under the lock. The
+//!   system releases the lock of a killed writer.
+//! - **The old login or the new one, each with its own stamp,** whenever a writer is killed or the
+//!   machine loses power; the module `place` explains it. A swap returns after its sync to disk.
+//! - **No version twice.** A login written here has 128 random bits as its version. The version of
+//!   a login put by hand is derived from its bytes, its inode and its change time; so is that of a
+//!   copy or a backup. Deleting the login, its metadata or both repeats no version.
+//! - **Private files only.** The login and the other files must be regular files of mode 0600 with
+//!   one hard link, owned by us, in a folder that is owned by us or root and not writable by
+//!   others. Root refuses the files of other users too. All checks use the open descriptor.
+//! - **No complete login is dropped.** If a writer is killed after it wrote all bytes of the new
+//!   login, the next reader or writer finishes the swap, provided that no other login was written
+//!   meanwhile.
+//! - **No leftovers.** A failed write leaves no file behind. The next writer removes the incomplete
+//!   file of a killed writer: `login.json.authferry-tmp` and `login.json.meta.authferry-tmp`, no
+//!   others. The lease of a killed job expires.
+//! - **A copied folder works.** Copies of a login and of a lease have no stamp. A copied lease is
+//!   valid until its expiry.
 //!
-//! # What it does not
+//! # Limits
 //!
-//! - `cp` and editors take no lock. What they write within some microseconds of a swap
-//!   can be replaced by it, and a reader may see half of it; `mv` from the same folder is
-//!   safe to read at any time.
-//! - Network file systems: whether `flock` there holds between hosts, and whether inodes
-//!   and times are the same on all of them, depends on the server. Use another store.
-//! - Removing `login.json.claim` frees a claim at once. Its holder is not stopped by that.
-//! - The folder is not created: whoever chooses a place also chooses its protection.
+//! - `cp` and editors take no lock. A swap can overwrite what they write within some microseconds,
+//!   and a reader may see half of it. `mv` from the same folder is always safe to read.
+//! - Network file systems: whether `flock` works between hosts, and whether inodes and times agree
+//!   on all hosts, depends on the server. Use another store.
+//! - Removing `login.json.lease` releases the lease at once, but does not stop its holder.
+//! - The store does not create the folder: the user chooses its permissions.
 
 mod address;
 mod disk;
 mod facts;
+mod file_error;
 mod meta;
 mod place;
 mod steps;
 mod store;
-mod trouble;
 
 pub use address::BadAddress;
 pub use store::{FileStore, open};

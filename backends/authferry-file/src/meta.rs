@@ -1,29 +1,29 @@
-//! What stands beside the login: for each of two generations, how to recognise its file
-//! and what its writer said of it.
+//! The metadata file of a login: for each of two generations, how to recognise its file, and its
+//! stamp.
 
 use authferry_core::{Secret, Stamp, UnknownText, Version};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{facts::Facts, trouble::Trouble};
+use crate::{facts::Facts, file_error::FileError};
 
-/// The format that is written and read. Format 1 had no family, format 2 did not say which version
-/// was replaced, and format 3 not which bytes.
+/// The format of the metadata file. Format 1 had no family, format 2 did not name the replaced
+/// version, and format 3 did not name the replaced bytes.
 const FORMAT: u64 = 4;
 
-/// The most that the file may take: far more than two entries do.
+/// The maximum size of the file, in bytes: far more than two entries need.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
 
-/// The file's contents: the generation that is being replaced, if it is one of ours,
-/// and the one that replaces it. Which of them is current the login's file tells.
+/// The content of the metadata file: the replaced generation, if we wrote it, and the generation
+/// that replaces it. The login's file shows which of them is current.
 #[derive(Debug, Default)]
 pub(crate) struct Meta {
     entries: Vec<Entry>,
-    /// What the last entry replaces; `None` if there was no login.
+    /// The login that the last entry replaces; `None` if there was none.
     replaces: Option<Replaced>,
 }
 
-/// The login that was there when the next one was written.
+/// The login that a swap replaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Replaced {
@@ -31,7 +31,7 @@ struct Replaced {
     sha256: String,
 }
 
-/// One generation that was written here.
+/// A generation that this store wrote.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "EntryText", into = "EntryText")]
 pub(crate) struct Entry {
@@ -43,7 +43,7 @@ pub(crate) struct Entry {
 }
 
 impl Meta {
-    /// Returns the metadata of `next` during its write, with the entry of the value that it
+    /// Returns the metadata during the write of `next`, with the entry of the value that it
     /// overwrites, if that has one.
     pub(crate) fn between(
         current: Option<Entry>,
@@ -60,9 +60,9 @@ impl Meta {
         }
     }
 
-    /// Returns the entry of `login` if it is complete and was to take the place of what is there.
+    /// Returns the entry of `login` if the login is complete and should replace `current`.
     ///
-    /// Digests decide, because inodes and times change when the folder is copied or the login is
+    /// Compares digests, because inodes and times change when the folder is copied or the login is
     /// touched.
     pub(crate) fn next_after(&self, current: Option<&Secret>, login: &Secret) -> Option<&Entry> {
         let next = self.entries.last()?;
@@ -71,8 +71,8 @@ impl Meta {
         is_next.then_some(next)
     }
 
-    /// Returns the entry of exactly this file. A copy of it, or the same bytes written
-    /// again by hand, has none.
+    /// Returns the entry of exactly this file. A copy, or the same bytes written again by hand, has
+    /// none.
     pub(crate) fn entry_of(&self, login: &Secret, facts: &Facts) -> Option<&Entry> {
         let sha256 = digest(login);
         self.entries.iter().find(|entry| {
@@ -80,16 +80,16 @@ impl Meta {
         })
     }
 
-    /// Reads the file's text. `name` is for the report.
-    pub(crate) fn parse(name: &str, text: &[u8]) -> Result<Self, Trouble> {
-        let corrupt = |error: serde_json::Error| Trouble::Corrupt {
+    /// Parses the metadata file; errors contain `name`.
+    pub(crate) fn parse(name: &str, text: &[u8]) -> Result<Self, FileError> {
+        let corrupt = |error: serde_json::Error| FileError::Corrupt {
             name: name.into(),
             line: error.line(),
             column: error.column(),
         };
         let Format { format } = serde_json::from_slice(text).map_err(corrupt)?;
         if format != FORMAT {
-            return Err(Trouble::Format {
+            return Err(FileError::Format {
                 name: name.into(),
                 format,
             });
@@ -101,17 +101,17 @@ impl Meta {
         })
     }
 
-    /// Returns the file's text. `name` is for the report.
-    pub(crate) fn text(self, name: &str) -> Result<Vec<u8>, Trouble> {
+    /// Returns the content of the metadata file; errors contain `name`.
+    pub(crate) fn text(self, name: &str) -> Result<Vec<u8>, FileError> {
         let file = MetaFile {
             format: FORMAT,
             entries: self.entries,
             replaces: self.replaces,
         };
-        let text = serde_json::to_vec_pretty(&file).expect("texts and numbers alone");
-        // What nobody could read back must not be written either.
+        let text = serde_json::to_vec_pretty(&file).expect("strings and numbers");
+        // A longer file could not be read back.
         if text.len() > MAX_LEN {
-            return Err(Trouble::TooLong {
+            return Err(FileError::TooLong {
                 name: name.into(),
                 len: text.len() as u64,
                 max: MAX_LEN,
@@ -122,7 +122,7 @@ impl Meta {
 }
 
 impl Entry {
-    /// Describes `login` as it was just written to a file with `facts`.
+    /// Returns the entry of `login` in a file with these `facts`, with a new random version.
     pub(crate) fn new(
         login: &Secret,
         facts: &Facts,
@@ -138,9 +138,8 @@ impl Entry {
     }
 }
 
-/// Returns the version of a login that was put there by hand. It names the state of the
-/// file: the time of its last change is the system's own and cannot be set back, not
-/// even to the time of a copy.
+/// Returns the version of a login put by hand. It identifies the state of the file: only the
+/// system sets the change time, so a restored copy gets a new one.
 pub(crate) fn version_by_hand(login: &Secret, facts: &Facts) -> Version {
     let (seconds, nanoseconds) = facts.changed;
     let mut hash = Sha256::new();
@@ -148,12 +147,12 @@ pub(crate) fn version_by_hand(login: &Secret, facts: &Facts) -> Version {
     hash.update(seconds.to_be_bytes());
     hash.update(nanoseconds.to_be_bytes());
     hash.update(login.expose());
-    // Half of the digest: as many bits as the versions that are drawn.
+    // Half of the digest: as many bits as a random version.
     Version::new(&format!("hand-{:.32x}", hash.finalize()))
 }
 
-/// Draws a version. A number that counts up would start again when the file is lost, or
-/// go back with a backup; 128 random bits do neither.
+/// Returns a random version of 128 bits. A counter would restart when the file is lost, or go back
+/// with a backup.
 fn random_version() -> Result<Version, getrandom::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)?;
@@ -161,7 +160,7 @@ fn random_version() -> Result<Version, getrandom::Error> {
     Ok(Version::new(&name))
 }
 
-/// The SHA-256 of a login, in hexadecimal digits.
+/// Returns the SHA-256 of a login in hexadecimal.
 pub(crate) fn digest(login: &Secret) -> String {
     format!("{:x}", Sha256::digest(login.expose()))
 }
@@ -179,7 +178,7 @@ struct MetaFile {
     replaces: Option<Replaced>,
 }
 
-/// An entry as it is written. The core's own types know nothing of files.
+/// The stored form of an entry. The types of `authferry-core` do not define a file format.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EntryText {
@@ -253,7 +252,7 @@ mod tests {
     fn stamp(writer: &str) -> Stamp {
         Stamp {
             id: WriteId {
-                trip: 0xfeed,
+                nonce: 0xfeed,
                 number: u64::MAX,
             },
             count: u64::MAX,
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_survives_its_own_text() {
+    fn an_entry_is_read_back_unchanged() {
         let facts = facts();
         let next = entry(&facts, "job \"7\"\n\u{1b}[31m");
         let base = Version::new("base");
@@ -280,7 +279,7 @@ mod tests {
         );
         let text = meta.text(NAME).expect("short");
         let read = Meta::parse(NAME, &text).expect("its own text");
-        let replaced = read.replaces.as_ref().expect("what is replaced");
+        let replaced = read.replaces.as_ref().expect("a replaced login");
         assert_eq!(replaced.version, base.to_string());
         assert_eq!(replaced.sha256, digest(&login()));
         let [current, read] = read.entries.as_slice() else {
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_found_by_bytes_inode_and_time_together() {
+    fn an_entry_matches_bytes_inode_and_time() {
         let facts = facts();
         let meta = Meta::between(None, None, entry(&facts, "job 7"));
         assert!(meta.entry_of(&login(), &facts).is_some());
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_next_if_it_is_complete_and_nothing_else_came_between() {
+    fn only_a_complete_login_over_the_same_base_is_next() {
         let base = (Version::new("base"), Secret::new(b"the base".to_vec()));
         let next = entry(&facts(), "job 7");
         let meta = Meta::between(None, Some((&base.0, &base.1)), next.clone());
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_by_hand_names_the_bytes_the_inode_and_the_last_change() {
+    fn a_version_by_hand_depends_on_bytes_inode_and_change_time() {
         let facts = facts();
         let (mut moved, mut later, mut sooner) = (facts, facts, facts);
         moved.inode += 1;
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_not_guessed_at_and_not_quoted() {
+    fn malformed_metadata_is_refused_and_not_quoted() {
         let meta = Meta::between(None, None, entry(&facts(), "job 7"));
         let good = String::from_utf8(meta.text(NAME).expect("short")).expect("text");
         for bad in [
@@ -367,17 +366,17 @@ mod tests {
             good.replace("\"count\"", "\"made-up-token\": 0, \"count\""),
             good.replace("\"inode\"", "\"made-up-token\""),
         ] {
-            let trouble = Meta::parse(NAME, bad.as_bytes()).expect_err(&bad);
-            assert_eq!(trouble.kind(), ErrorKind::Malformed, "{bad}");
-            let told = format!("{trouble} {trouble:?}");
-            assert!(!told.contains("made-up"), "{told}");
+            let cause = Meta::parse(NAME, bad.as_bytes()).expect_err(&bad);
+            assert_eq!(cause.kind(), ErrorKind::Malformed, "{bad}");
+            let text = format!("{cause} {cause:?}");
+            assert!(!text.contains("made-up"), "{text}");
         }
     }
 
     #[test]
-    fn a_stamp_that_could_not_be_read_back_is_not_written() {
+    fn a_stamp_that_is_too_long_to_read_back_is_not_written() {
         let meta = Meta::between(None, None, entry(&facts(), &"x".repeat(MAX_LEN)));
-        let trouble = meta.text(NAME).expect_err("too long");
-        assert_eq!(trouble.kind(), ErrorKind::TooLarge);
+        let cause = meta.text(NAME).expect_err("too long");
+        assert_eq!(cause.kind(), ErrorKind::TooLarge);
     }
 }

@@ -1,7 +1,7 @@
-//! Every change to the disk goes through here, one at a time, so that a test can see
-//! their order, and can let the process die or the disk fail between any two of them.
+//! Every change to the disk goes through this module, so that a test can check the order of the
+//! changes, and can kill the process or fail the disk between any two of them.
 
-/// Does one thing that changes the disk.
+/// Executes one change to the disk.
 #[cfg(not(test))]
 pub(crate) fn change<T>(
     _what: &'static str,
@@ -15,7 +15,7 @@ pub(crate) use script::change;
 
 #[cfg(test)]
 pub(crate) mod script {
-    //! What happens at the boundaries: before each change, and after it.
+    //! Injects a fault at a boundary: before or after a change.
 
     use std::{cell::RefCell, io};
 
@@ -23,9 +23,9 @@ pub(crate) mod script {
 
     #[derive(Clone, Copy)]
     pub(crate) enum Fault {
-        /// The process is killed as by `kill -9`.
+        /// Kills the process, like `kill -9`.
         Kill,
-        /// The disk fails with this error; after a change, although it was made.
+        /// Fails with this error; after a change, although the change was made.
         Fail(Errno),
     }
 
@@ -39,8 +39,8 @@ pub(crate) mod script {
         static SCRIPT: RefCell<Script> = RefCell::default();
     }
 
-    /// Lets `fault` happen at the boundary `number` of this thread, while `run` runs.
-    /// Returns its result and whether the boundary was reached.
+    /// Runs `run` with `fault` at the boundary `number` of this thread. Returns the result and
+    /// whether the boundary was reached.
     pub(crate) fn with<T>(number: usize, fault: Fault, run: impl FnOnce() -> T) -> (T, bool) {
         SCRIPT.with_borrow_mut(|script| script.fault = Some((number, fault)));
         let result = run();
@@ -48,7 +48,7 @@ pub(crate) mod script {
         (result, left.is_none())
     }
 
-    /// Returns what `run` changed on this thread, in order.
+    /// Returns the changes that `run` makes on this thread, in order.
     pub(crate) fn changes(run: impl FnOnce()) -> Vec<&'static str> {
         SCRIPT.take();
         run();
@@ -72,7 +72,7 @@ pub(crate) mod script {
             Some((0, Fault::Fail(errno))) => Err(errno.into()),
             Some((0, Fault::Kill)) => {
                 rustix::process::kill_process(rustix::process::getpid(), Signal::KILL)?;
-                // Nobody gets here: the signal cannot be held up.
+                // SIGKILL cannot be blocked.
                 unreachable!("still alive");
             }
             Some((number, fault)) => {

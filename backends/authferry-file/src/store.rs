@@ -1,67 +1,83 @@
-//! The store itself: the contract on one side, the disk on the other.
+//! Implements the store contract on the protocol of the module `place`.
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use authferry_core::{
-    Beside, CasError, Claims, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored,
-    Swap, Version,
+    CasError, Guarantees, Leases, Reads, Secret, SecretStore, Stamp, StoreBackedLeases, StoreError,
+    Stored, Swap, Version,
 };
 use tokio::task::spawn_blocking;
 
 use crate::{
     address::{Address, BadAddress},
-    place::{MAX_LEN, Place, Unswapped},
-    trouble::Trouble,
+    file_error::FileError,
+    place::{FilePlace, MAX_LEN, SwapError},
 };
 
-/// A login in a file on this host. See the [crate] for what it promises.
+/// A login in a file on this host. See the [crate] for its guarantees.
+///
+/// # Examples
+///
+/// ```
+/// use authferry_core::SecretStore;
+/// use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+///
+/// let private = Permissions::from_mode(0o700);
+/// let folder = tempfile::Builder::new().permissions(private).tempdir()?;
+/// let path = folder.path().join("login.json");
+/// let store = authferry_file::open(&format!("file://{}", path.display()))?;
+///
+/// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// assert!(runtime.block_on(store.read())?.is_none());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct FileStore {
     address: Address,
-    place: Arc<Place>,
-    /// A file like this one, which has none of its own.
-    claims: Option<Arc<Beside<Self>>>,
+    place: Arc<FilePlace>,
+    /// The store of the lease's file, which has no leases.
+    leases: Option<Arc<StoreBackedLeases<Self>>>,
 }
 
-/// Opens the store at `address`: `file:///abs/path`. Touches nothing: a folder that is
-/// missing or open to others is told by the first read or swap. Those need a tokio
-/// runtime, whose blocking threads they wait on.
+/// Opens the store at `address`: `file:///abs/path`. Does not access the disk: the first read or
+/// swap reports a folder that is missing or open to others. Reads and swaps need a tokio runtime,
+/// because they run on its blocking threads.
 ///
-/// [`BadAddress`] when the text is not such an address.
+/// Fails with [`BadAddress`] if the address is invalid.
 pub fn open(address: &str) -> Result<FileStore, BadAddress> {
     let address: Address = address.parse()?;
-    let claim = address.of_the_claim();
-    let claims = FileStore::new(Place::of_lease(&claim), claim);
+    let lease = address.of_lease();
+    let leases = FileStore::new(FilePlace::of_lease(&lease), lease);
     Ok(FileStore {
-        claims: Some(Arc::new(Beside(claims))),
-        ..FileStore::new(Place::new(&address), address)
+        leases: Some(Arc::new(StoreBackedLeases(leases))),
+        ..FileStore::new(FilePlace::new(&address), address)
     })
 }
 
 impl FileStore {
-    fn new(place: Place, address: Address) -> Self {
+    fn new(place: FilePlace, address: Address) -> Self {
         Self {
             place: Arc::new(place),
             address,
-            claims: None,
+            leases: None,
         }
     }
 
-    fn error(&self, operation: &'static str, trouble: Trouble) -> StoreError {
+    fn error(&self, operation: &'static str, cause: FileError) -> StoreError {
         StoreError {
-            kind: trouble.kind(),
+            kind: cause.kind(),
             operation,
             store: self.to_string(),
-            source: Some(Box::new(trouble)),
+            source: Some(Box::new(cause)),
         }
     }
 
-    fn unswapped(&self, unswapped: Unswapped) -> CasError {
-        match unswapped {
-            Unswapped::Conflict => CasError::Conflict,
-            Unswapped::Before(trouble) => CasError::Refused(self.error("write", trouble)),
-            Unswapped::After(trouble) => CasError::Ambiguous(self.error("write", trouble)),
+    fn cas_error(&self, error: SwapError) -> CasError {
+        match error {
+            SwapError::Conflict => CasError::Conflict,
+            SwapError::NotWritten(cause) => CasError::Refused(self.error("write", cause)),
+            SwapError::MaybeWritten(cause) => CasError::Ambiguous(self.error("write", cause)),
         }
     }
 }
@@ -92,10 +108,10 @@ impl SecretStore for FileStore {
 
     fn notes(&self) -> Vec<String> {
         vec![
-            "it serves the jobs of one host: a network file system may keep neither its lock nor \
-             its versions"
+            "it is for the jobs of one host: on a network file system its lock and its versions may \
+             fail"
                 .to_owned(),
-            "a rotation leaves nothing behind: only the last login is kept".to_owned(),
+            "it keeps no history: a rotation replaces the login".to_owned(),
         ]
     }
 
@@ -103,11 +119,11 @@ impl SecretStore for FileStore {
         let place = Arc::clone(&self.place);
         spawn_blocking(move || place.read())
             .await
-            .unwrap_or_else(|broken_off| Err(Trouble::Task(broken_off)))
-            .map_err(|trouble| self.error("read", trouble))
+            .unwrap_or_else(|failed| Err(FileError::Task(failed)))
+            .map_err(|cause| self.error("read", cause))
     }
 
-    /// A swap that is no longer waited for is carried on to its end.
+    /// A swap whose future is dropped still runs to its end.
     async fn compare_and_swap(
         &self,
         expected: Option<&Version>,
@@ -118,14 +134,14 @@ impl SecretStore for FileStore {
         let (expected, new, stamp) = (expected.cloned(), new.duplicate(), stamp.clone());
         spawn_blocking(move || place.swap(expected.as_ref(), &new, &stamp))
             .await
-            // Nobody knows how far it came.
-            .unwrap_or_else(|broken_off| Err(Unswapped::After(Trouble::Task(broken_off))))
-            .map_err(|unswapped| self.unswapped(unswapped))
+            // The outcome is unknown.
+            .unwrap_or_else(|failed| Err(SwapError::MaybeWritten(FileError::Task(failed))))
+            .map_err(|error| self.cas_error(error))
     }
 
-    fn claims(&self) -> Option<&dyn Claims> {
-        let claims = self.claims.as_deref()?;
-        Some(claims)
+    fn leases(&self) -> Option<&dyn Leases> {
+        let leases = self.leases.as_deref()?;
+        Some(leases)
     }
 }
 
@@ -133,7 +149,7 @@ impl SecretStore for FileStore {
 mod tests {
     use std::error::Error;
 
-    use authferry_core::{Bid, ErrorKind};
+    use authferry_core::{ErrorKind, LeaseRequest};
     use tokio::runtime::Builder;
 
     use super::*;
@@ -143,22 +159,22 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_where_and_why() {
-        let trouble = store().place.read().expect_err("a missing folder");
-        let error = store().error("read", trouble);
+    fn an_error_names_operation_store_and_cause() {
+        let cause = store().place.read().expect_err("a missing folder");
+        let error = store().error("read", cause);
         assert_eq!(
             error.to_string(),
             "cannot read file:///no/such/folder/login.json: no such place"
         );
-        let below = error.source().expect("a reason");
-        assert_eq!(below.to_string(), "there is no folder /no/such/folder");
+        let source = error.source().expect("a cause");
+        assert_eq!(source.to_string(), "folder /no/such/folder does not exist");
     }
 
     #[test]
-    fn an_error_about_the_claim_names_its_own_file() {
+    fn an_error_of_the_lease_names_the_lease_file() {
         let store = store();
-        let claims = store.claims().expect("a file store has claims");
-        let bid = Bid {
+        let leases = store.leases().expect("a file store has leases");
+        let request = LeaseRequest {
             owner: "a test".into(),
             holder: 1,
             now: 1,
@@ -166,25 +182,25 @@ mod tests {
             expired: None,
         };
         let runtime = Builder::new_current_thread().build().expect("a runtime");
-        let error = runtime.block_on(claims.acquire(&bid));
+        let error = runtime.block_on(leases.acquire(&request));
         assert_eq!(
             error.expect_err("a missing folder").to_string(),
-            "cannot read file:///no/such/folder/login.json.claim: no such place"
+            "cannot read file:///no/such/folder/login.json.lease: no such place"
         );
-        let beside = store.claims.as_ref().expect("the same");
-        assert!(beside.0.claims().is_none(), "a claim has no claim");
+        let lease_store = &store.leases.as_ref().expect("the lease's store").0;
+        assert!(lease_store.leases().is_none(), "a lease has no lease");
     }
 
     #[test]
-    fn what_came_after_the_login_was_replaced_is_ambiguous() {
-        let trouble = || Trouble::Locked("login.json.lock".into());
-        let told = |unswapped| store().unswapped(unswapped);
+    fn an_error_after_the_rename_is_ambiguous() {
+        let cause = || FileError::Locked("login.json.lock".into());
+        let convert = |error| store().cas_error(error);
         let is_ours =
             |error: &StoreError| error.kind == ErrorKind::Unavailable && error.operation == "write";
-        assert!(matches!(told(Unswapped::Conflict), CasError::Conflict));
-        let before = told(Unswapped::Before(trouble()));
+        assert!(matches!(convert(SwapError::Conflict), CasError::Conflict));
+        let before = convert(SwapError::NotWritten(cause()));
         assert!(matches!(&before, CasError::Refused(error) if is_ours(error)));
-        let after = told(Unswapped::After(trouble()));
+        let after = convert(SwapError::MaybeWritten(cause()));
         assert!(matches!(&after, CasError::Ambiguous(error) if is_ours(error)));
     }
 }

@@ -1,4 +1,4 @@
-//! `vault://MOUNT/PATH?field=NAME&auth=…`, and what may not be in it.
+//! Parses `vault://MOUNT/PATH?field=NAME&auth=…` and rejects every ambiguous spelling.
 
 use std::{
     borrow::Cow,
@@ -7,11 +7,11 @@ use std::{
     str::FromStr,
 };
 
-/// Where a login is kept on a server, and how to log in there. Which server it is, and
-/// every secret, comes from elsewhere.
+/// Where a server keeps a login, and how to authenticate there. The server's URL and every
+/// secret come from [`Settings`](crate::Settings).
 ///
-/// `Display` gives the place alone, in one spelling: how the caller logged in does not
-/// make it another place.
+/// `Display` prints only the place, in one canonical spelling: the authentication method does
+/// not change which place it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub(crate) mount: String,
@@ -20,18 +20,18 @@ pub struct Address {
     auth: Auth,
 }
 
-/// How to log in.
+/// How to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// With a token that somebody else made.
+    /// With an existing Vault token.
     Token,
     /// With the job's own OIDC token.
     Jwt {
         /// The path of the auth method.
         mount: String,
-        /// The role to log in as; `None` for the method's default.
+        /// The role; `None` for the method's default.
         role: Option<String>,
-        /// The audience to ask the platform for.
+        /// The audience to request from the platform.
         audience: Option<String>,
         /// Where the job's token is.
         from: IdToken,
@@ -46,7 +46,7 @@ pub enum Auth {
 /// Where the job's own token is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdToken {
-    /// Wherever the platform has it.
+    /// In the platform's usual place.
     Platform,
     /// In the environment variable of this name.
     Variable(String),
@@ -56,27 +56,27 @@ pub enum IdToken {
 
 const SCHEME: &str = "vault://";
 
-/// What the field is called unless the address says so.
+/// The default name of the field.
 const FIELD: &str = "auth_json";
 
-/// The end of the name of the field beside it.
+/// The suffix of the metadata field's name.
 pub(crate) const META: &str = ".authferry";
 
-/// The end of the path of the secret that holds the claim.
-const CLAIM: &str = "-claim";
+/// The suffix of the path of the lease's secret.
+const LEASE: &str = "-lease";
 
 impl Address {
-    /// Returns how to log in.
+    /// Returns how to authenticate.
     #[must_use]
     pub fn auth(&self) -> &Auth {
         &self.auth
     }
 
-    /// Returns the place beside this one that holds its claim.
-    pub(crate) fn of_claim(&self) -> Self {
+    /// Returns the place of this login's lease.
+    pub(crate) fn of_lease(&self) -> Self {
         Self {
-            path: format!("{}{CLAIM}", self.path),
-            field: "claim".to_owned(),
+            path: format!("{}{LEASE}", self.path),
+            field: "lease".to_owned(),
             ..self.clone()
         }
     }
@@ -95,26 +95,27 @@ impl FromStr for Address {
         if mount.contains(['@', ':']) {
             return Err(BadAddress::User);
         }
-        // A mount can have parts of its own; a slash in a part of the path would be one more.
-        let mount = decoded(mount)?.into_owned();
+        // A mount may consist of several segments. An encoded slash in a path segment would add
+        // one more segment.
+        let mount = decode(mount)?.into_owned();
         for part in mount.split('/') {
-            checked(part)?;
+            check_segment(part)?;
         }
         let mut parts = Vec::new();
         for part in path.split('/') {
-            let part = decoded(part)?;
+            let part = decode(part)?;
             if part.contains('/') {
-                return Err(BadAddress::Part);
+                return Err(BadAddress::Segment);
             }
-            parts.push(checked(&part)?.to_owned());
+            parts.push(check_segment(&part)?.to_owned());
         }
-        let mut given = Given::parse(query)?;
-        let field = given.take("field").unwrap_or_else(|| FIELD.to_owned());
+        let mut options = AddressOptions::parse(query)?;
+        let field = options.take("field").unwrap_or_else(|| FIELD.to_owned());
         if field.ends_with(META) {
             return Err(BadAddress::Field);
         }
-        let auth = given.auth()?;
-        given.end()?;
+        let auth = options.take_auth()?;
+        options.finish()?;
         Ok(Self {
             mount,
             path: parts.join("/"),
@@ -126,69 +127,68 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The slash of a mount must come back encoded, or it would be read as its end.
-        write!(f, "{SCHEME}{}", encoded(&self.mount))?;
+        // Encode a slash in the mount: a plain one would end the mount.
+        write!(f, "{SCHEME}{}", encode(&self.mount))?;
         for part in self.path.split('/') {
-            write!(f, "/{}", encoded(part))?;
+            write!(f, "/{}", encode(part))?;
         }
         if self.field != FIELD {
-            write!(f, "?field={}", encoded(&self.field))?;
+            write!(f, "?field={}", encode(&self.field))?;
         }
         Ok(())
     }
 }
 
-/// Why a text is not the address of such a store. The text itself is not repeated: a
-/// mistyped address may hold anything.
+/// Why a text is not a Vault address. The message never repeats the text: a mistyped address
+/// may contain a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
     /// Another scheme, or none.
     #[error("the address of a Vault store begins with vault://")]
     Scheme,
-    /// Nothing but a mount.
+    /// A mount without a path.
     #[error("the address of a Vault store names a mount and a path: vault://MOUNT/PATH")]
     Path,
-    /// A user or a port: no host is named here.
-    #[error("a Vault address names no user, no password and no port: it begins with the mount")]
+    /// A user or a port: the address contains no host.
+    #[error("a Vault address contains no user, password or port: it begins with the mount")]
     User,
-    /// A character that other tools would read in another way than this one.
-    #[error("a Vault address holds no control characters, `#` or `\\`")]
+    /// A character that other tools parse differently.
+    #[error("a Vault address contains no control characters, `#` or `\\`")]
     Character,
-    /// A percent sign with something else behind it than two hex digits, or bytes that are
-    /// no text.
+    /// A percent sign without two hex digits, or bytes that are not UTF-8.
     #[error("a percent sign in a Vault address is followed by two hex digits of UTF-8 text")]
     Percent,
-    /// A second spelling for a path that has a simpler one, or a folder.
+    /// A second spelling of a path that has a simpler one, or a folder.
     #[error("a Vault path names one secret, without empty parts, `.` or `..`")]
-    Part,
-    /// The name is that of a field of our own.
-    #[error("a field whose name ends in .authferry is one of the store's own")]
+    Segment,
+    /// The name of a metadata field.
+    #[error("field names that end in .authferry are reserved for the store's metadata")]
     Field,
-    /// An option that is not known. Maybe a secret.
+    /// An unknown option. It may be a secret.
     #[error(
-        "a Vault address knows the options field, auth, role, auth_mount, audience, id_token \
-         and id_token_file, and no other"
+        "unknown option in a Vault address: the options are field, auth, role, auth_mount, \
+         audience, id_token and id_token_file"
     )]
     Option,
-    /// An option twice, or without a value.
-    #[error("{0} has one value in a Vault address")]
+    /// A repeated option, or one without a value.
+    #[error("the option {0} of a Vault address needs exactly one value")]
     Value(&'static str),
-    /// A way to log in that is not known.
-    #[error("auth is token, jwt or approle in a Vault address")]
+    /// An unknown authentication method.
+    #[error("the option auth of a Vault address is token, jwt or approle")]
     Auth,
-    /// An option for another way to log in.
-    #[error("{0} means nothing in a Vault address with this auth")]
-    Idle(&'static str),
-    /// Two places for one token.
-    #[error("the job's token is in a variable or in a file: give id_token or id_token_file")]
-    Twice,
-    /// No name of an environment variable. It might be the token itself.
+    /// An option of another authentication method.
+    #[error("the option {0} of a Vault address does not apply to this auth")]
+    NotApplicable(&'static str),
+    /// Two sources for one token.
+    #[error("give either id_token or id_token_file, not both")]
+    TwoTokenSources,
+    /// Not the name of an environment variable. It might be the token itself.
     #[error("id_token is the name of an environment variable, never the token")]
     Variable,
 }
 
-/// The options, as far as they were not taken yet.
-struct Given(Vec<(&'static str, String)>);
+/// The options that are not consumed yet.
+struct AddressOptions(Vec<(&'static str, String)>);
 
 const OPTIONS: [&str; 7] = [
     "field",
@@ -200,14 +200,14 @@ const OPTIONS: [&str; 7] = [
     "id_token_file",
 ];
 
-impl Given {
+impl AddressOptions {
     fn parse(query: &str) -> Result<Self, BadAddress> {
         let mut given: Vec<(&'static str, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let known = OPTIONS.into_iter().find(|option| *option == name);
             let name = known.ok_or(BadAddress::Option)?;
-            let value = decoded(value)?;
+            let value = decode(value)?;
             if value.is_empty() || given.iter().any(|(other, _)| *other == name) {
                 return Err(BadAddress::Value(name));
             }
@@ -224,21 +224,21 @@ impl Given {
         Some(self.0.swap_remove(at).1)
     }
 
-    fn auth(&mut self) -> Result<Auth, BadAddress> {
+    fn take_auth(&mut self) -> Result<Auth, BadAddress> {
         match self.take("auth").as_deref() {
             None | Some("token") => Ok(Auth::Token),
             Some("approle") => Ok(Auth::AppRole {
-                mount: self.mount("approle")?,
+                mount: self.take_mount("approle")?,
             }),
             Some("jwt") => {
                 let from = match (self.take("id_token"), self.take("id_token_file")) {
-                    (Some(_), Some(_)) => return Err(BadAddress::Twice),
-                    (Some(name), None) => IdToken::Variable(checked_variable(name)?),
+                    (Some(_), Some(_)) => return Err(BadAddress::TwoTokenSources),
+                    (Some(name), None) => IdToken::Variable(check_variable(name)?),
                     (None, Some(file)) => IdToken::File(file.into()),
                     (None, None) => IdToken::Platform,
                 };
                 Ok(Auth::Jwt {
-                    mount: self.mount("jwt")?,
+                    mount: self.take_mount("jwt")?,
                     role: self.take("role"),
                     audience: self.take("audience"),
                     from,
@@ -248,27 +248,27 @@ impl Given {
         }
     }
 
-    fn mount(&mut self, default: &str) -> Result<String, BadAddress> {
+    fn take_mount(&mut self, default: &str) -> Result<String, BadAddress> {
         let mount = self
             .take("auth_mount")
             .unwrap_or_else(|| default.to_owned());
         for part in mount.split('/') {
-            checked(part)?;
+            check_segment(part)?;
         }
         Ok(mount)
     }
 
-    fn end(self) -> Result<(), BadAddress> {
+    fn finish(self) -> Result<(), BadAddress> {
         match self.0.first() {
-            Some((name, _)) => Err(BadAddress::Idle(name)),
+            Some((name, _)) => Err(BadAddress::NotApplicable(name)),
             None => Ok(()),
         }
     }
 }
 
-fn checked(part: &str) -> Result<&str, BadAddress> {
+fn check_segment(part: &str) -> Result<&str, BadAddress> {
     if matches!(part, "" | "." | "..") {
-        return Err(BadAddress::Part);
+        return Err(BadAddress::Segment);
     }
     if part.contains('\\') || part.chars().any(char::is_control) {
         return Err(BadAddress::Character);
@@ -276,7 +276,7 @@ fn checked(part: &str) -> Result<&str, BadAddress> {
     Ok(part)
 }
 
-fn checked_variable(name: String) -> Result<String, BadAddress> {
+fn check_variable(name: String) -> Result<String, BadAddress> {
     let is_usual = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     if name.len() <= 64 && name.bytes().all(is_usual) {
         Ok(name)
@@ -285,7 +285,7 @@ fn checked_variable(name: String) -> Result<String, BadAddress> {
     }
 }
 
-fn decoded(text: &str) -> Result<Cow<'_, str>, BadAddress> {
+fn decode(text: &str) -> Result<Cow<'_, str>, BadAddress> {
     if !text.contains('%') {
         return Ok(Cow::Borrowed(text));
     }
@@ -309,8 +309,8 @@ fn decoded(text: &str) -> Result<Cow<'_, str>, BadAddress> {
     Ok(Cow::Owned(text))
 }
 
-/// Encodes what an address cannot hold as it is; other text stays readable.
-fn encoded(text: &str) -> String {
+/// Percent-encodes the characters that have a meaning in an address; other text stays readable.
+fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '%' | '?' | '#' | '&' | '/' | '@' | ':') || c.is_whitespace() {

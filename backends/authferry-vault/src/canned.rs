@@ -1,5 +1,5 @@
-//! A server that gives the answers it was told to, and keeps what it was sent. It stands in
-//! where the real one cannot be made to answer like that.
+//! A fake server that returns canned responses and records the requests. Tests use it for
+//! responses that a real server cannot be made to send.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,27 +13,27 @@ use tokio::{
 
 use crate::{Settings, VaultStore, open};
 
-/// How long a test waits before it calls what it waits for lost.
-const SOON: Duration = Duration::from_secs(30);
+/// How long a test waits for a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The server: one connection for each answer. It ends with the test's runtime.
+/// The server: one connection for each response. It ends with the test's runtime.
 pub(crate) struct Canned {
     pub(crate) address: String,
-    requests: watch::Receiver<Vec<Request>>,
+    requests: watch::Receiver<Vec<ReceivedRequest>>,
 }
 
-/// What was asked.
+/// A request that the server received.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
+pub(crate) struct ReceivedRequest {
     pub(crate) head: String,
     pub(crate) body: Value,
 }
 
-impl Request {
+impl ReceivedRequest {
     /// Returns the method and the path.
     pub(crate) fn line(&self) -> &str {
         let line = self.head.split(" HTTP").next().expect("a first part");
-        // The library ends some paths like this, and it means nothing.
+        // The library appends an empty query to some paths.
         line.strip_suffix('?').unwrap_or(line)
     }
 
@@ -45,7 +45,7 @@ impl Request {
 }
 
 impl Canned {
-    /// Answers with each of `answers` in turn; an empty one breaks the connection.
+    /// Sends each of `answers` in turn; an empty one closes the connection.
     pub(crate) async fn new(answers: Vec<String>) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -55,7 +55,7 @@ impl Canned {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
                 let request = receive(&mut stream).await;
                 sender.send_modify(|requests| requests.push(request));
-                // Whoever has lost its patience is gone.
+                // A client whose timeout passed has already disconnected.
                 stream.write_all(answer.as_bytes()).await.ok();
             }
         });
@@ -70,7 +70,7 @@ impl Canned {
         self.store_with(address, Settings::default())
     }
 
-    /// Opens a store on this server, with a token unless there is one.
+    /// Opens a store on this server. Adds a token if the settings have none.
     pub(crate) fn store_with(&self, address: &str, mut settings: Settings) -> VaultStore {
         settings.servers.get_or_insert_with(|| self.address.clone());
         settings.token.get_or_insert_with(|| "made-up-token".into());
@@ -78,7 +78,7 @@ impl Canned {
     }
 
     /// Returns the requests so far.
-    pub(crate) fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
         self.requests.borrow().clone()
     }
 
@@ -88,21 +88,21 @@ impl Canned {
         requests.iter().map(|r| r.line().to_owned()).collect()
     }
 
-    /// Waits until there were so many requests.
+    /// Waits for `count` requests.
     pub(crate) async fn seen(&self, count: usize) {
         let mut requests = self.requests.clone();
         let seen = requests.wait_for(|requests| requests.len() >= count);
-        let seen = timeout(SOON, seen).await.expect("nobody asks any more");
+        let seen = timeout(REQUEST_TIMEOUT, seen).await.expect("more requests");
         drop(seen.expect("the server has more answers"));
     }
 }
 
-async fn receive(stream: &mut TcpStream) -> Request {
+async fn receive(stream: &mut TcpStream) -> ReceivedRequest {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.expect("a whole head"));
     }
-    let mut request = Request {
+    let mut request = ReceivedRequest {
         head: String::from_utf8(head).expect("text"),
         body: Value::Null,
     };
@@ -116,7 +116,7 @@ async fn receive(stream: &mut TcpStream) -> Request {
     request
 }
 
-pub(crate) fn answer(status: u16, body: &Value) -> String {
+pub(crate) fn response(status: u16, body: &Value) -> String {
     let body = body.to_string();
     let len = body.len();
     format!("HTTP/1.1 {status} x\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}")
@@ -126,14 +126,14 @@ pub(crate) fn redirect(to: &str) -> String {
     format!("HTTP/1.1 307 x\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
-/// A no with the server's words.
-pub(crate) fn no(status: u16, texts: &[&str]) -> String {
-    answer(status, &json!({ "errors": texts }))
+/// An error response with the server's texts.
+pub(crate) fn error_response(status: u16, texts: &[&str]) -> String {
+    response(status, &json!({ "errors": texts }))
 }
 
-/// A yes with `data`.
-pub(crate) fn yes(data: &Value) -> String {
-    answer(
+/// A success with `data`.
+pub(crate) fn success(data: &Value) -> String {
+    response(
         200,
         &json!({
             "request_id": "made-up", "lease_id": "", "renewable": false, "lease_duration": 0,
@@ -142,9 +142,9 @@ pub(crate) fn yes(data: &Value) -> String {
     )
 }
 
-/// A granted login.
-pub(crate) fn granted(token: &str, lease: u64) -> String {
-    answer(
+/// The response to an authentication.
+pub(crate) fn granted(token: &str, ttl: u64) -> String {
+    response(
         200,
         &json!({
             "request_id": "made-up", "lease_id": "", "renewable": false, "lease_duration": 0,
@@ -152,7 +152,7 @@ pub(crate) fn granted(token: &str, lease: u64) -> String {
             "auth": {
                 "client_token": token, "accessor": "made-up", "policies": ["codex"],
                 "token_policies": ["codex"], "identity_policies": null, "metadata": {"role": "ci"},
-                "lease_duration": lease, "renewable": true, "entity_id": "made-up",
+                "lease_duration": ttl, "renewable": true, "entity_id": "made-up",
                 "token_type": "service", "orphan": true, "mfa_requirement": null,
                 "num_uses": 0,
             },
@@ -160,7 +160,7 @@ pub(crate) fn granted(token: &str, lease: u64) -> String {
     )
 }
 
-/// What tells of a version.
+/// The metadata of a version.
 pub(crate) fn metadata(number: u64) -> Value {
     json!({
         "created_time": format!("2026-11-23T15:17:{number:02}.268708289Z"),
@@ -168,12 +168,12 @@ pub(crate) fn metadata(number: u64) -> Value {
     })
 }
 
-/// A version that is there.
+/// The response to the read of an existing version.
 pub(crate) fn version(number: u64, data: &Value) -> String {
-    yes(&json!({ "data": data, "metadata": metadata(number) }))
+    success(&json!({ "data": data, "metadata": metadata(number) }))
 }
 
-/// The answer to a write.
+/// The response to a write.
 pub(crate) fn written(number: u64) -> String {
-    yes(&metadata(number))
+    success(&metadata(number))
 }

@@ -1,127 +1,130 @@
-//! What an answer means: pure, and the same for every server.
+//! Classifies the responses of the servers. Pure functions, the same for every server.
 
 use crate::{
-    trouble::{Rejection, Trouble, is_too_large},
-    wire::{Answer, Failure},
+    vault_error::{Rejection, VaultError, is_too_large},
+    wire::{ErrorResponse, VaultFailure},
 };
 
-/// What is known after a write that did not clearly succeed.
+/// The result of a write that did not clearly succeed.
 #[derive(Debug)]
 pub(crate) enum Unwritten {
-    /// The version was another one.
+    /// The version did not match.
     Conflict,
-    /// It certainly did not happen.
-    Refused(Trouble),
-    /// It may have happened.
-    Unknown(Trouble),
+    /// The write certainly did not happen.
+    Refused(VaultError),
+    /// The write may have happened.
+    Unknown(VaultError),
 }
 
-/// What is known after a no with status 403: the same words stand for two things.
+/// The state of the token after a 403. OpenBao sends the same text for an unknown token and
+/// for a missing right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
+pub(crate) enum TokenState {
     /// The server knows the token.
-    Good,
-    /// The server does not.
-    Bad,
+    Known,
+    /// The server does not know the token.
+    Unknown,
 }
 
-/// Returns what a no to a write leaves open.
-pub(crate) fn of_write(failure: Failure, place: &Place<'_>) -> Unwritten {
+/// Classifies a failed write.
+pub(crate) fn write_error(failure: VaultFailure, place: &PathPart<'_>) -> Unwritten {
     match &failure {
-        Failure::Answer(answer) if is_mismatch(answer) => return Unwritten::Conflict,
-        Failure::Silent(silence) if silence.may_have_acted() => {
-            return Unwritten::Unknown(of_read(failure, place));
+        VaultFailure::ErrorResponse(answer) if is_mismatch(answer) => return Unwritten::Conflict,
+        VaultFailure::Silent(silence) if silence.may_have_acted() => {
+            return Unwritten::Unknown(read_error(failure, place));
         }
-        // It was a yes, and nobody knows to what.
-        Failure::Unintelligible => return Unwritten::Unknown(Trouble::Unintelligible),
-        Failure::Answer(_) | Failure::Silent(_) => {}
+        // The status was a success, but the body does not say of what.
+        VaultFailure::Unintelligible => return Unwritten::Unknown(VaultError::Unintelligible),
+        VaultFailure::ErrorResponse(_) | VaultFailure::Silent(_) => {}
     }
-    let certain = match &failure {
-        // A server that is asked to seal itself, or loses the others, says so while it may
-        // have handed the write on.
-        Failure::Answer(answer) => {
+    let is_certain = match &failure {
+        // A server that is being sealed or loses its peers returns a 5xx, although it may have
+        // forwarded the write.
+        VaultFailure::ErrorResponse(answer) => {
             answer.status < 500
                 || answer.status == 501
                 || answer.texts.iter().any(|text| is_too_large(text))
         }
-        Failure::Silent(_) | Failure::Unintelligible => true,
+        VaultFailure::Silent(_) | VaultFailure::Unintelligible => true,
     };
-    let trouble = of_read(failure, place);
-    if certain {
-        Unwritten::Refused(trouble)
+    let error = read_error(failure, place);
+    if is_certain {
+        Unwritten::Refused(error)
     } else {
-        Unwritten::Unknown(trouble)
+        Unwritten::Unknown(error)
     }
 }
 
-/// Where something was asked, for the report.
+/// The target of a request, for error messages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct PathPart<'a> {
     pub(crate) mount: &'a str,
     pub(crate) path: &'a str,
 }
 
-/// Returns why something was not told.
-pub(crate) fn of_read(failure: Failure, place: &Place<'_>) -> Trouble {
+/// Returns why a read failed.
+pub(crate) fn read_error(failure: VaultFailure, place: &PathPart<'_>) -> VaultError {
     let answer = match failure {
-        Failure::Silent(silence) => return Trouble::Silent(silence),
-        Failure::Unintelligible => return Trouble::Unintelligible,
-        Failure::Answer(answer) => answer,
+        VaultFailure::Silent(silence) => return VaultError::Silent(silence),
+        VaultFailure::Unintelligible => return VaultError::Unintelligible,
+        VaultFailure::ErrorResponse(answer) => answer,
     };
-    let says = |words: &str| answer.texts.iter().any(|text| text.contains(words));
+    let contains = |words: &str| answer.texts.iter().any(|text| text.contains(words));
     match answer.status {
-        403 if is_bad_token(&answer) => Trouble::BadToken,
-        403 => Trouble::Forbidden(format!("{}/data/{}", place.mount, place.path)),
-        404 if says("namespace not found") => Trouble::NoNamespace,
-        404 if says("no handler for route") => Trouble::NoMount(place.mount.to_owned()),
-        503 if says("sealed") => Trouble::Sealed,
-        status => Trouble::Answer {
+        403 if is_bad_token(&answer) => VaultError::BadToken,
+        403 => VaultError::Forbidden(format!("{}/data/{}", place.mount, place.path)),
+        404 if contains("namespace not found") => VaultError::NoNamespace,
+        404 if contains("no handler for route") => VaultError::NoMount(place.mount.to_owned()),
+        503 if contains("sealed") => VaultError::Sealed,
+        status => VaultError::ErrorResponse {
             status,
             texts: answer.texts,
         },
     }
 }
 
-/// Returns why a login was refused.
-pub(crate) fn of_login(failure: Failure, mount: &str) -> Trouble {
+/// Returns why the auth method at `mount` refused the job's credentials.
+pub(crate) fn auth_error(failure: VaultFailure, mount: &str) -> VaultError {
     let answer = match failure {
-        Failure::Answer(answer) if matches!(answer.status, 400..=404) => answer,
-        other @ (Failure::Answer(_) | Failure::Silent(_) | Failure::Unintelligible) => {
+        VaultFailure::ErrorResponse(answer) if matches!(answer.status, 400..=404) => answer,
+        other @ (VaultFailure::ErrorResponse(_)
+        | VaultFailure::Silent(_)
+        | VaultFailure::Unintelligible) => {
             let mount = "auth";
-            return of_read(other, &Place { mount, path: "" });
+            return read_error(other, &PathPart { mount, path: "" });
         }
     };
-    let says = |words: &str| answer.texts.iter().find(|text| text.contains(words));
+    let contains = |words: &str| answer.texts.iter().any(|text| text.contains(words));
     let first = || answer.texts.first().cloned().unwrap_or_default();
-    if says("namespace not found").is_some() {
-        return Trouble::NoNamespace;
+    if contains("namespace not found") {
+        return VaultError::NoNamespace;
     }
-    let why = if says("invalid audience").is_some() || says("audience claim").is_some() {
+    let why = if contains("invalid audience") || contains("audience claim") {
         Rejection::Audience
-    } else if says("does not match any").is_some()
-        || says("is missing").is_some()
-        || says("not found in token").is_some()
-        || says("invalid subject").is_some()
-        || says("sub claim").is_some()
+    } else if contains("does not match any")
+        || contains("is missing")
+        || contains("not found in token")
+        || contains("invalid subject")
+        || contains("sub claim")
     {
-        Rejection::Claim(reason(&first()))
-    } else if says("invalid issuer").is_some() {
+        Rejection::Claim(last_reason(&first()))
+    } else if contains("invalid issuer") {
         Rejection::Issuer
-    } else if says("expiration time").is_some()
-        || says("token is expired").is_some()
-        || says("not before").is_some()
-        || says("issued at").is_some()
+    } else if contains("expiration time")
+        || contains("token is expired")
+        || contains("not before")
+        || contains("issued at")
     {
-        Rejection::Time(reason(&first()))
-    } else if says("signature").is_some() || says("no known key").is_some() {
+        Rejection::Time(last_reason(&first()))
+    } else if contains("signature") || contains("no known key") {
         Rejection::Signature
-    } else if says("missing role").is_some() {
+    } else if contains("missing role") {
         Rejection::NoRole
-    } else if says("could not be found").is_some() {
+    } else if contains("could not be found") {
         Rejection::UnknownRole
-    } else if says("invalid role").is_some() || says("secret id").is_some() {
+    } else if contains("invalid role") || contains("secret id") {
         Rejection::Credentials
-    } else if matches!(answer.status, 403 | 404) || says("could not load configuration").is_some() {
+    } else if matches!(answer.status, 403 | 404) || contains("could not load configuration") {
         Rejection::NoMethod
     } else {
         Rejection::Other {
@@ -129,42 +132,44 @@ pub(crate) fn of_login(failure: Failure, mount: &str) -> Trouble {
             texts: answer.texts,
         }
     };
-    Trouble::Login {
+    VaultError::AuthRefused {
         mount: mount.to_owned(),
         why,
     }
 }
 
-/// Returns whether somebody has to look what a no is about: the token, or its rights.
-pub(crate) fn is_denied(failure: &Failure) -> Option<&Answer> {
+/// Returns the response if it is a 403: an unknown token or a missing right.
+pub(crate) fn denial(failure: &VaultFailure) -> Option<&ErrorResponse> {
     match failure {
-        Failure::Answer(answer) if answer.status == 403 => Some(answer),
-        Failure::Answer(_) | Failure::Silent(_) | Failure::Unintelligible => None,
+        VaultFailure::ErrorResponse(answer) if answer.status == 403 => Some(answer),
+        VaultFailure::ErrorResponse(_) | VaultFailure::Silent(_) | VaultFailure::Unintelligible => {
+            None
+        }
     }
 }
 
-/// Returns whether a no tells by itself that it is about the token, as HashiCorp's does.
-pub(crate) fn is_bad_token(answer: &Answer) -> bool {
+/// Returns whether a 403 itself names the token as the cause. HashiCorp's Vault does.
+pub(crate) fn is_bad_token(answer: &ErrorResponse) -> bool {
     answer.texts.iter().any(|text| text == "invalid token")
 }
 
-/// Returns what looking the token up after a no tells of it. Where that failed, too, the
-/// rights stay in doubt, and no new login is tried.
-pub(crate) fn of_look_up(reply: &Result<(), Failure>) -> Token {
+/// Classifies the reply to a token's lookup of itself, sent after a 403. If the lookup fails in
+/// another way, the token counts as known, and the session does not authenticate again.
+pub(crate) fn token_state(reply: &Result<(), VaultFailure>) -> TokenState {
     match reply {
-        Err(failure) if is_denied(failure).is_some() => Token::Bad,
-        Ok(()) | Err(_) => Token::Good,
+        Err(failure) if denial(failure).is_some() => TokenState::Unknown,
+        Ok(()) | Err(_) => TokenState::Known,
     }
 }
 
-fn is_mismatch(answer: &Answer) -> bool {
+fn is_mismatch(answer: &ErrorResponse) -> bool {
     const WORDS: &str = "check-and-set parameter did not match the current version";
     answer.status == 400 && answer.texts.iter().any(|text| text.contains(WORDS))
 }
 
-/// Returns the last part of a chain of reasons: those before it say that a token was looked
-/// at.
-fn reason(text: &str) -> String {
+/// Returns the last part of a chain of reasons. The parts before it only say that the server
+/// validated a token.
+fn last_reason(text: &str) -> String {
     let known = ["error validating token: ", "error validating claims: "];
     let mut text = text;
     while let Some(rest) = known.iter().find_map(|head| text.strip_prefix(head)) {

@@ -1,5 +1,4 @@
-//! What stands in a secret: the login in one field, what its writer said of it in another,
-//! and the fields of others.
+//! The fields of a secret: the login, its metadata, and foreign fields.
 
 use authferry_core::{Secret, Stamp, Stored, UnknownText, Version};
 use serde::{Deserialize, Serialize};
@@ -8,26 +7,26 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     address::META,
-    trouble::Trouble,
-    wire::{Found, Point},
+    vault_error::VaultError,
+    wire::{KvSecret, VersionId},
 };
 
-/// What a secret held when it was looked at.
-pub(crate) struct Held {
-    /// The current version, if there is one. A deleted one counts.
-    pub(crate) at: Option<Point>,
-    /// What our field holds.
+/// The fields of a secret, as read.
+pub(crate) struct SecretFields {
+    /// The current version, if there is one. It may be a deleted one.
+    pub(crate) id: Option<VersionId>,
+    /// The login in our field.
     pub(crate) stored: Option<Stored>,
-    /// The fields of others.
+    /// The foreign fields.
     others: Map<String, Value>,
 }
 
-impl Held {
-    /// Takes apart what was found. `field` is ours.
-    pub(crate) fn new(found: Option<Found>, field: &str) -> Result<Self, Trouble> {
-        let Some(Found { at, data }) = found else {
+impl SecretFields {
+    /// Parses a secret. `field` is the name of the login's field.
+    pub(crate) fn new(found: Option<KvSecret>, field: &str) -> Result<Self, VaultError> {
+        let Some(KvSecret { id, data }) = found else {
             return Ok(Self {
-                at: None,
+                id: None,
                 stored: None,
                 others: Map::new(),
             });
@@ -38,17 +37,17 @@ impl Held {
             None => None,
             Some(Value::String(text)) => {
                 let secret = Secret::new(text.into_bytes());
-                let stamp = meta.and_then(|meta| stamp(meta, &secret, at.number));
+                let stamp = meta.and_then(|meta| stamp(meta, &secret, id.number));
                 Some(Stored {
                     secret,
-                    version: version(&at),
+                    version: version(&id),
                     stamp,
                 })
             }
-            Some(_) => return Err(Trouble::NotText(field.to_owned())),
+            Some(_) => return Err(VaultError::NotText(field.to_owned())),
         };
         Ok(Self {
-            at: Some(at),
+            id: Some(id),
             stored,
             others,
         })
@@ -56,29 +55,29 @@ impl Held {
 
     /// Returns the current version's number, zero if there is none.
     pub(crate) fn number(&self) -> u64 {
-        self.at.as_ref().map_or(0, |at| at.number)
+        self.id.as_ref().map_or(0, |id| id.number)
     }
 
     pub(crate) fn version(&self) -> Option<&Version> {
         self.stored.as_ref().map(|stored| &stored.version)
     }
 
-    /// Returns the version that came by this very write, if that is what stands there.
+    /// Returns the current version if exactly this write created it.
     pub(crate) fn written_by(&self, new: &Secret, stamp: &Stamp) -> Option<&Version> {
         let stored = self.stored.as_ref()?;
         let id = stored.stamp.as_ref()?.id;
         (id == stamp.id && stored.secret.expose() == new.expose()).then_some(&stored.version)
     }
 
-    /// Returns what is to stand in the secret next.
+    /// Returns the fields of the next version.
     pub(crate) fn next(
         self,
         field: &str,
         new: &Secret,
         stamp: &Stamp,
-    ) -> Result<Map<String, Value>, Trouble> {
-        let text = str::from_utf8(new.expose()).map_err(|_| Trouble::NotUtf8)?;
-        let meta = Meta {
+    ) -> Result<Map<String, Value>, VaultError> {
+        let text = str::from_utf8(new.expose()).map_err(|_| VaultError::NotUtf8)?;
+        let meta = FieldsMeta {
             format: FORMAT,
             id: stamp.id.to_string(),
             count: stamp.count,
@@ -90,7 +89,7 @@ impl Held {
             version: self.number() + 1,
             sha256: digest(new),
         };
-        let meta = serde_json::to_value(meta).expect("texts and numbers alone");
+        let meta = serde_json::to_value(meta).expect("only strings and numbers");
         let mut data = self.others;
         data.insert(field.to_owned(), Value::String(text.to_owned()));
         data.insert(format!("{field}{META}"), meta);
@@ -98,27 +97,26 @@ impl Held {
     }
 }
 
-/// Names a version. The number alone would come again when a secret was deleted with all
-/// that is known of it.
-pub(crate) fn version(at: &Point) -> Version {
-    Version::new(&format!("{}@{}", at.number, at.created))
+/// Names a version. The number alone repeats after a secret was deleted with its metadata.
+pub(crate) fn version(id: &VersionId) -> Version {
+    Version::new(&format!("{}@{}", id.number, id.created))
 }
 
-/// Returns what a version names, if it is one of ours.
-pub(crate) fn point(version: &Version) -> Option<Point> {
+/// Parses a version, if this store made it.
+pub(crate) fn parse_version(version: &Version) -> Option<VersionId> {
     let (number, created) = version.as_str().split_once('@')?;
-    Some(Point {
+    Some(VersionId {
         number: number.parse().ok()?,
         created: created.to_owned(),
     })
 }
 
-/// The format of what stands beside a login.
+/// The version of the metadata format.
 const FORMAT: u64 = 1;
 
-/// What stands beside a login.
+/// The metadata of a login, in its own field.
 #[derive(Serialize, Deserialize)]
-struct Meta {
+struct FieldsMeta {
     /// The only format so far is 1.
     format: u64,
     id: String,
@@ -127,28 +125,28 @@ struct Meta {
     family: String,
     volatile_hints: bool,
     writer: String,
-    /// For people, who may want to see it.
+    /// For people only: authferry does not read it.
     parent: Option<String>,
-    /// The number of the version that it was written with, and the digest of its login:
-    /// `bao kv patch` and `bao kv rollback` leave it beside another one.
+    /// The number of the version that this metadata was written with. With the digest it detects
+    /// another login: `bao kv patch` and `bao kv rollback` keep the metadata unchanged.
     version: u64,
     sha256: String,
 }
 
-/// Returns the stamp, if it is of just this login in this version. What a person left there
-/// or mangled is none.
+/// Returns the stamp if it belongs to exactly this login in this version. Metadata that a person
+/// copied or damaged yields none.
 fn stamp(meta: Value, secret: &Secret, number: u64) -> Option<Stamp> {
-    let meta: Meta = serde_json::from_value(meta).ok()?;
+    let meta: FieldsMeta = serde_json::from_value(meta).ok()?;
     if meta.format != FORMAT || meta.version != number || meta.sha256 != digest(secret) {
         return None;
     }
     meta.try_into().ok()
 }
 
-impl TryFrom<Meta> for Stamp {
+impl TryFrom<FieldsMeta> for Stamp {
     type Error = UnknownText;
 
-    fn try_from(meta: Meta) -> Result<Self, Self::Error> {
+    fn try_from(meta: FieldsMeta) -> Result<Self, Self::Error> {
         Ok(Self {
             id: meta.id.parse()?,
             count: meta.count,

@@ -1,4 +1,4 @@
-//! The token: how we come by it, how it is kept alive, and its end.
+//! The Vault token: acquires, renews and revokes it.
 
 use std::{
     fs,
@@ -20,32 +20,33 @@ use crate::{
     address::{Address, Auth},
     classify,
     settings::Settings,
-    trouble::Trouble,
-    wire::{Grant, Wire, is_token},
+    vault_error::VaultError,
+    wire::{TokenGrant, Wire, is_token},
 };
 
-/// A way into the servers, shared by all who go through it. The first who needs it logs in.
+/// An authenticated session. All requests share it; the first one that needs a token
+/// authenticates.
 pub(crate) struct Session {
     wire: Arc<Wire>,
-    login: Login,
-    held: Mutex<Option<Held>>,
+    auth: AuthMethod,
+    token: Mutex<Option<SessionToken>>,
 }
 
-/// How we come by a token.
-enum Login {
-    /// Somebody else made it.
-    Given {
+/// How the session acquires its token.
+enum AuthMethod {
+    /// Uses an existing token.
+    Existing {
         token: Option<SecretString>,
         file: Option<PathBuf>,
     },
-    /// The job's own token buys one.
+    /// Exchanges the job's OIDC token for one.
     Jwt {
         mount: String,
         role: Option<String>,
         audience: Option<String>,
         job_token: Option<JobToken>,
     },
-    /// A role ID and a secret ID buy one.
+    /// Exchanges a role ID and a secret ID for one.
     AppRole {
         mount: String,
         role_id: Option<SecretString>,
@@ -53,24 +54,24 @@ enum Login {
     },
 }
 
-/// The token that we have.
-struct Held {
+/// The token of a session.
+struct SessionToken {
     token: SecretString,
-    /// Whether we made it, and are to end it.
-    ours: bool,
-    /// When it ends, if it does and we know.
-    end: Option<Instant>,
-    /// What keeps it alive.
-    keeper: Option<JoinHandle<()>>,
+    /// Whether this session created the token and must revoke it.
+    is_created: bool,
+    /// The expiry, if there is one and it is known.
+    expiry: Option<Instant>,
+    /// The task that renews the token.
+    renewal: Option<JoinHandle<()>>,
 }
 
-/// The shortest pause before a token is renewed.
-const BREATH: Duration = Duration::from_secs(1);
+/// The shortest delay before a renewal, and the shortest remaining life of a token in use.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(1);
 
 impl Session {
     pub(crate) fn new(wire: Arc<Wire>, address: &Address, settings: Settings) -> Self {
-        let login = match address.auth() {
-            Auth::Token => Login::Given {
+        let auth = match address.auth() {
+            Auth::Token => AuthMethod::Existing {
                 token: settings.token,
                 file: settings.token_file,
             },
@@ -79,13 +80,13 @@ impl Session {
                 role,
                 audience,
                 from: _,
-            } => Login::Jwt {
+            } => AuthMethod::Jwt {
                 mount: mount.clone(),
                 role: role.clone(),
                 audience: audience.clone(),
                 job_token: settings.job_token,
             },
-            Auth::AppRole { mount } => Login::AppRole {
+            Auth::AppRole { mount } => AuthMethod::AppRole {
                 mount: mount.clone(),
                 role_id: settings.role_id,
                 secret_id: settings.secret_id,
@@ -93,84 +94,86 @@ impl Session {
         };
         Self {
             wire,
-            login,
-            held: Mutex::new(None),
+            auth,
+            token: Mutex::new(None),
         }
     }
 
-    /// Returns the token, and logs in if there is none or it has ended.
-    pub(crate) async fn token(self: &Arc<Self>) -> Result<SecretString, Trouble> {
-        let mut held = self.held.lock().await;
-        if let Some(held) = held.as_ref().filter(|held| held.lives()) {
-            return Ok(held.token.clone());
+    /// Returns the token. Authenticates if there is none or it has expired.
+    pub(crate) async fn token(self: &Arc<Self>) -> Result<SecretString, VaultError> {
+        let mut current = self.token.lock().await;
+        if let Some(current) = current.as_ref().filter(|token| token.is_valid()) {
+            return Ok(current.token.clone());
         }
-        let new = match self.log_in().await? {
-            Obtained::Given(token) => Held {
+        let new = match self.authenticate().await? {
+            Acquired::Existing(token) => SessionToken {
                 token,
-                ours: false,
-                end: None,
-                keeper: None,
+                is_created: false,
+                expiry: None,
+                renewal: None,
             },
-            Obtained::Made(grant) => Held {
-                end: end_of(&grant),
-                keeper: self.keeper(&grant),
+            Acquired::Created(grant) => SessionToken {
+                expiry: expiry_of(&grant),
+                renewal: self.start_renewal(&grant),
                 token: grant.token,
-                ours: true,
+                is_created: true,
             },
         };
         let token = new.token.clone();
-        *held = Some(new);
+        *current = Some(new);
         Ok(token)
     }
 
-    /// Forgets a token that the server no longer knows. Returns whether another one can be
-    /// had.
+    /// Discards a token that the server no longer knows. Returns whether the session can get
+    /// another one.
     pub(crate) async fn forget(&self, token: &SecretString) -> bool {
-        let mut held = self.held.lock().await;
-        match held.as_ref() {
-            Some(of_now) if of_now.token.expose_secret() == token.expose_secret() => {
-                let again = of_now.ours;
-                *held = None;
-                again
+        let mut current = self.token.lock().await;
+        match current.as_ref() {
+            Some(known) if known.token.expose_secret() == token.expose_secret() => {
+                let can_authenticate = known.is_created;
+                *current = None;
+                can_authenticate
             }
-            // Somebody else has logged in again meanwhile.
+            // Another request has already replaced the token.
             Some(_) => true,
             None => false,
         }
     }
 
-    /// Ends the token, if we made it.
+    /// Revokes the token if this session created it.
     pub(crate) async fn close(&self) {
-        let Some(held) = self.held.lock().await.take() else {
+        let Some(current) = self.token.lock().await.take() else {
             return;
         };
-        if held.ours {
-            // What cannot be ended now ends by itself.
-            self.wire.revoke(&held.token).await.ok();
+        if current.is_created {
+            // A token that cannot be revoked now expires later.
+            self.wire.revoke(&current.token).await.ok();
         }
     }
 
-    async fn log_in(&self) -> Result<Obtained, Trouble> {
-        match &self.login {
-            Login::Given {
+    async fn authenticate(&self) -> Result<Acquired, VaultError> {
+        match &self.auth {
+            AuthMethod::Existing {
                 token: Some(token), ..
-            } => checked(token.expose_secret()).map(Obtained::Given),
-            Login::Given {
+            } => parse_token(token.expose_secret()).map(Acquired::Existing),
+            AuthMethod::Existing {
                 token: None,
                 file: Some(file),
-            } => match read(file).map(SecretString::from) {
-                Ok(token) => checked(token.expose_secret()).map(Obtained::Given),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Trouble::NoToken),
-                Err(source) => Err(Trouble::UnreadableToken {
+            } => match read_token(file).map(SecretString::from) {
+                Ok(token) => parse_token(token.expose_secret()).map(Acquired::Existing),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    Err(VaultError::NoToken)
+                }
+                Err(source) => Err(VaultError::UnreadableToken {
                     path: file.display().to_string(),
                     source,
                 }),
             },
-            Login::Given {
+            AuthMethod::Existing {
                 token: None,
                 file: None,
-            } => Err(Trouble::NoToken),
-            Login::Jwt {
+            } => Err(VaultError::NoToken),
+            AuthMethod::Jwt {
                 mount,
                 role,
                 audience,
@@ -178,113 +181,117 @@ impl Session {
             } => {
                 let job_token = job_token
                     .as_ref()
-                    .ok_or(Trouble::NoCredential("OIDC token"))?;
+                    .ok_or(VaultError::NoCredential("OIDC token"))?;
                 let jwt = job_token.fetch(audience.as_deref()).await;
-                let jwt = jwt.map_err(Trouble::NoJobToken)?;
+                let jwt = jwt.map_err(VaultError::NoJobToken)?;
                 let grant = self.wire.log_in_by_jwt(mount, role.as_deref(), &jwt).await;
                 grant
-                    .map(Obtained::Made)
-                    .map_err(|failure| classify::of_login(failure, mount))
+                    .map(Acquired::Created)
+                    .map_err(|failure| classify::auth_error(failure, mount))
             }
-            Login::AppRole {
+            AuthMethod::AppRole {
                 mount,
                 role_id,
                 secret_id,
             } => {
-                let role_id = role_id.as_ref().ok_or(Trouble::NoCredential("role ID"))?;
+                let role_id = role_id
+                    .as_ref()
+                    .ok_or(VaultError::NoCredential("role ID"))?;
                 let secret_id = secret_id.as_ref();
-                let secret_id = secret_id.ok_or(Trouble::NoCredential("secret ID"))?;
+                let secret_id = secret_id.ok_or(VaultError::NoCredential("secret ID"))?;
                 let grant = self.wire.log_in_by_role(mount, role_id, secret_id).await;
                 grant
-                    .map(Obtained::Made)
-                    .map_err(|failure| classify::of_login(failure, mount))
+                    .map(Acquired::Created)
+                    .map_err(|failure| classify::auth_error(failure, mount))
             }
         }
     }
 
-    /// Starts what keeps a token alive. It ends with the session, which it does not hold.
-    fn keeper(self: &Arc<Self>, grant: &Grant) -> Option<JoinHandle<()>> {
+    /// Starts the task that renews a token. The task holds the session weakly and ends with it.
+    fn start_renewal(self: &Arc<Self>, grant: &TokenGrant) -> Option<JoinHandle<()>> {
         let session = Arc::downgrade(self);
-        let end = end_of(grant).filter(|_| grant.renewable)?;
+        let expiry = expiry_of(grant).filter(|_| grant.renewable)?;
         let token = grant.token.clone();
-        Some(tokio::spawn(keep(session, token, end)))
+        Some(tokio::spawn(renew_until_expiry(session, token, expiry)))
     }
 }
 
-/// Renews a token in time, until it cannot live longer. Whoever needs one then logs in again.
-async fn keep(session: Weak<Session>, token: SecretString, mut end: Instant) {
+/// Renews a token before it expires, up to its maximum TTL. The next request after that
+/// authenticates again.
+async fn renew_until_expiry(session: Weak<Session>, token: SecretString, mut expiry: Instant) {
     loop {
-        // Two thirds of what is left, and again after a failure: the tries grow denser.
-        let left = end.saturating_duration_since(Instant::now());
-        let pause = left / 3 * 2;
-        if pause < BREATH {
+        // Wait two thirds of the remaining life, also after a failure: the retries become more
+        // frequent.
+        let left = expiry.saturating_duration_since(Instant::now());
+        let delay = left / 3 * 2;
+        if delay < RENEWAL_MARGIN {
             return;
         }
-        sleep(pause).await;
+        sleep(delay).await;
         let Some(session) = session.upgrade() else {
             return;
         };
         let Ok(grant) = session.wire.renew(&token).await else {
             continue;
         };
-        let Some(new_end) = end_of(&grant) else {
+        let Some(new_expiry) = expiry_of(&grant) else {
             return;
         };
-        let mut held = session.held.lock().await;
-        let of_now = held.as_mut();
-        let Some(held) = of_now.filter(|held| held.token.expose_secret() == token.expose_secret())
+        let mut current = session.token.lock().await;
+        let known = current.as_mut();
+        let Some(known) = known.filter(|it| it.token.expose_secret() == token.expose_secret())
         else {
             return;
         };
-        held.end = Some(new_end);
-        end = new_end;
+        known.expiry = Some(new_expiry);
+        expiry = new_expiry;
     }
 }
 
-enum Obtained {
-    Given(SecretString),
-    Made(Grant),
+enum Acquired {
+    Existing(SecretString),
+    Created(TokenGrant),
 }
 
-impl Held {
-    fn lives(&self) -> bool {
-        // What is asked with it takes its time, too.
-        self.end
-            .is_none_or(|end| end.saturating_duration_since(Instant::now()) > BREATH)
+impl SessionToken {
+    fn is_valid(&self) -> bool {
+        // Leave time for the request itself.
+        self.expiry
+            .is_none_or(|expiry| expiry.saturating_duration_since(Instant::now()) > RENEWAL_MARGIN)
     }
 }
 
-impl Drop for Held {
+impl Drop for SessionToken {
     fn drop(&mut self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.abort();
+        if let Some(renewal) = &self.renewal {
+            renewal.abort();
         }
     }
 }
 
-/// A token whose end no clock can hold has none.
-fn end_of(grant: &Grant) -> Option<Instant> {
-    let lease = Some(grant.lease).filter(|lease| !lease.is_zero())?;
-    Instant::now().checked_add(lease)
+/// Returns the expiry of a token. One that overflows the clock counts as no expiry.
+fn expiry_of(grant: &TokenGrant) -> Option<Instant> {
+    let ttl = Some(grant.ttl).filter(|ttl| !ttl.is_zero())?;
+    Instant::now().checked_add(ttl)
 }
 
-/// Reads no further than a token can be long.
-fn read(file: &Path) -> io::Result<String> {
+/// Reads a token file, up to a limit no token exceeds.
+fn read_token(file: &Path) -> io::Result<String> {
     const MAX: u64 = 64 * 1024;
     let mut text = String::new();
     fs::File::open(file)?.take(MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Takes what can be a token, without the line's end that files and variables have.
-fn checked(text: &str) -> Result<SecretString, Trouble> {
+/// Validates a token. Trims the newline that files and environment variables end in.
+fn parse_token(text: &str) -> Result<SecretString, VaultError> {
     let text = text.trim();
     if text.is_empty() {
-        Err(Trouble::NoToken)
+        Err(VaultError::NoToken)
     } else if is_token(text) {
         Ok(text.into())
     } else {
-        Err(Trouble::NotAToken)
+        Err(VaultError::NotAToken)
     }
 }
 

@@ -1,81 +1,83 @@
-//! What a store needs to know besides its address.
+//! The settings of a store that its address does not contain.
 
 use std::path::PathBuf;
 
-use authferry_http::{JobToken, Net, Unusable};
+use authferry_http::{JobToken, Net, NetConfigError};
 use secrecy::SecretString;
 use url::Url;
 
-/// What a store needs to know besides its address. `Debug` shows no secret.
+/// The settings of a store that its address does not contain. `Debug` shows no secret.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// The servers' addresses, with commas between them; they are one cluster.
+    /// The URLs of the servers of one cluster, separated by commas.
     pub servers: Option<String>,
-    /// The namespace in which all happens.
+    /// The namespace of every request.
     pub namespace: Option<String>,
-    /// How the servers are reached.
+    /// TLS and proxy settings.
     pub net: Net,
-    /// A token that somebody else made.
+    /// An existing Vault token.
     pub token: Option<SecretString>,
-    /// A file with such a token, for want of one.
+    /// The file to read the token from if `token` is `None`.
     pub token_file: Option<PathBuf>,
     /// The role ID of an AppRole.
     pub role_id: Option<SecretString>,
     /// The secret ID of an AppRole.
     pub secret_id: Option<SecretString>,
-    /// The job's own token.
+    /// The source of the job's OIDC token.
     pub job_token: Option<JobToken>,
 }
 
-/// Why there can be no store with these settings.
+/// Why these settings cannot open a store.
 #[derive(Debug, thiserror::Error)]
-pub enum Misfit {
-    /// Nobody says where the server is.
-    #[error("no server is named for the store")]
+pub enum ConfigError {
+    /// No server URL.
+    #[error("no Vault server is configured")]
     NoServer,
-    /// Number so and so among the servers is no address. Not repeated: it may hold anything.
-    #[error("the server's address makes no sense: {0}")]
+    /// An invalid server URL. The message does not repeat it: it may contain a secret.
+    #[error("invalid URL of the Vault server: {0}")]
     BadServer(&'static str),
-    /// It cannot be a header's value.
-    #[error("the namespace holds what no namespace can")]
+    /// Not a valid header value.
+    #[error("the namespace contains characters other than printable ASCII")]
     BadNamespace,
-    /// No client for these servers.
+    /// No HTTP client for these servers.
     #[error(transparent)]
-    Unusable(#[from] Unusable),
+    Net(#[from] NetConfigError),
 }
 
 impl Settings {
-    pub(crate) fn servers(&self) -> Result<Vec<Url>, Misfit> {
-        let servers = self.servers.as_deref().ok_or(Misfit::NoServer)?;
+    pub(crate) fn servers(&self) -> Result<Vec<Url>, ConfigError> {
+        let servers = self.servers.as_deref().ok_or(ConfigError::NoServer)?;
         servers
             .split(',')
             .map(|server| parse(server.trim()))
             .collect()
     }
 
-    pub(crate) fn namespace(&self) -> Result<Option<String>, Misfit> {
+    pub(crate) fn namespace(&self) -> Result<Option<String>, ConfigError> {
         let is_graphic = |name: &&String| name.bytes().all(|b| b.is_ascii_graphic());
         match &self.namespace {
-            Some(name) if !is_graphic(&name) => Err(Misfit::BadNamespace),
+            Some(name) if !is_graphic(&name) => Err(ConfigError::BadNamespace),
             name => Ok(name.clone()),
         }
     }
 }
 
-fn parse(server: &str) -> Result<Url, Misfit> {
+fn parse(server: &str) -> Result<Url, ConfigError> {
     let url: Url = server
         .parse()
-        .map_err(|_| Misfit::BadServer("it is to read like https://HOST:PORT"))?;
+        .map_err(|_| ConfigError::BadServer("expected https://HOST:PORT"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(Misfit::BadServer("it is to begin with https://"));
+        return Err(ConfigError::BadServer("it must begin with https://"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Misfit::BadServer("it is to hold no user and no password"));
+        return Err(ConfigError::BadServer(
+            "it must not contain a user or a password",
+        ));
     }
-    // The library puts the version of the API in front of whatever path there is.
+    // The library puts the API version in front of any path.
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(Misfit::BadServer(
-            "it is to end after the host and the port",
+        return Err(ConfigError::BadServer(
+            "it must end after the host and the port",
         ));
     }
     Ok(url)
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_named_one_after_the_other() {
+    fn server_urls_are_separated_by_commas() {
         let three = servers("https://a.example:8200, https://b.example,http://127.0.0.1:1/");
         let three = three.servers().expect("three addresses");
         let three: Vec<_> = three.iter().map(Url::as_str).collect();
@@ -108,10 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_refused_without_its_text() {
+    fn an_invalid_server_url_is_rejected_and_not_repeated() {
         assert!(matches!(
             Settings::default().servers(),
-            Err(Misfit::NoServer)
+            Err(ConfigError::NoServer)
         ));
         for text in [
             "",
@@ -126,13 +128,13 @@ mod tests {
             "https://a.example/#made-up",
         ] {
             let error = servers(text).servers().expect_err(text);
-            assert!(matches!(error, Misfit::BadServer(_)), "{error:?}");
+            assert!(matches!(error, ConfigError::BadServer(_)), "{error:?}");
             assert!(!format!("{error} {error:?}").contains("made-up"), "{error}");
         }
     }
 
     #[test]
-    fn a_namespace_is_what_a_header_can_hold() {
+    fn a_namespace_must_be_a_valid_header_value() {
         let with = |name: &str| Settings {
             namespace: Some(name.to_owned()),
             ..Settings::default()
@@ -141,14 +143,14 @@ mod tests {
         assert_eq!(team.as_deref(), Some("admin/team"));
         for bad in ["a b", "a\nb", "ä", "a\u{7f}"] {
             assert!(
-                matches!(with(bad).namespace(), Err(Misfit::BadNamespace)),
+                matches!(with(bad).namespace(), Err(ConfigError::BadNamespace)),
                 "{bad:?}"
             );
         }
     }
 
     #[test]
-    fn no_secret_is_shown() {
+    fn debug_shows_no_secret() {
         let settings = Settings {
             token: Some("made-up-token".into()),
             role_id: Some("made-up-role".into()),

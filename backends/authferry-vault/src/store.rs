@@ -1,4 +1,4 @@
-//! The store itself: the contract on one side, the servers on the other.
+//! Implements the store contract on top of the requests.
 
 use std::{
     fmt,
@@ -10,44 +10,65 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::{
-    Beside, CasError, Claims, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError, Stored,
-    Swap, Version,
+    CasError, Guarantees, Leases, Reads, Secret, SecretStore, Stamp, StoreBackedLeases, StoreError,
+    Stored, Swap, Version,
 };
 use secrecy::SecretString;
 use tokio::time::sleep;
 
 use crate::{
     address::Address,
-    classify::{self, Place, Token, Unwritten},
-    fields::{self, Held},
+    classify::{self, PathPart, TokenState, Unwritten},
+    fields::{self, SecretFields},
     session::Session,
-    settings::{Misfit, Settings},
-    trouble::Trouble,
-    wire::{Engine, Failure, PAUSES, Point, Wire},
+    settings::{ConfigError, Settings},
+    vault_error::VaultError,
+    wire::{Engine, RETRY_DELAYS, VaultFailure, VersionId, Wire},
 };
 
-/// A login in a secret of Vault or OpenBao. See the [crate] for what it promises.
+/// A login in a secret of Vault or OpenBao. The [crate] documentation lists the guarantees.
 pub struct VaultStore {
     place: VaultPlace,
-    claims: Beside<VaultPlace>,
+    leases: StoreBackedLeases<VaultPlace>,
 }
 
-/// Opens the store at `address`. Makes no request: whatever is wrong there is told by the
-/// first read or swap. Those need a tokio runtime with time and I/O.
+/// Opens the store at `address`. Makes no request: the first read or swap reports any error of
+/// the server. Reads and swaps need a tokio runtime with time and I/O.
 ///
-/// [`Misfit`] when the settings name no server that can be spoken to.
-pub fn open(address: Address, settings: Settings) -> Result<VaultStore, Misfit> {
+/// Returns [`ConfigError`] if the settings name no usable server.
+///
+/// # Examples
+///
+/// ```
+/// use authferry_http::Net;
+/// use authferry_vault::{ConfigError, Settings};
+///
+/// let settings = Settings {
+///     servers: None,
+///     namespace: None,
+///     net: Net::default(),
+///     token: None,
+///     token_file: None,
+///     role_id: None,
+///     secret_id: None,
+///     job_token: None,
+/// };
+/// let error = authferry_vault::open("vault://secret/ci/codex".parse()?, settings);
+/// assert!(matches!(error, Err(ConfigError::NoServer)));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+pub fn open(address: Address, settings: Settings) -> Result<VaultStore, ConfigError> {
     let wire = Arc::new(Wire::new(&settings)?);
     let session = Arc::new(Session::new(Arc::clone(&wire), &address, settings));
     let place = |address| VaultPlace {
         address,
         wire: Arc::clone(&wire),
         session: Arc::clone(&session),
-        known: AtomicBool::new(false),
+        is_kv2: AtomicBool::new(false),
         newest: Mutex::new(None),
     };
     Ok(VaultStore {
-        claims: Beside(place(address.of_claim())),
+        leases: StoreBackedLeases(place(address.of_lease())),
         place: place(address),
     })
 }
@@ -72,14 +93,14 @@ impl SecretStore for VaultStore {
 
     fn notes(&self) -> Vec<String> {
         vec![
-            "a rotation makes two versions of the secret, and two or more of the claim's secret \
-             beside it: `max_versions` is how far back the server keeps them (10 unless set)"
+            "a rotation creates two versions of the secret, and two or more of the lease's secret; \
+             the server keeps the last `max_versions` (10 unless set)"
                 .to_owned(),
-            "a login that another one replaces is kept in the rescue folder first, unless \
-             `max_versions` can be read and is 2 or more"
+            "authferry saves a login in the rescue folder before it overwrites it, unless it can \
+             read `max_versions` and that is 2 or more"
                 .to_owned(),
-            "a standby server may answer a read late: a swap on what it showed is then a \
-             conflict, and never overwrites"
+            "a standby server may return a stale read; a swap based on a stale read is a \
+             conflict and overwrites nothing"
                 .to_owned(),
         ]
     }
@@ -101,8 +122,8 @@ impl SecretStore for VaultStore {
         self.place.keeps_history().await
     }
 
-    fn claims(&self) -> Option<&dyn Claims> {
-        Some(&self.claims)
+    fn leases(&self) -> Option<&dyn Leases> {
+        Some(&self.leases)
     }
 
     async fn close(&self) {
@@ -110,59 +131,58 @@ impl SecretStore for VaultStore {
     }
 }
 
-/// One secret. The login is in one, and its claim in another.
+/// One secret. The login and its lease each have one.
 struct VaultPlace {
     address: Address,
     wire: Arc<Wire>,
     session: Arc<Session>,
-    /// Whether the mount is known to be what it must be.
-    known: AtomicBool,
-    /// The newest version that was seen or written here. A look that shows an older one was
-    /// answered by a server that lags behind.
-    newest: Mutex<Option<Point>>,
+    /// Whether the mount is known to be a KV version 2 engine.
+    is_kv2: AtomicBool,
+    /// The newest version that this process has read or written. A read that returns an older
+    /// one is stale: a lagging server answered it.
+    newest: Mutex<Option<VersionId>>,
 }
 
-/// The longest value. Servers on raft take no entry of 1 MiB, and each quotation mark of an
-/// auth file takes two bytes there.
+/// The longest value in bytes. Servers on Raft reject an entry of 1 MiB, and each quotation
+/// mark of an auth file takes two bytes in an entry.
 pub(crate) const MAX_LEN: usize = 512 * 1024;
 
-/// How many versions a server keeps of a secret unless it is configured.
+/// How many versions of a secret a server keeps by default.
 const DEFAULT_MAX_VERSIONS: u64 = 10;
 
 impl VaultPlace {
-    /// Looks at what the secret holds, at another server and once more where the answer is
-    /// older than what is known here.
+    /// Reads the secret. Retries a stale read on another server.
     ///
-    /// A secret that is gone may have been deleted, with all that was known of it: that is
-    /// believed in the end.
-    async fn look(&self) -> Result<Held, Trouble> {
-        let mut pauses = PAUSES.iter();
+    /// A missing secret may have been deleted with its metadata. After the last retry the
+    /// method accepts that.
+    async fn read_fresh(&self) -> Result<SecretFields, VaultError> {
+        let mut delays = RETRY_DELAYS.iter();
         loop {
-            let held = self.look_once().await?;
+            let held = self.read_once().await?;
             let newest = self.newest();
-            let behind = match (&held.at, &newest) {
-                (Some(at), Some(newest)) => at.is_before(newest),
+            let is_stale = match (&held.id, &newest) {
+                (Some(id), Some(newest)) => id.is_before(newest),
                 (None, newest) => newest.is_some(),
                 (Some(_), None) => false,
             };
-            if !behind {
-                if let Some(at) = &held.at {
-                    self.remember(at.clone());
+            if !is_stale {
+                if let Some(id) = &held.id {
+                    self.remember(id.clone());
                 }
                 return Ok(held);
             }
-            match pauses.next() {
-                Some(pause) => {
-                    self.wire.turn_to_another();
-                    sleep(*pause).await;
+            match delays.next() {
+                Some(delay) => {
+                    self.wire.use_next_server();
+                    sleep(*delay).await;
                 }
-                None if held.at.is_none() => return Ok(held),
-                None => return Err(Trouble::Behind),
+                None if held.id.is_none() => return Ok(held),
+                None => return Err(VaultError::StaleRead),
             }
         }
     }
 
-    async fn look_once(&self) -> Result<Held, Trouble> {
+    async fn read_once(&self) -> Result<SecretFields, VaultError> {
         let (mount, path) = (&*self.address.mount, &*self.address.path);
         let mut again = true;
         loop {
@@ -170,26 +190,31 @@ impl VaultPlace {
             let failure = match self.wire.read(&token, mount, path).await {
                 Ok(found) => {
                     if found.is_none() {
-                        self.know_engine(&token).await?;
+                        self.check_engine(&token).await?;
                     }
-                    return Held::new(found, &self.address.field);
+                    return SecretFields::new(found, &self.address.field);
                 }
                 Err(failure) => failure,
             };
-            if let Failure::Unintelligible = failure {
-                self.know_engine(&token).await?;
+            if let VaultFailure::Unintelligible = failure {
+                self.check_engine(&token).await?;
             }
-            if self.is_forgotten(&failure, &token).await? && again {
+            if self.can_renew_token(&failure, &token).await? && again {
                 again = false;
                 continue;
             }
-            return Err(classify::of_read(failure, &self.place()));
+            return Err(classify::read_error(failure, &self.place()));
         }
     }
 
-    /// Writes the next state of what was looked at. Sent a second time only after a clear no
-    /// to the token itself.
-    async fn write(&self, held: Held, new: &Secret, stamp: &Stamp) -> Result<Version, Unwritten> {
+    /// Writes the next version of the secret. Sends the write a second time only if the server
+    /// rejected the token itself.
+    async fn write(
+        &self,
+        held: SecretFields,
+        new: &Secret,
+        stamp: &Stamp,
+    ) -> Result<Version, Unwritten> {
         let (mount, path) = (&*self.address.mount, &*self.address.path);
         let number = held.number();
         let data = held.next(&self.address.field, new, stamp);
@@ -199,73 +224,77 @@ impl VaultPlace {
             let token = self.session.token().await.map_err(Unwritten::Refused)?;
             let reply = self.wire.write(&token, mount, path, data.clone(), number);
             let failure = match reply.await {
-                Ok(at) => {
-                    let version = fields::version(&at);
-                    self.remember(at);
+                Ok(id) => {
+                    let version = fields::version(&id);
+                    self.remember(id);
                     return Ok(version);
                 }
                 Err(failure) => failure,
             };
-            let forgotten = self.is_forgotten(&failure, &token).await;
-            if forgotten.map_err(Unwritten::Refused)? && again {
+            let can_retry = self.can_renew_token(&failure, &token).await;
+            if can_retry.map_err(Unwritten::Refused)? && again {
                 again = false;
                 continue;
             }
-            return Err(classify::of_write(failure, &self.place()));
+            return Err(classify::write_error(failure, &self.place()));
         }
     }
 
-    /// Finds out what a no is about. Returns whether the token was the matter, and another
-    /// one can be had.
-    async fn is_forgotten(&self, failure: &Failure, token: &SecretString) -> Result<bool, Trouble> {
-        let Some(answer) = classify::is_denied(failure) else {
+    /// Finds the cause of a 403. Returns whether the token was the cause and the session can get
+    /// another one.
+    async fn can_renew_token(
+        &self,
+        failure: &VaultFailure,
+        token: &SecretString,
+    ) -> Result<bool, VaultError> {
+        let Some(answer) = classify::denial(failure) else {
             return Ok(false);
         };
         let state = if classify::is_bad_token(answer) {
-            Token::Bad
+            TokenState::Unknown
         } else {
-            classify::of_look_up(&self.wire.look_up(token).await)
+            classify::token_state(&self.wire.look_up(token).await)
         };
         match state {
-            Token::Good => Ok(false),
-            Token::Bad if self.session.forget(token).await => Ok(true),
-            Token::Bad => Err(Trouble::BadToken),
+            TokenState::Known => Ok(false),
+            TokenState::Unknown if self.session.forget(token).await => Ok(true),
+            TokenState::Unknown => Err(VaultError::BadToken),
         }
     }
 
-    /// Tells a mount that only looks empty: a store of version 1 would take a write, and
-    /// compare nothing.
-    async fn know_engine(&self, token: &SecretString) -> Result<(), Trouble> {
-        if self.known.load(Ordering::Relaxed) {
+    /// Checks the engine at the mount. A KV version 1 engine answers a missing secret as
+    /// version 2 does, and would accept a write without comparing anything.
+    async fn check_engine(&self, token: &SecretString) -> Result<(), VaultError> {
+        if self.is_kv2.load(Ordering::Relaxed) {
             return Ok(());
         }
         let mount = || self.address.mount.clone();
         match self.wire.engine(token, &self.address.mount).await {
             Ok(Engine::KeyValue2) => {
-                self.known.store(true, Ordering::Relaxed);
+                self.is_kv2.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            Ok(Engine::KeyValue1) => Err(Trouble::OldMount(mount())),
-            Ok(Engine::Another) => Err(Trouble::AnotherEngine(mount())),
-            // Not everybody may know.
+            Ok(Engine::KeyValue1) => Err(VaultError::OldMount(mount())),
+            Ok(Engine::Another) => Err(VaultError::AnotherEngine(mount())),
+            // The token may lack the right to read the mount's kind.
             Err(_) => Ok(()),
         }
     }
 
-    /// Returns whether the server was seen to keep more than one version of the secret. Not
-    /// everybody may see that.
+    /// Returns whether the server is known to keep more than one version of the secret. A token
+    /// without the right to read the setting gets `false`.
     ///
-    /// The secret's own setting counts, else that of its mount.
+    /// The secret's setting overrides that of its mount.
     async fn keeps_history(&self) -> bool {
         let (mount, path) = (&*self.address.mount, &*self.address.path);
         let Ok(token) = self.session.token().await else {
             return false;
         };
-        let own = format!("{mount}/metadata/{path}");
-        let versions = match self.wire.max_versions(&token, &own).await {
+        let metadata = format!("{mount}/metadata/{path}");
+        let versions = match self.wire.max_versions(&token, &metadata).await {
             Ok(0) => {
-                let of_the_mount = format!("{mount}/config");
-                match self.wire.max_versions(&token, &of_the_mount).await {
+                let mount_config = format!("{mount}/config");
+                match self.wire.max_versions(&token, &mount_config).await {
                     Ok(0) => DEFAULT_MAX_VERSIONS,
                     Ok(versions) => versions,
                     Err(_) => return false,
@@ -277,31 +306,31 @@ impl VaultPlace {
         versions > 1
     }
 
-    fn newest(&self) -> Option<Point> {
+    fn newest(&self) -> Option<VersionId> {
         let newest = self.newest.lock();
         newest.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn remember(&self, at: Point) {
+    fn remember(&self, id: VersionId) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if !newest.as_ref().is_some_and(|newest| at.is_before(newest)) {
-            *newest = Some(at);
+        if !newest.as_ref().is_some_and(|newest| id.is_before(newest)) {
+            *newest = Some(id);
         }
     }
 
-    fn place(&self) -> Place<'_> {
-        Place {
+    fn place(&self) -> PathPart<'_> {
+        PathPart {
             mount: &self.address.mount,
             path: &self.address.path,
         }
     }
 
-    fn error(&self, operation: &'static str, trouble: Trouble) -> StoreError {
+    fn error(&self, operation: &'static str, cause: VaultError) -> StoreError {
         StoreError {
-            kind: trouble.kind(),
+            kind: cause.kind(),
             operation,
             store: self.to_string(),
-            source: Some(Box::new(trouble)),
+            source: Some(Box::new(cause)),
         }
     }
 }
@@ -324,7 +353,7 @@ impl SecretStore for VaultPlace {
         Guarantees {
             swap: Swap::Atomic,
             stamps: true,
-            // A standby answers reads by itself, and may lag behind the leader.
+            // A standby answers reads itself and may lag behind the leader.
             reads: Reads::Eventual,
             // `max_versions` may be 1.
             history: false,
@@ -333,9 +362,9 @@ impl SecretStore for VaultPlace {
     }
 
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
-        let held = self.look().await;
+        let held = self.read_fresh().await;
         held.map(|held| held.stored)
-            .map_err(|trouble| self.error("read", trouble))
+            .map_err(|cause| self.error("read", cause))
     }
 
     async fn compare_and_swap(
@@ -344,18 +373,18 @@ impl SecretStore for VaultPlace {
         new: &Secret,
         stamp: &Stamp,
     ) -> Result<Version, CasError> {
-        let refused = |trouble| CasError::Refused(self.error("write", trouble));
+        let refused = |cause| CasError::Refused(self.error("write", cause));
         let len = new.expose().len();
         if len > MAX_LEN {
-            return Err(refused(Trouble::TooLong { len, max: MAX_LEN }));
+            return Err(refused(VaultError::TooLong { len, max: MAX_LEN }));
         }
-        // Another process may have seen it, and left word.
-        if let Some(at) = expected.and_then(fields::point) {
-            self.remember(at);
+        // Another process, such as `restore`, may have read this version: any older read is stale.
+        if let Some(id) = expected.and_then(fields::parse_version) {
+            self.remember(id);
         }
-        // The number is compared by the server; that it still stands for what was expected,
-        // and what else is in the secret, has to be seen.
-        let held = self.look().await.map_err(refused)?;
+        // The server compares only the number. This read checks that the number still stands for
+        // the expected version, and fetches the secret's other fields.
+        let held = self.read_fresh().await.map_err(refused)?;
         if let Some(landed) = held.written_by(new, stamp) {
             return Ok(landed.clone());
         }
@@ -366,8 +395,8 @@ impl SecretStore for VaultPlace {
             .await
             .map_err(|unwritten| match unwritten {
                 Unwritten::Conflict => CasError::Conflict,
-                Unwritten::Refused(trouble) => refused(trouble),
-                Unwritten::Unknown(trouble) => CasError::Ambiguous(self.error("write", trouble)),
+                Unwritten::Refused(cause) => refused(cause),
+                Unwritten::Unknown(cause) => CasError::Ambiguous(self.error("write", cause)),
             })
     }
 

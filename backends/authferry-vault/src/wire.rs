@@ -1,10 +1,13 @@
-//! The requests, each in one narrow function.
+//! The HTTP requests, one function each.
 //!
-//! What the library below leaves to its callers is done here and in the modules around:
-//! its client is put together by hand, since its own reads the environment and has a TLS
-//! setup of its own; a token is looked at before it becomes a header, where the library
-//! would panic; its settings, its errors and its requests print secrets with `Debug`, so
-//! none of them leaves this module. It logs what it does, and nobody here listens.
+//! This module works around the `vaultrs` library:
+//!
+//! - We build the HTTP client, because the library's client reads the environment and has a
+//!   separate TLS setup.
+//! - We validate a token before it becomes a header, because the library panics on an invalid
+//!   one.
+//! - The library's settings, errors and requests print secrets with `Debug`, so none of them
+//!   leaves this module. The library also logs; this process installs no subscriber.
 
 mod api;
 mod failure;
@@ -14,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use authferry_http::Silence;
+use authferry_http::HttpError;
 use reqwest::Client as Http;
 use rustify::{
     Endpoint,
@@ -35,9 +38,9 @@ use vaultrs::api::{
     token::requests::{RenewTokenSelfRequest, RevokeTokenSelfRequest},
 };
 
-use crate::settings::{Misfit, Settings};
+use crate::settings::{ConfigError, Settings};
 use api::Api;
-pub(crate) use failure::{Answer, Failure, is_not_ready};
+pub(crate) use failure::{ErrorResponse, VaultFailure, is_not_ready};
 
 /// The servers of one cluster.
 pub(crate) struct Wire {
@@ -48,39 +51,39 @@ pub(crate) struct Wire {
     current: AtomicUsize,
 }
 
-/// What a secret holds at present.
-pub(crate) struct Found {
-    pub(crate) at: Point,
+/// The current version of a secret.
+pub(crate) struct KvSecret {
+    pub(crate) id: VersionId,
     /// `None` when this version was deleted or destroyed.
     pub(crate) data: Option<Map<String, Value>>,
 }
 
 /// One version of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Point {
+pub(crate) struct VersionId {
     pub(crate) number: u64,
     pub(crate) created: String,
 }
 
-impl Point {
-    /// Whether it came before another one. A lower number that was created later is not:
-    /// numbers start again when a secret is deleted with all that is known of it.
+impl VersionId {
+    /// Returns whether this version is older than `other`. A lower number with a later creation
+    /// time is not: the numbers restart when a secret is deleted with its metadata.
     pub(crate) fn is_before(&self, other: &Self) -> bool {
-        // Fractions of a second are written without zeros at their end.
+        // The server omits trailing zeros of the fraction, so a `Z` may stand where a digit does.
         let time = |point: &Self| point.created.trim_end_matches('Z').to_owned();
         self.number < other.number && time(self) <= time(other)
     }
 }
 
-/// A token that was granted.
-pub(crate) struct Grant {
+/// A token that an auth method issued.
+pub(crate) struct TokenGrant {
     pub(crate) token: SecretString,
-    /// How long it lives; zero if it does not end.
-    pub(crate) lease: Duration,
+    /// The TTL; zero if the token does not expire.
+    pub(crate) ttl: Duration,
     pub(crate) renewable: bool,
 }
 
-/// What there is at the path of a mount.
+/// The kind of secrets engine at a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
     KeyValue2,
@@ -88,11 +91,12 @@ pub(crate) enum Engine {
     Another,
 }
 
-/// The pauses before what changes nothing is asked for again.
-pub(crate) const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+/// The delays before the retries of an idempotent request.
+pub(crate) const RETRY_DELAYS: [Duration; 2] =
+    [Duration::from_millis(100), Duration::from_millis(400)];
 
 impl Wire {
-    pub(crate) fn new(settings: &Settings) -> Result<Self, Misfit> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, ConfigError> {
         let servers = settings.servers()?;
         Ok(Self {
             http: settings.net.client(&servers)?,
@@ -102,15 +106,15 @@ impl Wire {
         })
     }
 
-    /// Reads a secret. `None` if there never was one, or all of it was deleted.
+    /// Reads a secret. `None` if it never existed or was deleted with its metadata.
     pub(crate) async fn read(
         &self,
         token: &SecretString,
         mount: &str,
         path: &str,
-    ) -> Result<Option<Found>, Failure> {
+    ) -> Result<Option<KvSecret>, VaultFailure> {
         let reply = self
-            .patiently(token, |client| async move {
+            .with_retries(token, |client| async move {
                 let request = ReadSecretRequest {
                     mount: mount.to_owned(),
                     path: path.to_owned(),
@@ -120,29 +124,30 @@ impl Wire {
             })
             .await;
         match reply {
-            Ok(reply) => Ok(Some(Found {
-                at: reply.metadata.into(),
+            Ok(reply) => Ok(Some(KvSecret {
+                id: reply.metadata.into(),
                 data: match reply.data {
                     Value::Object(data) => Some(data),
                     Value::Null => None,
                     Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                        return Err(Failure::Unintelligible);
+                        return Err(VaultFailure::Unintelligible);
                     }
                 },
             })),
-            Err(Failure::Answer(Answer {
+            Err(VaultFailure::ErrorResponse(ErrorResponse {
                 status: 404,
-                gone: Some(at),
+                deleted: Some(id),
                 ..
-            })) => Ok(Some(Found { at, data: None })),
-            Err(Failure::Answer(Answer {
+            })) => Ok(Some(KvSecret { id, data: None })),
+            Err(VaultFailure::ErrorResponse(ErrorResponse {
                 status: 404, texts, ..
             })) if texts.is_empty() => Ok(None),
             Err(failure) => Err(failure),
         }
     }
 
-    /// Writes a secret if its version is still `number`, zero being none. Sent once.
+    /// Writes a secret if its version is still `number`; zero means that it does not exist. Sends
+    /// the request once.
     pub(crate) async fn write(
         &self,
         token: &SecretString,
@@ -150,11 +155,11 @@ impl Wire {
         path: &str,
         data: Map<String, Value>,
         number: u64,
-    ) -> Result<Point, Failure> {
-        // The library has no room for more, and no secret was ever written so often.
-        let cas = u32::try_from(number).map_err(|_| Failure::Unintelligible)?;
+    ) -> Result<VersionId, VaultFailure> {
+        // The library's field is a `u32`. No secret has that many versions.
+        let cas = u32::try_from(number).map_err(|_| VaultFailure::Unintelligible)?;
         let data = Value::Object(data);
-        self.once(Some(token), |client| {
+        self.send_once(Some(token), |client| {
             let data = data.clone();
             async move {
                 let request = SetSecretRequest {
@@ -167,17 +172,17 @@ impl Wire {
             }
         })
         .await
-        .map(Point::from)
+        .map(VersionId::from)
     }
 
-    /// Asks what there is at a mount.
+    /// Returns the kind of secrets engine at a mount.
     pub(crate) async fn engine(
         &self,
         token: &SecretString,
         mount: &str,
-    ) -> Result<Engine, Failure> {
+    ) -> Result<Engine, VaultFailure> {
         let found = self
-            .patiently(token, |client| async move {
+            .with_retries(token, |client| async move {
                 client.result(ReadMount(mount)).await
             })
             .await?;
@@ -195,23 +200,23 @@ impl Wire {
         &self,
         token: &SecretString,
         path: &str,
-    ) -> Result<u64, Failure> {
+    ) -> Result<u64, VaultFailure> {
         let found = self
-            .patiently(token, |client| async move {
+            .with_retries(token, |client| async move {
                 client.result(ReadMaxVersions(path)).await
             })
             .await?;
         Ok(found.max_versions)
     }
 
-    /// Logs in with the job's own token.
+    /// Authenticates with the job's OIDC token.
     pub(crate) async fn log_in_by_jwt(
         &self,
         mount: &str,
         role: Option<&str>,
         jwt: &SecretString,
-    ) -> Result<Grant, Failure> {
-        self.once(None, |client| async move {
+    ) -> Result<TokenGrant, VaultFailure> {
+        self.send_once(None, |client| async move {
             let request = JWTLoginRequest {
                 mount: mount.to_owned(),
                 jwt: jwt.expose_secret().to_owned(),
@@ -223,14 +228,14 @@ impl Wire {
         .try_into()
     }
 
-    /// Logs in with an AppRole.
+    /// Authenticates with an AppRole.
     pub(crate) async fn log_in_by_role(
         &self,
         mount: &str,
         role_id: &SecretString,
         secret_id: &SecretString,
-    ) -> Result<Grant, Failure> {
-        self.once(None, |client| async move {
+    ) -> Result<TokenGrant, VaultFailure> {
+        self.send_once(None, |client| async move {
             let request = LoginWithApproleRequest {
                 mount: mount.to_owned(),
                 role_id: role_id.expose_secret().to_owned(),
@@ -242,43 +247,46 @@ impl Wire {
         .try_into()
     }
 
-    /// Makes a token live longer.
-    pub(crate) async fn renew(&self, token: &SecretString) -> Result<Grant, Failure> {
-        self.once(Some(token), |client| async move {
+    /// Renews a token.
+    pub(crate) async fn renew(&self, token: &SecretString) -> Result<TokenGrant, VaultFailure> {
+        self.send_once(Some(token), |client| async move {
             client.grant(RenewTokenSelfRequest::default()).await
         })
         .await?
         .try_into()
     }
 
-    /// Ends a token.
-    pub(crate) async fn revoke(&self, token: &SecretString) -> Result<(), Failure> {
-        self.once(Some(token), |client| async move {
-            client.nothing(RevokeTokenSelfRequest {}).await
+    /// Revokes a token.
+    pub(crate) async fn revoke(&self, token: &SecretString) -> Result<(), VaultFailure> {
+        self.send_once(Some(token), |client| async move {
+            client.empty(RevokeTokenSelfRequest {}).await
         })
         .await
     }
 
-    /// Returns if the server knows the token.
-    pub(crate) async fn look_up(&self, token: &SecretString) -> Result<(), Failure> {
-        self.patiently(token, |client| async move {
-            // What is in it is of no interest, and not the same everywhere.
+    /// Looks the token up. Succeeds if the server knows it.
+    pub(crate) async fn look_up(&self, token: &SecretString) -> Result<(), VaultFailure> {
+        self.with_retries(token, |client| async move {
+            // Ignore the fields: they differ between servers.
             client.result(LookUp).await.map(|Any {}| ())
         })
         .await
     }
 
-    /// Sends a request once: another server gets it only if this one was not reached.
-    async fn once<T, F: Future<Output = Result<T, Failure>>>(
+    /// Sends a request to one server. Tries the next server only if this one was not reached, so
+    /// that no write runs twice.
+    async fn send_once<T, F: Future<Output = Result<T, VaultFailure>>>(
         &self,
         token: Option<&SecretString>,
         call: impl Fn(Api) -> F,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, VaultFailure> {
         let first = self.current.load(Ordering::Relaxed);
-        let mut unreached = Failure::Unintelligible;
+        let mut unreached = VaultFailure::Unintelligible;
         for server in (0..self.servers.len()).map(|n| (first + n) % self.servers.len()) {
             match call(self.client(server, token)).await {
-                Err(failure @ Failure::Silent(Silence::Unreached(_))) => unreached = failure,
+                Err(failure @ VaultFailure::Silent(HttpError::ConnectFailed(_))) => {
+                    unreached = failure;
+                }
                 reply => {
                     self.current.store(server, Ordering::Relaxed);
                     return reply;
@@ -288,39 +296,39 @@ impl Wire {
         Err(unreached)
     }
 
-    /// Sends a request that changes nothing until a server can answer it.
-    async fn patiently<T, F: Future<Output = Result<T, Failure>>>(
+    /// Sends an idempotent request, with retries on every server after a transient failure.
+    async fn with_retries<T, F: Future<Output = Result<T, VaultFailure>>>(
         &self,
         token: &SecretString,
         call: impl Fn(Api) -> F,
-    ) -> Result<T, Failure> {
-        let mut pauses = PAUSES.iter();
+    ) -> Result<T, VaultFailure> {
+        let mut delays = RETRY_DELAYS.iter();
         loop {
             let mut failed = None;
             for _ in &self.servers {
-                match self.once(Some(token), &call).await {
-                    // Every server was tried already.
-                    Err(failure @ Failure::Silent(Silence::Unreached(_))) => {
+                match self.send_once(Some(token), &call).await {
+                    // `send_once` has already tried every server.
+                    Err(failure @ VaultFailure::Silent(HttpError::ConnectFailed(_))) => {
                         failed = Some(failure);
                         break;
                     }
                     Err(failure) if failure.is_transient() => {
                         failed = Some(failure);
-                        self.turn_to_another();
+                        self.use_next_server();
                     }
                     reply => return reply,
                 }
             }
-            let failed = failed.ok_or(Failure::Unintelligible)?;
-            let Some(pause) = pauses.next() else {
+            let failed = failed.ok_or(VaultFailure::Unintelligible)?;
+            let Some(delay) = delays.next() else {
                 return Err(failed);
             };
-            sleep(*pause).await;
+            sleep(*delay).await;
         }
     }
 
-    /// Has another server asked next, where there is one.
-    pub(crate) fn turn_to_another(&self) {
+    /// Sends the next request to the next server, if there are several.
+    pub(crate) fn use_next_server(&self) {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -340,7 +348,7 @@ impl Wire {
     }
 }
 
-impl From<SecretVersionMetadata> for Point {
+impl From<SecretVersionMetadata> for VersionId {
     fn from(metadata: SecretVersionMetadata) -> Self {
         Self {
             number: metadata.version,
@@ -349,27 +357,28 @@ impl From<SecretVersionMetadata> for Point {
     }
 }
 
-impl TryFrom<AuthInfo> for Grant {
-    type Error = Failure;
+impl TryFrom<AuthInfo> for TokenGrant {
+    type Error = VaultFailure;
 
     fn try_from(info: AuthInfo) -> Result<Self, Self::Error> {
         if !is_token(&info.client_token) {
-            return Err(Failure::Unintelligible);
+            return Err(VaultFailure::Unintelligible);
         }
         Ok(Self {
             token: info.client_token.into(),
-            lease: Duration::from_secs(info.lease_duration),
+            ttl: Duration::from_secs(info.lease_duration),
             renewable: info.renewable,
         })
     }
 }
 
-/// Returns whether a text can be a token. The library panics on one that no header can hold.
+/// Returns whether a text can be a token. The library panics on an invalid header value.
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// The library has no request for this one. Any token may ask that has a right in the mount.
+/// Reads the kind of a mount, which the library has no request for. Any token with a right in
+/// the mount may send it.
 struct ReadMount<'a>(&'a str);
 
 #[derive(Deserialize)]
@@ -398,7 +407,7 @@ impl Endpoint for ReadMount<'_> {
     }
 }
 
-/// The library's own wants more fields.
+/// Reads `max_versions`. The library's request requires more fields.
 struct ReadMaxVersions<'a>(&'a str);
 
 #[derive(Deserialize)]
@@ -420,7 +429,8 @@ impl Endpoint for ReadMaxVersions<'_> {
     }
 }
 
-/// The library's own wants fields that not every server has.
+/// Looks up our own token. Used instead of the request of `vaultrs`, whose response type requires
+/// fields that not every server sends.
 struct LookUp;
 
 #[derive(Deserialize)]

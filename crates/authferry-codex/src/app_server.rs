@@ -1,19 +1,18 @@
-//! How Codex is made to rotate a login without a word to the model.
+//! Makes Codex rotate a login without a request to the model.
 //!
-//! `codex app-server` speaks JSON on its standard streams, one message a line. Asked for
-//! the state of its login it rotates an ended one by itself, by the rule of its version,
-//! or any one if it is told to. What it answers says nothing of how that went: the auth
-//! file and the error stream do. Measured on versions 0.101.0 to 0.169.0.
+//! `codex app-server` speaks JSON on its standard streams, one message per line. On a
+//! request for its login status, Codex rotates an expired login by the rule of its version;
+//! with `refreshToken` set, it rotates any login. The reply does not say whether the
+//! rotation succeeded: the auth file and stderr do. Measured on versions 0.101.0 to 0.169.0.
 
 use serde::Deserialize;
 
-/// The arguments of an app server that does nothing but what it is asked.
+/// The arguments of an app server that only answers our requests.
 ///
-/// No configuration of the user's is read beside them, for the home is a fresh one. The
-/// address is one that no request can be sent to: whatever else Codex would fetch as it
-/// starts up would come with an access token, and a refusal would set off a rotation more.
-/// One where nobody answers would not do: a proxy that the job names for plain HTTP would
-/// be asked for it, token and all.
+/// Codex reads no user configuration, because the home is new. The base URL has a scheme
+/// that no request can use: other requests at startup would carry the access token, and a
+/// rejected one would cause a second rotation. An HTTP address without a listener is not
+/// enough: the job's HTTP proxy would receive the request with the token.
 pub const APP_SERVER: &[&str] = &[
     "-c",
     r#"cli_auth_credentials_store="file""#,
@@ -26,8 +25,8 @@ pub const APP_SERVER: &[&str] = &[
     "app-server",
 ];
 
-/// The arguments of the shortest run, for a Codex without an app server. It rotates by the
-/// rule of its version alone, and calls the model.
+/// The arguments of the shortest run, for a Codex without an app server. This Codex rotates
+/// only by the rule of its version, and calls the model.
 pub const EXEC: &[&str] = &[
     "-c",
     r#"cli_auth_credentials_store="file""#,
@@ -38,24 +37,24 @@ pub const EXEC: &[&str] = &[
     "Reply OK.",
 ];
 
-/// The environment that the refresh needs beside what the job has: errors alone, plain.
-pub const QUIET: &[(&str, &str)] = &[("RUST_LOG", "error"), ("NO_COLOR", "1")];
+/// The environment variables that a refresh adds to the job's: log errors only, no colors.
+pub const REFRESH_ENV: &[(&str, &str)] = &[("RUST_LOG", "error"), ("NO_COLOR", "1")];
 
 /// A message to the app server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// The first one.
+pub enum Request {
+    /// The first message.
     Initialize,
-    /// The one after the first answer. It has no answer itself.
+    /// The message after the first reply. It gets no reply.
     Initialized,
-    /// What is with the login? An ended one is rotated, by the rule of the version.
-    Look,
-    /// Rotate the login, ended or not.
+    /// Reads the login status. Codex rotates an expired login by the rule of its version.
+    ReadStatus,
+    /// Rotates the login, expired or not.
     Rotate,
 }
 
-impl Ask {
-    /// Returns the line to be written.
+impl Request {
+    /// Returns the line to write.
     #[must_use]
     pub fn line(self, number: u32) -> String {
         let (method, params) = match self {
@@ -68,7 +67,7 @@ impl Ask {
                 ),
             ),
             Self::Initialized => return "{\"method\":\"initialized\"}\n".to_owned(),
-            Self::Look => (
+            Self::ReadStatus => (
                 "getAuthStatus",
                 r#"{"includeToken":false,"refreshToken":false}"#,
             ),
@@ -81,19 +80,19 @@ impl Ask {
     }
 }
 
-/// What a line of the app server's means to whoever waits for the answer of one number.
+/// How a line from the app server relates to the request with a given number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Nothing.
-    Something,
-    /// It is done with what was asked, in whatever way.
-    Answer,
-    /// It does not know what was asked.
-    Unknown,
+pub enum ServerReply {
+    /// Not a reply to this request.
+    Unrelated,
+    /// The request is done, successfully or not.
+    Done,
+    /// The app server does not know the method.
+    UnknownMethod,
 }
 
-impl Heard {
-    /// Reads a line.
+impl ServerReply {
+    /// Parses a line.
     #[must_use]
     pub fn of(line: &[u8], number: u32) -> Self {
         #[derive(Deserialize)]
@@ -105,25 +104,25 @@ impl Heard {
         struct Refusal {
             code: i64,
         }
-        // A request that the server makes has an id of the server's own, and a method.
+        // A request from the server has a `method`, and an id from the server's own counter.
         match serde_json::from_slice::<Message>(line) {
             Ok(Message {
                 id: Some(id),
                 error,
             }) if id == number => match error {
                 Some(Refusal {
-                    code: INVALID_REQUEST | NO_SUCH_METHOD,
-                }) => Self::Unknown,
-                Some(_) | None => Self::Answer,
+                    code: INVALID_REQUEST | METHOD_NOT_FOUND,
+                }) => Self::UnknownMethod,
+                Some(_) | None => Self::Done,
             },
-            Ok(_) | Err(_) => Self::Something,
+            Ok(_) | Err(_) => Self::Unrelated,
         }
     }
 }
 
-/// What Codex calls a method that it does not know.
+/// The error codes with which Codex rejects an unknown method.
 const INVALID_REQUEST: i64 = -32600;
-const NO_SUCH_METHOD: i64 = -32601;
+const METHOD_NOT_FOUND: i64 = -32601;
 
 #[cfg(test)]
 mod tests {
@@ -131,52 +130,57 @@ mod tests {
 
     #[test]
     fn a_message_is_a_line_of_json() {
-        for ask in [Ask::Initialize, Ask::Initialized, Ask::Look, Ask::Rotate] {
-            let line = ask.line(7);
+        for request in [
+            Request::Initialize,
+            Request::Initialized,
+            Request::ReadStatus,
+            Request::Rotate,
+        ] {
+            let line = request.line(7);
             assert_eq!(line.matches('\n').count(), 1, "{line}");
             let message: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-            assert_eq!(message["id"] == 7, ask != Ask::Initialized);
+            assert_eq!(message["id"] == 7, request != Request::Initialized);
             let forced = &message["params"]["refreshToken"];
-            assert_eq!(*forced == true, ask == Ask::Rotate, "{line}");
+            assert_eq!(*forced == true, request == Request::Rotate, "{line}");
         }
     }
 
     #[test]
-    fn what_else_it_would_fetch_goes_to_nobody() {
+    fn the_base_url_is_unreachable() {
         let set = |argument: &&str| argument.starts_with("chatgpt_base_url=");
         let address = APP_SERVER.iter().copied().find(set).expect("an address");
-        assert!(!address.contains("\"http"), "{address} can be asked for");
+        assert!(!address.contains("\"http"), "{address} is reachable");
     }
 
     #[test]
-    fn only_the_answer_to_the_question_counts() {
-        for (line, heard) in [
+    fn only_a_reply_with_the_number_counts() {
+        for (line, reply) in [
             (
                 r#"{"id":2,"result":{"authMethod":"chatgpt"}}"#,
-                Heard::Answer,
+                ServerReply::Done,
             ),
             (
                 r#"{"id":2,"error":{"code":-32603,"message":"m"}}"#,
-                Heard::Answer,
+                ServerReply::Done,
             ),
             (
                 r#"{"id":2,"error":{"code":-32600,"message":"m"}}"#,
-                Heard::Unknown,
+                ServerReply::UnknownMethod,
             ),
             (
                 r#"{"error":{"code":-32601,"message":"m"},"id":2}"#,
-                Heard::Unknown,
+                ServerReply::UnknownMethod,
             ),
-            (r#"{"id":1,"result":{}}"#, Heard::Something),
+            (r#"{"id":1,"result":{}}"#, ServerReply::Unrelated),
             (
                 r#"{"method":"configWarning","params":{"summary":"s"}}"#,
-                Heard::Something,
+                ServerReply::Unrelated,
             ),
-            (r#"{"id":"2","method":"m"}"#, Heard::Something),
-            ("no JSON", Heard::Something),
-            ("", Heard::Something),
+            (r#"{"id":"2","method":"m"}"#, ServerReply::Unrelated),
+            ("no JSON", ServerReply::Unrelated),
+            ("", ServerReply::Unrelated),
         ] {
-            assert_eq!(Heard::of(line.as_bytes(), 2), heard, "{line}");
+            assert_eq!(ServerReply::of(line.as_bytes(), 2), reply, "{line}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an auth file says of itself.
+//! Parses an auth file.
 
 use std::cell::RefCell;
 
@@ -8,22 +8,21 @@ use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{Member, Unusable, jwt::Payload, value::Value};
+use crate::{AuthFileError, Member, jwt::Payload, value::JsonValue};
 
-/// The largest auth file that is read, in bytes. Real ones have some 5,000.
+/// The maximum size of an auth file, in bytes. Real files have about 5,000.
 pub const MAX_LEN: usize = 1 << 20;
 
-/// Reads what an auth file says of itself, without altering a byte.
+/// Parses an auth file into its generation.
 ///
-/// Accepts every file on which Codex can run and which it can rotate, whatever its line
-/// ends, its indentation and its further members; an opaque access token and a missing
-/// `last_refresh` too. Any other file is named for its first fault, of those that Codex
-/// 0.169.0 was seen to have: it ignores such a file in silence and runs without a login,
-/// or can never refresh it.
+/// Accepts every file that Codex can run on and rotate, with any line endings, indentation and
+/// further members. The access token may be opaque and `last_refresh` may be missing. For any
+/// other file, returns its first error. Each error was measured on Codex 0.169.0, which silently
+/// ignores such a file and runs without a login, or can never refresh it.
 ///
-/// Two files with the same three tokens and account have the same fingerprint, however
-/// they are written.
-pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
+/// Two files with the same three tokens and account have the same fingerprint, in any
+/// formatting.
+pub fn parse(secret: &Secret) -> Result<Generation, AuthFileError> {
     LAST.with_borrow_mut(|last| match last {
         Some((known, generation)) if known.expose() == secret.expose() => Ok(generation.clone()),
         _ => {
@@ -35,28 +34,28 @@ pub fn parse(secret: &Secret) -> Result<Generation, Unusable> {
 }
 
 thread_local! {
-    /// The last file that this thread has parsed. A job reads the same login about ten times, from
-    /// the store and from the file: hashing its tokens and decoding their claims each time was a
-    /// third of the instructions of a job that changes nothing.
+    /// Caches the last file that this thread parsed. A job reads the same login about ten times,
+    /// from the store and from the file. Without the cache, hashing the tokens and decoding their
+    /// claims was a third of the instructions of a job that changes nothing.
     static LAST: RefCell<Option<(Secret, Generation)>> = const { RefCell::new(None) };
 }
 
-fn read(secret: &Secret) -> Result<Generation, Unusable> {
+fn read(secret: &Secret) -> Result<Generation, AuthFileError> {
     let text = text(secret)?;
-    let file: AuthFile = match serde_json::from_str(text).map_err(|error| not_read(&error))? {
-        Value::Object(file) => file,
-        Value::Missing | Value::Null | Value::Text(_) | Value::Other => {
-            return Err(Unusable::NotAnObject);
+    let file: AuthFile = match serde_json::from_str(text).map_err(|error| without_quote(&error))? {
+        JsonValue::Object(file) => file,
+        JsonValue::Missing | JsonValue::Null | JsonValue::Text(_) | JsonValue::Other => {
+            return Err(AuthFileError::NotAnObject);
         }
     };
-    is_chatgpt_managed(&file)?;
+    require_chatgpt_mode(&file)?;
     let tokens = file.tokens.object(Member::Tokens)?;
     let id_token = tokens.id_token.text(Member::IdToken)?;
     let access_token = tokens.access_token.text(Member::AccessToken)?;
     let refresh_token = tokens.refresh_token.text(Member::RefreshToken)?;
     let account_id = tokens.account_id.text(Member::AccountId)?;
     let Some(id) = Payload::of(id_token).filter(Payload::is_object) else {
-        return Err(Unusable::IdTokenNotAJwt);
+        return Err(AuthFileError::IdTokenNotAJwt);
     };
     let access = Payload::of(access_token);
     let last_refresh = file
@@ -64,7 +63,7 @@ fn read(secret: &Secret) -> Result<Generation, Unusable> {
         .optional_text(Member::LastRefresh)?
         .map(|time| OffsetDateTime::parse(time, &Rfc3339))
         .transpose()
-        .map_err(|_| Unusable::BadLastRefresh)?;
+        .map_err(|_| AuthFileError::BadLastRefresh)?;
     let (iat, exp) = access.as_ref().map(Payload::lifetime).unwrap_or_default();
 
     Ok(Generation {
@@ -82,30 +81,30 @@ fn read(secret: &Secret) -> Result<Generation, Unusable> {
     })
 }
 
-/// Hands over each token of an auth file, for whoever has to keep it out of sight; nothing of
-/// a file that is none.
-pub fn each_token(secret: &Secret, mut see: impl FnMut(&str)) {
+/// Calls `mask` with each token of an auth file, so that the caller can mask it in a log. Does
+/// nothing for a file that is not an auth file.
+pub fn for_each_token(secret: &Secret, mut mask: impl FnMut(&str)) {
     let file = text(secret).map(serde_json::from_str);
-    let Ok(Ok(Value::Object(AuthFile { tokens, .. }))) = file else {
+    let Ok(Ok(JsonValue::Object(AuthFile { tokens, .. }))) = file else {
         return;
     };
-    let Value::Object(tokens) = tokens else {
+    let JsonValue::Object(tokens) = tokens else {
         return;
     };
     for token in [tokens.id_token, tokens.access_token, tokens.refresh_token] {
-        if let Value::Text(token) = token {
-            see(&token);
+        if let JsonValue::Text(token) = token {
+            mask(&token);
         }
     }
 }
 
-/// Returns what the provider calls the plan of the login's account, such as `plus` or
-/// `business`; `None` if the login does not tell. Safe to print.
+/// Returns the plan of the login's account by the provider's name, such as `plus` or `business`;
+/// `None` if the ID token names none. Safe to print.
 #[must_use]
 pub fn plan(secret: &Secret) -> Option<String> {
-    let file: Value<AuthFile> = serde_json::from_str(text(secret).ok()?).ok()?;
-    let Value::Object(AuthFile {
-        tokens: Value::Object(tokens),
+    let file: JsonValue<AuthFile> = serde_json::from_str(text(secret).ok()?).ok()?;
+    let JsonValue::Object(AuthFile {
+        tokens: JsonValue::Object(tokens),
         ..
     }) = file
     else {
@@ -114,97 +113,99 @@ pub fn plan(secret: &Secret) -> Option<String> {
     Payload::of(tokens.id_token.text(Member::IdToken).ok()?)?.plan()
 }
 
-/// Tells bytes that carry no login from other such bytes. Safe to print.
+/// Returns the fingerprint of bytes without a login. Safe to print.
 #[must_use]
 pub fn fingerprint_of_bytes(secret: &Secret) -> Fingerprint {
     Fingerprint::new(digest("authferry: bytes", &[secret.expose()]))
 }
 
-/// The members that matter, as Codex's own type has them.
+/// The members that authferry reads, named as in Codex's type.
 #[derive(Deserialize)]
 struct AuthFile<'a> {
     #[serde(borrow, default)]
-    auth_mode: Value<'a>,
+    auth_mode: JsonValue<'a>,
     #[serde(borrow, default, rename = "OPENAI_API_KEY")]
-    api_key: Value<'a>,
+    api_key: JsonValue<'a>,
     #[serde(borrow, default)]
-    tokens: Value<'a, Tokens<'a>>,
+    tokens: JsonValue<'a, Tokens<'a>>,
     #[serde(borrow, default)]
-    last_refresh: Value<'a>,
+    last_refresh: JsonValue<'a>,
     #[serde(borrow, default)]
-    personal_access_token: Value<'a>,
+    personal_access_token: JsonValue<'a>,
     #[serde(borrow, default)]
-    bedrock_api_key: Value<'a>,
+    bedrock_api_key: JsonValue<'a>,
     #[serde(borrow, default)]
-    bedrock_access_keys: Value<'a>,
+    bedrock_access_keys: JsonValue<'a>,
 }
 
 #[derive(Deserialize)]
 struct Tokens<'a> {
     #[serde(borrow, default)]
-    id_token: Value<'a>,
+    id_token: JsonValue<'a>,
     #[serde(borrow, default)]
-    access_token: Value<'a>,
+    access_token: JsonValue<'a>,
     #[serde(borrow, default)]
-    refresh_token: Value<'a>,
+    refresh_token: JsonValue<'a>,
     #[serde(borrow, default)]
-    account_id: Value<'a>,
+    account_id: JsonValue<'a>,
 }
 
-fn text(secret: &Secret) -> Result<&str, Unusable> {
+fn text(secret: &Secret) -> Result<&str, AuthFileError> {
     let bytes = secret.expose();
     if bytes.len() > MAX_LEN {
-        return Err(Unusable::TooLarge);
+        return Err(AuthFileError::TooLarge);
     }
     if bytes.starts_with(b"\xEF\xBB\xBF") {
-        return Err(Unusable::Bom);
+        return Err(AuthFileError::Bom);
     }
     let text = str::from_utf8(bytes).map_err(|error| match error.error_len() {
-        None => Unusable::Truncated,
-        Some(_) => Unusable::NotUtf8,
+        None => AuthFileError::Truncated,
+        Some(_) => AuthFileError::NotUtf8,
     })?;
     if text.trim_ascii().is_empty() {
-        return Err(Unusable::Empty);
+        return Err(AuthFileError::Empty);
     }
     Ok(text)
 }
 
-/// Keeps of an error what cannot quote the file.
-fn not_read(error: &serde_json::Error) -> Unusable {
+/// Converts a JSON error, without the part that quotes the file.
+fn without_quote(error: &serde_json::Error) -> AuthFileError {
     match error.classify() {
-        Category::Eof => Unusable::Truncated,
-        Category::Syntax | Category::Io => Unusable::NotJson {
+        Category::Eof => AuthFileError::Truncated,
+        Category::Syntax | Category::Io => AuthFileError::NotJson {
             line: error.line(),
             column: error.column(),
         },
-        // Every type is taken and no member is required, so nothing else is left.
-        Category::Data => Unusable::RepeatedMember,
+        // The only data error left: we accept every type and require no member.
+        Category::Data => AuthFileError::RepeatedMember,
     }
 }
 
-/// Goes by `auth_mode` and, without one, by the order in which Codex looks: personal
-/// access token, Bedrock, API key, and last `chatgpt`. A key that is set to the empty text counts.
-fn is_chatgpt_managed(file: &AuthFile) -> Result<(), Unusable> {
+/// Refuses every mode but `chatgpt`. Without `auth_mode`, Codex's order decides: personal access
+/// token, Bedrock, API key, `chatgpt`. A key that is the empty string counts.
+fn require_chatgpt_mode(file: &AuthFile) -> Result<(), AuthFileError> {
     let api_key = file.api_key.optional_text(Member::ApiKey)?;
     match file.auth_mode.optional_text(Member::AuthMode)? {
         Some("chatgpt") => Ok(()),
-        Some("apikey") => Err(Unusable::ApiKeyMode),
-        Some("chatgptAuthTokens") => Err(Unusable::ExternalTokens),
+        Some("apikey") => Err(AuthFileError::ApiKeyMode),
+        Some("chatgptAuthTokens") => Err(AuthFileError::ExternalTokens),
         Some(mode) => Err(OTHER_MODES
             .into_iter()
             .find(|known| *known == mode)
-            .map_or(Unusable::UnknownMode, Unusable::OtherMode)),
+            .map_or(AuthFileError::UnknownMode, AuthFileError::OtherMode)),
         None if file.personal_access_token.is_set() => {
-            Err(Unusable::OtherMode("personalAccessToken"))
+            Err(AuthFileError::OtherMode("personalAccessToken"))
         }
-        None if file.bedrock_api_key.is_set() => Err(Unusable::OtherMode("bedrockApiKey")),
-        None if file.bedrock_access_keys.is_set() => Err(Unusable::OtherMode("bedrockAccessKeys")),
-        None if api_key.is_some() => Err(Unusable::ApiKeyMode),
+        None if file.bedrock_api_key.is_set() => Err(AuthFileError::OtherMode("bedrockApiKey")),
+        None if file.bedrock_access_keys.is_set() => {
+            Err(AuthFileError::OtherMode("bedrockAccessKeys"))
+        }
+        None if api_key.is_some() => Err(AuthFileError::ApiKeyMode),
         None => Ok(()),
     }
 }
 
-/// The other modes that Codex knows.
+/// The modes of Codex for other sign-in methods.
 pub(crate) const OTHER_MODES: [&str; 5] = [
     "headers",
     "agentIdentity",
@@ -213,16 +214,16 @@ pub(crate) const OTHER_MODES: [&str; 5] = [
     "bedrockAccessKeys",
 ];
 
-/// The workspace from the file, the person from the ID token. An `account_id` is shared by all
-/// members of a Business workspace.
+/// Returns the workspace from the file and the person from the ID token. All members of a
+/// Business workspace share one `account_id`.
 fn identity(account_id: &str, id_token: &Payload) -> Identity {
     let person = id_token.person();
-    let of_person = |claim: Option<String>| claim.map(|claim| label("authferry: person", &claim));
+    let person_label = |claim: Option<String>| claim.map(|it| label("authferry: person", &it));
     Identity {
         account: Some(label("authferry: account", account_id)),
-        chatgpt_user: of_person(person.chatgpt_user),
-        user: of_person(person.user),
-        subject: of_person(person.subject),
+        chatgpt_user: person_label(person.chatgpt_user),
+        user: person_label(person.user),
+        subject: person_label(person.subject),
     }
 }
 
@@ -239,9 +240,8 @@ fn label(purpose: &str, claim: &str) -> Label {
     Label::new(&hash.map(|byte| format!("{byte:02x}")).concat())
 }
 
-/// Returns the first bytes of a SHA-256 over the parts. The label keeps it apart from
-/// hashes made for another purpose, the lengths keep `["ab", "c"]` apart from
-/// `["a", "bc"]`.
+/// Returns the first bytes of a SHA-256 over the parts. The label distinguishes hashes for
+/// different purposes; the lengths distinguish `["ab", "c"]` from `["a", "bc"]`.
 fn digest<const N: usize>(label: &str, parts: &[&[u8]]) -> [u8; N] {
     let mut hash = Sha256::new();
     for part in core::iter::once(&label.as_bytes()).chain(parts) {
@@ -255,14 +255,14 @@ fn digest<const N: usize>(label: &str, parts: &[&[u8]]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::made_up::{self, MARK, jwt, with, with_value, without};
+    use crate::made_up::{self, MARKER, jwt, with, with_value, without};
 
-    fn read(file: impl Into<Vec<u8>>) -> Result<Generation, Unusable> {
+    fn read(file: impl Into<Vec<u8>>) -> Result<Generation, AuthFileError> {
         parse(&Secret::new(file.into()))
     }
 
     #[test]
-    fn how_a_file_is_written_does_not_matter() {
+    fn the_fingerprint_ignores_formatting() {
         let good = read(made_up::auth_file(1)).expect("a good file");
         for same in [
             made_up::auth_file(1).replace('\n', "\r\n"),
@@ -272,7 +272,7 @@ mod tests {
                 r#""auth_mode": "chatgpt""#,
                 r#""agent_identity": {"a": ["b"]}"#,
             ),
-            with_value("OPENAI_API_KEY", r#""a key beside an explicit mode""#),
+            with_value("OPENAI_API_KEY", r#""a key with an explicit mode""#),
             with(
                 "\"tokens\": {",
                 r#""more": [{"deep": 1e3}], "tokens": {"more": null,"#,
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_token_makes_another_fingerprint() {
+    fn every_token_changes_the_fingerprint() {
         let good = read(made_up::auth_file(1)).expect("a good file");
         for (name, other) in [
             ("id_token", jwt("{}")),
@@ -327,15 +327,15 @@ mod tests {
         }
         let split = |access, refresh| {
             let file = with_value("access_token", access)
-                .replace(&format!("\"{MARK}-refresh-1\""), refresh);
+                .replace(&format!("\"{MARKER}-refresh-1\""), refresh);
             read(file).expect("a good file").fingerprint
         };
         assert_ne!(split("\"ab\"", "\"c\""), split("\"a\"", "\"bc\""));
     }
 
-    /// Receipts carry both from one release to the next.
+    /// Receipts contain both, and must survive an upgrade.
     #[test]
-    fn fingerprint_and_account_never_change() {
+    fn fingerprint_and_account_are_stable() {
         let file = format!(
             r#"{{"tokens":{{"id_token":"{}","access_token":"b","refresh_token":"c","account_id":"d"}}}}"#,
             "e30.e30.a"
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn another_person_of_one_workspace_is_another_identity() {
+    fn two_people_of_one_workspace_have_different_identities() {
         let id_token = |claims: &str| {
             let file = with_value("id_token", &format!("\"{}\"", jwt(claims)));
             read(file).expect("a good file").identity

@@ -1,4 +1,4 @@
-//! The checks that come before anything is touched.
+//! The preflight checks, which change nothing.
 
 use std::{
     fs::{self, Metadata},
@@ -9,142 +9,142 @@ use std::{
 
 use rustix::{fs::Access, io::Errno, process::geteuid};
 
-use crate::{Home, Unfit, config, mounts::is_mount_point};
+use crate::{Home, HomeError, config, mounts::is_mount_point};
 
-/// Does as [`Home::preflight`] says, and returns whether the home is there.
-pub(crate) fn preflight(home: &Home) -> Result<bool, Unfit> {
+/// Implements [`Home::preflight`]; returns whether the home exists.
+pub(crate) fn preflight(home: &Home) -> Result<bool, HomeError> {
     let us = geteuid().as_raw();
     let (path, resolved) = nearest(home.dir())?;
-    let folder = fs::metadata(&resolved).map_err(|error| Unfit::io("examine", path, error))?;
+    let folder = fs::metadata(&resolved).map_err(|error| HomeError::io("examine", path, error))?;
     if !folder.is_dir() {
-        return Err(Unfit::HomeNotADirectory { path: path.into() });
+        return Err(HomeError::HomeNotADirectory { path: path.into() });
     }
-    let there = path == home.dir();
-    if there {
+    let exists = path == home.dir();
+    if exists {
         check_home(path, &folder, us)?;
     } else {
-        // The home is missing, and will be made in there.
+        // The home is missing, and will be created in this folder.
         check_writable(path)?;
     }
     check_work_tree(home.dir(), &resolved)?;
-    if there {
+    if exists {
         check_file(home.auth_file(), &resolved, &folder, us)?;
         config::check(&path.join("config.toml"))?;
     }
-    Ok(there)
+    Ok(exists)
 }
 
-/// Returns the home, or the nearest thing above it that is there: as it was named, and
-/// with all links resolved.
-pub(crate) fn nearest(home: &Path) -> Result<(&Path, PathBuf), Unfit> {
+/// Returns the home or its nearest existing parent: the path as given, and the path with all
+/// links resolved.
+pub(crate) fn nearest(home: &Path) -> Result<(&Path, PathBuf), HomeError> {
     for path in home.ancestors() {
         match path.canonicalize() {
             Ok(resolved) => return Ok((path, resolved)),
-            // A link that leads nowhere: no folder can be made in its place.
+            // A dangling link: no folder can be created at this path.
             Err(_) if path.is_symlink() => {
-                return Err(Unfit::HomeNotADirectory { path: path.into() });
+                return Err(HomeError::HomeNotADirectory { path: path.into() });
             }
             Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {}
-            Err(error) => return Err(Unfit::io("examine", path, error)),
+            Err(error) => return Err(HomeError::io("examine", path, error)),
         }
     }
-    Err(Unfit::HomeNotADirectory { path: home.into() })
+    Err(HomeError::HomeNotADirectory { path: home.into() })
 }
 
-/// Refuses a home in a git work tree, whether `.git` is a folder or, as in a submodule or
-/// a linked work tree, a file.
-fn check_work_tree(home: &Path, resolved: &Path) -> Result<(), Unfit> {
+/// Refuses a home in a git work tree. `.git` is a folder, or a file in a submodule or a linked
+/// work tree.
+fn check_work_tree(home: &Path, resolved: &Path) -> Result<(), HomeError> {
     for root in resolved.ancestors() {
         let path = root.join(".git");
         match path.symlink_metadata() {
             Ok(_) => {
-                return Err(Unfit::InsideGitWorkTree {
+                return Err(HomeError::InsideGitWorkTree {
                     path: home.into(),
                     root: root.into(),
                 });
             }
             Err(error) if error.kind() == NotFound => {}
-            Err(error) => return Err(Unfit::io("examine", path, error)),
+            Err(error) => return Err(HomeError::io("examine", path, error)),
         }
     }
     Ok(())
 }
 
-fn check_home(path: &Path, folder: &Metadata, us: u32) -> Result<(), Unfit> {
+fn check_home(path: &Path, folder: &Metadata, us: u32) -> Result<(), HomeError> {
     let (owner, mode) = (folder.uid(), folder.mode() & 0o7777);
     let path = path.to_path_buf();
     if owner != us {
-        return Err(Unfit::HomeNotOurs { path, owner });
+        return Err(HomeError::HomeNotOurs { path, owner });
     }
     if mode & 0o077 != 0 {
-        return Err(Unfit::HomeReadableByOthers { path, mode });
+        return Err(HomeError::HomeReadableByOthers { path, mode });
     }
-    // Root may write whatever the mode says, but the mode says what was meant.
+    // Root may write with any mode, but the mode shows the owner's intent.
     if mode & 0o300 != 0o300 {
-        return Err(Unfit::HomeNotWritable { path });
+        return Err(HomeError::HomeNotWritable { path });
     }
     check_writable(&path)
 }
 
-/// Refuses what Codex could not replace, which it notices only after it has spent the
-/// refresh token. Rights for others are no reason: nobody else gets past the home, and
-/// the next write takes them away.
+/// Refuses an auth file that Codex cannot replace: Codex notices only after it has spent the
+/// refresh token. Permissions for others are accepted: the home's mode keeps other users out,
+/// and the next write removes these permissions.
 pub(crate) fn check_file(
     path: &Path,
     resolved: &Path,
     folder: &Metadata,
     us: u32,
-) -> Result<(), Unfit> {
+) -> Result<(), HomeError> {
     let file = match path.symlink_metadata() {
         Ok(file) => file,
         Err(error) if error.kind() == NotFound => return Ok(()),
-        Err(error) => return Err(Unfit::io("examine", path, error)),
+        Err(error) => return Err(HomeError::io("examine", path, error)),
     };
     let path = path.to_path_buf();
     if file.is_symlink() {
-        return Err(Unfit::Symlink { path });
+        return Err(HomeError::Symlink { path });
     }
     if !file.is_file() {
-        return Err(Unfit::NotARegularFile { path });
+        return Err(HomeError::NotARegularFile { path });
     }
     if file.nlink() != 1 {
         let links = file.nlink();
-        return Err(Unfit::HardLinked { path, links });
+        return Err(HomeError::HardLinked { path, links });
     }
     if is_mount_point(&resolved.join(Home::AUTH_FILE), &file, folder) {
-        return Err(Unfit::MountPoint { path });
+        return Err(HomeError::MountPoint { path });
     }
     if file.uid() != us {
         let owner = file.uid();
-        return Err(Unfit::ForeignOwner { path, owner });
+        return Err(HomeError::ForeignOwner { path, owner });
     }
     if file.mode() & 0o200 == 0 || !has_access(&path, Access::WRITE_OK)? {
-        return Err(Unfit::ReadOnlyFile { path });
+        return Err(HomeError::ReadOnlyFile { path });
     }
     Ok(())
 }
 
-fn check_writable(folder: &Path) -> Result<(), Unfit> {
+fn check_writable(folder: &Path) -> Result<(), HomeError> {
     if has_access(folder, Access::WRITE_OK | Access::EXEC_OK)? {
         Ok(())
     } else {
-        Err(Unfit::HomeNotWritable {
+        Err(HomeError::HomeNotWritable {
             path: folder.into(),
         })
     }
 }
 
-/// Asks the kernel, which also knows of read-only file systems, immutable files and
-/// access lists.
+/// Asks the kernel, which also considers read-only file systems, immutable files and access
+/// control lists.
 ///
-/// It answers for the real user, who is the effective one in a program that is never
-/// set-uid. The call that asks for the effective user is refused by the system call
-/// filters of older container runtimes.
-fn has_access(path: &Path, access: Access) -> Result<bool, Unfit> {
+/// `access` checks the real user, which equals the effective user in a program that is never
+/// set-uid. System call filters of older container runtimes reject the call for the effective
+/// user.
+fn has_access(path: &Path, access: Access) -> Result<bool, HomeError> {
     match rustix::fs::access(path, access) {
         Ok(()) => Ok(true),
         Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(false),
-        Err(error) => Err(Unfit::io("examine", path, error)),
+        Err(error) => Err(HomeError::io("examine", path, error)),
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_home_is_fine_and_left_alone() {
+    fn a_usual_home_passes_unchanged() {
         let (above, home) = home();
         for mode in [0o600, 0o640, 0o644, 0o666] {
             set_mode(home.auth_file(), mode);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn home_and_file_must_be_ours() {
+    fn home_and_file_must_be_owned_by_us() {
         let (_above, home) = home();
         let folder = metadata(home.dir());
         let file = |us| name(check_file(home.auth_file(), home.dir(), &folder, us));
@@ -232,8 +232,8 @@ mod tests {
         let (_above, home) = home();
         for mode in [0o755, 0o750, 0o710, 0o701, 0o702, 0o1777] {
             set_mode(home.dir(), mode);
-            let unfit = home.preflight().expect_err("an open home").to_string();
-            assert!(unfit.contains(&format!("(mode {mode:04o}, ")), "{unfit}");
+            let error = home.preflight().expect_err("an open home").to_string();
+            assert!(error.contains(&format!("(mode {mode:04o}, ")), "{error}");
         }
         for mode in [0o500, 0o600] {
             set_mode(home.dir(), mode);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn no_home_in_a_work_tree() {
+    fn a_home_in_a_work_tree_is_refused() {
         let (above, home) = home();
         let root = above.path().canonicalize().expect("a folder");
         let missing = Home::new(&above.path().join("a/b")).expect("a home");
@@ -266,7 +266,7 @@ mod tests {
 
         let refused = |home: &Home| {
             let found = match home.preflight() {
-                Err(Unfit::InsideGitWorkTree { root, .. }) => root,
+                Err(HomeError::InsideGitWorkTree { root, .. }) => root,
                 other => panic!("{other:?}"),
             };
             assert_eq!(found, root);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_is_looked_at() {
+    fn the_configuration_is_checked() {
         let (_above, home) = home();
         let config = "cli_auth_credentials_store = \"keyring\"";
         fs::write(home.dir().join("config.toml"), config).expect("a file");

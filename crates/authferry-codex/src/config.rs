@@ -1,24 +1,24 @@
-//! What makes Codex pass the auth file by: settings and environment variables.
+//! Settings and environment variables that make Codex ignore the auth file.
 
 use std::{fs, io, path::Path};
 
 use serde::Deserialize;
 
-use crate::Unfit;
+use crate::HomeError;
 
-/// An environment variable under which Codex does not run on the auth file.
+/// An environment variable that makes Codex use other credentials than the auth file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Override {
     /// Its name.
     pub variable: &'static str,
-    /// What it makes Codex do, to complete "while it is set, Codex …".
+    /// Its effect, to complete "while it is set, Codex …".
     pub effect: &'static str,
 }
 
-/// The environment variables under which Codex 0.169.0 does not run on the auth file.
+/// The environment variables that make Codex 0.169.0 use other credentials than the auth file.
 ///
-/// Nothing here reads the environment: the caller does, and refuses or clears them.
-/// `OPENAI_API_KEY` is not among them, for `codex exec` ignores it beside a `chatgpt` login.
+/// This crate does not read the environment: the caller refuses or clears these variables.
+/// `OPENAI_API_KEY` is not in the list: with a `chatgpt` login, `codex exec` ignores it.
 pub const OVERRIDES: &[Override] = &[
     Override {
         variable: "CODEX_ACCESS_TOKEN",
@@ -38,40 +38,40 @@ pub const OVERRIDES: &[Override] = &[
     },
 ];
 
-/// The settings that decide over the auth file.
+/// The settings that affect the auth file.
 #[derive(Deserialize)]
-struct Settings {
+struct ConfigSettings {
     cli_auth_credentials_store: Option<String>,
     forced_login_method: Option<String>,
 }
 
-/// Refuses a `config.toml` that makes Codex ignore or delete the auth file; a missing one
-/// is fine.
-pub(crate) fn check(path: &Path) -> Result<(), Unfit> {
-    // A pipe there would keep us waiting for ever.
+/// Refuses a `config.toml` that makes Codex ignore or delete the auth file. A missing file is fine.
+pub(crate) fn check(path: &Path) -> Result<(), HomeError> {
+    // Reading a pipe would block.
     if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        return Err(Unfit::NotARegularFile { path: path.into() });
+        return Err(HomeError::NotARegularFile { path: path.into() });
     }
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Unfit::io("read", path, error)),
+        Err(error) => return Err(HomeError::io("read", path, error)),
     };
-    // The error itself would quote the line, and people keep keys in this file.
-    let settings: Settings = toml::from_str(&text).map_err(|error| Unfit::ConfigMalformed {
-        path: path.into(),
-        line: error.span().map(|span| line_at(&text, span.start)),
-    })?;
+    // Drop the error: it quotes the line, and users keep keys in this file.
+    let settings: ConfigSettings =
+        toml::from_str(&text).map_err(|error| HomeError::ConfigMalformed {
+            path: path.into(),
+            line: error.span().map(|span| line_at(&text, span.start)),
+        })?;
     if let Some(store) = settings.cli_auth_credentials_store
         && store != "file"
     {
-        return Err(Unfit::CredentialsStore {
+        return Err(HomeError::CredentialsStore {
             path: path.into(),
             store,
         });
     }
     if settings.forced_login_method.as_deref() == Some("api") {
-        return Err(Unfit::ForcedApiLogin { path: path.into() });
+        return Err(HomeError::ForcedApiLogin { path: path.into() });
     }
     Ok(())
 }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_leave_the_auth_file_in_use_are_fine() {
+    fn settings_that_keep_the_auth_file_in_use_pass() {
         let missing = Path::new("/nowhere/config.toml");
         check(missing).expect("no configuration");
         for fine in [
@@ -102,7 +102,7 @@ mod tests {
             "model = \"m\"\n[model_providers.a]\nname = \"a\"\n",
             "cli_auth_credentials_store = \"file\"",
             "forced_login_method = \"chatgpt\"",
-            // Not the setting of that name.
+            // A setting of the same name in another table.
             "[other]\ncli_auth_credentials_store = \"keyring\"",
         ] {
             assert_eq!(outcome(fine), None, "{fine}");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_place_for_the_login_is_named() {
+    fn every_other_credentials_store_is_refused() {
         for store in ["keyring", "auto", "ephemeral", "elsewhere", ""] {
             assert_eq!(
                 outcome(&format!("cli_auth_credentials_store = '{store}'")),
@@ -141,9 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_cannot_be_read_is_no_missing_one() {
+    fn an_unreadable_configuration_is_an_error() {
         let dir = tempfile::tempdir().expect("a folder");
         let found = check(dir.path()).expect_err("a folder");
-        assert!(matches!(found, Unfit::Io { action: "read", .. }), "{found}");
+        assert!(
+            matches!(found, HomeError::Io { action: "read", .. }),
+            "{found}"
+        );
     }
 }

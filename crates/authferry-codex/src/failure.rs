@@ -1,27 +1,27 @@
-//! Why Codex could not rotate a login, as far as its error stream tells.
+//! Why Codex could not rotate a login, according to its stderr.
 
 use core::fmt;
 
 /// A rotation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Failure {
-    /// The provider will never take this refresh token again.
+pub enum RefreshFailure {
+    /// The provider rejects this refresh token for good.
     Dead(Death),
-    /// Somebody does not take it and does not say why: the provider, or a gateway before it
-    /// that has an answer of its own for everybody. It proves nothing of the token.
+    /// The provider, or a gateway before it that answers every request alike, rejects the
+    /// refresh token without a reason. This does not prove that the token is dead.
     Refused,
-    /// It may go well another time: the provider is not well, or out of reach.
-    Passing,
+    /// A retry may succeed: the provider is failing or unreachable.
+    Transient,
 }
 
 /// Why a refresh token is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Death {
-    /// It was spent before.
+    /// The token was already spent.
     Reused,
-    /// It is too old.
+    /// The token has expired.
     Expired,
-    /// It was revoked: somebody logged out, or changed the password.
+    /// The token was revoked: the user logged out or changed the password.
     Revoked,
 }
 
@@ -35,47 +35,49 @@ impl fmt::Display for Death {
     }
 }
 
-/// Reads what Codex wrote to its error stream; `None` if it tells of no failed rotation.
+/// Classifies the failed rotation in Codex's stderr; `None` if stderr reports none.
 ///
-/// Versions before 0.137 or so quote the provider's answer, with its code; later ones put
-/// it in words of their own if the access token has ended, and else give its status alone. One
-/// of 401 is a refusal then, whoever it comes from. One of 400 tells nothing, but a version
-/// that calls it final does not ask the provider again: `asked` is how often it was told to
-/// rotate.
+/// Versions before 0.137 or so quote the provider's response and its code. Later versions
+/// paraphrase it if the access token has expired, and otherwise log only its status. Status
+/// 401 then counts as a refusal, from the provider or from a gateway. Status 400 alone is
+/// ambiguous, but a version that treats it as final does not retry: `rotate_requests` is the
+/// number of times that we asked Codex to rotate.
 ///
-/// Nothing of the text is kept: who knows what a proxy puts into its answers.
+/// The result contains none of the text: a proxy's response may contain anything.
 #[must_use]
-pub fn failure(stderr: &str, asked: usize) -> Option<Failure> {
+pub fn classify_failure(stderr: &str, rotate_requests: usize) -> Option<RefreshFailure> {
     let lines: Vec<&str> = stderr
         .lines()
-        .filter(|line| is_of_a_refresh(line))
+        .filter(|line| is_about_refresh(line))
         .collect();
     if lines.is_empty() {
         return None;
     }
-    let told = |words: &[&str]| {
-        let tells = |line: &&str| words.iter().any(|word| line.contains(word));
-        lines.iter().any(tells)
+    let has_any = |phrases: &[&str]| {
+        let matches = |line: &&str| phrases.iter().any(|phrase| line.contains(phrase));
+        lines.iter().any(matches)
     };
     let death = DEATHS
         .iter()
-        .find(|(words, _)| told(words))
+        .find(|(phrases, _)| has_any(phrases))
         .map(|(_, death)| *death);
-    let refused = || {
+    let count_of_400 = || {
         lines
             .iter()
             .filter(|line| line.contains("status=400"))
             .count()
     };
     match death {
-        Some(death) => Some(Failure::Dead(death)),
-        None if told(REFUSALS) => Some(Failure::Refused),
-        None if asked > 1 && lines.len() == 1 && refused() == 1 => Some(Failure::Refused),
-        None => Some(Failure::Passing),
+        Some(death) => Some(RefreshFailure::Dead(death)),
+        None if has_any(REFUSALS) => Some(RefreshFailure::Refused),
+        None if rotate_requests > 1 && lines.len() == 1 && count_of_400() == 1 => {
+            Some(RefreshFailure::Refused)
+        }
+        None => Some(RefreshFailure::Transient),
     }
 }
 
-/// The most telling first: one failure can be told in several ways.
+/// The most specific first: one failure can match several phrases.
 const DEATHS: &[(&[&str], Death)] = &[
     (
         &["refresh_token_reused", "refresh token was already used"],
@@ -91,14 +93,14 @@ const DEATHS: &[(&[&str], Death)] = &[
     ),
 ];
 
-/// What is said of any refusal, whoever it comes from.
+/// Phrases of a refusal, by the provider or by a gateway.
 const REFUSALS: &[&str] = &[
     "invalid_grant",
     "401 Unauthorized",
     "Your access token could not be refreshed",
 ];
 
-fn is_of_a_refresh(line: &str) -> bool {
+fn is_about_refresh(line: &str) -> bool {
     line.contains("Failed to refresh token") || line.contains("could not be refreshed")
 }
 
@@ -109,20 +111,20 @@ mod tests {
     const LOGIN: &str = "2026-11-23T15:23:45.756041Z ERROR codex_login::auth::manager: ";
     const CORE: &str = "2026-11-23T15:24:11.210852Z ERROR codex_core::auth: ";
 
-    fn told(line: &str, asked: usize) -> Option<Failure> {
+    fn classify(line: &str, rotate_requests: usize) -> Option<RefreshFailure> {
         let with_others =
             format!("WARNING: proceeding, even though we could not create PATH aliases\n{line}\n");
-        failure(&with_others, asked)
+        classify_failure(&with_others, rotate_requests)
     }
 
     #[test]
-    fn what_codex_was_seen_to_write_is_told_apart() {
+    fn messages_seen_from_codex_are_classified() {
         use Death::{Expired, Reused, Revoked};
-        let dead = |death| Some(Failure::Dead(death));
+        let dead = |death| Some(RefreshFailure::Dead(death));
         let because = "Your access token could not be refreshed because your refresh token";
-        let refused = Some(Failure::Refused);
-        let passing = Some(Failure::Passing);
-        for (place, text, found) in [
+        let refused = Some(RefreshFailure::Refused);
+        let transient = Some(RefreshFailure::Transient);
+        for (source, text, expected) in [
             (
                 CORE,
                 "Failed to refresh token: 401 Unauthorized: {\"error\": {\"code\": \"refresh_token_reused\"}}",
@@ -181,32 +183,32 @@ mod tests {
             (
                 LOGIN,
                 "Failed to refresh token status=400 Bad Request",
-                passing,
+                transient,
             ),
             (
                 LOGIN,
                 "Failed to refresh token status=500 Internal Server Error",
-                passing,
+                transient,
             ),
             (
                 LOGIN,
                 "Failed to refresh token: Failed to refresh token: 500 Internal Server Error",
-                passing,
+                transient,
             ),
             (
                 LOGIN,
                 "Failed to refresh token: 400 Bad Request: {\"error\": {\"code\": \"other\"}}",
-                passing,
+                transient,
             ),
             (
                 LOGIN,
                 "Failed to refresh token: OAuth token response is invalid",
-                passing,
+                transient,
             ),
             (
                 CORE,
                 "Failed to refresh token: error sending request for url (http://127.0.0.1/)",
-                passing,
+                transient,
             ),
             (
                 LOGIN,
@@ -214,17 +216,20 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(told(&format!("{place}{text}"), 1), found, "{text}");
+            assert_eq!(classify(&format!("{source}{text}"), 1), expected, "{text}");
         }
-        assert_eq!(failure("", 2), None);
+        assert_eq!(classify_failure("", 2), None);
     }
 
     #[test]
-    fn a_refusal_that_is_not_asked_for_again_is_final() {
+    fn a_400_that_codex_does_not_retry_is_a_refusal() {
         let line = format!("{LOGIN}Failed to refresh token status=400 Bad Request");
-        assert_eq!(told(&line, 2), Some(Failure::Refused));
-        assert_eq!(told(&format!("{line}\n{line}"), 2), Some(Failure::Passing));
+        assert_eq!(classify(&line, 2), Some(RefreshFailure::Refused));
+        assert_eq!(
+            classify(&format!("{line}\n{line}"), 2),
+            Some(RefreshFailure::Transient)
+        );
         let lost = format!("{LOGIN}Failed to refresh token: error sending request for url");
-        assert_eq!(told(&lost, 2), Some(Failure::Passing));
+        assert_eq!(classify(&lost, 2), Some(RefreshFailure::Transient));
     }
 }

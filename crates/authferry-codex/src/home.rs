@@ -9,36 +9,50 @@ use std::{
 
 use authferry_core::Secret;
 
-use crate::{Look, Unfit, checks};
+use crate::{HomeError, Look, checks};
 
 mod aside;
 
 /// A `CODEX_HOME`: the folder in which Codex keeps its auth file.
 ///
-/// The folders above it are taken as they are: whoever may rename one of them can put
-/// another home in this one's place at any time. A home that is itself a symbolic link is
-/// followed, and its target is what is checked; only the auth file must not be one.
+/// The parent folders are not checked: a user who can rename one of them can replace the home
+/// at any time. The home may be a symbolic link, and its target is checked. The auth file must
+/// not be a symbolic link.
+///
+/// # Examples
+///
+/// ```
+/// use authferry_codex::{Home, Look};
+/// use authferry_core::Secret;
+///
+/// let folder = tempfile::tempdir()?;
+/// let home = Home::new(&folder.path().join("codex"))?;
+/// let is_missing = |look: &Look| matches!(look, Look::Missing);
+/// assert!(home.place(&Secret::new(b"{}".to_vec()), is_missing)?);
+/// assert!(matches!(home.look()?, Look::Unusable { .. }));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
     dir: PathBuf,
     auth_file: PathBuf,
 }
 
-/// How the names of temporary files begin.
+/// The prefix of temporary files.
 const TEMP: &str = ".authferry-";
 
-/// The name of the auth file while it is replaced or removed. Not that of a temporary file: it may
-/// be the only one that holds its login.
+/// The name of the auth file while it is replaced or removed. Not a temporary file's name, because
+/// those are swept: this file may be the only copy of its login.
 const ASIDE: &str = "auth.json.authferry-aside";
 
 impl Home {
     /// The auth file's name.
     pub(crate) const AUTH_FILE: &str = "auth.json";
 
-    /// Names a home. Nothing is looked at, except for the current folder when `dir` is
-    /// relative.
+    /// Creates a home from a path, without access to the folder. A relative `dir` is resolved
+    /// against the current folder.
     ///
-    /// Fails if `dir` is empty, or relative while there is no current folder.
+    /// Fails if `dir` is empty, or if `dir` is relative and there is no current folder.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let dir = std::path::absolute(dir)?;
         let auth_file = dir.join(Self::AUTH_FILE);
@@ -51,7 +65,7 @@ impl Home {
         &self.dir
     }
 
-    /// Returns the path of the auth file, whether or not it is there.
+    /// Returns the path of the auth file, which may be missing.
     #[must_use]
     pub fn auth_file(&self) -> &Path {
         &self.auth_file
@@ -60,69 +74,70 @@ impl Home {
     /// Refuses a home in which Codex would ignore, lose or publish a login. Changes
     /// nothing.
     ///
-    /// A missing home is fine, as is a missing auth file. Otherwise the home must be
-    /// ours, writable, closed to everybody else and outside of any git work tree; the
-    /// auth file must be a regular file of ours with one name, writable and not a mount
-    /// point; and `config.toml` must leave the auth file in use. The variants of [`Unfit`]
-    /// say which of these failed, the first one found.
-    pub fn preflight(&self) -> Result<(), Unfit> {
+    /// The home or its auth file may be missing. An existing home must be owned by us, writable,
+    /// closed to other users and outside of any git work tree. An existing auth file must be a
+    /// writable regular file that we own, with one hard link, and not a mount point.
+    /// `config.toml` must leave the auth file in use. The [`HomeError`] names the first check
+    /// that failed.
+    pub fn preflight(&self) -> Result<(), HomeError> {
         checks::preflight(self).map(drop)
     }
 
-    /// Puts these bytes in the auth file's place, mode 0600, if what is there is what is
+    /// Atomically replaces the auth file by these bytes, mode 0600, if the current file is
     /// expected; returns whether it was.
     ///
-    /// Begins with [`preflight`](Self::preflight), and makes a missing home, mode 0700. A
-    /// reader sees the file that was there or the new one, whole, also after a crash; after
-    /// an error it is the former. What was there is looked at once more when it has been taken
-    /// away. Must not be called while Codex runs, which would throw its own rotation away.
+    /// Starts with [`preflight`](Self::preflight), and creates a missing home, mode 0700. A
+    /// reader sees either the old or the new file, whole, also after a crash; after an error,
+    /// the old file. The old file is read again after the exchange, to detect a concurrent
+    /// write. Must not be called while Codex runs: Codex would lose its rotation.
     pub fn place(
         &self,
         secret: &Secret,
         is_expected: impl Fn(&Look) -> bool,
-    ) -> Result<bool, Unfit> {
+    ) -> Result<bool, HomeError> {
         if !checks::preflight(self)? {
             self.make()?;
         }
         self.sweep();
-        let write = |error| Unfit::io("write", &self.auth_file, error);
+        let write = |error| HomeError::io("write", &self.auth_file, error);
         let mut file = tempfile::Builder::new()
             .prefix(TEMP)
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(&self.dir)
             .map_err(write)?;
-        // By the plain file: errors of the other name the temporary one, which tells nobody
-        // anything.
+        // Write to the plain file: errors of the temporary file name its meaningless path.
         file.as_file_mut()
             .write_all(secret.expose())
             .map_err(write)?;
         file.as_file().sync_all().map_err(write)?;
-        // A rename replaces whatever came there since the preflight; it follows no link.
-        // The folder is not synced: what is placed is in the store, so that a crash which
-        // undoes the rename costs nothing.
+        // A rename replaces any file that appeared since the preflight, and follows no link. The
+        // folder is not synced: the login is in the store, so a crash that undoes the rename
+        // loses nothing.
         let aside = self.aside();
         file.persist_noclobber(&aside)
             .map_err(|error| write(error.error))?;
         aside::exchange(&aside, &self.auth_file, secret, is_expected).map_err(write)
     }
 
-    /// Removes the auth file if it is what is expected; returns whether it was. A missing one is
-    /// fine.
+    /// Removes the auth file if it is expected; returns whether it was. Returns true if the file
+    /// is missing.
     ///
-    /// It is renamed and looked at once more before it is removed; what a killed predecessor left
-    /// half-way goes with it. [`Unfit::Symlink`] and
-    /// [`Unfit::NotARegularFile`] for what [`place`](Self::place) cannot have put there.
-    pub fn remove(&self, is_expected: impl Fn(&Look) -> bool) -> Result<bool, Unfit> {
+    /// The file is renamed and read again before it is removed. Temporary files of a killed
+    /// process are removed too. Fails with [`HomeError::Symlink`] or
+    /// [`HomeError::NotARegularFile`] if [`place`](Self::place) cannot have written the file.
+    pub fn remove(&self, is_expected: impl Fn(&Look) -> bool) -> Result<bool, HomeError> {
         let path = || self.auth_file.clone();
         let removed = match self.auth_file.symlink_metadata() {
-            Ok(found) if found.is_symlink() => return Err(Unfit::Symlink { path: path() }),
-            Ok(found) if !found.is_file() => return Err(Unfit::NotARegularFile { path: path() }),
+            Ok(found) if found.is_symlink() => return Err(HomeError::Symlink { path: path() }),
+            Ok(found) if !found.is_file() => {
+                return Err(HomeError::NotARegularFile { path: path() });
+            }
             Ok(_) => aside::remove(&self.auth_file, &self.aside(), is_expected),
             Err(error) => Err(error),
         };
         match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(Unfit::io("remove", path(), error))
+                Err(HomeError::io("remove", path(), error))
             }
             Ok(true) => {
                 self.sweep();
@@ -133,15 +148,14 @@ impl Home {
         }
     }
 
-    /// Gives an auth file its name again that was being replaced or removed when its process was
-    /// killed. Returns what else is there, with its path: a file that came into its place must not
-    /// be replaced by it.
-    pub fn recover(&self) -> Result<Option<(PathBuf, Secret)>, Unfit> {
+    /// Restores the auth file that a killed process was replacing or removing. If a new auth file
+    /// exists by now, it stays, and this returns the path and the bytes of the old one.
+    pub fn recover(&self) -> Result<Option<(PathBuf, Secret)>, HomeError> {
         let aside = self.aside();
         if aside.symlink_metadata().is_err() {
             return Ok(None);
         }
-        let read = |error| Unfit::io("read", &aside, error);
+        let read = |error| HomeError::io("read", &aside, error);
         match aside::put_back(&aside, &self.auth_file) {
             Ok(true) => Ok(None),
             Ok(false) => Ok(aside::bytes(&aside)
@@ -151,12 +165,12 @@ impl Home {
         }
     }
 
-    /// Where the auth file goes for as long as it is looked at once more.
+    /// Returns the path of the auth file while it is replaced or removed.
     fn aside(&self) -> PathBuf {
         self.dir.join(ASIDE)
     }
 
-    /// Removes what a killed predecessor left half-way: it may hold a whole login.
+    /// Removes the temporary files of a killed process: they may contain a whole login.
     fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.dir) else {
             return;
@@ -167,21 +181,21 @@ impl Home {
                 .as_encoded_bytes()
                 .starts_with(TEMP.as_bytes());
             if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                // What cannot be removed is no reason not to place the login.
+                // A file that cannot be removed does not stop us from placing the login.
                 fs::remove_file(entry.path()).ok();
             }
         }
     }
 
-    /// Makes the home, which was missing a moment ago. If it is there by now then
-    /// somebody else made it, and nobody has checked it.
-    fn make(&self) -> Result<(), Unfit> {
+    /// Creates the home. Fails if the home exists: another process created it after the preflight,
+    /// so that home is unchecked.
+    fn make(&self) -> Result<(), HomeError> {
         let make = |dir: &Path, above: bool| {
             DirBuilder::new()
                 .mode(0o700)
                 .recursive(above)
                 .create(dir)
-                .map_err(|error| Unfit::io("make", dir, error))
+                .map_err(|error| HomeError::io("make", dir, error))
         };
         if let Some(above) = self.dir.parent() {
             make(above, true)?;
@@ -224,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_home_is_made() {
+    fn a_missing_home_is_created() {
         let above = tempfile::tempdir().expect("a folder");
         let home = Home::new(&above.path().join("a/b")).expect("a home");
         home.place(&secret(2), any).expect("a place");
@@ -238,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_predecessor_left_is_removed() {
+    fn temporary_files_of_a_killed_process_are_removed() {
         let (_above, home) = home();
         fs::write(home.dir().join(".authferry-a1b2c3"), auth_file(1)).expect("a file");
         home.place(&secret(2), any).expect("a place");
@@ -249,14 +263,17 @@ mod tests {
     }
 
     #[test]
-    fn a_home_that_came_meanwhile_is_not_taken_over() {
+    fn a_home_created_meanwhile_is_an_error() {
         let (_above, home) = home();
-        let unfit = home.make().expect_err("a home of somebody else's");
-        assert!(matches!(unfit, Unfit::Io { action: "make", .. }), "{unfit}");
+        let error = home.make().expect_err("an existing home");
+        assert!(
+            matches!(error, HomeError::Io { action: "make", .. }),
+            "{error}"
+        );
     }
 
     #[test]
-    fn the_file_is_replaced_and_nothing_else() {
+    fn only_the_auth_file_is_replaced() {
         let (_above, home) = home();
         set_mode(home.auth_file(), 0o644);
         fs::write(home.dir().join("other"), "other").expect("a file");
@@ -270,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_never_sees_anything_between() {
+    fn a_reader_sees_only_whole_files() {
         let (_above, home) = home();
         thread::scope(|scope| {
             let writer = scope.spawn(|| {
@@ -282,7 +299,7 @@ mod tests {
                 let look = home.look().expect("a look");
                 assert!(matches!(look, Look::Usable { .. }), "{look:?}");
                 assert_eq!(mode(home.auth_file()), 0o600);
-                // A temporary file is no less secret than the one that it becomes.
+                // A temporary file is as secret as the auth file.
                 for entry in fs::read_dir(home.dir()).expect("a folder") {
                     let entry = entry.expect("an entry").metadata();
                     assert!(entry.map_or(true, |it| it.permissions().mode() & 0o7777 == 0o600));
@@ -292,13 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_placed_where_the_preflight_refuses() {
+    fn nothing_is_placed_if_the_preflight_fails() {
         let (above, home) = home();
         let elsewhere = above.path().join("elsewhere");
         let refused = |variant: &str| {
             let before = names(home.dir());
-            let unfit = home.place(&secret(2), any).expect_err("a refusal");
-            assert!(format!("{unfit:?}").starts_with(variant), "{unfit}");
+            let error = home.place(&secret(2), any).expect_err("a refusal");
+            assert!(format!("{error:?}").starts_with(variant), "{error}");
             assert_eq!(names(home.dir()), before);
         };
 
@@ -317,13 +334,16 @@ mod tests {
 
         let missing = Home::new(&above.path().join("a/b")).expect("a home");
         fs::create_dir(above.path().join(".git")).expect("a folder");
-        let unfit = missing.place(&secret(2), any).expect_err("a refusal");
-        assert!(matches!(unfit, Unfit::InsideGitWorkTree { .. }), "{unfit}");
+        let error = missing.place(&secret(2), any).expect_err("a refusal");
+        assert!(
+            matches!(error, HomeError::InsideGitWorkTree { .. }),
+            "{error}"
+        );
         assert!(!above.path().join("a").exists());
     }
 
     #[test]
-    fn what_changed_is_neither_replaced_nor_removed() {
+    fn an_unexpected_file_is_neither_replaced_nor_removed() {
         let (_above, home) = home();
         let is = |n: u8| move |look: &Look| crate::made_up::is(look, n.into());
         assert!(!home.place(&secret(2), is(3)).expect("a place"));
@@ -331,7 +351,7 @@ mod tests {
         let bytes = |path: &Path| fs::read(path).expect("a file");
         assert_eq!(bytes(home.auth_file()), auth_file(1).as_bytes());
         assert_eq!(names(home.dir()), ["auth.json"]);
-        // What comes where nothing was expected stays as well.
+        // Nor is a file where none was expected.
         let missing = |look: &Look| matches!(look, Look::Missing);
         assert!(!home.place(&secret(2), missing).expect("a place"));
         assert_eq!(bytes(home.auth_file()), auth_file(1).as_bytes());
@@ -342,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_predecessor_took_away_comes_back() {
+    fn recover_restores_the_file_of_a_killed_process() {
         let (_above, home) = home();
         let aside = home.dir().join(ASIDE);
         assert!(home.recover().expect("a home").is_none());
         fs::rename(home.auth_file(), &aside).expect("a file");
         assert!(home.recover().expect("a home").is_none());
         assert_eq!(names(home.dir()), ["auth.json"]);
-        // Something else has come into its place.
+        // A new auth file exists by now.
         fs::write(&aside, auth_file(2)).expect("room");
         let (path, other) = home.recover().expect("a home").expect("another one");
         assert_eq!((path, other.expose()), (aside, auth_file(2).as_bytes()));
@@ -358,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_placed_is_removed_and_nothing_else() {
+    fn only_a_regular_file_is_removed() {
         let (above, home) = home();
         home.remove(any).expect("a file");
         assert!(names(home.dir()).is_empty());
@@ -367,12 +387,12 @@ mod tests {
         let elsewhere = above.path().join("elsewhere");
         fs::write(&elsewhere, "other").expect("a file");
         symlink(&elsewhere, home.auth_file()).expect("a link");
-        assert!(matches!(home.remove(any), Err(Unfit::Symlink { .. })));
+        assert!(matches!(home.remove(any), Err(HomeError::Symlink { .. })));
         fs::remove_file(home.auth_file()).expect("a link");
         fs::create_dir(home.auth_file()).expect("a folder");
         assert!(matches!(
             home.remove(any),
-            Err(Unfit::NotARegularFile { .. })
+            Err(HomeError::NotARegularFile { .. })
         ));
         assert!(elsewhere.exists());
 

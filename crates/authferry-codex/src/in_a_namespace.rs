@@ -1,7 +1,7 @@
-//! The checks that only a mount can trip, in a mount namespace.
+//! Tests of the checks that need a mount, in a mount namespace.
 //!
-//! Where the system gives none to its users, what is left are the tests of the mount list
-//! and of the permission bits.
+//! If the system does not let its users create namespaces, only the unit tests of the mount
+//! list and of the permission bits remain.
 
 use std::{env, fs, process::Command};
 
@@ -16,7 +16,7 @@ const EXPECTED: &str = "AUTHFERRY_TEST_EXPECTED";
 
 #[test]
 fn a_bind_mounted_auth_file_is_refused() {
-    if are_inside() {
+    if ran_inside() {
         return;
     }
     let test = "in_a_namespace::a_bind_mounted_auth_file_is_refused";
@@ -29,7 +29,7 @@ fn a_bind_mounted_auth_file_is_refused() {
 
 #[test]
 fn a_read_only_file_system_is_refused() {
-    if are_inside() {
+    if ran_inside() {
         return;
     }
     let test = "in_a_namespace::a_read_only_file_system_is_refused";
@@ -41,11 +41,11 @@ fn a_read_only_file_system_is_refused() {
     check(test, &home, mount, &missing, "HomeNotWritable fine");
 }
 
-/// Mounts something on `$1`, the folder of `at`, and runs the calling `test` once more where
-/// that can be seen.
+/// Runs the script `mount` with the folder of `at` as `$1`, in a new mount namespace, and then
+/// the calling `test` there.
 #[expect(
     clippy::print_stderr,
-    reason = "nobody should take an untried check for a passed one"
+    reason = "a skipped check must not look like a passed one"
 )]
 fn check(test: &str, at: &Home, mount: &str, home: &Home, expected: &str) {
     let unshare = || {
@@ -54,7 +54,7 @@ fn check(test: &str, at: &Home, mount: &str, home: &Home, expected: &str) {
         unshare
     };
     if !unshare().arg("true").status().is_ok_and(|it| it.success()) {
-        eprintln!("not tried, for this system gives its users no namespaces: {expected}");
+        eprintln!("skipped: this system does not let its users create namespaces: {expected}");
         return;
     }
     let script = format!("{mount}\nexec \"$0\" --exact {test}");
@@ -66,18 +66,18 @@ fn check(test: &str, at: &Home, mount: &str, home: &Home, expected: &str) {
         .env(EXPECTED, expected)
         .output()
         .expect("a shell");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("1 passed"), "{mount}: {output:?}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("1 passed"), "{mount}: {output:?}");
 }
 
-/// Examines the home that the outer run of this test names; `false` if this is that run.
-fn are_inside() -> bool {
+/// In the namespace, checks the home that the outer run named; `false` in the outer run.
+fn ran_inside() -> bool {
     let Some(home) = env::var_os(HOME) else {
         return false;
     };
     let home = Home::new(home.as_ref()).expect("a home");
-    let (there, resolved) = nearest(home.dir()).expect("a folder");
-    let folder = fs::metadata(there).expect("a folder");
+    let (existing, resolved) = nearest(home.dir()).expect("a folder");
+    let folder = fs::metadata(existing).expect("a folder");
     let us = rustix::process::geteuid().as_raw();
     let file = check_file(home.auth_file(), &resolved, &folder, us);
     let found = format!("{} {}", name(home.preflight()), name(file));

@@ -1,4 +1,4 @@
-//! What is read of a JWT. No signature is checked: neither does Codex.
+//! Reads the payload of a JWT. The signature is not verified: Codex does not verify it either.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::value::Value;
+use crate::value::JsonValue;
 
-/// The decoded second part of a JWT. Nothing of it is checked but that it is base64.
+/// The decoded payload of a JWT. It is valid base64, and nothing else is checked.
 pub(crate) struct Payload(Zeroizing<Vec<u8>>);
 
 impl Payload {
-    /// Decodes the payload of a token; `None` for an opaque one. As Codex does, this asks for
-    /// three parts with something in them and looks at no fourth: a login that Codex accepts must
-    /// not be refused here.
+    /// Decodes the payload of a token; `None` for an opaque token. Like Codex, this requires
+    /// three non-empty parts and ignores further ones: authferry must accept every login that
+    /// Codex accepts.
     pub(crate) fn of(token: &str) -> Option<Self> {
         let mut parts = token
             .split('.')
@@ -25,13 +25,13 @@ impl Payload {
         Some(Self(json))
     }
 
-    /// Returns whether it is a JSON object.
+    /// Returns whether the payload is a JSON object.
     pub(crate) fn is_object(&self) -> bool {
-        matches!(self.read::<Value>(), Some(Value::Object(_)))
+        matches!(self.read::<JsonValue>(), Some(JsonValue::Object(_)))
     }
 
     /// Returns the claims `iat` and `exp`, in Unix seconds; `None` for a claim that is missing
-    /// or no whole number.
+    /// or not an integer.
     pub(crate) fn lifetime(&self) -> (Option<i64>, Option<i64>) {
         #[derive(Deserialize)]
         struct Iat {
@@ -42,77 +42,80 @@ impl Payload {
             exp: Option<i64>,
         }
 
-        // One at a time, so that an odd `iat` cannot hide the `exp` that Codex goes by.
+        // One at a time, so that an invalid `iat` does not hide the `exp` that Codex uses.
         let (iat, exp) = (self.read::<Iat>(), self.read::<Exp>());
         (iat.and_then(|it| it.iat), exp.and_then(|it| it.exp))
     }
 
-    /// Returns the plan that an ID token names, in whichever of its claims; `None` for a name
-    /// that no plan has.
+    /// Returns the plan that any claim of an ID token names; `None` for an implausible name.
     pub(crate) fn plan(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Account<'a> {
             #[serde(borrow, default)]
-            chatgpt_plan_type: Value<'a>,
+            chatgpt_plan_type: JsonValue<'a>,
         }
 
-        let claims: BTreeMap<String, Value<Account>> = self.read()?;
+        let claims: BTreeMap<String, JsonValue<Account>> = self.read()?;
         let plan = claims.into_values().find_map(|claim| match claim {
-            Value::Object(account) => match account.chatgpt_plan_type {
-                Value::Text(plan) => Some(plan.to_string()),
-                Value::Missing | Value::Null | Value::Object(_) | Value::Other => None,
+            JsonValue::Object(account) => match account.chatgpt_plan_type {
+                JsonValue::Text(plan) => Some(plan.to_string()),
+                JsonValue::Missing | JsonValue::Null | JsonValue::Object(_) | JsonValue::Other => {
+                    None
+                }
             },
-            Value::Missing | Value::Null | Value::Text(_) | Value::Other => None,
+            JsonValue::Missing | JsonValue::Null | JsonValue::Text(_) | JsonValue::Other => None,
         });
-        let of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        plan.filter(|plan| (1..=LONGEST_PLAN).contains(&plan.len()) && plan.chars().all(of_word))
+        let is_word_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        plan.filter(|plan| {
+            (1..=MAX_PLAN_LEN).contains(&plan.len()) && plan.chars().all(is_word_char)
+        })
     }
 
-    /// Returns the person that an ID token names. `chatgpt_user_id` and `user_id` count in
-    /// whichever of the token's claims they stand.
+    /// Returns the person that an ID token names. Any claim of the token may contain
+    /// `chatgpt_user_id` and `user_id`.
     pub(crate) fn person(&self) -> Person {
         #[derive(Deserialize)]
         struct Subject<'a> {
             #[serde(borrow, default)]
-            sub: Value<'a>,
+            sub: JsonValue<'a>,
         }
         #[derive(Deserialize)]
-        struct Claims<'a> {
+        struct UserIds<'a> {
             #[serde(borrow, default)]
-            chatgpt_user_id: Value<'a>,
+            chatgpt_user_id: JsonValue<'a>,
             #[serde(borrow, default)]
-            user_id: Value<'a>,
+            user_id: JsonValue<'a>,
         }
 
         let mut person = Person {
             subject: self.read::<Subject>().and_then(|it| it.sub.into_text()),
             ..Person::default()
         };
-        let claims: BTreeMap<String, Value<Claims>> = self.read().unwrap_or_default();
+        let claims: BTreeMap<String, JsonValue<UserIds>> = self.read().unwrap_or_default();
         for claim in claims.into_values() {
-            if let Value::Object(claims) = claim {
-                person.chatgpt_user = person.chatgpt_user.or(claims.chatgpt_user_id.into_text());
-                person.user = person.user.or(claims.user_id.into_text());
+            if let JsonValue::Object(ids) = claim {
+                person.chatgpt_user = person.chatgpt_user.or(ids.chatgpt_user_id.into_text());
+                person.user = person.user.or(ids.user_id.into_text());
             }
         }
         person
     }
 
     /// Returns the session that an access token belongs to.
-    pub(crate) fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> SessionClaims {
         #[derive(Deserialize)]
         struct Id<'a> {
             #[serde(borrow, default)]
-            session_id: Value<'a>,
+            session_id: JsonValue<'a>,
         }
         #[derive(Deserialize)]
         struct PasswordTime {
             pwd_auth_time: Option<i64>,
         }
 
-        // One at a time, so that an odd one does not hide the other.
+        // One at a time, so that an invalid claim does not hide the other.
         let (id, time) = (self.read::<Id>(), self.read::<PasswordTime>());
-        Session {
+        SessionClaims {
             id: id.and_then(|it| it.session_id.into_text()),
             password_time: time.and_then(|it| it.pwd_auth_time),
         }
@@ -123,7 +126,8 @@ impl Payload {
     }
 }
 
-/// The claims of an ID token that name a person; `None` for one that is missing or no text.
+/// The claims of an ID token that name a person; `None` for a claim that is missing or not a
+/// string.
 #[derive(Default)]
 pub(crate) struct Person {
     pub(crate) chatgpt_user: Option<String>,
@@ -131,16 +135,15 @@ pub(crate) struct Person {
     pub(crate) subject: Option<String>,
 }
 
-/// What an access token says of the session it came from; `None` for what is missing or of
-/// another type.
+/// The session of an access token; `None` for a claim that is missing or has another type.
 #[derive(Default)]
-pub(crate) struct Session {
+pub(crate) struct SessionClaims {
     pub(crate) id: Option<String>,
     pub(crate) password_time: Option<i64>,
 }
 
-/// As long as the name of a plan can be, in bytes.
-const LONGEST_PLAN: usize = 40;
+/// The maximum length of a plan's name, in bytes.
+const MAX_PLAN_LEN: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jwt_is_told_from_other_texts() {
+    fn only_a_jwt_is_accepted() {
         assert!(is_jwt(&jwt("{}")));
         assert!(is_jwt(&format!("{}.more", jwt(r#"{"exp":1}"#))));
         let good = jwt("{}");
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_claim_is_read_for_itself() {
+    fn an_invalid_claim_does_not_hide_the_other() {
         let of = |claims: &str| payload(claims).lifetime();
         assert_eq!(of(r#"{"iat":1,"exp":2}"#), (Some(1), Some(2)));
         assert_eq!(of(r#"{"exp":2}"#), (None, Some(2)));
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_found_in_any_claim_and_is_a_word() {
+    fn the_plan_is_one_word_in_any_claim() {
         let of = |account: &str| {
             let claims = format!(r#"{{"n":1,"sub":"user","https://a/auth":{account}}}"#);
             payload(&claims).plan()
@@ -210,7 +213,7 @@ mod tests {
         ] {
             assert_eq!(of(none), None, "{none}");
         }
-        let long = "a".repeat(LONGEST_PLAN + 1);
+        let long = "a".repeat(MAX_PLAN_LEN + 1);
         assert_eq!(of(&format!(r#"{{"chatgpt_plan_type":"{long}"}}"#)), None);
     }
 }

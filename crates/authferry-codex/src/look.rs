@@ -1,4 +1,4 @@
-//! Looking at the auth file while Codex may be writing it.
+//! Reads the auth file, which Codex may be writing.
 
 use std::{
     fs::File,
@@ -13,19 +13,19 @@ use rustix::{
 };
 use zeroize::Zeroizing;
 
-use crate::{Home, MAX_LEN, Unfit, Unusable, parse};
+use crate::{AuthFileError, Home, HomeError, MAX_LEN, parse};
 
-/// What is in the auth file's place.
+/// The state of the auth file.
 #[derive(Debug)]
 pub enum Look {
-    /// Nothing.
+    /// There is no file.
     Missing,
-    /// A file that carries no login.
+    /// A file without a login.
     Unusable {
-        /// Its bytes; of one larger than [`MAX_LEN`] only so many that it shows.
+        /// Its bytes; of a file larger than [`MAX_LEN`] the first `MAX_LEN + 1`.
         secret: Secret,
-        /// What is wrong with it.
-        why: Unusable,
+        /// The error.
+        why: AuthFileError,
     },
     /// A login.
     Usable {
@@ -37,16 +37,15 @@ pub enum Look {
 }
 
 impl Home {
-    /// Looks at the auth file as it is at this moment, which may be in the middle of a
-    /// write.
+    /// Reads the auth file once, possibly in the middle of a write.
     ///
-    /// [`Unfit::Symlink`] and [`Unfit::NotARegularFile`] without looking any further, and
-    /// [`Unfit::Io`] when it cannot be read. A missing home has no auth file.
-    pub fn look(&self) -> Result<Look, Unfit> {
+    /// Fails with [`HomeError::Symlink`] or [`HomeError::NotARegularFile`] without a read, and
+    /// with [`HomeError::Io`] if the read fails. In a missing home the auth file is missing.
+    pub fn look(&self) -> Result<Look, HomeError> {
         let Some(file) = self.open()? else {
             return Ok(Look::Missing);
         };
-        let secret = read(file).map_err(|error| Unfit::io("read", self.auth_file(), error))?;
+        let secret = read(file).map_err(|error| HomeError::io("read", self.auth_file(), error))?;
         Ok(match parse(&secret) {
             Ok(generation) => Look::Usable { secret, generation },
             Err(why) => Look::Unusable { secret, why },
@@ -54,24 +53,24 @@ impl Home {
     }
 
     /// Opens the auth file.
-    fn open(&self) -> Result<Option<File>, Unfit> {
+    fn open(&self) -> Result<Option<File>, HomeError> {
         let path = self.auth_file();
         let file = match rustix::fs::open(path, FLAGS, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP) => return Err(Unfit::Symlink { path: path.into() }),
-            Err(Errno::NXIO) => return Err(Unfit::NotARegularFile { path: path.into() }),
-            Err(error) => return Err(Unfit::io("read", path, error)),
+            Err(Errno::LOOP) => return Err(HomeError::Symlink { path: path.into() }),
+            Err(Errno::NXIO) => return Err(HomeError::NotARegularFile { path: path.into() }),
+            Err(error) => return Err(HomeError::io("read", path, error)),
         };
         match file.metadata() {
             Ok(metadata) if metadata.is_file() => Ok(Some(file)),
-            Ok(_) => Err(Unfit::NotARegularFile { path: path.into() }),
-            Err(error) => Err(Unfit::io("read", path, error)),
+            Ok(_) => Err(HomeError::NotARegularFile { path: path.into() }),
+            Err(error) => Err(HomeError::io("read", path, error)),
         }
     }
 }
 
-/// Looks at a file under another name than the auth file's.
+/// Reads a file with another name than the auth file's.
 pub(crate) fn look_at(path: &Path) -> io::Result<Look> {
     let secret = read(File::from(rustix::fs::open(path, FLAGS, Mode::empty())?))?;
     Ok(match parse(&secret) {
@@ -80,27 +79,30 @@ pub(crate) fn look_at(path: &Path) -> io::Result<Look> {
     })
 }
 
-/// Without following a link, and without waiting for the other end of a pipe.
+/// Does not follow a symbolic link, and does not block on a pipe.
 const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// Reads a file up to the first byte that is too much.
+/// Reads a file, at most `MAX_LEN + 1` bytes.
 ///
-/// The buffer starts with more room than the file needs, for a vector that grows or shrinks
-/// leaves copies behind; the secret gets one of exactly its own size.
+/// The buffer is larger than the file: a vector that grows or shrinks leaves copies of the
+/// secret in memory. The secret gets a buffer of exactly its size.
 pub(crate) fn read(file: File) -> io::Result<Secret> {
     let len = file.metadata()?.len().min(MAX_LEN as u64);
-    let mut buffer = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + ROOM));
+    let mut buffer = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(len).unwrap_or(0) + READ_BUFFER_BYTES,
+    ));
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut buffer)?;
     Ok(Secret::new(buffer.to_vec()))
 }
 
-/// How many bytes a file may grow by while it is read, without a second buffer. More than a real file
-/// has: Codex may truncate it before we ask for its size, and write all of it before we read.
-const ROOM: usize = 16 << 10;
+/// How many bytes the file may grow by during the read without a reallocation. This exceeds the
+/// size of a real file: Codex may truncate it before we read its size, and rewrite it before we
+/// read its bytes.
+const READ_BUFFER_BYTES: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -114,7 +116,7 @@ mod tests {
     use crate::made_up::{home, is};
 
     #[test]
-    fn a_look_says_what_is_there() {
+    fn a_look_reports_the_state_of_the_file() {
         let (_above, home) = home();
         assert!(is(&home.look().expect("a look"), 1));
 
@@ -124,7 +126,7 @@ mod tests {
             matches!(
                 look,
                 Look::Unusable {
-                    why: Unusable::Member { .. },
+                    why: AuthFileError::Member { .. },
                     ..
                 }
             ),
@@ -135,7 +137,7 @@ mod tests {
         let look = home.look().expect("a look");
         let Look::Unusable {
             secret,
-            why: Unusable::TooLarge,
+            why: AuthFileError::TooLarge,
         } = look
         else {
             panic!("{look:?}");
@@ -149,24 +151,33 @@ mod tests {
     }
 
     #[test]
-    fn a_look_goes_through_nothing_but_a_file() {
+    fn only_a_regular_file_is_read() {
         let (above, home) = home();
         let elsewhere = above.path().join("elsewhere");
         fs::rename(home.auth_file(), &elsewhere).expect("a file");
         symlink(&elsewhere, home.auth_file()).expect("a link");
-        assert!(matches!(home.look(), Err(Unfit::Symlink { .. })));
+        assert!(matches!(home.look(), Err(HomeError::Symlink { .. })));
 
         fs::remove_file(home.auth_file()).expect("a link");
         fs::create_dir(home.auth_file()).expect("a folder");
-        assert!(matches!(home.look(), Err(Unfit::NotARegularFile { .. })));
+        assert!(matches!(
+            home.look(),
+            Err(HomeError::NotARegularFile { .. })
+        ));
 
         fs::remove_dir(home.auth_file()).expect("a folder");
         let made = Command::new("mkfifo").arg(home.auth_file()).status();
         assert!(made.expect("mkfifo").success());
-        assert!(matches!(home.look(), Err(Unfit::NotARegularFile { .. })));
+        assert!(matches!(
+            home.look(),
+            Err(HomeError::NotARegularFile { .. })
+        ));
 
         fs::remove_file(home.auth_file()).expect("a pipe");
         let _socket = UnixListener::bind(home.auth_file()).expect("a socket");
-        assert!(matches!(home.look(), Err(Unfit::NotARegularFile { .. })));
+        assert!(matches!(
+            home.look(),
+            Err(HomeError::NotARegularFile { .. })
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! Made-up logins, for tests.
+//! Fake logins for tests.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -6,16 +6,16 @@ use authferry_core::Secret;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tempfile::TempDir;
 
-use crate::{Home, Look, Unfit};
+use crate::{Home, HomeError, Look};
 
-/// Is in every made-up token, so that a leak can be found.
-pub(crate) const MARK: &str = "MADEUP";
+/// A part of every fake token, so that a test can find a leak.
+pub(crate) const MARKER: &str = "MADEUP";
 
 /// Returns a JWT with these claims.
 pub(crate) fn jwt(claims: &str) -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     format!(
-        "{}.{}.{MARK}signature",
+        "{}.{}.{MARKER}signature",
         part(r#"{"alg":"none"}"#),
         part(claims)
     )
@@ -23,7 +23,7 @@ pub(crate) fn jwt(claims: &str) -> String {
 
 /// Returns the auth file of a login's n-th generation, as Codex writes it.
 pub(crate) fn auth_file(n: u32) -> String {
-    // Like a real file, this one is larger than a page: a smaller one hardly tears.
+    // Larger than a page, like a real file: a smaller file is rarely torn.
     let padding = "x".repeat(4000);
     let id_token = jwt(&format!(r#"{{"n":{n},"padding":"{padding}"}}"#));
     let access_token = jwt(&format!(
@@ -38,22 +38,22 @@ pub(crate) fn auth_file(n: u32) -> String {
   "tokens": {{
     "id_token": "{id_token}",
     "access_token": "{access_token}",
-    "refresh_token": "{MARK}-refresh-{n}",
-    "account_id": "{MARK}-account"
+    "refresh_token": "{MARKER}-refresh-{n}",
+    "account_id": "{MARKER}-account"
   }},
   "last_refresh": "2026-11-23T10:20:30.123456789Z"
 }}"#
     )
 }
 
-/// Returns a good file with one piece of it replaced.
+/// Returns a good file with one part replaced.
 pub(crate) fn with(piece: &str, other: &str) -> String {
     let good = auth_file(1);
     assert_eq!(good.matches(piece).count(), 1, "{piece}");
     good.replace(piece, other)
 }
 
-/// Returns a good file with one member's value replaced by some other JSON.
+/// Returns a good file with one member's value replaced by other JSON.
 pub(crate) fn with_value(member: &str, json: &str) -> String {
     let good = auth_file(1);
     let start = good.find(&format!(r#""{member}": "#)).expect("a member") + member.len() + 4;
@@ -66,12 +66,12 @@ pub(crate) fn without(member: &str) -> String {
     with(&format!(r#""{member}":"#), r#""unknown":"#)
 }
 
-/// Returns the auth file of the n-th generation, as it is handed about.
+/// Returns the auth file of the n-th generation as a secret.
 pub(crate) fn secret(n: u32) -> Secret {
     Secret::new(auth_file(n).into())
 }
 
-/// Makes a home, mode 0700, with the first generation in it. It goes with the folder.
+/// Creates a home, mode 0700, with the first generation. Dropping the folder removes it.
 pub(crate) fn home() -> (TempDir, Home) {
     let above = TempDir::new().expect("a folder");
     let home = Home::new(&above.path().join("home")).expect("a home");
@@ -90,13 +90,13 @@ pub(crate) fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("a file").permissions().mode() & 0o7777
 }
 
-/// Returns the name of the refusal.
-pub(crate) fn name(outcome: Result<(), Unfit>) -> String {
-    let text = outcome.map_or_else(|unfit| format!("{unfit:?}"), |()| "fine".to_owned());
+/// Returns the name of the error's variant, or `fine`.
+pub(crate) fn name(outcome: Result<(), HomeError>) -> String {
+    let text = outcome.map_or_else(|error| format!("{error:?}"), |()| "fine".to_owned());
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// Returns whether the n-th generation was seen.
+/// Returns whether the look found the n-th generation.
 pub(crate) fn is(look: &Look, n: u32) -> bool {
     matches!(look, Look::Usable { secret, .. } if secret.expose() == auth_file(n).as_bytes())
 }

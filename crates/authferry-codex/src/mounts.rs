@@ -6,12 +6,11 @@ use std::{
     path::Path,
 };
 
-/// Returns whether `file`, an absolute path without links in it, is mounted by itself.
+/// Returns whether `file`, an absolute path without symbolic links, is a mount point.
 ///
-/// The kernel's own list decides where there is one, which is on Linux. A bind mount from
-/// the same file system shows nowhere else; and on an overlay, the root of most
-/// containers, a plain file may well have another device number than its folder. Without
-/// the list the device numbers decide.
+/// On Linux the kernel's mount list decides. Only this list shows a bind mount from the same
+/// file system. On an overlay, the root of most containers, a plain file may have another
+/// device number than its folder. Without the list the device numbers decide.
 pub(crate) fn is_mount_point(file: &Path, metadata: &Metadata, folder: &Metadata) -> bool {
     match fs::read("/proc/self/mountinfo") {
         Ok(list) => lists(&list, file),
@@ -19,7 +18,7 @@ pub(crate) fn is_mount_point(file: &Path, metadata: &Metadata, folder: &Metadata
     }
 }
 
-/// Returns whether a mountinfo list has the file as a mount point: the fifth field.
+/// Returns whether a mountinfo list names the file as a mount point, in the fifth field.
 fn lists(mountinfo: &[u8], file: &Path) -> bool {
     mountinfo
         .split(|byte| *byte == b'\n')
@@ -63,7 +62,7 @@ mod tests {
 ";
 
     #[test]
-    fn the_list_names_mount_points_and_nothing_else() {
+    fn only_mount_points_are_found_in_the_list() {
         for (file, expected) in [
             ("/home/ci/.codex/auth.json", true),
             ("/a b\\c/auth.json", true),

@@ -1,32 +1,31 @@
-//! Recognizes the program of a running Codex, and its version.
+//! Recognizes a running Codex and its version.
 
 use std::{ffi::OsStr, fs::File, io::Read, path::Path};
 
 use authferry_core::DueRule;
 use serde::Deserialize;
 
-/// More than the manifest of a package takes, in bytes.
-const MAX_MANIFEST: u64 = 64 * 1024;
+/// The largest package manifest that is read.
+const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
 
-/// How many folders above the program the manifest of its package may be.
+/// How many folders above the program its package manifest may be.
 const MAX_DEPTH: usize = 6;
 
-/// Returns whether this is the path of Codex itself, as the system names the program of a process.
+/// Returns whether this executable path, as the system reports it for a process, is Codex.
 ///
-/// Its launcher from npm is a script, so that the program of that process is `node`; it starts
-/// Codex as a child. Codex starts helpers from its own folder (`codex-code-mode-host`), which
-/// never rotate a login.
+/// The npm launcher is a script: its process runs `node` and starts Codex as a child. Codex
+/// also starts helpers from its folder (`codex-code-mode-host`), which never rotate a login.
 #[must_use]
 pub fn is_codex(program: &Path) -> bool {
     let name = program.file_name().map(OsStr::to_string_lossy);
     let name = name.unwrap_or_default();
-    // What the system appends after an update has replaced the program.
+    // The system appends this after an update has replaced the executable.
     let name = name.trim_end_matches(" (deleted)");
     name == "codex" || (name.starts_with("codex-") && !name.ends_with("-host"))
 }
 
-/// Returns by which rule the Codex at this path rotates a login. It is not started: the manifest
-/// of its package, as npm installs it, names the version.
+/// Returns the rule by which the Codex at this path rotates a login. The version comes from the
+/// package manifest that npm installs; Codex is not started.
 #[must_use]
 pub fn due_rule(program: &Path) -> DueRule {
     let folders = program.ancestors().skip(1).take(MAX_DEPTH);
@@ -44,14 +43,14 @@ fn version(manifest: &Path) -> Option<String> {
     }
     let mut text = Vec::new();
     let file = File::open(manifest).ok()?;
-    file.take(MAX_MANIFEST).read_to_end(&mut text).ok()?;
+    file.take(MAX_MANIFEST_BYTES).read_to_end(&mut text).ok()?;
     let manifest: Manifest = serde_json::from_slice(&text).ok()?;
     let is_codex = manifest.name.starts_with("@openai/codex");
     is_codex.then_some(manifest.version)
 }
 
-/// The rule of a version, such as `0.171.0` or `0.171.0-linux-x64`. In which version between 0.130
-/// and 0.137 the second rule gave way to the third one was not measured.
+/// Returns the rule of a version, such as `0.171.0` or `0.171.0-linux-x64`. The version between
+/// 0.130 and 0.137 in which the third rule replaced the second was not measured.
 fn rule_of(version: &str) -> DueRule {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codex_is_known_by_the_name_of_its_program() {
+    fn codex_is_recognized_by_the_name_of_its_executable() {
         for (path, is) in [
             ("/a/bin/codex", true),
             ("/a/bin/codex (deleted)", true),
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_has_the_rule_that_was_measured() {
+    fn a_version_has_its_measured_rule() {
         for (version, rule) in [
             ("0.63.0", DueRule::Age),
             ("0.116.0", DueRule::Age),
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manifest_of_its_package_names_the_version() {
+    fn the_package_manifest_names_the_version() {
         let folder = tempfile::tempdir().expect("a folder");
         let bin = folder.path().join("codex-linux-x64/vendor/musl/bin");
         fs::create_dir_all(&bin).expect("room");

@@ -1,31 +1,30 @@
-//! Waiting for an auth file that Codex is just writing.
+//! Waits until Codex has finished writing the auth file.
 
 use std::{thread, time::Duration};
 
-use crate::{Home, Look, Unfit};
+use crate::{Home, HomeError, Look};
 
 impl Home {
-    /// Looks at the auth file until it holds still, for a quarter of a second at most.
+    /// Reads the auth file until it is stable, for at most a quarter of a second.
     ///
-    /// Codex up to 0.166.0 empties the file and writes it anew, in place: a single look
-    /// finds it empty or cut off every now and then (up to one in 40 was measured), and can even
-    /// find the head of one generation with the tail of the next. So a look counts when a
-    /// second one finds the same bytes, and when they are not those of a torn file. When
-    /// none counts in time, the last look is returned as it is. Errors as in
+    /// Codex up to 0.166.0 truncates the file and rewrites it in place. A single read sometimes
+    /// sees the file empty or cut off (measured: up to one in 40), or even the beginning of one
+    /// generation with the end of the next. So a read counts only if the next read finds the same
+    /// bytes and they do not look torn. After the timeout, this returns the last read. Errors as in
     /// [`look`](Self::look).
-    pub fn settled_look(&self) -> Result<Look, Unfit> {
+    pub fn settled_look(&self) -> Result<Look, HomeError> {
         self.settled_look_with(&mut None)
     }
 
-    /// The same. `glimpse` becomes the last look that found a whole login which the next look did
-    /// not find again: if nothing better comes, that login may exist nowhere else.
-    pub fn settled_look_with(&self, glimpse: &mut Option<Look>) -> Result<Look, Unfit> {
-        settle(PATIENCE, || self.look(), glimpse)
+    /// Like [`settled_look`](Self::settled_look). `transient` becomes the last read of a whole
+    /// login that the next read did not confirm: this may be the only copy of that login.
+    pub fn settled_look_with(&self, transient: &mut Option<Look>) -> Result<Look, HomeError> {
+        settle(MAX_RETRIES, || self.look(), transient)
     }
 }
 
 impl Look {
-    /// Returns the bytes of a file that Codex cannot just be writing.
+    /// Returns the bytes of a file that cannot be the torn state of a write.
     fn whole(&self) -> Option<&[u8]> {
         match self {
             Self::Usable { secret, .. } => Some(secret.expose()),
@@ -35,19 +34,19 @@ impl Look {
     }
 }
 
-/// Between two looks that did not agree.
-const STEP: Duration = Duration::from_millis(10);
-/// How many times a look that does not count is followed by another.
-const PATIENCE: u32 = 25;
+/// The delay between two reads that differ.
+const RETRY_DELAY: Duration = Duration::from_millis(10);
+/// The maximum number of reads after the first one.
+const MAX_RETRIES: u32 = 25;
 
 fn settle(
-    patience: u32,
-    mut look: impl FnMut() -> Result<Look, Unfit>,
-    glimpse: &mut Option<Look>,
-) -> Result<Look, Unfit> {
+    max_retries: u32,
+    mut look: impl FnMut() -> Result<Look, HomeError>,
+    transient: &mut Option<Look>,
+) -> Result<Look, HomeError> {
     let mut last = look()?;
-    for _ in 0..patience {
-        // Codex never removes the file in order to write it: a missing one is not torn.
+    for _ in 0..max_retries {
+        // Codex never removes the file to write it: a missing file is not a torn write.
         if matches!(last, Look::Missing) {
             break;
         }
@@ -56,13 +55,13 @@ fn settle(
             .as_ref()
             .is_ok_and(|next| next.whole().is_some() && next.whole() == last.whole());
         if !agrees && matches!(last, Look::Usable { .. }) {
-            *glimpse = Some(last);
+            *transient = Some(last);
         }
         last = next?;
         if agrees {
             return Ok(last);
         }
-        thread::sleep(STEP);
+        thread::sleep(RETRY_DELAY);
     }
     Ok(last)
 }
@@ -95,7 +94,7 @@ mod tests {
         Look::Unusable { secret, why }
     }
 
-    /// Plays the looks in turn, and returns what is made of them and how many were taken.
+    /// Settles on these reads; returns the result and the number of reads.
     fn settled(looks: Vec<Look>) -> (Look, usize) {
         let mut taken = 0;
         let mut looks = looks.into_iter().inspect(|_| taken += 1);
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_counts_when_the_next_one_agrees() {
+    fn a_read_counts_when_the_next_read_agrees() {
         let (look, taken) = settled(vec![usable(1), usable(1)]);
         assert!(is(&look, 1) && taken == 2, "{look:?}");
         let (look, taken) = settled(vec![usable(1), usable(2), usable(2)]);
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_stays_torn_is_reported_in_the_end() {
+    fn a_file_that_stays_torn_is_reported() {
         for torn in [&b""[..], b"{", b"\xC3(", b"\0\0"] {
             let (look, taken) = settled((0..4).map(|_| unusable(torn)).collect());
             assert!(
@@ -133,18 +132,18 @@ mod tests {
         }
     }
 
-    type Looks = Vec<Result<Look, Unfit>>;
+    type Looks = Vec<Result<Look, HomeError>>;
 
-    /// A whole login that is gone at the next look is not lost, whatever took its place.
+    /// A whole login that the next read does not find is returned.
     #[test]
-    fn a_glimpse_is_kept() {
-        let unfit = |home: &Home| Unfit::NotARegularFile {
+    fn a_transient_login_is_returned() {
+        let not_a_file = |home: &Home| HomeError::NotARegularFile {
             path: home.auth_file().into(),
         };
         let (_above, home) = home();
         let cases: [(Looks, Option<u32>); 6] = [
             (vec![Ok(usable(1)), Ok(Look::Missing)], Some(1)),
-            (vec![Ok(usable(1)), Err(unfit(&home))], Some(1)),
+            (vec![Ok(usable(1)), Err(not_a_file(&home))], Some(1)),
             (
                 vec![Ok(usable(1)), Ok(usable(2)), Ok(Look::Missing)],
                 Some(2),
@@ -156,23 +155,23 @@ mod tests {
             (vec![Ok(usable(1)), Ok(usable(1))], None),
             (vec![Ok(unusable(b"{")), Ok(Look::Missing)], None),
         ];
-        for (looks, wanted) in cases {
-            let (mut looks, mut glimpse) = (looks.into_iter(), None);
-            settle(3, || looks.next().expect("no further look"), &mut glimpse).ok();
-            match (&glimpse, wanted) {
+        for (looks, expected) in cases {
+            let (mut looks, mut transient) = (looks.into_iter(), None);
+            settle(3, || looks.next().expect("no further look"), &mut transient).ok();
+            match (&transient, expected) {
                 (None, None) => {}
                 (Some(look), Some(n)) if is(look, n) => {}
-                _ => panic!("{glimpse:?} for {wanted:?}"),
+                _ => panic!("{transient:?} for {expected:?}"),
             }
         }
     }
 
-    /// The three ways in which Codex writes the file: in place (up to 0.163.0), in place
-    /// under a lock (0.166.0), by a rename (0.169.0).
+    /// How Codex writes the file: in place (up to 0.163.0), in place under a lock (0.166.0),
+    /// by a rename (0.169.0).
     fn writers() -> [fn(&Home, &[u8]); 3] {
         fn in_place(home: &Home, bytes: &[u8]) {
             let mut file = File::create(home.auth_file()).expect("a file");
-            // The pause makes sure that the reader meets the torn states, all of them.
+            // The delay lets the reader see every torn state.
             for part in [&bytes[..bytes.len() / 2], &bytes[bytes.len() / 2..]] {
                 thread::sleep(Duration::from_micros(500));
                 file.write_all(part).expect("a write");
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn no_settled_look_is_torn() {
+    fn a_settled_look_is_never_torn() {
         const WRITES: u32 = 150;
         for write in writers() {
             let (_above, home) = home();
@@ -209,7 +208,7 @@ mod tests {
                     }
                 });
                 while !writer.is_finished() {
-                    // Patient, so that a busy machine does not fail the test.
+                    // Many retries, so that the test passes on a busy machine.
                     let look = settle(1000, || home.look(), &mut None).expect("a look");
                     assert!((0..3).any(|n| is(&look, n)), "{look:?}");
                 }

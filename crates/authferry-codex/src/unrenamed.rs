@@ -1,4 +1,4 @@
-//! A login that Codex wrote and did not bring to its place.
+//! A login that Codex wrote to a temporary file and did not rename over the auth file.
 
 use std::{fs, path::PathBuf, time::SystemTime};
 
@@ -6,14 +6,14 @@ use authferry_core::{Fingerprint, Generation, Secret};
 
 use crate::{Home, Look, MAX_LEN, parse};
 
-/// How the names of Codex's temporary files begin. From 0.167.2 on it writes `.auth-XXXXXX`,
+/// The prefix of Codex's temporary files. Since 0.167.2 Codex writes `.auth-XXXXXX`,
 /// syncs it and renames it over the auth file.
 const TEMP: &str = ".auth-";
 
-/// A whole login in a temporary file of Codex's.
+/// A whole login in a temporary file of Codex.
 #[derive(Debug)]
 pub struct Unrenamed {
-    /// The file.
+    /// The temporary file.
     pub path: PathBuf,
     /// Its bytes.
     pub secret: Secret,
@@ -23,11 +23,11 @@ pub struct Unrenamed {
 }
 
 impl Home {
-    /// Returns the login that a killed Codex did not rename any more; the refresh token in the
-    /// auth file is spent then. `base`: what was placed, which every other login descends from.
+    /// Returns the login that a killed Codex did not rename; the refresh token in the auth file
+    /// is then spent. `base` is the placed login, from which every other login descends.
     ///
-    /// A whole login counts if the auth file still holds the base, and else if it was written after
-    /// the auth file. Of several the newest counts.
+    /// A whole login counts if the auth file still holds the base or is missing, or if the
+    /// temporary file was written after the auth file. The newest one wins.
     #[must_use]
     pub fn unrenamed(&self, base: Option<Fingerprint>) -> Option<Unrenamed> {
         let all = self.all_unrenamed();
@@ -43,7 +43,8 @@ impl Home {
         let is_base = in_place.is_some() && in_place == base;
         let counts = |it: &Unrenamed| {
             let login = Some(it.generation.fingerprint);
-            // A clock that was set back, or a copy of the folder, makes it look older.
+            // With the base in place, ignore the times: the next login may look older after a clock
+            // was set back or the folder was copied.
             let is_next = is_base || placed.is_none_or(|placed| it.modified >= placed);
             login != in_place && login != base && is_next
         };
@@ -51,7 +52,7 @@ impl Home {
         next.max_by_key(|it| it.modified)
     }
 
-    /// Returns every whole login in a temporary file of Codex's, older ones too.
+    /// Returns every whole login in Codex's temporary files, including older ones.
     #[must_use]
     pub fn all_unrenamed(&self) -> Vec<Unrenamed> {
         let entries = fs::read_dir(self.dir()).into_iter().flatten().flatten();
@@ -76,11 +77,11 @@ impl Home {
         found.collect()
     }
 
-    /// Does what a killed Codex would have done next: renames its temporary file over the auth
-    /// file, which held `base` at first. Must not be called while a Codex may be running there.
+    /// Finishes the write of a killed Codex: renames its temporary file over the auth file. `base`
+    /// is the placed login. Must not be called while a Codex may run in this home.
     pub fn rename_for_codex(&self, base: Option<Fingerprint>) {
         if let Some(next) = self.unrenamed(base) {
-            // One that cannot be renamed is still found where it is.
+            // If the rename fails, `unrenamed` still finds the login.
             fs::rename(next.path, self.auth_file()).ok();
         }
     }
@@ -94,7 +95,7 @@ mod tests {
     use crate::made_up::{auth_file, home, is};
 
     #[test]
-    fn a_login_that_was_not_renamed_is_found_unless_it_is_torn_or_older() {
+    fn an_unrenamed_login_is_found_unless_torn_or_older() {
         let (_above, home) = home();
         let temp = home.dir().join(".auth-made-up");
         let placed = fs::metadata(home.auth_file()).and_then(|it| it.modified());
@@ -108,7 +109,7 @@ mod tests {
         for (written, at, base, is_found) in [
             (&next[..], placed + second, Some(base), true),
             (torn, placed + second, Some(base), false),
-            // If the auth file no longer holds the base, only the file time shows which is last.
+            // If the auth file does not hold the base, only the file times order the logins.
             (&next, placed + second, None, true),
             (&next, placed - second, None, false),
             (&next, placed - second, Some(base), true),

@@ -1,4 +1,4 @@
-//! A JSON value that is read without a copy and never refused for its type.
+//! A JSON value of any type, deserialized without a copy.
 
 use core::{fmt, marker::PhantomData, ops::Deref};
 
@@ -8,14 +8,14 @@ use serde::{
 };
 use zeroize::Zeroizing;
 
-use crate::{Fault, Member, Unusable};
+use crate::{AuthFileError, Fault, Member};
 
 /// A member's value, or its absence.
 ///
-/// Plain `Option<String>` would copy the tokens, could not tell `null` from nothing, and
-/// would leave the naming of a wrong type to serde, whose messages quote the file.
+/// `Option<String>` would copy the tokens and would not distinguish `null` from a missing member.
+/// The errors of `Option<String>` would come from serde, whose messages quote the file.
 #[derive(Default)]
-pub(crate) enum Value<'a, M = IgnoredAny> {
+pub(crate) enum JsonValue<'a, M = IgnoredAny> {
     #[default]
     Missing,
     Null,
@@ -24,10 +24,10 @@ pub(crate) enum Value<'a, M = IgnoredAny> {
     Other,
 }
 
-/// A text in the file.
+/// A JSON string.
 pub(crate) enum Text<'a> {
     Plain(&'a str),
-    /// One that was written with escapes, so that it had to be copied.
+    /// A copy of a string that contains escapes.
     Unescaped(Zeroizing<String>),
 }
 
@@ -42,14 +42,14 @@ impl Deref for Text<'_> {
     }
 }
 
-impl<M> Value<'_, M> {
-    /// Returns whether it is there and not `null`, which is all one to Codex.
+impl<M> JsonValue<'_, M> {
+    /// Returns whether the member is neither missing nor `null`; Codex treats both alike.
     pub(crate) fn is_set(&self) -> bool {
         !matches!(self, Self::Missing | Self::Null)
     }
 
-    /// Returns the text of a member that may as well be missing or `null`.
-    pub(crate) fn optional_text(&self, member: Member) -> Result<Option<&str>, Unusable> {
+    /// Returns the string of an optional member, which may be missing or `null`.
+    pub(crate) fn optional_text(&self, member: Member) -> Result<Option<&str>, AuthFileError> {
         match self {
             Self::Missing | Self::Null => Ok(None),
             Self::Text(text) => Ok(Some(text)),
@@ -57,8 +57,8 @@ impl<M> Value<'_, M> {
         }
     }
 
-    /// Returns the text of a member that has to hold one.
-    pub(crate) fn text(&self, member: Member) -> Result<&str, Unusable> {
+    /// Returns the string of a required member.
+    pub(crate) fn text(&self, member: Member) -> Result<&str, AuthFileError> {
         match self {
             Self::Text(text) if text.is_empty() => Err(fault(member, Fault::Empty)),
             Self::Text(text) => Ok(text),
@@ -68,7 +68,7 @@ impl<M> Value<'_, M> {
         }
     }
 
-    /// Returns the text, if it is one.
+    /// Returns the string; `None` for any other value.
     pub(crate) fn into_text(self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.to_string()),
@@ -76,8 +76,8 @@ impl<M> Value<'_, M> {
         }
     }
 
-    /// Returns the members of a member that has to be an object.
-    pub(crate) fn object(&self, member: Member) -> Result<&M, Unusable> {
+    /// Returns the object of a required member.
+    pub(crate) fn object(&self, member: Member) -> Result<&M, AuthFileError> {
         match self {
             Self::Object(members) => Ok(members),
             Self::Missing => Err(fault(member, Fault::Missing)),
@@ -87,62 +87,62 @@ impl<M> Value<'_, M> {
     }
 }
 
-fn fault(member: Member, fault: Fault) -> Unusable {
-    Unusable::Member { member, fault }
+fn fault(member: Member, fault: Fault) -> AuthFileError {
+    AuthFileError::Member { member, fault }
 }
 
-impl<'de: 'a, 'a, M: Deserialize<'de>> Deserialize<'de> for Value<'a, M> {
+impl<'de: 'a, 'a, M: Deserialize<'de>> Deserialize<'de> for JsonValue<'a, M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyValue(PhantomData))
     }
 }
 
-/// Takes every type there is.
-struct AnyValue<'a, M>(PhantomData<Value<'a, M>>);
+/// Accepts every JSON type.
+struct AnyValue<'a, M>(PhantomData<JsonValue<'a, M>>);
 
 impl<'de: 'a, 'a, M: Deserialize<'de>> Visitor<'de> for AnyValue<'a, M> {
-    type Value = Value<'a, M>;
+    type Value = JsonValue<'a, M>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Text::Plain(text)))
+        Ok(JsonValue::Text(Text::Plain(text)))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Text::Unescaped(Zeroizing::new(
+        Ok(JsonValue::Text(Text::Unescaped(Zeroizing::new(
             text.to_owned(),
         ))))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        M::deserialize(MapAccessDeserializer::new(map)).map(Value::Object)
+        M::deserialize(MapAccessDeserializer::new(map)).map(JsonValue::Object)
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Value::Null)
+        Ok(JsonValue::Null)
     }
 
     fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(JsonValue::Other)
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(JsonValue::Other)
     }
 
     fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(JsonValue::Other)
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(JsonValue::Other)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Other)
+        Ok(JsonValue::Other)
     }
 }

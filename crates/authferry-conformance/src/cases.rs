@@ -1,12 +1,12 @@
-//! The table of cases, and what a case is.
+//! The table of cases.
 
 use std::{error::Error, fmt, pin::Pin, sync::Arc};
 
 use crate::{Fixture, place::Place};
 
-mod claims;
 mod create;
-mod identity;
+mod idempotency;
+mod leases;
 mod limits;
 mod race;
 mod redaction;
@@ -14,10 +14,10 @@ mod refusal;
 mod stamps;
 mod swap;
 
-/// How many writers race for one version, and how many bidders for one claim.
+/// How many writers race for one version, and how many lease clients for one lease.
 pub(crate) const RACERS: usize = 8;
 
-/// One thing that every store must do, under a name.
+/// A named check that every store must pass.
 #[derive(Clone, Copy)]
 pub struct Case {
     name: &'static str,
@@ -33,10 +33,10 @@ impl Case {
         self.name
     }
 
-    /// Runs it on a fresh place. Needs a runtime with time; writers race the harder
-    /// the more threads it has.
+    /// Runs the case on a new place. Needs a runtime with a timer; more threads make the races
+    /// harder.
     ///
-    /// The [`Failure`] says what the store did instead.
+    /// The [`Failure`] describes what the store did instead.
     pub async fn run(&self, fixture: Arc<dyn Fixture>) -> Result<(), Failure> {
         (self.run)(Place::new(fixture, self.name)).await
     }
@@ -48,7 +48,7 @@ impl fmt::Debug for Case {
     }
 }
 
-/// What a store did that it must not, or failed to do, in words.
+/// A description of the store's wrong behavior.
 #[derive(Debug)]
 pub struct Failure(String);
 
@@ -64,7 +64,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error where none is due is a failure; it is told with all that lies below it.
+/// An unexpected error is a failure. The text contains the error and all its causes.
 impl<E: Error> From<E> for Failure {
     fn from(error: E) -> Self {
         let mut text = error.to_string();
@@ -96,57 +96,57 @@ macro_rules! table {
     };
 }
 
-/// Returns the cases. Each decides from the fixture's guarantees what it asks for.
+/// Returns the cases. Each case adapts to the fixture's guarantees.
 pub fn cases() -> impl Iterator<Item = Case> {
     table![
         create::an_empty_place_reads_none,
         create::a_created_value_is_read_back,
-        create::a_filled_place_is_not_created_over,
-        create::a_value_put_by_hand_is_not_created_over,
+        create::creating_over_an_existing_value_conflicts,
+        create::creating_over_a_value_put_by_hand_conflicts,
         swap::the_current_version_is_replaced,
         swap::a_stale_version_conflicts,
-        swap::a_version_never_given_conflicts,
-        swap::a_value_that_is_gone_conflicts,
-        swap::the_same_bytes_get_another_version,
-        swap::a_value_put_by_hand_is_swapped_over,
-        swap::a_value_put_by_hand_over_ours_ends_our_version,
-        swap::bytes_are_kept_as_they_are,
+        swap::an_unknown_version_conflicts,
+        swap::the_version_of_a_deleted_value_conflicts,
+        swap::the_same_bytes_get_a_new_version,
+        swap::a_value_put_by_hand_can_be_swapped,
+        swap::a_write_by_hand_makes_our_version_stale,
+        swap::bytes_are_stored_unchanged,
         swap::reading_changes_nothing,
-        swap::a_swap_given_up_leaves_one_of_the_two,
-        stamps::each_part_comes_back,
+        swap::a_cancelled_swap_leaves_the_old_or_the_new_value,
+        stamps::every_field_is_read_back,
         stamps::the_same_bytes_put_by_hand_lose_the_stamp,
-        stamps::a_login_that_is_put_again_is_a_new_version,
+        stamps::rewriting_the_same_login_makes_a_new_version,
         race::one_of_many_writers_wins,
-        race::a_reader_never_sees_a_mixture,
-        identity::a_lost_reply_is_settled_by_looking,
-        identity::a_lost_request_lands_once_when_sent_again,
-        identity::a_duplicate_is_one_write,
-        identity::a_late_duplicate_brings_nothing_back,
-        identity::an_id_does_not_stand_for_other_bytes,
-        limits::the_declaration_is_the_pinned_one,
-        limits::the_longest_value_fits,
+        race::a_reader_never_sees_a_torn_value,
+        idempotency::a_lost_reply_is_resolved_by_a_read,
+        idempotency::a_retry_of_a_lost_request_writes_once,
+        idempotency::a_duplicate_writes_once,
+        idempotency::a_delayed_duplicate_overwrites_nothing,
+        idempotency::a_reused_write_id_with_other_bytes_fails,
+        limits::the_declared_guarantees_match_the_fixture,
+        limits::a_value_of_the_maximum_length_fits,
         limits::a_longer_value_is_refused,
-        refusal::a_refusal_is_told_as_one,
+        refusal::a_refused_call_returns_its_error_and_changes_nothing,
         redaction::no_value_prints_the_login,
         redaction::no_error_prints_the_login,
-        redaction::no_claim_prints_the_login,
-        claims::the_declaration_is_the_pinned_one,
-        claims::one_holds_it_at_a_time,
-        claims::what_was_released_is_free_at_once,
-        claims::what_has_ended_is_free_once_all_clocks_say_so,
-        claims::what_was_taken_over_is_lost,
-        claims::a_renewed_claim_holds_until_its_new_end,
-        claims::a_look_tells_how_it_stands,
-        claims::a_note_is_found_by_whoever_has_it_next,
-        claims::a_bid_asked_again_is_one_claim,
-        claims::a_renewal_asked_again_lasts,
-        claims::a_release_asked_again_is_done,
-        claims::a_claim_that_nobody_renews_is_taken_over,
-        claims::a_record_without_a_stamp_is_taken_over_after_its_end,
-        claims::a_record_that_makes_no_sense_is_taken_over_after_a_term,
-        claims::one_of_many_bidders_wins,
-        claims::a_claim_leaves_the_login_alone,
-        claims::a_login_leaves_the_claim_alone,
+        redaction::no_lease_prints_the_login,
+        leases::the_declared_lease_support_matches_the_fixture,
+        leases::only_one_client_holds_the_lease,
+        leases::a_released_lease_is_free_at_once,
+        leases::an_expired_lease_is_free_after_the_clock_skew,
+        leases::a_lease_that_was_taken_over_is_lost,
+        leases::a_renewed_lease_holds_until_its_new_expiry,
+        leases::a_look_returns_the_lease_status,
+        leases::the_next_holder_reads_the_note,
+        leases::a_repeated_acquire_returns_the_same_lease,
+        leases::a_repeated_renewal_succeeds,
+        leases::a_repeated_release_succeeds,
+        leases::a_lease_that_is_not_renewed_is_taken_over,
+        leases::a_record_without_a_stamp_is_taken_over_after_its_expiry,
+        leases::a_malformed_record_is_taken_over_after_one_term,
+        leases::one_of_many_lease_clients_wins,
+        leases::a_lease_does_not_change_the_login,
+        leases::writing_the_login_does_not_change_the_lease,
     ]
     .into_iter()
 }

@@ -1,4 +1,4 @@
-//! Breaks the wire between a caller and a store.
+//! Injects network faults between a caller and a store.
 
 use std::{
     fmt,
@@ -8,39 +8,49 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Secret, SecretStore, Stamp,
-    Standing, StoreError, Stored, Version,
+    CasError, ErrorKind, Guarantees, Lease, LeaseError, LeaseRequest, LeaseStatus, Leases, Secret,
+    SecretStore, Stamp, StoreError, Stored, Version,
 };
 
-/// What happens to one swap, or to one call about a claim.
+/// A fault of one swap or one lease call.
 ///
-/// Of a swap the caller is told [`CasError::Refused`] or [`CasError::Ambiguous`]; of a
-/// claim [`ClaimError::Store`], which leaves open what has happened.
+/// A failed swap returns [`CasError::Refused`] or [`CasError::Ambiguous`]. A failed lease call
+/// returns [`LeaseError::Store`], which leaves the outcome unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing: the swap and its answer pass.
+    /// No fault.
     Pass,
-    /// The swap passes, this much later.
+    /// The call is delayed by this time.
     Delay(Duration),
-    /// The swap never reaches the store, and the caller is told so.
+    /// The call does not reach the store, and the caller knows it.
     Refused(ErrorKind),
-    /// The swap never reaches the store, and the caller cannot know.
+    /// The call does not reach the store, and the caller does not know it.
     Lost,
-    /// The store does the swap and answers; the answer is lost.
+    /// The store executes the call, and the reply is lost.
     ReplyLost,
 }
 
-/// A store behind a wire that fails by a script.
+/// A store behind a network that fails by a script.
 ///
-/// Each swap and each call about a claim takes the next fault; after the last one all
-/// pass. Reads always do.
+/// Each swap and each lease call takes the next fault of the script; after the last fault, all
+/// calls pass. Reads always pass.
+///
+/// # Examples
+///
+/// ```
+/// use authferry_conformance::{Fault, Faulty, MemoryStore};
+///
+/// let store = MemoryStore::new("example");
+/// let faulty = Faulty::new(Box::new(store), [Fault::Lost, Fault::ReplyLost]);
+/// assert_eq!(faulty.to_string(), "memory:example");
+/// ```
 pub struct Faulty {
     inner: Box<dyn SecretStore>,
     script: Mutex<Box<dyn Iterator<Item = Fault> + Send>>,
 }
 
 impl Faulty {
-    /// Puts `script` between the caller and `inner`.
+    /// Wraps `inner` with the faults of `script`.
     #[must_use]
     pub fn new(
         inner: Box<dyn SecretStore>,
@@ -109,7 +119,7 @@ impl SecretStore for Faulty {
             Fault::Refused(kind) => return Err(CasError::Refused(self.injected(kind))),
             Fault::Lost => return Err(ambiguous()),
             Fault::ReplyLost => {
-                // Whatever the answer was, nobody gets to see it.
+                // The caller never sees this result.
                 drop(self.inner.compare_and_swap(expected, new, stamp).await);
                 return Err(ambiguous());
             }
@@ -121,50 +131,50 @@ impl SecretStore for Faulty {
         self.inner.keeps_history().await
     }
 
-    fn claims(&self) -> Option<&dyn Claims> {
-        self.inner.claims().map(|_| self as &dyn Claims)
+    fn leases(&self) -> Option<&dyn Leases> {
+        self.inner.leases().map(|_| self as &dyn Leases)
     }
 }
 
-/// Each call passes or fails as a whole, whatever requests it is made of.
+/// Each call passes or fails as a whole, even if it consists of several requests.
 #[async_trait]
-impl Claims for Faulty {
-    async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        self.ask(self.behind()?.acquire(bid)).await
+impl Leases for Faulty {
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Lease, LeaseError> {
+        self.call(self.inner_leases()?.acquire(request)).await
     }
 
-    async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
-        self.ask(self.behind()?.renew(claim, until)).await
+    async fn renew(&self, lease: &Lease, until: u64) -> Result<Lease, LeaseError> {
+        self.call(self.inner_leases()?.renew(lease, until)).await
     }
 
-    async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
-        self.ask(self.behind()?.release(claim)).await
+    async fn release(&self, lease: &Lease) -> Result<(), LeaseError> {
+        self.call(self.inner_leases()?.release(lease)).await
     }
 
-    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
-        self.ask(self.behind()?.look()).await
+    async fn look(&self) -> Result<Option<LeaseStatus>, LeaseError> {
+        self.call(self.inner_leases()?.look()).await
     }
 }
 
 impl Faulty {
-    fn behind(&self) -> Result<&dyn Claims, ClaimError> {
-        let none = || ClaimError::Store(self.injected(ErrorKind::NotFound));
-        self.inner.claims().ok_or_else(none)
+    fn inner_leases(&self) -> Result<&dyn Leases, LeaseError> {
+        let none = || LeaseError::Store(self.injected(ErrorKind::NotFound));
+        self.inner.leases().ok_or_else(none)
     }
 
-    async fn ask<T>(
+    async fn call<T>(
         &self,
-        call: impl Future<Output = Result<T, ClaimError>> + Send,
-    ) -> Result<T, ClaimError> {
-        let unclear = |kind| ClaimError::Store(self.injected(kind));
+        call: impl Future<Output = Result<T, LeaseError>> + Send,
+    ) -> Result<T, LeaseError> {
+        let unknown_outcome = |kind| LeaseError::Store(self.injected(kind));
         match self.next_fault() {
             Fault::Pass => {}
             Fault::Delay(time) => tokio::time::sleep(time).await,
-            Fault::Refused(kind) => return Err(unclear(kind)),
-            Fault::Lost => return Err(unclear(ErrorKind::Unavailable)),
+            Fault::Refused(kind) => return Err(unknown_outcome(kind)),
+            Fault::Lost => return Err(unknown_outcome(ErrorKind::Unavailable)),
             Fault::ReplyLost => {
                 drop(call.await);
-                return Err(unclear(ErrorKind::Unavailable));
+                return Err(unknown_outcome(ErrorKind::Unavailable));
             }
         }
         call.await
@@ -192,7 +202,10 @@ mod tests {
         );
         let login = Secret::new(b"made-up".to_vec());
         let stamp = Stamp {
-            id: WriteId { trip: 1, number: 1 },
+            id: WriteId {
+                nonce: 1,
+                number: 1,
+            },
             count: 1,
             origin: Origin::Seed,
             family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
@@ -214,7 +227,7 @@ mod tests {
         assert_eq!(store.history().len(), 1);
     }
     #[tokio::test]
-    async fn each_call_about_a_claim_takes_the_next_fault_and_only_reply_lost_is_done() {
+    async fn each_lease_call_takes_the_next_fault_and_only_reply_lost_lands() {
         let store = MemoryStore::new("faulty");
         let script = [
             Fault::Refused(ErrorKind::Throttled),
@@ -222,33 +235,33 @@ mod tests {
             Fault::ReplyLost,
         ];
         let faulty = Faulty::new(Box::new(store.clone()), script);
-        let bid = |holder: u64| Bid {
+        let request = |holder: u64| LeaseRequest {
             owner: holder.to_string(),
             holder,
             now: 1,
             until: 2,
             expired: None,
         };
-        let theirs = store.claims().expect("claims");
+        let theirs = store.leases().expect("leases");
         for fault in script {
-            let answer = faulty.acquire(&bid(1)).await;
-            assert!(matches!(answer, Err(ClaimError::Store(_))), "{answer:?}");
-            let landed = match theirs.acquire(&bid(2)).await {
-                Ok(claim) => {
-                    theirs.release(&claim).await.expect("its own claim");
+            let answer = faulty.acquire(&request(1)).await;
+            assert!(matches!(answer, Err(LeaseError::Store(_))), "{answer:?}");
+            let landed = match theirs.acquire(&request(2)).await {
+                Ok(lease) => {
+                    theirs.release(&lease).await.expect("its own lease");
                     false
                 }
-                Err(ClaimError::Held { owner, .. }) => owner == "1",
-                Err(error @ (ClaimError::Lost | ClaimError::Store(_))) => panic!("{error}"),
+                Err(LeaseError::Held { owner, .. }) => owner == "1",
+                Err(error @ (LeaseError::Lost | LeaseError::Store(_))) => panic!("{error}"),
             };
             assert_eq!(landed, fault == Fault::ReplyLost, "{fault:?}");
         }
-        faulty.acquire(&bid(1)).await.expect("its own claim");
+        faulty.acquire(&request(1)).await.expect("its own lease");
     }
 
     #[test]
-    fn the_wire_tells_what_the_store_behind_it_tells() {
-        let store = MemoryStore::new("told");
+    fn notes_of_the_inner_store_pass_through() {
+        let store = MemoryStore::new("noted");
         let notes = store.notes();
         assert!(!notes.is_empty());
         assert_eq!(Faulty::new(Box::new(store), []).notes(), notes);

@@ -1,7 +1,7 @@
-//! What every store must do.
+//! The conformance suite: the behavior that every store must have.
 //!
-//! A backend writes a [`Fixture`], which opens handles on places of its store, and
-//! runs the suite on it from a test with `harness = false`:
+//! A backend implements [`Fixture`], which opens handles on places of its store, and runs
+//! the suite from a test with `harness = false`:
 //!
 //! ```text
 //! fn main() -> ExitCode {
@@ -9,17 +9,17 @@
 //! }
 //! ```
 //!
-//! The output is the usual test summary, and the usual arguments choose a subset.
-//! Which cases apply follows from what the store declares, and the fixture pins the
-//! declaration: promising less skips nothing in silence.
+//! The output and the command-line filters are those of `cargo test`. The cases adapt to the
+//! guarantees that the store declares. The fixture repeats the guarantees, so that a store cannot
+//! skip a check by declaring less.
 //!
-//! [`MemoryStore`] is the reference: the shortest store that passes. [`Faulty`] breaks
-//! the wire between a caller and any store, before a write or after it.
+//! [`MemoryStore`] is the reference: the shortest store that passes. [`Faulty`] injects network
+//! faults between a caller and any store, before or after a write.
 
-mod bidder;
 mod cases;
 mod faulty;
 mod fixture;
+mod lease_client;
 mod memory;
 mod place;
 mod times;
@@ -35,14 +35,14 @@ pub use fixture::{Fixture, Refusal};
 pub use memory::MemoryStore;
 pub use times::timed;
 
-/// Runs every case on `fixture` as a named test, chosen by the program's arguments.
+/// Runs every case on `fixture` as a named test; the program's arguments filter the cases.
 ///
-/// The exit code is that of any test program. All cases share one runtime, so that a
-/// fixture may keep connections.
+/// Returns the exit code of a test program. All cases share one runtime, so that a fixture can
+/// keep connections.
 ///
 /// # Panics
 ///
-/// Panics if the system gives no threads to run on.
+/// Panics if the runtime's threads cannot be started.
 #[must_use]
 pub fn main(fixture: impl Fixture + 'static) -> ExitCode {
     run(
@@ -51,11 +51,11 @@ pub fn main(fixture: impl Fixture + 'static) -> ExitCode {
     )
 }
 
-/// Does so on each of several fixtures, whose names come first in the names of the tests.
+/// Like [`main`], on several fixtures. A test's name starts with the name of its fixture.
 ///
 /// # Panics
 ///
-/// Panics if the system gives no threads to run on.
+/// Panics if the runtime's threads cannot be started.
 #[must_use]
 pub fn main_of(fixtures: Vec<(&str, Box<dyn Fixture>)>) -> ExitCode {
     let (names, fixtures): (Vec<_>, Vec<_>) = fixtures
@@ -68,14 +68,14 @@ pub fn main_of(fixtures: Vec<(&str, Box<dyn Fixture>)>) -> ExitCode {
     run(tests, &fixtures)
 }
 
-/// Runs cases under a name each, each on the fixture of a number.
+/// Runs each case as the named test, on the fixture with the given index.
 fn run(
     tests: impl Iterator<Item = (String, Case, usize)>,
     fixtures: &[Arc<dyn Fixture>],
 ) -> ExitCode {
     let runtime = Arc::new(
         runtime::Builder::new_multi_thread()
-            // As many as race, however few processors there are.
+            // One thread per racer, even on a machine with fewer processors.
             .worker_threads(cases::RACERS)
             .enable_all()
             .build()

@@ -1,4 +1,4 @@
-//! The reference store: the contract in its shortest form.
+//! The reference store: the shortest implementation of the contract.
 
 use std::{
     fmt,
@@ -7,61 +7,60 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::{
-    Beside, CasError, Claims, ErrorKind, Guarantees, Reads, Secret, SecretStore, Stamp, StoreError,
-    Stored, Swap, Version,
+    CasError, ErrorKind, Guarantees, Leases, Reads, Secret, SecretStore, Stamp, StoreBackedLeases,
+    StoreError, Stored, Swap, Version,
 };
 
 /// A store in memory, for tests. A clone is another handle on the same place.
 ///
-/// It keeps every generation, so it always knows whether a write has landed: the same
-/// write again gets the version that the first one got, also when another writer has
-/// replaced it since. `Conflict` would say "not written", and that would be false.
+/// The store keeps every generation, so it always knows whether a write has landed. A repeated
+/// write returns the version of the first one, even if another writer has replaced it since.
+/// `Conflict` would wrongly mean "not written".
 ///
-/// Its claims are in a second place like the first one, which has none of its own.
+/// The leases are in a second memory store, which has no leases.
 #[derive(Clone)]
 pub struct MemoryStore {
     name: Arc<str>,
     held: Arc<Mutex<Held>>,
-    claims: Option<Arc<Beside<Self>>>,
+    leases: Option<Arc<StoreBackedLeases<Self>>>,
 }
 
 impl MemoryStore {
     /// The largest value that fits, in bytes.
     pub const MAX_LEN: usize = 64 * 1024;
 
-    /// Returns a handle on a new, empty place. The name shows in its address alone.
+    /// Returns a handle on a new, empty place. The name appears only in its address.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
-            claims: Some(Arc::new(Beside(Self::without_claims(&format!(
-                "{name}.claim"
+            leases: Some(Arc::new(StoreBackedLeases(Self::without_leases(&format!(
+                "{name}.lease"
             ))))),
-            ..Self::without_claims(name)
+            ..Self::without_leases(name)
         }
     }
 
-    fn without_claims(name: &str) -> Self {
+    fn without_leases(name: &str) -> Self {
         Self {
             name: name.into(),
             held: Arc::default(),
-            claims: None,
+            leases: None,
         }
     }
 
-    /// Puts `login` there without metadata, as a person would.
+    /// Writes `login` without metadata, as a person does.
     pub fn put_by_hand(&self, login: &[u8]) {
         self.lock().push(Secret::new(login.to_vec()), None);
     }
 
-    /// Puts `text` where the record of the claim is, without a stamp.
-    pub fn put_claim_by_hand(&self, text: &[u8]) {
-        if let Some(claims) = &self.claims {
-            claims.0.put_by_hand(text);
+    /// Writes `text` as the lease record, without a stamp.
+    pub fn put_lease_by_hand(&self, text: &[u8]) {
+        if let Some(leases) = &self.leases {
+            leases.0.put_by_hand(text);
         }
     }
 
-    /// Empties the place and forgets its history, as a person would. Its versions
-    /// stay used up.
+    /// Deletes the value and its history, as a person does. Version numbers are not reused.
     pub fn empty(&self) {
         self.lock().history.clear();
     }
@@ -102,7 +101,7 @@ impl SecretStore for MemoryStore {
     }
 
     fn notes(&self) -> Vec<String> {
-        vec!["what it holds ends with this process".to_owned()]
+        vec!["the login is lost when this process ends".to_owned()]
     }
 
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
@@ -133,17 +132,17 @@ impl SecretStore for MemoryStore {
         Ok(held.push(new.duplicate(), Some(stamp.clone())))
     }
 
-    fn claims(&self) -> Option<&dyn Claims> {
-        let claims = self.claims.as_deref()?;
-        Some(claims)
+    fn leases(&self) -> Option<&dyn Leases> {
+        let leases = self.leases.as_deref()?;
+        Some(leases)
     }
 }
 
 #[derive(Default)]
 struct Held {
-    /// The last one is what the place holds.
+    /// The last entry is the current value.
     history: Vec<Stored>,
-    /// How many versions were given out, also before the place was emptied.
+    /// The number of versions so far, including those before the last `empty`.
     versions: u64,
 }
 
@@ -159,7 +158,7 @@ impl Held {
         version
     }
 
-    /// Returns the version that this very write got when it landed.
+    /// Returns the version of this write if it has landed.
     fn landed(&self, new: &Secret, stamp: &Stamp) -> Option<&Version> {
         self.history
             .iter()

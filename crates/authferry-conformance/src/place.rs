@@ -1,4 +1,4 @@
-//! One fresh place, as the cases see it.
+//! A new place, as a case uses it.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -19,13 +19,13 @@ use crate::{
     cases::{Failure, ensure},
 };
 
-/// How long a store with [`Reads::Eventual`] may take to show a write.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a store with [`Reads::Eventual`] may return stale reads.
+pub(crate) const STALE_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often such a store is looked at meanwhile.
-pub(crate) const PACE: Duration = Duration::from_millis(20);
+/// The delay between two reads of such a store.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A place that nobody used before.
+/// A place that no other case uses.
 pub(crate) struct Place {
     fixture: Arc<dyn Fixture>,
     name: String,
@@ -34,7 +34,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(fixture: Arc<dyn Fixture>, case: &str) -> Self {
-        // Another process may run other cases on the same server.
+        // Another process may run cases on the same server.
         static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
         static PLACES: AtomicU64 = AtomicU64::new(0);
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
@@ -54,8 +54,8 @@ impl Place {
         self.fixture.guarantees()
     }
 
-    pub(crate) fn claims(&self) -> bool {
-        self.fixture.claims()
+    pub(crate) fn leases(&self) -> bool {
+        self.fixture.leases()
     }
 
     pub(crate) async fn open(&self) -> Box<dyn SecretStore> {
@@ -66,9 +66,9 @@ impl Place {
         self.fixture.put_by_hand(&self.name, login).await;
     }
 
-    pub(crate) async fn put_claim_by_hand(&self, text: &str) {
+    pub(crate) async fn put_lease_by_hand(&self, text: &str) {
         self.fixture
-            .put_claim_by_hand(&self.name, text.as_bytes())
+            .put_lease_by_hand(&self.name, text.as_bytes())
             .await;
     }
 
@@ -80,13 +80,13 @@ impl Place {
         self.fixture.empty(&self.name).await;
     }
 
-    /// Returns the stamp of one more write that is intended here.
+    /// Returns the stamp of the next write.
     pub(crate) fn stamp(&self) -> Stamp {
         let number = self.writes.fetch_add(1, Ordering::Relaxed);
         Stamp {
-            // The leading zero must come back too.
+            // The leading zero must be preserved too.
             id: WriteId {
-                trip: 0x0123_4567_89ab_cdef,
+                nonce: 0x0123_4567_89ab_cdef,
                 number,
             },
             count: number + 1,
@@ -109,28 +109,27 @@ impl Place {
             .await?)
     }
 
-    /// Looks through a handle of its own and returns the version of what is there,
-    /// which must be `login` with `stamp`.
-    pub(crate) async fn shows(
+    /// Reads through a new handle, expects `login` with `stamp`, and returns the version.
+    pub(crate) async fn expect_value(
         &self,
         login: &[u8],
         stamp: Option<&Stamp>,
     ) -> Result<Version, Failure> {
-        self.shows_one_of(&[(login, stamp)]).await
+        self.expect_one_of(&[(login, stamp)]).await
     }
 
-    /// As [`shows`](Self::shows), where several writes may have come last.
-    pub(crate) async fn shows_one_of(
+    /// Like [`expect_value`](Self::expect_value), if any of several writes may be the last one.
+    pub(crate) async fn expect_one_of(
         &self,
         writes: &[(&[u8], Option<&Stamp>)],
     ) -> Result<Version, Failure> {
         let stamps = self.guarantees().stamps;
         let same_bytes = |stored: &Stored, login: &[u8]| stored.secret.expose() == login;
         let same_stamp = |stored: &Stored, stamp: Option<&Stamp>| {
-            stored.stamp == stamp.filter(|_| stamps).map(|stamp| self.as_kept(stamp))
+            stored.stamp == stamp.filter(|_| stamps).map(|stamp| self.as_stored(stamp))
         };
         let stored = self
-            .look(|stored| {
+            .read_until(|stored| {
                 stored.as_ref().is_some_and(|stored| {
                     writes.iter().any(|(login, stamp)| {
                         same_bytes(stored, login) && same_stamp(stored, *stamp)
@@ -139,24 +138,24 @@ impl Place {
             })
             .await?;
         let Some(stored) = stored else {
-            return Err(Failure::new("there is nothing where a value was to be"));
+            return Err(Failure::new("a read found no value"));
         };
         let Some((_, stamp)) = writes.iter().find(|(login, _)| same_bytes(&stored, login)) else {
             return Err(Failure::new(format!(
-                "other bytes came back than were written: {:?}",
+                "a read returned other bytes than were written: {:?}",
                 stored.secret
             )));
         };
         ensure!(
             same_stamp(&stored, *stamp),
-            "another stamp came back: {:?} instead of {stamp:?}",
+            "a read returned another stamp: {:?} instead of {stamp:?}",
             stored.stamp
         );
         Ok(stored.version)
     }
 
-    /// Returns what a stamp comes back as.
-    fn as_kept(&self, stamp: &Stamp) -> Stamp {
+    /// Returns the stamp that a read should return.
+    fn as_stored(&self, stamp: &Stamp) -> Stamp {
         let mut stamp = stamp.clone();
         if !self.fixture.writers() {
             stamp.writer.clear();
@@ -164,28 +163,28 @@ impl Place {
         stamp
     }
 
-    /// Looks through a handle of its own: there must be nothing.
-    pub(crate) async fn shows_nothing(&self) -> Result<(), Failure> {
-        let stored = self.look(Option::is_none).await?;
+    /// Reads through a new handle, and expects no value.
+    pub(crate) async fn expect_empty(&self) -> Result<(), Failure> {
+        let stored = self.read_until(Option::is_none).await?;
         ensure!(
             stored.is_none(),
-            "there is {stored:?} where nothing was to be"
+            "a read returned {stored:?} from an empty place"
         );
         Ok(())
     }
 
-    /// Reads once, or, where a read may lag, until it is as wanted or patience ends.
-    async fn look(
+    /// Reads once. If reads may be stale, retries until the result is expected or the timeout ends.
+    async fn read_until(
         &self,
-        as_wanted: impl Fn(&Option<Stored>) -> bool,
+        is_expected: impl Fn(&Option<Stored>) -> bool,
     ) -> Result<Option<Stored>, Failure> {
         let store = self.open().await;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STALE_READ_TIMEOUT;
         loop {
             let stored = store.read().await?;
             match self.guarantees().reads {
-                Reads::Eventual if !as_wanted(&stored) && Instant::now() < deadline => {
-                    tokio::time::sleep(PACE).await;
+                Reads::Eventual if !is_expected(&stored) && Instant::now() < deadline => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
                 Reads::Eventual | Reads::Strong => return Ok(stored),
             }
@@ -193,7 +192,7 @@ impl Place {
     }
 }
 
-/// Returns an auth file with made-up tokens, another one for each number.
+/// Returns an auth file with fake tokens, different for each number.
 pub(crate) fn login(number: u64) -> Vec<u8> {
     format!(
         "{{\n  \"auth_mode\": \"chatgpt\",\n  \"tokens\": {{\n    \
@@ -207,24 +206,27 @@ pub(crate) fn secret(login: &[u8]) -> Secret {
     Secret::new(login.to_vec())
 }
 
-/// Requires that a swap was told [`CasError::Conflict`].
-pub(crate) fn conflicts(answer: &Result<Version, CasError>, what: &str) -> Result<(), Failure> {
+/// Expects that a swap returned [`CasError::Conflict`].
+pub(crate) fn expect_conflict(
+    answer: &Result<Version, CasError>,
+    what: &str,
+) -> Result<(), Failure> {
     ensure!(
         matches!(answer, Err(CasError::Conflict)),
-        "{what} must conflict, and was answered {answer:?}"
+        "{what} must conflict, and returned {answer:?}"
     );
     Ok(())
 }
 
-/// Requires that a swap was told [`CasError::Refused`] with `kind`.
-pub(crate) fn refused(
+/// Expects that a swap returned [`CasError::Refused`] with `kind`.
+pub(crate) fn expect_refused(
     answer: &Result<Version, CasError>,
     kind: ErrorKind,
     what: &str,
 ) -> Result<(), Failure> {
     ensure!(
         matches!(answer, Err(CasError::Refused(error)) if error.kind == kind),
-        "{what} must be refused ({kind:?}), and was answered {answer:?}"
+        "{what} must be refused ({kind:?}), and returned {answer:?}"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! How long each test takes: libtest-mimic does not report it.
+//! Records the duration of each test, which libtest-mimic does not report.
 
 use std::{
     env,
@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Runs a test and appends its name and its seconds to the file in `AUTHFERRY_TEST_TIMES`, if
-/// that variable is set. A test that panics has no time.
+/// Runs a test. If the environment variable `AUTHFERRY_TEST_TIMES` names a file, appends the test's
+/// name and duration in seconds. Records nothing for a test that panics.
 pub fn timed<T>(name: &str, test: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = test();
@@ -23,6 +23,6 @@ fn record(name: &str, took: Duration) {
     // One write for each line: other threads and processes append to the same file.
     let line = format!("{name}\t{:.3}\n", took.as_secs_f64());
     let file = File::options().create(true).append(true).open(path);
-    // The time is for people to read: without it the test still counts.
+    // Ignore an error: the time is only informative.
     drop(file.and_then(|mut file| file.write_all(line.as_bytes())));
 }

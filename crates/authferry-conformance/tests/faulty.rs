@@ -1,5 +1,5 @@
-//! The contract is enough to live with faults: behind a wire that loses requests and
-//! replies, a caller that settles each doubt by looking is a conforming store again.
+//! The contract suffices to handle faults: on a network that loses requests and replies, a caller
+//! that resolves each ambiguous result with a read passes the suite.
 
 mod places;
 
@@ -8,8 +8,8 @@ use std::{fmt, process::ExitCode, time::Duration};
 use async_trait::async_trait;
 use authferry_conformance::{Fault, Faulty};
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Secret, SecretStore, Stamp,
-    Standing, StoreError, Stored, Version,
+    CasError, ErrorKind, Guarantees, Lease, LeaseError, LeaseRequest, LeaseStatus, Leases, Secret,
+    SecretStore, Stamp, StoreError, Stored, Version,
 };
 
 fn main() -> ExitCode {
@@ -18,11 +18,11 @@ fn main() -> ExitCode {
     }))
 }
 
-/// Returns endless faults, drawn from `seed`; every other call passes.
+/// Returns endless pseudorandom faults from `seed`; about half of the calls pass.
 fn faults(seed: u64) -> impl Iterator<Item = Fault> + Send {
     let mut state = seed;
     std::iter::repeat_with(move || {
-        // Knuth's multiplier; the upper bits are the random ones.
+        // Knuth's multiplier; the upper bits are the most random.
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
@@ -36,8 +36,8 @@ fn faults(seed: u64) -> impl Iterator<Item = Fault> + Send {
     })
 }
 
-/// Sends a swap until its fate is known, looking before it sends again. A call about a
-/// claim it just sends again.
+/// Retries a swap until its outcome is known, with a read before each retry. Retries a lease call
+/// without a read.
 #[derive(Debug)]
 struct Settling(Faulty);
 
@@ -68,7 +68,7 @@ impl SecretStore for Settling {
                 Err(CasError::Ambiguous(_)) => {
                     let stored = self.0.read().await.map_err(CasError::Ambiguous)?;
                     let version = stored.as_ref().map(|stored| &stored.version);
-                    // An id that was used before does not stand for these bytes.
+                    // The id alone does not identify the bytes.
                     let is_ours = stored.as_ref().is_some_and(|stored| {
                         stored.stamp.as_ref().is_some_and(|s| s.id == stamp.id)
                             && stored.secret.expose() == new.expose()
@@ -84,36 +84,36 @@ impl SecretStore for Settling {
             }
         }
     }
-    fn claims(&self) -> Option<&dyn Claims> {
-        self.0.claims().map(|_| self as &dyn Claims)
+    fn leases(&self) -> Option<&dyn Leases> {
+        self.0.leases().map(|_| self as &dyn Leases)
     }
 }
 
 #[async_trait]
-impl Claims for Settling {
-    async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        again(|| self.0.acquire(bid)).await
+impl Leases for Settling {
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Lease, LeaseError> {
+        with_retries(|| self.0.acquire(request)).await
     }
 
-    async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
-        again(|| self.0.renew(claim, until)).await
+    async fn renew(&self, lease: &Lease, until: u64) -> Result<Lease, LeaseError> {
+        with_retries(|| self.0.renew(lease, until)).await
     }
 
-    async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
-        again(|| self.0.release(claim)).await
+    async fn release(&self, lease: &Lease) -> Result<(), LeaseError> {
+        with_retries(|| self.0.release(lease)).await
     }
 
-    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
-        again(|| self.0.look()).await
+    async fn look(&self) -> Result<Option<LeaseStatus>, LeaseError> {
+        with_retries(|| self.0.look()).await
     }
 }
 
-async fn again<T, F: Future<Output = Result<T, ClaimError>>>(
+async fn with_retries<T, F: Future<Output = Result<T, LeaseError>>>(
     call: impl Fn() -> F,
-) -> Result<T, ClaimError> {
+) -> Result<T, LeaseError> {
     loop {
         match call().await {
-            Err(ClaimError::Store(error)) if error.kind.is_transient() => {}
+            Err(LeaseError::Store(error)) if error.kind.is_transient() => {}
             settled => return settled,
         }
     }

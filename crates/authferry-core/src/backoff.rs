@@ -1,23 +1,25 @@
-//! How long to wait before the next attempt.
+//! Exponential backoff with jitter.
 
 use core::time::Duration;
 
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Returns the pause before attempt number `attempt` (the first retry is 1).
+/// Returns the backoff before attempt number `attempt` (the first retry is 1).
 ///
-/// Doubles from 100 ms up to 5 s, and takes between half and all of that: `salt`, which
-/// is different for each trip, spreads out many jobs that failed at the same moment.
+/// Doubles from 100 ms up to 5 s, with jitter from half to all of that. `salt` differs for each
+/// round trip, so jobs that failed at the same time retry at different times.
 #[must_use]
 pub fn pause(attempt: u32, salt: u64) -> Duration {
     let doublings = attempt.saturating_sub(1).min(16);
-    let full = FIRST.saturating_mul(1 << doublings).min(LONGEST);
+    let full = FIRST_BACKOFF
+        .saturating_mul(1 << doublings)
+        .min(MAX_BACKOFF);
     let spread = mix(salt ^ u64::from(attempt)) % 1000;
     full / 2 + full / 2 * u32::try_from(spread).unwrap_or(0) / 1000
 }
 
-/// The finaliser of the `SplitMix64` generator: every bit in moves every bit out.
+/// The finaliser of the `SplitMix64` generator: each input bit affects every output bit.
 fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -29,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_ceiling_and_stay_within_their_band() {
+    fn the_backoff_doubles_to_a_maximum_within_its_jitter() {
         for (attempt, full) in [
             (1, 100),
             (2, 200),
@@ -53,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_fail_together_do_not_come_back_together() {
+    fn jobs_that_fail_together_retry_at_different_times() {
         let pauses: alloc::collections::BTreeSet<_> = (0..100).map(|salt| pause(5, salt)).collect();
         assert!(pauses.len() > 50, "{}", pauses.len());
     }

@@ -1,9 +1,8 @@
-//! Which copy of a login counts, and what has to be done before anything may be spent.
+//! Decides which copy of a login wins, and what must happen before a refresh token is spent.
 //!
-//! Time of issue orders generations *within one family* and says nothing between two. So each
-//! copy that can be seen is judged against what the store holds (the *head*) with what its
-//! receipt or record says of it: [`judge`] gives one [`Verdict`] a copy, [`settle`] makes one
-//! [`Settlement`] of all of them.
+//! Time of issue orders generations *within one family* only. So each copy on this machine is
+//! compared with the store's login (the *head*), using the copy's receipt or record: [`judge`]
+//! returns one [`Verdict`] for a copy, [`settle`] returns one [`Settlement`] for all copies.
 
 use alloc::vec::Vec;
 
@@ -18,66 +17,66 @@ pub enum Place {
     AuthFile,
     /// The rescue folder.
     Rescue,
-    /// The private home of a rotation that did not come to its end.
+    /// The private home of an interrupted rotation.
     Rotation,
 }
 
-/// What a copy is.
+/// What a copy holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Content {
     /// There is no file, or an empty one.
     Missing,
-    /// A file that carries no login. `keepable`: its bytes can be set aside.
-    Unusable {
-        /// Whether the bytes could be read, and can be set aside.
+    /// A file without a usable login.
+    AuthFileError {
+        /// Whether the bytes could be read and can be backed up.
         keepable: bool,
     },
-    /// A login without a refresh token: nothing in it could be lost.
+    /// A login without a refresh token: it cannot be lost.
     AccessOnly,
     /// A login.
     Usable(Generation),
 }
 
-/// What a receipt or a record says of a copy.
+/// The lineage of a copy, from its receipt or record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origins {
     /// The head that the copy descends from.
     pub base: Base,
-    /// How many generations were seen since that head, up to this copy. A head that was kept
-    /// when something unclear replaced it has one: what replaced it may not descend from it.
+    /// Number of generations seen after that head, up to this copy. A head that was backed up
+    /// when a copy of unclear order replaced it has 1: the replacement may not descend from it.
     pub seen: u64,
-    /// Whether a record names this very fingerprint, see [`with_record`].
+    /// Whether a record names this fingerprint, see [`with_record`].
     pub by_name: bool,
-    /// Whether session hints count. They do for the auth file of a home that stays.
+    /// Whether session hints count. They count for the auth file of a persistent home.
     pub hints_count: bool,
-    /// Whether the receipt or record names another address than the store has here. That may be
-    /// another spelling of one place, a store that was moved, or another store with the same
-    /// login; versions of two stores may be alike by chance.
+    /// Whether the receipt or record names another address than this store's. That may be another
+    /// spelling of the same place, a store that moved, or another store with the same login.
+    /// Versions of two stores may be equal by chance.
     pub elsewhere: bool,
 }
 
-/// A place where a generation may be, other than the store.
+/// A generation found anywhere else than in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Copy {
-    /// Where it was found.
+    /// Where the copy was found.
     pub place: Place,
-    /// What it is.
+    /// What the copy holds.
     pub content: Content,
-    /// What is known of it: `None` without a receipt or record.
+    /// The copy's lineage: `None` without a receipt or record.
     pub origins: Option<Origins>,
 }
 
 impl Copy {
-    /// Returns the login, if it is one.
+    /// Returns the login, if the copy is usable.
     #[must_use]
     pub fn generation(&self) -> Option<&Generation> {
         match &self.content {
             Content::Usable(generation) => Some(generation),
-            Content::Missing | Content::Unusable { .. } | Content::AccessOnly => None,
+            Content::Missing | Content::AuthFileError { .. } | Content::AccessOnly => None,
         }
     }
 
-    /// Returns the copy as one of this store's, which a person says it is.
+    /// Marks the copy as one of this store, as a person has confirmed.
     #[must_use]
     pub fn here(mut self) -> Self {
         if let Some(origins) = &mut self.origins {
@@ -87,94 +86,95 @@ impl Copy {
     }
 }
 
-/// What a copy is worth compared with the head. The number is the row of the design's table.
+/// How a copy compares with the head. The numbers are those of the tests `row_N_…` in
+/// `copies::tests`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// 1: The store holds no login, and this one could be put there by a person.
+    /// 1: The store holds no login. A person may seed it with this copy.
     OnlyCopy,
-    /// 2 and 4: There is nothing that could be lost.
+    /// 2 and 4: The copy holds no login that could be lost.
     Missing,
-    /// 3: No login. With a receipt it is set aside, as the head is placed.
+    /// 3: No usable login, but a receipt: backed up, then the head is placed.
     UnusableKnown,
-    /// 3: No login, and its origin is unknown: refused.
-    Unusable,
-    /// 5: It is the head.
+    /// 3: No usable login, and no receipt: refused.
+    AuthFileError,
+    /// 5: The copy is the head.
     IsHead,
-    /// 6: Exactly what its receipt says the store had, and the head surely came after it.
+    /// 6: The copy is the base of its receipt, and the head is surely later.
     Ancestor,
-    /// 7: Of another family than the head: the head counts, whatever the times say.
+    /// 7: Of another family than the head: the head wins, regardless of the times.
     OtherFamily,
     /// 8: Another workspace or person: refused.
     OtherIdentity,
-    /// 9: The provider refused it before: the head counts.
+    /// 9: The provider has refused the copy: the head wins.
     RefusedBefore,
-    /// 10: Later than the head: an earlier persist was lost.
+    /// 10: Later than the head: an earlier persist failed.
     Later,
     /// 11: Earlier than the head.
     Earlier,
-    /// 12: Unclear, but its receipt says that it was written after the head was placed.
+    /// 12: Unclear by the times, but written after the head was placed, by its receipt.
     WrittenAfterHead,
-    /// 13: Of the head's family, and it is unclear which is later.
+    /// 13: Of the head's family, but the order is unclear.
     Unclear,
-    /// 14: Of an unknown family, and surely earlier.
+    /// 14: Of an unknown family, and surely earlier than the head.
     UnknownEarlier,
-    /// 15: Of an unknown family, and perhaps later: it may be a person's own login. Refused.
+    /// 15: Of an unknown family, and maybe later. It may be a person's own login: refused.
     UnknownFamily,
-    /// Not the auth file, of the head's family and perhaps later, and kept for another address:
-    /// refused until a person says what it is.
+    /// Not the auth file. It belongs to another store address, is of the head's family and may be
+    /// later: refused until a person decides.
     Elsewhere,
-    /// Not the auth file, and of no family or person that counts here: listed, nothing else.
+    /// Not the auth file, and of another or unknown family or person: only listed.
     Listed,
 }
 
-/// What is to be done before anything may be spent.
+/// What must happen before a refresh token is spent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The auth file is the head already.
+    /// Nothing: the auth file already is the head.
     Keep,
-    /// The head is to be placed.
+    /// Place the head in the auth file.
     Place,
-    /// The copy of this index is swapped into the store.
+    /// Swap a copy into the store.
     Adopt {
-        /// Which one.
+        /// The index of the copy.
         copy: usize,
-        /// Whether the head has to be kept first.
+        /// Whether the head must be backed up first.
         keep_head: bool,
-        /// Whether the store's history is not enough for that: the copy is not surely
-        /// later, so the head is tried again if the provider refuses the copy, and only a
-        /// record tells the next job of it.
+        /// Whether the backup must be in the rescue folder, even if the store has history. The
+        /// copy is not surely later, so authferry tries the head again if the provider refuses
+        /// the copy. The next job finds the head only by its record.
         in_rescue: bool,
     },
-    /// Nothing may be spent, placed or swapped.
+    /// Refuse: do not spend, place or swap a login.
     Refuse(Refusal),
 }
 
-/// What follows from the head and all copies.
+/// The decision about the head and all copies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settlement {
-    /// One for each copy, in their order.
+    /// One verdict for each copy, in the same order.
     pub verdicts: Vec<Verdict>,
-    /// What is to be done.
+    /// What to do.
     pub action: Action,
-    /// The copies that have to be kept elsewhere before they are replaced or removed.
+    /// The copies to back up before they are replaced or removed.
     pub set_aside: Vec<usize>,
-    /// The copies that are tried, in this order, if the provider refuses what counts.
+    /// The copies to try, in this order, if the provider refuses the winner.
     pub next: Vec<usize>,
 }
 
-/// What a person allowed, and what is known of refusals.
+/// The `--replace` option, and the known refusals by the provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rules {
-    /// Whether an auth file that is unusable, of another identity or of an unknown family may
-    /// be replaced: it is set aside.
+    /// Whether an auth file that is unusable, of another identity or of an unknown family may be
+    /// replaced. It is backed up first.
     pub replace: bool,
     /// Generations that the provider refused.
     pub refused: Vec<Fingerprint>,
 }
 
-/// Judges the head and all copies. Records come newest first.
+/// Decides between the head and all copies. `copies` lists records newest first.
 ///
-/// There is exactly one answer for each combination: the first row that fits.
+/// Each combination of head and copies has exactly one answer.
 #[must_use]
 pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement {
     let known = head.map(|stored| with_family(stored, copies));
@@ -209,7 +209,7 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
         copies,
         all(is_next).filter(|&index| {
             let known = lineage(&judged[index], verdicts[index]);
-            known.is_some() && is_worth_a_try(&copies[index], theirs, rules)
+            known.is_some() && is_worth_trying(&copies[index], theirs, rules)
         }),
     );
     let head_is_refused = rules.refused.contains(&theirs.fingerprint);
@@ -228,7 +228,7 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
     };
     let set_aside = all(is_worth_keeping)
         .filter(|&index| Some(index) != adopted)
-        .filter(|&index| !stays_where_it_is(&copies[index], verdicts[index]))
+        .filter(|&index| !stays_in_place(&copies[index], verdicts[index]))
         .collect();
     let next = next
         .into_iter()
@@ -242,17 +242,17 @@ pub fn settle(head: Option<&Held>, copies: &[Copy], rules: &Rules) -> Settlement
     }
 }
 
-/// Judges one copy against the head.
+/// Compares one copy with the head.
 #[must_use]
 pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
     let ours = match &copy.content {
         Content::Usable(ours) => ours,
         _ if copy.place != Place::AuthFile => return Verdict::Listed,
         Content::Missing | Content::AccessOnly => return Verdict::Missing,
-        Content::Unusable { keepable: true } if copy.origins.is_some() => {
+        Content::AuthFileError { keepable: true } if copy.origins.is_some() => {
             return Verdict::UnusableKnown;
         }
-        Content::Unusable { .. } => return Verdict::Unusable,
+        Content::AuthFileError { .. } => return Verdict::AuthFileError,
     };
     let Some((stored, theirs)) =
         head.and_then(|stored| Some((stored, stored.generation.as_ref()?)))
@@ -268,7 +268,7 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
     }
     let known = copy.origins.as_ref();
     let verdict = |known| judge_known(copy, ours, known, stored, theirs, rules);
-    let elsewhere = known.filter(|origins| !speaks_here(origins, stored, theirs));
+    let elsewhere = known.filter(|origins| !is_of_this_store(origins, stored, theirs));
     match elsewhere {
         None => verdict(known),
         Some(origins) if !is_family_elsewhere(stored, theirs, &origins.base) => verdict(None),
@@ -284,7 +284,7 @@ pub fn judge(head: Option<&Held>, copy: &Copy, rules: &Rules) -> Verdict {
     }
 }
 
-/// Judges a login that is not the head. `known`: what its receipt or record says.
+/// Compares a login that is not the head. `known`: the origins from its receipt or record.
 fn judge_known(
     copy: &Copy,
     ours: &Generation,
@@ -293,7 +293,7 @@ fn judge_known(
     theirs: &Generation,
     rules: &Rules,
 ) -> Verdict {
-    let origins = known.filter(|origins| speaks_of(origins, ours));
+    let origins = known.filter(|origins| applies_to(origins, ours));
     match origins {
         None if !ours.identity.contradicts(&theirs.identity)
             && known.is_some_and(|it| {
@@ -308,13 +308,14 @@ fn judge_known(
                 _ if was_placed(ours, origins) && is_ahead(stored, theirs, &origins.base) => {
                     match order::by_times(&theirs.issued, &ours.issued) {
                         Order::Later => Verdict::Ancestor,
-                        // The head may be an older file that a job took for a rotation.
+                        // The head may be an older file that a job mistook for a rotation.
                         Order::Earlier | Order::Unclear => Verdict::Unclear,
                     }
                 }
                 _ if ours.identity.contradicts(&theirs.identity) => other_identity(copy),
                 _ if rules.refused.contains(&ours.fingerprint) => Verdict::RefusedBefore,
-                // Its receipt knows less than the store: the head is kept, if it is no ancestor.
+                // The receipt is behind the store: the copy may not descend from the head, so
+                // this verdict backs the head up.
                 Order::Later if is_behind(origins, stored) => Verdict::WrittenAfterHead,
                 Order::Later => Verdict::Later,
                 Order::Earlier => Verdict::Earlier,
@@ -338,8 +339,8 @@ fn judge_known(
     }
 }
 
-/// Returns a copy with what a record that names this very login says of it. That beats a
-/// receipt, which speaks of whatever file is there, unless the receipt names the login itself.
+/// Returns a copy with the origins from a record that names its login. Such a record overrides
+/// the receipt, which applies to any file in the home, unless the receipt names the login itself.
 #[must_use]
 pub fn with_record(copy: &Copy, all: &[Copy]) -> Copy {
     let known = copy.generation().and_then(|ours| {
@@ -353,7 +354,7 @@ pub fn with_record(copy: &Copy, all: &[Copy]) -> Copy {
             let theirs = it.generation().map(|theirs| theirs.fingerprint);
             theirs == Some(ours.fingerprint)
         })?;
-        // A record that knows nothing is no better than a receipt that knows what it is not.
+        // A record without origins does not override a receipt that lists the login as unrelated.
         let receipt = receipt.filter(|it| is_unrelated(it, ours));
         let by_record = copy.place != Place::Rescue && !in_line;
         by_record.then(|| record.origins.as_ref().or(receipt).cloned())
@@ -364,18 +365,18 @@ pub fn with_record(copy: &Copy, all: &[Copy]) -> Copy {
     }
 }
 
-/// Returns what a verdict knew of a copy: nothing if it did not go by the receipt or record.
-/// Nothing else may be written into the record of the copy, where it would count as known.
+/// Returns the origins that a verdict used, or `None` if it did not use the receipt or record.
+/// A record of the copy must contain nothing else, because later decisions trust it.
 #[must_use]
 pub fn lineage(copy: &Copy, verdict: Verdict) -> Option<&Origins> {
     let origins = copy.origins.as_ref()?;
     let is_of = |ours: &Generation| {
-        speaks_of(origins, ours) && !ours.identity.contradicts(&origins.base.generation.identity)
+        applies_to(origins, ours) && !ours.identity.contradicts(&origins.base.generation.identity)
     };
     match verdict {
         Verdict::OnlyCopy
         | Verdict::Missing
-        | Verdict::Unusable
+        | Verdict::AuthFileError
         | Verdict::OtherIdentity
         | Verdict::UnknownEarlier
         | Verdict::UnknownFamily
@@ -393,9 +394,8 @@ pub fn lineage(copy: &Copy, verdict: Verdict) -> Option<&Origins> {
     }
 }
 
-/// Returns the copies of which a base says that they count less than it: what brings one of them
-/// back is no rotation.
-pub(crate) fn decided_against(base: &Base, copies: &[Copy]) -> Vec<Fingerprint> {
+/// Returns the copies that lose against a base. If such a login comes back, it is not a rotation.
+pub(crate) fn outranked_by(base: &Base, copies: &[Copy]) -> Vec<Fingerprint> {
     let head = Held {
         version: base.version.clone(),
         generation: Some(base.generation.clone()),
@@ -404,15 +404,15 @@ pub(crate) fn decided_against(base: &Base, copies: &[Copy]) -> Vec<Fingerprint> 
         family: Some(base.family),
         volatile_hints: base.volatile_hints,
     };
-    let against = copies.iter().filter(|copy| {
+    let outranked = copies.iter().filter(|copy| {
         let verdict = judge(Some(&head), copy, &Rules::default());
         !is_adopted(verdict) && verdict != Verdict::IsHead
     });
-    let logins = against.filter_map(Copy::generation);
+    let logins = outranked.filter_map(Copy::generation);
     logins.map(|login| login.fingerprint).collect()
 }
 
-/// Whether a copy that makes way for a head is not of its family, as far as is known.
+/// Whether a copy that the head replaces is of another family, as far as is known.
 pub(crate) fn is_of_another_family(copy: &Copy, verdict: Verdict, head: &Base) -> bool {
     match verdict {
         Verdict::OtherFamily
@@ -426,7 +426,7 @@ pub(crate) fn is_of_another_family(copy: &Copy, verdict: Verdict, head: &Base) -
         Verdict::OnlyCopy
         | Verdict::Missing
         | Verdict::UnusableKnown
-        | Verdict::Unusable
+        | Verdict::AuthFileError
         | Verdict::IsHead
         | Verdict::RefusedBefore
         | Verdict::Later
@@ -438,9 +438,9 @@ pub(crate) fn is_of_another_family(copy: &Copy, verdict: Verdict, head: &Base) -
     }
 }
 
-/// Returns whether a head is of the family of a base: by its stamp, or because it is that very
-/// base or, without a stamp, one of its known ancestors or the generation that its family begins
-/// with. A stamp is lost when a person touches another field, a tag or the file.
+/// Returns whether a head is of a base's family: by its stamp, or because it is that base. Without
+/// a stamp, the base's known ancestors and its seed count too. A head loses its stamp when a person
+/// touches another field, a tag or the file.
 #[must_use]
 pub fn is_family_of(held: &Held, theirs: &Generation, base: &Base) -> bool {
     is_head_the_base(theirs, held, base)
@@ -452,27 +452,27 @@ pub fn is_family_of(held: &Held, theirs: &Generation, base: &Base) -> bool {
         }
 }
 
-/// Returns what the receipts and records of this store say, also under another spelling of its
-/// address.
+/// Returns the bases in the receipts and records of this store, including those under another
+/// spelling of its address.
 pub fn bases_here<'a>(
     copies: impl IntoIterator<Item = &'a Copy>,
     held: &'a Held,
     theirs: &'a Generation,
 ) -> impl Iterator<Item = &'a Base> {
     let origins = copies.into_iter().filter_map(|copy| copy.origins.as_ref());
-    let here = origins.filter(|origins| speaks_here(origins, held, theirs));
+    let here = origins.filter(|origins| is_of_this_store(origins, held, theirs));
     here.map(|origins| &origins.base)
 }
 
-/// Whether a receipt or record is of this store. Under another address it is if it names the
-/// head by its version *and* its fingerprint: another spelling of one place.
-fn speaks_here(origins: &Origins, held: &Held, theirs: &Generation) -> bool {
+/// Whether a receipt or record is of this store. Under another address it must name the head by
+/// version *and* fingerprint: then the address is another spelling of the same place.
+fn is_of_this_store(origins: &Origins, held: &Held, theirs: &Generation) -> bool {
     let base = &origins.base;
     let is_head = base.version == held.version && base.generation.fingerprint == theirs.fingerprint;
     !origins.elsewhere || is_head
 }
 
-/// Whether a base of another address is of the head's family. A version tells nothing there.
+/// Whether a base of another address is of the head's family. Versions do not count there.
 fn is_family_elsewhere(held: &Held, theirs: &Generation, base: &Base) -> bool {
     let is_known =
         || base.family.0 == theirs.fingerprint || base.ancestors.contains(&theirs.fingerprint);
@@ -482,7 +482,8 @@ fn is_family_elsewhere(held: &Held, theirs: &Generation, base: &Base) -> bool {
             .map_or_else(is_known, |family| family == base.family)
 }
 
-/// Returns the head with its family. Without a stamp, a receipt or record of any copy may know it.
+/// Returns the head with its family. Without a stamp, the family comes from any copy's receipt or
+/// record.
 fn with_family(held: &Held, copies: &[Copy]) -> Held {
     let mut known = held.clone();
     if let (None, Some(theirs)) = (held.family, &held.generation) {
@@ -493,9 +494,9 @@ fn with_family(held: &Held, copies: &[Copy]) -> Held {
     known
 }
 
-/// A copy that any receipt or record knows as an ancestor of the head is earlier; but for a head
-/// that was kept when something unclear replaced it, in any record: a higher count is all that
-/// a receipt knows of the two.
+/// Changes the verdict of a copy to earlier if any receipt or record lists it as an ancestor of the
+/// head. Excludes heads that were backed up when a copy of unclear order replaced them: a receipt
+/// calls such a head an ancestor only by its count.
 fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
     let Some(theirs) = &held.generation else {
         return;
@@ -523,14 +524,13 @@ fn mark_ancestors(held: &Held, copies: &[Copy], verdicts: &mut [Verdict]) {
     }
 }
 
-/// The heads that were kept when something unclear replaced them.
+/// The heads that were backed up when a copy of unclear order replaced them.
 pub(crate) fn kept_heads(copies: &[Copy]) -> impl Iterator<Item = Fingerprint> + '_ {
     let kept = copies.iter().filter(|copy| is_kept_head(copy));
     kept.filter_map(|copy| Some(copy.generation()?.fingerprint))
 }
 
-/// Whether a record says that this was the head, and that what replaced it may not descend from
-/// it.
+/// Whether a record says that this was the head, and that its replacement may not descend from it.
 fn is_kept_head(copy: &Copy) -> bool {
     let ours = copy.generation().map(|ours| ours.fingerprint);
     copy.origins.as_ref().is_some_and(|origins| {
@@ -557,7 +557,7 @@ fn without_head(head: Option<&Held>, verdicts: Vec<Verdict>) -> Settlement {
 
 fn refusal(verdict: Verdict) -> Option<Refusal> {
     match verdict {
-        Verdict::Unusable => Some(Refusal::UnusableFile),
+        Verdict::AuthFileError => Some(Refusal::UnusableFile),
         Verdict::OtherIdentity => Some(Refusal::OtherAccount),
         Verdict::UnknownFamily => Some(Refusal::UnknownFamily),
         Verdict::Elsewhere => Some(Refusal::CopyElsewhere),
@@ -577,10 +577,10 @@ fn refusal(verdict: Verdict) -> Option<Refusal> {
     }
 }
 
-/// A person's `--replace` lifts every refusal of an auth file that can be set aside, and none of
-/// another copy: that is not replaced.
+/// Applies `--replace`: it lifts every refusal of an auth file that can be backed up, but no
+/// refusal of another copy, which is not replaced.
 fn refusal_of(copy: &Copy, verdict: Verdict, rules: &Rules) -> Option<Refusal> {
-    let keepable = copy.content != Content::Unusable { keepable: false };
+    let keepable = copy.content != Content::AuthFileError { keepable: false };
     let is_lifted = rules.replace && keepable && verdict != Verdict::Elsewhere;
     refusal(verdict).filter(|_| !is_lifted)
 }
@@ -593,14 +593,14 @@ fn is_next(verdict: Verdict) -> bool {
     is_adopted(verdict) || matches!(verdict, Verdict::OtherFamily | Verdict::Unclear)
 }
 
-/// Whether the login would be missed if it were replaced: all but those that are in the store
-/// already, or never held anything.
+/// Whether a copy must be backed up before it is replaced. Not if it is or was in the store, or
+/// holds no login.
 fn is_worth_keeping(verdict: Verdict) -> bool {
     match verdict {
         Verdict::Missing | Verdict::IsHead | Verdict::Ancestor => false,
         Verdict::OnlyCopy
         | Verdict::UnusableKnown
-        | Verdict::Unusable
+        | Verdict::AuthFileError
         | Verdict::OtherFamily
         | Verdict::OtherIdentity
         | Verdict::RefusedBefore
@@ -615,7 +615,7 @@ fn is_worth_keeping(verdict: Verdict) -> bool {
     }
 }
 
-/// Whether nothing tells that a copy is of a store that holds nothing.
+/// Whether a copy may belong to another store, if this store is empty.
 fn may_be_of_another_store(copy: &Copy) -> bool {
     let elsewhere = copy.origins.as_ref().map(|origins| origins.elsewhere);
     match copy.place {
@@ -625,9 +625,9 @@ fn may_be_of_another_store(copy: &Copy) -> bool {
     }
 }
 
-/// Whether nothing happens to a copy: no record is removed, and no rotation of which nothing is
-/// known, or that is none of this store's.
-fn stays_where_it_is(copy: &Copy, verdict: Verdict) -> bool {
+/// Whether a copy is not touched: a record, or a private home that is unknown or belongs to another
+/// store.
+fn stays_in_place(copy: &Copy, verdict: Verdict) -> bool {
     match copy.place {
         Place::AuthFile => false,
         Place::Rescue => true,
@@ -645,31 +645,33 @@ fn other_identity(copy: &Copy) -> Verdict {
     }
 }
 
-/// Whether a receipt or record speaks of this login. Session hints that contradict a receipt
-/// mean that a person logged in afresh; hints that changed in a rotation of ours say nothing.
-fn speaks_of(origins: &Origins, ours: &Generation) -> bool {
+/// Whether a receipt or record applies to this login. It always applies to a login that it names,
+/// or that is its base or an ancestor. It applies to no login that it lists as unrelated, or whose
+/// session hints contradict the base: a person logged in again. It applies to any other login.
+/// Hints that our rotation changed prove nothing.
+fn applies_to(origins: &Origins, ours: &Generation) -> bool {
     let base = &origins.base;
     let known = is_in_line(base, ours.fingerprint);
-    let afresh = origins.hints_count
+    let new_session = origins.hints_count
         && !base.volatile_hints
         && ours.hints.contradict(&base.generation.hints);
-    origins.by_name || known || !(afresh || is_unrelated(origins, ours))
+    origins.by_name || known || !(new_session || is_unrelated(origins, ours))
 }
 
-/// Whether a base or its known ancestors name a generation.
+/// Whether a generation is the base or one of its known ancestors.
 fn is_in_line(base: &Base, generation: Fingerprint) -> bool {
     base.generation.fingerprint == generation || base.ancestors.contains(&generation)
 }
 
-/// Whether a receipt knows a login as one of another family.
+/// Whether a receipt lists a login as one of another family.
 fn is_unrelated(origins: &Origins, ours: &Generation) -> bool {
     origins.base.unrelated.contains(&ours.fingerprint)
 }
 
-/// Where a copy stands to the head, within one family.
+/// Compares a copy with the head, within one family.
 fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generation) -> Order {
     let base = &origins.base;
-    // The family begins with the generation that it is named by.
+    // The seed identifies the family and is its first generation.
     let rank = |fingerprint| {
         let line = base.ancestors.iter().chain([&base.generation.fingerprint]);
         let mut line = line.enumerate();
@@ -690,7 +692,7 @@ fn order_of(ours: &Generation, origins: &Origins, held: &Held, theirs: &Generati
     }
 }
 
-/// Whether the store has more generations of the family than a receipt or record knows: others
+/// Whether the store has more generations of the family than a receipt or record knows. Other jobs
 /// rotated, or the job was killed between a swap and its receipt. A refresh token is good for one
 /// rotation, so a copy that the provider issued later still descends from the head.
 fn is_behind(origins: &Origins, held: &Held) -> bool {
@@ -698,8 +700,8 @@ fn is_behind(origins: &Origins, held: &Held) -> bool {
     held.count > base.count.saturating_add(origins.seen) && held.family == Some(base.family)
 }
 
-/// Whether a copy is exactly what its receipt says the store had. A record that names itself as
-/// the base is of a head that was replaced: that tells nothing of who spent it.
+/// Whether a copy is the base of its receipt: unchanged since restore. A record whose base is
+/// its own login is of a replaced head, which does not show who spent the refresh token.
 fn was_placed(ours: &Generation, origins: &Origins) -> bool {
     !origins.by_name && origins.base.generation.fingerprint == ours.fingerprint
 }
@@ -708,15 +710,15 @@ fn is_head_the_base(theirs: &Generation, held: &Held, base: &Base) -> bool {
     base.generation.fingerprint == theirs.fingerprint || base.version == held.version
 }
 
-/// Whether the head is a base or one of its known ancestors: a store that went back.
+/// Whether the head is a base or one of its known ancestors: the store was rolled back.
 fn is_head_in_line(theirs: &Generation, held: &Held, base: &Base) -> bool {
     is_head_the_base(theirs, held, base)
         || base.family.0 == theirs.fingerprint
         || base.ancestors.contains(&theirs.fingerprint)
 }
 
-/// Whether the head came after what its receipt says the store had: by a higher count, and not
-/// by an earlier time of issue. A store that was set back has neither.
+/// Whether the head is later than the receipt's base: by a higher count, and without an earlier
+/// time of issue. The head of a store that was rolled back has a lower count or an earlier time.
 pub(crate) fn is_ahead(held: &Held, theirs: &Generation, base: &Base) -> bool {
     held.count > base.count
         && order::by_times(&theirs.issued, &base.generation.issued) != Order::Earlier
@@ -728,9 +730,9 @@ fn descends(copy: &Copy, held: &Held) -> bool {
         .is_some_and(|(base, theirs)| is_head_the_base(theirs, held, base))
 }
 
-/// Whether a copy is tried if the provider refuses the head: one of the same identity that is
-/// not surely earlier and was not refused itself.
-fn is_worth_a_try(copy: &Copy, theirs: &Generation, rules: &Rules) -> bool {
+/// Whether to try a copy if the provider refuses the head: it has the same identity, is not surely
+/// earlier, and was not refused itself.
+fn is_worth_trying(copy: &Copy, theirs: &Generation, rules: &Rules) -> bool {
     copy.generation().is_some_and(|ours| {
         !ours.identity.contradicts(&theirs.identity)
             && !rules.refused.contains(&ours.fingerprint)
@@ -742,8 +744,8 @@ fn is_auth_file(copy: &Copy) -> bool {
     copy.place == Place::AuthFile
 }
 
-/// The latest of several that would be adopted. Where the times are unclear the auth file
-/// counts, then the newest record: the order in which they are given.
+/// Returns the latest of several candidates. If the times are unclear, the first candidate wins:
+/// the auth file, then the newest record.
 fn latest(copies: &[Copy], candidates: impl Iterator<Item = usize>) -> Option<usize> {
     let issued = |index: usize| copies[index].generation().map(|it| &it.issued);
     candidates.reduce(|best, other| {
@@ -754,7 +756,7 @@ fn latest(copies: &[Copy], candidates: impl Iterator<Item = usize>) -> Option<us
     })
 }
 
-/// All of them, the latest first.
+/// Returns all candidates, latest first.
 fn latest_first(copies: &[Copy], candidates: impl Iterator<Item = usize>) -> Vec<usize> {
     let mut left: Vec<usize> = candidates.collect();
     let mut sorted = Vec::new();

@@ -1,4 +1,4 @@
-//! What may be known of a generation by those who never see its bytes.
+//! A generation without its secrets.
 
 use core::{fmt, str::FromStr};
 
@@ -6,15 +6,15 @@ use crate::{Identity, SessionHints};
 
 /// One state of a login, without its secrets.
 ///
-/// The machine, the reports and the receipts work with this; the bytes stay with
-/// whoever read them.
+/// The machine, the reports and the receipts use this type. The bytes stay with the code that
+/// read them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Generation {
-    /// Tells this generation's token set from every other one.
+    /// Identifies the token set.
     pub fingerprint: Fingerprint,
-    /// Whose login it is.
+    /// The account and the person.
     pub identity: Identity,
-    /// What its access token says of the session it came from.
+    /// The access token's hints about its session.
     pub hints: SessionHints,
     /// When its tokens were issued.
     pub issued: Issued,
@@ -61,8 +61,8 @@ impl FromStr for Fingerprint {
 #[error("not a fingerprint of 16 hex digits")]
 pub struct NotAFingerprint;
 
-/// All generations that descend from one login which a person put into the store: OAuth's
-/// *refresh token family*. Named by the fingerprint of the generation that it begins with.
+/// All generations that descend from one seed: OAuth's *refresh token family*. Identified by the
+/// fingerprint of the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Family(pub Fingerprint);
 
@@ -80,7 +80,7 @@ impl FromStr for Family {
     }
 }
 
-/// What an auth file says of when its tokens were issued.
+/// When the tokens of an auth file were issued, and when they expire.
 ///
 /// [`order::by_times`](crate::order::by_times) compares two of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -93,66 +93,66 @@ pub struct Issued {
     pub last_refresh: Option<i128>,
 }
 
-/// How long before the end of an access token Codex replaces it, in seconds: those versions
-/// that do so ahead, since 0.137.
-const AHEAD: i64 = 300;
+/// How long before the expiry of an access token Codex rotates, in seconds: versions since 0.137.
+const ROTATION_MARGIN: i64 = 300;
 
-/// After how many seconds Codex replaces tokens whatever their end is: versions up to 0.116.
-const OLD: i128 = 8 * 24 * 60 * 60;
+/// The age at which Codex rotates, regardless of the expiry, in seconds: versions up to 0.116.
+const MAX_TOKEN_AGE: i128 = 8 * 24 * 60 * 60;
 
 const NANOSECONDS: i128 = 1_000_000_000;
 
-/// By which rule Codex rotates a login by itself. Each was in force within one year.
+/// The rule by which a version of Codex rotates a login by itself. All of these rules were in use
+/// within one year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DueRule {
-    /// Eight days after the last refresh, whenever the access token ends: up to 0.116. Such a
-    /// version rotates an ended token as well, after the provider has answered 401.
+    /// Eight days after the last refresh, regardless of the access token's expiry: up to 0.116.
+    /// Such a version also rotates an expired token, after a 401 from the provider.
     Age,
-    /// Once the access token has ended: 0.117 to 0.130.
+    /// Once the access token has expired: 0.117 to 0.130.
     Ended,
-    /// Five minutes before the access token ends: since 0.137.
+    /// Five minutes before the access token expires: since 0.137.
     Ending,
-    /// The version is not known: whichever comes first.
+    /// Unknown version: the earliest of these times.
     Any,
 }
 
 impl Issued {
-    /// Returns from when on, in Unix seconds, some version of Codex rotates the login by
-    /// itself; `None` if nothing in it makes any do so.
+    /// Returns the time, in Unix seconds, from which some version of Codex rotates the login by
+    /// itself; `None` if no version does.
     ///
-    /// Three rules have been in force within a year: five minutes before the access token
-    /// ends, once it has ended, and eight days after the last refresh. The first of them counts.
+    /// Three rules have been in use within a year: five minutes before the access token expires,
+    /// once it has expired, and eight days after the last refresh. The earliest counts.
     #[must_use]
     pub fn due(&self) -> Option<i64> {
         self.due_by_rule(DueRule::Any)
     }
 
-    /// Returns from when on, in Unix seconds, a Codex of this rule rotates the login by itself;
-    /// `None` if nothing in it makes it do so.
+    /// Returns the time, in Unix seconds, from which a Codex with this rule rotates the login by
+    /// itself; `None` if that Codex never does.
     #[must_use]
     pub fn due_by_rule(&self, rule: DueRule) -> Option<i64> {
-        let ending = self.exp.map(|exp| exp.saturating_sub(AHEAD));
+        let ending = self.exp.map(|exp| exp.saturating_sub(ROTATION_MARGIN));
         let old = self
             .last_refresh
-            .map(|at| at.div_euclid(NANOSECONDS).saturating_add(OLD))
+            .map(|at| at.div_euclid(NANOSECONDS).saturating_add(MAX_TOKEN_AGE))
             .map(|at| i64::try_from(at).unwrap_or(i64::MAX));
         match rule {
             DueRule::Age => self.exp.into_iter().chain(old).min(),
-            // Without an end that can be read, these go by the last refresh as well.
+            // Without a readable expiry, these versions use the last refresh.
             DueRule::Ended => self.exp.or(old),
             DueRule::Ending => ending.or(old),
             DueRule::Any => ending.into_iter().chain(old).min(),
         }
     }
 
-    /// Returns whether some version of Codex rotates the login by then, in Unix seconds.
+    /// Returns whether some version of Codex rotates the login by the time `by`, in Unix seconds.
     #[must_use]
     pub fn is_due(&self, by: i64) -> bool {
         self.due().is_some_and(|due| due <= by)
     }
 
-    /// Returns whether half of the time from its issue to when it is [due](Self::due) is over
-    /// at `now`, in Unix seconds; so it is if nobody knows when that was.
+    /// Returns whether half of the time from issue to [due](Self::due) has passed at `now`, in Unix
+    /// seconds. Returns `true` if either time is unknown.
     #[must_use]
     pub fn is_half_over(&self, now: i64) -> bool {
         self.iat.zip(self.due()).is_none_or(|(iat, due)| {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_of_any_version_makes_it_due() {
+    fn the_earliest_rule_of_any_version_makes_it_due() {
         let day = 24 * 60 * 60;
         let refreshed = |seconds: i128| Some(seconds * NANOSECONDS);
         for (tokens, due) in [
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_makes_it_due_at_a_time_of_its_own() {
+    fn each_rule_has_its_own_due_time() {
         let day = 24 * 60 * 60;
         let tokens = issued(None, Some(9 * day), Some(NANOSECONDS));
         let due = |rule| tokens.due_by_rule(rule);
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(due(DueRule::Ended), Some(9 * day));
         assert_eq!(due(DueRule::Ending), Some(9 * day - 300));
         assert_eq!(due(DueRule::Any), Some(8 * day + 1));
-        // An ended token is rotated after a 401, however young it is.
+        // Codex rotates an expired token after a 401, at any age.
         let ended = issued(None, Some(2 * day), Some(NANOSECONDS));
         assert_eq!(ended.due_by_rule(DueRule::Age), Some(2 * day));
         let opaque = issued(None, None, Some(NANOSECONDS));
@@ -219,21 +219,21 @@ mod tests {
     }
 
     #[test]
-    fn half_of_its_time_is_counted_from_its_issue() {
+    fn half_of_the_lifetime_counts_from_the_issue() {
         let tokens = issued(Some(1000), Some(2300), None);
         assert_eq!(
             [1499, 1500].map(|now| tokens.is_half_over(now)),
             [false, true]
         );
-        let nobody_knows = [
+        let unknown = [
             issued(None, Some(1000), None),
             issued(Some(1000), None, None),
         ];
-        assert!(nobody_knows.iter().all(|tokens| tokens.is_half_over(0)));
+        assert!(unknown.iter().all(|tokens| tokens.is_half_over(0)));
     }
 
     #[test]
-    fn a_fingerprint_survives_its_own_text() {
+    fn a_fingerprint_round_trips_through_its_text() {
         let fingerprint = Fingerprint::new([0, 1, 2, 3, 4, 5, 6, 255]);
         assert_eq!(fingerprint.to_string(), "00010203040506ff");
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));

@@ -1,14 +1,14 @@
-//! Whose login it is, and from which session it came.
+//! The identity of a login and its session hints.
 
 use alloc::boxed::Box;
 use core::fmt;
 
-/// A short hash of one claim of a login. Equal for equal claims; safe to print.
+/// A short hash of one claim of a token. Equal claims have equal labels. Safe to print.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Label(Box<str>);
 
 impl Label {
-    /// Wraps a text that is equal for equal claims and reveals nothing else.
+    /// Wraps a text that is equal for equal claims and reveals nothing else about them.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.into())
@@ -27,10 +27,10 @@ impl fmt::Display for Label {
     }
 }
 
-/// Whose login it is: the workspace and the person.
+/// The identity of a login: the workspace and the person.
 ///
-/// All members of a Business workspace share one `account_id`; the person is in the claims of
-/// the ID token.
+/// All members of a Business workspace share one `account_id`. The claims of the ID token
+/// identify the person.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The workspace: `account_id` of the auth file.
@@ -44,8 +44,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Returns whether a claim that both sides have differs. A claim that one side lacks
-    /// decides nothing.
+    /// Returns whether a claim that both sides have differs. A claim that one side lacks is
+    /// ignored.
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
         let Self {
@@ -62,7 +62,7 @@ impl Identity {
 }
 
 impl fmt::Display for Identity {
-    /// Shows the workspace, which is what people know an account by.
+    /// Prints the workspace, by which people know an account.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.account {
             Some(account) => account.fmt(f),
@@ -71,15 +71,15 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What an access token says of the session it came from.
+/// An access token's hints about its session.
 ///
-/// Second-hand knowledge (`session_id` and `pwd_auth_time` were seen to outlive a refresh, in
-/// a few public tokens): a difference means another login, equality means nothing.
+/// Second-hand knowledge: `session_id` and `pwd_auth_time` survived a refresh in a few public
+/// tokens. A difference means another login; equality means nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SessionHints {
     /// `session_id` of the access token.
     pub session: Option<Label>,
-    /// `pwd_auth_time` of the access token, as it stands there.
+    /// `pwd_auth_time` of the access token, unchanged.
     pub password_time: Option<i64>,
 }
 
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn one_claim_that_differs_makes_another_identity() {
+    fn one_different_claim_contradicts_an_identity() {
         let ours = identity(["w", "c", "u", "s"]);
         assert!(!ours.contradicts(&ours));
         for other in [
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_one_side_lacks_decides_nothing() {
+    fn a_claim_that_one_side_lacks_is_ignored() {
         let ours = identity(["w", "c", "u", "s"]);
         for other in [["", "", "", ""], ["w", "", "", ""], ["w", "", "u", ""]] {
             assert!(!ours.contradicts(&identity(other)), "{other:?}");

@@ -1,8 +1,8 @@
-//! Decides what happens to a login, and touches nothing.
+//! Decides what happens to a login. Performs no I/O.
 //!
-//! No I/O, no clock, no randomness, no environment and no async runtime: the crate is
-//! `no_std`, so the compiler holds that. It never sees a token either; what it knows of
-//! an auth file is its [`Generation`].
+//! The crate uses no clock, no randomness, no environment variables and no async runtime. It is
+//! `no_std`, so the compiler enforces this. It never reads a token: it knows an auth file only
+//! by its [`Generation`].
 #![no_std]
 
 extern crate alloc;
@@ -10,30 +10,33 @@ extern crate alloc;
 extern crate std;
 
 mod backoff;
-mod claims;
 pub mod copies;
 mod generation;
 mod identity;
+mod leases;
 pub mod order;
 mod policy;
 pub mod rotation;
+mod round_trip;
 mod secret;
 mod store;
-mod trip;
 mod verdict;
 
 pub use backoff::pause;
-pub use claims::{Beside, Bid, CLOCK_SKEW, Claim, ClaimError, Claims, RecordState, Standing};
 pub use generation::{DueRule, Family, Fingerprint, Generation, Issued, NotAFingerprint};
 pub use identity::{Identity, Label, SessionHints};
+pub use leases::{
+    CLOCK_SKEW, Lease, LeaseError, LeaseRequest, LeaseStatus, Leases, RecordState,
+    StoreBackedLeases,
+};
 pub use policy::{Policy, Winner};
+pub use round_trip::{
+    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, Retryable, RoundTrip,
+    SetAside, Terms, Write,
+};
 pub use secret::Secret;
 pub use store::{
     BoxError, CasError, ErrorKind, Guarantees, Origin, Reads, SecretStore, Stamp, StoreError,
     Stored, Swap, UnknownText, Version, WriteId,
-};
-pub use trip::{
-    Base, Cause, Effect, Event, Goal, Keep, Outcome, Placing, Reply, SetAside, Terms, Trip,
-    Trouble, Write,
 };
 pub use verdict::{Held, Refusal, Seen};

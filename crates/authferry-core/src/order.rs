@@ -1,29 +1,29 @@
-//! Which of two generations of one family is later.
+//! The order of two generations of one family.
 
 use core::cmp::Ordering;
 
 use crate::Issued;
 
-/// How far the clocks of those who issue tokens may be apart, in seconds.
-const SKEW: i64 = 300;
+/// Tolerated clock skew between token issuers, in seconds.
+const ISSUER_CLOCK_SKEW: i64 = 300;
 
-/// How one generation stands to another one of its family.
+/// The order of one generation relative to another of its family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// Surely earlier.
     Earlier,
     /// Surely later.
     Later,
-    /// The clocks contradict each other, or only those of runners speak.
+    /// The clocks contradict each other, or only runners' clocks are known.
     Unclear,
 }
 
-/// Compares two generations by what their auth files say of their issue.
+/// Compares two generations by the times in their auth files.
 ///
-/// The provider's clock decides beyond five minutes: `iat`, or `exp` where one side has no
-/// `iat`. Within five minutes `last_refresh`, which is a runner's clock, must not contradict
-/// it; where `exp` decides, at no distance, since the provider may change the lifetime of its
-/// tokens. A runner's clock alone decides nothing.
+/// A difference of more than five minutes by the provider's clock decides: `iat`, or `exp` where
+/// one side has no `iat`. Within five minutes, a difference decides only if `last_refresh` (a
+/// runner's clock) does not contradict it. For `exp` that holds at any distance, because the
+/// provider may change the lifetime of its tokens. A runner's clock alone never decides.
 #[must_use]
 pub fn by_times(ours: &Issued, theirs: &Issued) -> Order {
     let apart = |ours: Option<i64>, theirs: Option<i64>| Some(ours?.saturating_sub(theirs?));
@@ -31,7 +31,7 @@ pub fn by_times(ours: &Issued, theirs: &Issued) -> Order {
     let Some(seconds) = by_issue.or_else(|| apart(ours.exp, theirs.exp)) else {
         return Order::Unclear;
     };
-    let is_near = by_issue.is_none() || seconds.saturating_abs() <= SKEW;
+    let is_near = by_issue.is_none() || seconds.saturating_abs() <= ISSUER_CLOCK_SKEW;
     let order = seconds.cmp(&0);
     let runner = ours.last_refresh.zip(theirs.last_refresh);
     let runner = runner.map(|(ours, theirs)| ours.cmp(&theirs));
@@ -43,7 +43,7 @@ pub fn by_times(ours: &Issued, theirs: &Issued) -> Order {
     }
 }
 
-/// Compares two places in one line of known generations.
+/// Compares two positions in one list of ancestors, oldest first.
 pub(crate) fn by_rank(ours: usize, theirs: usize) -> Order {
     match ours.cmp(&theirs) {
         Ordering::Less => Order::Earlier,

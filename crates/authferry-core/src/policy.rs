@@ -1,18 +1,18 @@
-//! Whose generation stays current when two of one family meet.
+//! Conflict resolution between two generations of one family.
 
 use crate::order::Order;
 
-/// What to do when the store holds another generation of the same family.
+/// How to resolve a conflict with another generation of the same family in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
-    /// The later one becomes current.
+    /// The later generation becomes current.
     #[default]
     Newest,
-    /// What is in the store stays current.
+    /// The store's generation stays current.
     Theirs,
 }
 
-/// Who stays current.
+/// The generation that becomes or stays current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Winner {
     /// The generation on our disk.
@@ -22,9 +22,9 @@ pub enum Winner {
 }
 
 impl Policy {
-    /// Returns whose generation is to be current; `order` is how ours stands to theirs.
+    /// Returns the winner; `order` compares ours with theirs.
     ///
-    /// If it is unclear which is later, theirs stays: other jobs see it already.
+    /// If the order is unclear, theirs stays: other jobs already use it.
     #[must_use]
     pub fn judge(self, order: Order) -> Winner {
         match (self, order) {
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_surely_later_replaces_what_is_in_the_store() {
+    fn only_a_generation_that_is_surely_later_overwrites_the_store() {
         for (order, newest) in [
             (Order::Later, Winner::Ours),
             (Order::Unclear, Winner::Theirs),

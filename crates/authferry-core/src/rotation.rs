@@ -1,283 +1,309 @@
-//! *Rotate first* as a machine: a rotation at a chosen moment, under the claim.
+//! *Rotate first* as a state machine: rotates a login before the job, under the lease.
 //!
-//! It looks whether a rotation is due, takes the claim, proves that the login can be
-//! written, has the rotation made and gives the claim back. Whoever finds the claim held
-//! waits and looks again: what the holder rotated is due no more.
+//! The machine reads the store, acquires the lease if a rotation is due, proves that the store
+//! accepts a write, refreshes the login, and releases the lease. If another job holds the lease,
+//! the machine backs off and reads again: after the holder's rotation the login is no longer due.
 //!
-//! The proof is a swap of the login for itself. A store may give the claim and take no
-//! login, and a look may show what was there before: either would cost the login once its
-//! token is spent. Whoever finds it moved looks again, for a claim on a login that moved is
-//! worth nothing.
+//! The proof is a swap of the login for itself. A store may grant the lease but accept no login,
+//! and a read may be stale; either would lose the login once the refresh token is spent. If the
+//! proof conflicts, the machine reads again, because a lease protects nothing if the login
+//! changed.
 //!
-//! The rotation itself is a [`Trip`](crate::Trip) like any other, in a home of its own,
-//! whose command is Codex's own refresh. It begins with what was proven, and its
-//! write-through, its conflicts and its rescue are those of every trip.
+//! The refresh is a [`RoundTrip`](crate::RoundTrip) in a private home, with Codex's own refresh
+//! as its command. It starts from the proven login. Its write-through, conflicts and rescue work
+//! as in every round trip.
 //!
-//! `rotation/model.rs` walks through every order of events of two of them.
+//! `rotation/model.rs` explores every order of events of two rotations.
 
 use alloc::{vec, vec::Vec};
 use core::time::Duration;
 
-use crate::{Trouble, backoff};
+use crate::{Retryable, backoff};
 
 #[cfg(test)]
 mod model;
 
-/// A rotation under way.
+/// A rotation in progress: a pure state machine.
+///
+/// # Examples
+///
+/// ```
+/// use authferry_core::rotation::*;
+///
+/// let terms = RotationTerms { leases: true, salt: 7 };
+/// let (rotation, effects) = Rotation::start(terms);
+/// assert_eq!(effects, [RotationEffect::Read]);
+/// let (_, effects) = rotation.step(RotationEvent::Read(DueState::Fresh));
+/// assert_eq!(effects, [RotationEffect::Finish(RotationOutcome::Fresh)]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rotation {
-    terms: Terms,
-    state: State,
-    /// Why it has not got any further, should the time be over.
-    hindrance: Hindrance,
-    /// Whether the claim is ours.
-    won: bool,
+    terms: RotationTerms,
+    state: RotationState,
+    /// The outcome to report if the deadline passes now.
+    blocker: Blocker,
+    /// Whether we hold the lease.
+    holds_lease: bool,
     attempt: u32,
 }
 
-/// What a rotation goes by, fixed before it starts.
+/// The settings of a rotation, fixed before it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Terms {
-    /// Whether the store has claims. Without one nothing keeps two jobs from spending the
-    /// same token.
-    pub claims: bool,
-    /// Spreads out the pauses of many jobs; drawn at random, once.
+pub struct RotationTerms {
+    /// Whether the store supports leases. Without a lease, two jobs may spend the same refresh
+    /// token.
+    pub leases: bool,
+    /// Jitter for the backoff: random, drawn once.
     pub salt: u64,
 }
 
-/// What the machine asks for. Each but `Finish` is answered by one event.
+/// What the caller must do next. The caller answers each effect except `Finish` with one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Look at what the store holds; answered by [`Event::Looked`].
-    Look,
-    /// Ask for the claim, with the same bid each time; answered by [`Event::Claimed`].
-    Claim,
-    /// Swap the login that was looked at for itself; answered by [`Event::Proven`].
+pub enum RotationEffect {
+    /// Read the store; answered by [`RotationEvent::Read`].
+    Read,
+    /// Acquire the lease, with the same holder on every attempt; answered by
+    /// [`RotationEvent::Acquired`].
+    Acquire,
+    /// Swap the login that was read for itself; answered by [`RotationEvent::Proven`].
     Prove,
-    /// Make the trip that rotates, and renew the claim meanwhile; answered by
-    /// [`Event::Turned`] or [`Event::Left`].
-    Turn,
-    /// Give the claim back; answered by [`Event::Released`], whatever comes of it.
+    /// Run the round trip that rotates, and renew the lease meanwhile; answered by
+    /// [`RotationEvent::Refreshed`] or [`RotationEvent::CodexRunning`].
+    Refresh,
+    /// Release the lease; answered by [`RotationEvent::Released`], even after a failure.
     Release,
-    /// Let some time pass; answered by [`Event::Woke`], unless the machine moved on.
+    /// Wait this long; answered by [`RotationEvent::Waited`], unless another event comes first.
     Wait(Duration),
     /// The rotation is over.
-    Finish(Outcome),
+    Finish(RotationOutcome),
 }
 
-/// What happened in the world.
+/// The answer to an effect, or a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// The store was looked at.
-    Looked(Sight),
-    /// The claim was won, or was not.
-    Claimed(Grant),
-    /// The login was swapped for itself, or was not.
+pub enum RotationEvent {
+    /// The store was read, or the read failed.
+    Read(DueState),
+    /// The answer to the lease request.
+    Acquired(AcquireResult),
+    /// The answer to the swap of the login for itself.
     Proven(Proof),
-    /// The trip is over, however it ended.
-    Turned,
-    /// The trip is over, but its Codex runs on and may have spent the token.
-    Left,
-    /// The claim is given back, or is left to its end.
+    /// The round trip is over, with any outcome.
+    Refreshed,
+    /// The round trip is over, but its Codex still runs and may have spent the refresh token.
+    CodexRunning,
+    /// The lease is released, or expires by itself.
     Released,
     /// The wait is over.
-    Woke,
-    /// The time is over: for getting the claim, or for what comes between it and the trip.
-    /// Means nothing once the trip has begun.
+    Waited,
+    /// The timeout passed: for the lease, or for the steps between the lease and the round trip.
+    /// Ignored once the round trip has begun.
     Deadline,
 }
 
-/// What a look at the store shows.
+/// What a read of the store found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sight {
+pub enum DueState {
     /// A login that is due for rotation.
     Due,
-    /// A login that is not.
+    /// A login that is not due.
     Fresh,
-    /// No login that could be rotated.
-    Nothing,
-    /// A login that is due, and a rotation of it is under way on this machine.
-    Held,
-    /// The store did not show what it holds.
-    Trouble(Trouble),
+    /// No login that a rotation could use.
+    NoLogin,
+    /// A login that is due, but another rotation on this machine is in progress.
+    Busy,
+    /// The read failed.
+    Failed(Retryable),
 }
 
-/// What became of a bid.
+/// The result of a request to acquire the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Grant {
-    /// The claim is ours.
-    Won,
-    /// Somebody else holds it.
+pub enum AcquireResult {
+    /// We hold the lease.
+    Acquired,
+    /// Another job holds the lease.
     Held,
-    /// The store did not answer as asked. The claim may be ours all the same.
-    Trouble(Trouble),
+    /// The request failed. We may hold the lease nevertheless.
+    Failed(Retryable),
 }
 
-/// What became of a login that was swapped for itself.
+/// The result of the swap of the login for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Proof {
-    /// The store holds what was looked at, and takes a login.
+    /// The store still held the login that was read, and accepted the write.
     Landed,
-    /// The store holds something else by now.
-    Moved,
-    /// Nothing was written: the login is known to be dead.
-    InVain,
-    /// The store did not answer as asked. It may have been written all the same.
-    Trouble(Trouble),
+    /// The store no longer holds the login that was read.
+    Conflict,
+    /// Nothing was written, because no token will be spent: the login is marked as dead, or there
+    /// is no private home for the rotation.
+    Skipped,
+    /// The write failed. It may have landed nevertheless.
+    Failed(Retryable),
 }
 
 /// How a rotation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Nothing is due, or no more.
+pub enum RotationOutcome {
+    /// No rotation is due, or no longer.
     Fresh,
-    /// There is nothing that could be rotated.
-    Nothing,
-    /// The trip was made, and its own outcome tells the rest; or it would be in vain.
-    Turned,
-    /// The trip was made, and its Codex runs on. The claim is not given back: the process that
-    /// watches this Codex renews it, and without one it ends by itself.
-    Left,
-    /// It was not even begun.
-    Hindered(Hindrance),
+    /// The store holds no login that a rotation could use.
+    NoLogin,
+    /// The round trip ran and has its own outcome, or was skipped ([`Proof::Skipped`]).
+    Refreshed,
+    /// The round trip ran, and its Codex still runs. The lease is not released: the process that
+    /// watches this Codex renews the lease. Without such a process the lease expires.
+    CodexRunning,
+    /// The round trip did not start.
+    Blocked(Blocker),
 }
 
-/// Why a rotation was not begun.
+/// Why a rotation did not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hindrance {
-    /// Somebody else held the claim until the time was over.
+pub enum Blocker {
+    /// Another job held the lease until the timeout, or another rotation on this machine was in
+    /// progress ([`DueState::Busy`]).
     Held,
     /// The store could not be read.
     Unreadable,
-    /// The store did not give the claim, or took no login: it cannot be written.
+    /// The store cannot be written: it refused the lease or the login.
     Unwritable,
-    /// The store did not answer in time.
+    /// The store did not answer before the timeout.
     OutOfTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum State {
-    Looking,
-    Claiming,
-    /// The time is over, and what becomes of the bid that is under way is awaited.
-    Retracting,
+enum RotationState {
+    Reading,
+    Acquiring,
+    /// The deadline passed while a lease request is in flight: awaits the answer, to release the
+    /// lease if it is ours.
+    AcquiringAfterDeadline,
     Pausing,
     Proving,
-    Turning,
-    Releasing(Outcome),
+    Refreshing,
+    Releasing(RotationOutcome),
     Done,
 }
 
-type Step = (Rotation, Vec<Effect>);
+type RotationStep = (Rotation, Vec<RotationEffect>);
 
 impl Rotation {
-    /// Begins with a look at the store.
+    /// Starts with a read of the store.
     #[must_use]
-    pub fn start(terms: Terms) -> Step {
+    pub fn start(terms: RotationTerms) -> RotationStep {
         let rotation = Self {
             terms,
-            state: State::Looking,
-            hindrance: Hindrance::OutOfTime,
-            won: false,
+            state: RotationState::Reading,
+            blocker: Blocker::OutOfTime,
+            holds_lease: false,
             attempt: 0,
         };
-        rotation.go(State::Looking, Effect::Look)
+        rotation.go(RotationState::Reading, RotationEffect::Read)
     }
 
-    /// Takes one event in. An event that answers nothing that is still asked changes nothing.
+    /// Processes one event. Ignores an event that does not answer a pending effect.
     #[must_use]
-    pub fn step(mut self, event: Event) -> Step {
+    pub fn step(mut self, event: RotationEvent) -> RotationStep {
         match (self.state, event) {
-            (State::Looking, Event::Looked(sight)) => match sight {
-                Sight::Due if self.terms.claims && !self.won => {
-                    self.go(State::Claiming, Effect::Claim)
+            (RotationState::Reading, RotationEvent::Read(state)) => match state {
+                DueState::Due if self.terms.leases && !self.holds_lease => {
+                    self.go(RotationState::Acquiring, RotationEffect::Acquire)
                 }
-                Sight::Due => self.go(State::Proving, Effect::Prove),
-                Sight::Fresh => self.end(Outcome::Fresh),
-                Sight::Nothing => self.end(Outcome::Nothing),
-                Sight::Held => {
-                    self.hindrance = Hindrance::Held;
+                DueState::Due => self.go(RotationState::Proving, RotationEffect::Prove),
+                DueState::Fresh => self.end(RotationOutcome::Fresh),
+                DueState::NoLogin => self.end(RotationOutcome::NoLogin),
+                DueState::Busy => {
+                    self.blocker = Blocker::Held;
                     self.pause()
                 }
-                Sight::Trouble(Trouble::Transient) => self.pause(),
-                Sight::Trouble(Trouble::Permanent) => self.hindered(Hindrance::Unreadable),
+                DueState::Failed(Retryable::Yes) => self.pause(),
+                DueState::Failed(Retryable::No) => self.block(Blocker::Unreadable),
             },
-            (State::Claiming, Event::Claimed(grant)) => match grant {
-                Grant::Won => {
-                    self.won = true;
-                    self.hindrance = Hindrance::OutOfTime;
-                    self.go(State::Proving, Effect::Prove)
+            (RotationState::Acquiring, RotationEvent::Acquired(result)) => match result {
+                AcquireResult::Acquired => {
+                    self.holds_lease = true;
+                    self.blocker = Blocker::OutOfTime;
+                    self.go(RotationState::Proving, RotationEffect::Prove)
                 }
-                Grant::Held => {
-                    self.hindrance = Hindrance::Held;
+                AcquireResult::Held => {
+                    self.blocker = Blocker::Held;
                     self.pause()
                 }
-                Grant::Trouble(Trouble::Transient) => self.pause(),
-                Grant::Trouble(Trouble::Permanent) => self.hindered(Hindrance::Unwritable),
+                AcquireResult::Failed(Retryable::Yes) => self.pause(),
+                AcquireResult::Failed(Retryable::No) => self.block(Blocker::Unwritable),
             },
-            (State::Retracting, Event::Claimed(Grant::Won)) => {
-                self.won = true;
+            (
+                RotationState::AcquiringAfterDeadline,
+                RotationEvent::Acquired(AcquireResult::Acquired),
+            ) => {
+                self.holds_lease = true;
                 self.out_of_time()
             }
-            (State::Proving, Event::Proven(proof)) => match proof {
-                Proof::Landed => self.go(State::Turning, Effect::Turn),
-                Proof::Moved | Proof::Trouble(Trouble::Transient) => self.pause(),
-                Proof::InVain => self.end(Outcome::Turned),
-                Proof::Trouble(Trouble::Permanent) => self.hindered(Hindrance::Unwritable),
+            (RotationState::Proving, RotationEvent::Proven(proof)) => match proof {
+                Proof::Landed => self.go(RotationState::Refreshing, RotationEffect::Refresh),
+                Proof::Conflict | Proof::Failed(Retryable::Yes) => self.pause(),
+                Proof::Skipped => self.end(RotationOutcome::Refreshed),
+                Proof::Failed(Retryable::No) => self.block(Blocker::Unwritable),
             },
-            (State::Pausing, Event::Woke) => self.go(State::Looking, Effect::Look),
-            (State::Turning, Event::Turned) => self.end(Outcome::Turned),
-            (State::Turning, Event::Left) => self.finish(Outcome::Left),
-            (State::Releasing(outcome), Event::Released) => self.finish(outcome),
-            (State::Retracting, Event::Claimed(_))
-            | (State::Looking | State::Pausing | State::Proving, Event::Deadline) => {
-                self.out_of_time()
+            (RotationState::Pausing, RotationEvent::Waited) => {
+                self.go(RotationState::Reading, RotationEffect::Read)
             }
-            (State::Claiming, Event::Deadline) => {
-                self.state = State::Retracting;
+            (RotationState::Refreshing, RotationEvent::Refreshed) => {
+                self.end(RotationOutcome::Refreshed)
+            }
+            (RotationState::Refreshing, RotationEvent::CodexRunning) => {
+                self.finish(RotationOutcome::CodexRunning)
+            }
+            (RotationState::Releasing(outcome), RotationEvent::Released) => self.finish(outcome),
+            (RotationState::AcquiringAfterDeadline, RotationEvent::Acquired(_))
+            | (
+                RotationState::Reading | RotationState::Pausing | RotationState::Proving,
+                RotationEvent::Deadline,
+            ) => self.out_of_time(),
+            (RotationState::Acquiring, RotationEvent::Deadline) => {
+                self.state = RotationState::AcquiringAfterDeadline;
                 (self, vec![])
             }
             _ => (self, vec![]),
         }
     }
 
-    /// Returns whether somebody else was found to hold the claim.
+    /// Returns whether another job or another rotation on this machine blocks this one.
     #[must_use]
-    pub fn is_held_up(&self) -> bool {
-        self.hindrance == Hindrance::Held
+    pub fn is_waiting_for_holder(&self) -> bool {
+        self.blocker == Blocker::Held
     }
 
-    fn go(mut self, state: State, effect: Effect) -> Step {
+    fn go(mut self, state: RotationState, effect: RotationEffect) -> RotationStep {
         self.state = state;
         (self, vec![effect])
     }
 
-    /// Each attempt starts from a fresh look: whoever holds the claim may be done.
-    fn pause(mut self) -> Step {
+    /// Backs off. Each retry starts with a new read, because the lease holder may be done.
+    fn pause(mut self) -> RotationStep {
         self.attempt = self.attempt.saturating_add(1);
         let delay = backoff::pause(self.attempt, self.terms.salt);
-        self.go(State::Pausing, Effect::Wait(delay))
+        self.go(RotationState::Pausing, RotationEffect::Wait(delay))
     }
 
-    fn out_of_time(self) -> Step {
-        let why = self.hindrance;
-        self.hindered(why)
+    fn out_of_time(self) -> RotationStep {
+        let why = self.blocker;
+        self.block(why)
     }
 
-    fn hindered(self, why: Hindrance) -> Step {
-        self.end(Outcome::Hindered(why))
+    fn block(self, why: Blocker) -> RotationStep {
+        self.end(RotationOutcome::Blocked(why))
     }
 
-    /// Gives the claim back before anything is over.
-    fn end(self, outcome: Outcome) -> Step {
-        if self.won {
-            self.go(State::Releasing(outcome), Effect::Release)
+    /// Releases the lease, if we hold it, before finishing.
+    fn end(self, outcome: RotationOutcome) -> RotationStep {
+        if self.holds_lease {
+            self.go(RotationState::Releasing(outcome), RotationEffect::Release)
         } else {
             self.finish(outcome)
         }
     }
 
-    fn finish(self, outcome: Outcome) -> Step {
-        self.go(State::Done, Effect::Finish(outcome))
+    fn finish(self, outcome: RotationOutcome) -> RotationStep {
+        self.go(RotationState::Done, RotationEffect::Finish(outcome))
     }
 }

@@ -5,26 +5,26 @@ use core::fmt;
 
 use secrecy::{ExposeSecret, SecretSlice};
 
-/// The exact bytes of one auth file: zeroed when dropped, and never shown.
+/// The bytes of one auth file: zeroed on drop, and never printed.
 ///
-/// `Debug` gives the length alone, and there is no `Display`, no `Clone` and no
-/// comparison: a copy or a look has to be asked for by name.
+/// `Debug` prints the length only. There is no `Display`, no `Clone` and no comparison: callers
+/// read or copy the bytes by an explicit call.
 pub struct Secret(SecretSlice<u8>);
 
 impl Secret {
-    /// Takes the bytes over.
+    /// Takes ownership of the bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes.into())
     }
 
-    /// Returns the bytes. Whoever calls this answers for where they go.
+    /// Returns the bytes. The caller must not leak them.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         self.0.expose_secret()
     }
 
-    /// Returns a second copy of the bytes, just as guarded as this one.
+    /// Copies the bytes into another `Secret`.
     #[must_use]
     pub fn duplicate(&self) -> Self {
         Self::new(self.expose().to_vec())
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_the_length_alone() {
+    fn debug_prints_only_the_length() {
         let secret = Secret::new(b"made-up-token".to_vec());
         assert_eq!(format!("{secret:?}"), "Secret(13 bytes)");
     }

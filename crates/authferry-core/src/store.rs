@@ -1,4 +1,4 @@
-//! The one joint between the round trip and whatever holds the login.
+//! The interface between the round trip and the store.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -7,39 +7,52 @@ use core::{fmt, str::FromStr};
 
 use async_trait::async_trait;
 
-use crate::{Claims, Family, Secret};
+use crate::{Family, Leases, Secret};
 
-/// A place that holds one generation at a time, under an address.
+/// A store that holds one generation at a time, under an address.
 ///
-/// One value of this trait is one place. `Display` gives the address, which never
-/// holds a secret. Every implementation passes `authferry-conformance`.
+/// `Display` gives the address, which never contains a secret. Every implementation passes
+/// `authferry-conformance`.
+///
+/// # Examples
+///
+/// ```
+/// use authferry_core::{BoxError, SecretStore};
+///
+/// /// Describes the store and the length of its login.
+/// async fn describe(store: &dyn SecretStore) -> Result<String, BoxError> {
+///     let len = store.read().await?.map_or(0, |stored| stored.secret.expose().len());
+///     let history = store.guarantees().history;
+///     Ok(format!("{store}: {len} bytes, history: {history}"))
+/// }
+/// ```
 #[async_trait]
 pub trait SecretStore: fmt::Debug + fmt::Display + Send + Sync {
-    /// Returns what this store promises. Constant for the life of the value.
+    /// Returns what this store guarantees. The answer never changes.
     fn guarantees(&self) -> Guarantees;
 
-    /// Returns what else a user of this store should know, for people, one sentence each:
-    /// what a rotation costs, what is best effort. Never a secret; asks nobody.
+    /// Returns notes for users, one sentence each: what a rotation costs, what is best effort.
+    /// They contain no secret. Sends no request.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns what the store holds now, or `None` if it holds nothing yet.
+    /// Returns what the store holds now, or `None` if it is empty.
     ///
-    /// May be repeated by the implementation after a transient failure: reading
-    /// changes nothing. [`ErrorKind::NotFound`] means that the *place* is missing (no
-    /// mount, no folder), never that the value is.
+    /// A read is idempotent, so the implementation may retry it after a transient failure.
+    /// [`ErrorKind::NotFound`] means that the *place* is missing (no mount, no folder), never
+    /// that the value is missing.
     async fn read(&self) -> Result<Option<Stored>, StoreError>;
 
-    /// Replaces what the store holds if its version is still `expected` (`None`: if it
-    /// holds nothing), and returns the new version.
+    /// Swaps in a new value if the version is still `expected` (`None`: if the store is empty).
+    /// Returns the new version.
     ///
-    /// The write is sent at most once: only the core retries, with the same stamp, and
-    /// only after looking. The same [`Stamp::id`] with the same bytes is one write.
+    /// The implementation sends the write at most once. Only the core retries a write: after a
+    /// read, and with the same stamp. The same [`Stamp::id`] with the same bytes is one write.
     ///
-    /// [`CasError::Conflict`] when the store moved or was emptied since `expected`;
-    /// [`CasError::Ambiguous`] whenever the write may have happened and no clear answer
-    /// came; [`CasError::Refused`] only when it certainly did not happen.
+    /// Fails with [`CasError::Conflict`] when the value was replaced or deleted since
+    /// `expected`, with [`CasError::Ambiguous`] whenever the write may have happened, and with
+    /// [`CasError::Refused`] only when the write certainly did not happen.
     async fn compare_and_swap(
         &self,
         expected: Option<&Version>,
@@ -47,22 +60,22 @@ pub trait SecretStore: fmt::Debug + fmt::Display + Send + Sync {
         stamp: &Stamp,
     ) -> Result<Version, CasError>;
 
-    /// Returns whether a generation that is replaced now can still be had from the store itself.
+    /// Returns whether the store keeps a generation that a write replaces now.
     ///
-    /// Called only before a generation is replaced that is not surely an ancestor of the new
-    /// one. `false` also where the setting of the server cannot be read.
+    /// Called only before a write that replaces a generation which may not be an ancestor of
+    /// the new one. Returns `false` if the server's setting cannot be read.
     async fn keeps_history(&self) -> bool {
         self.guarantees().history
     }
 
-    /// Returns the claims beside what the store holds, if it can keep any.
-    fn claims(&self) -> Option<&dyn Claims> {
+    /// Returns the leases that this store keeps, if it supports leases.
+    fn leases(&self) -> Option<&dyn Leases> {
         None
     }
 
-    /// Ends what was begun to reach the store, such as a login of our own. The last call.
+    /// Releases what opening the store acquired, for example revokes our Vault token. Call last.
     ///
-    /// Never fails: what cannot be ended now ends by its own expiry.
+    /// Never fails: what cannot be released now expires.
     async fn close(&self) {}
 }
 
@@ -73,38 +86,38 @@ pub struct Stored {
     pub secret: Secret,
     /// The name under which a swap can expect it.
     pub version: Version,
-    /// What the writer left beside the value; `None` for a value put there by hand.
+    /// The writer's metadata; `None` for a value that a person wrote by hand.
     pub stamp: Option<Stamp>,
 }
 
-/// The metadata that is written beside a value, in the same atomic step.
+/// Metadata that a swap writes atomically with the value.
 ///
-/// The parent is not among it: it is the version that the swap expected, and a store
-/// that keeps it takes it from there.
+/// It does not contain the parent. The parent is the version that the swap expected; a store
+/// that records it takes it from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Names the intended write.
+    /// Identifies the intended write.
     pub id: WriteId,
-    /// How many generations this family has had, the first seed being number 1.
+    /// Number of generations in this family so far; the first seed is number 1.
     pub count: u64,
-    /// How the value came to be written.
+    /// Who created the generation: a person or a rotation.
     pub origin: Origin,
     /// The family that the login belongs to.
     pub family: Family,
-    /// Whether the session hints of this login were seen to change in a rotation of our own:
-    /// then they say nothing.
+    /// Whether a rotation by authferry changed the session hints of this login. Such hints
+    /// prove nothing.
     pub volatile_hints: bool,
-    /// Who wrote it, for people: a CI job's address, or a host name. Not a secret. Comes back
-    /// empty from a store that has no room for it.
+    /// The writer, human-readable: the URL of a CI job, or a host name. Not a secret. A store
+    /// without room for it returns an empty string.
     pub writer: String,
 }
 
-/// How a value came to be in the store.
+/// Who created a value in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A person put it there.
     Seed,
-    /// Codex rotated the login and a trip wrote it back.
+    /// Codex rotated the login, and a round trip wrote it back.
     Rotation,
 }
 
@@ -129,10 +142,10 @@ impl FromStr for Origin {
     }
 }
 
-/// The store's own name for what it holds.
+/// The store's name for what it holds.
 ///
-/// Opaque: equality alone means something. It has no order, only its backend may look
-/// inside, and a store never uses one twice, not even for the same bytes.
+/// Opaque: versions compare for equality only and have no order. Only the backend interprets
+/// one. A store never reuses a version, not even for the same bytes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Version(Box<str>);
 
@@ -143,7 +156,7 @@ impl Version {
         Self(name.into())
     }
 
-    /// Returns the store's name, for the backend that made it and for receipts.
+    /// Returns the store's name, for its backend and for receipts.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -162,21 +175,21 @@ impl fmt::Debug for Version {
     }
 }
 
-/// Names one intended write; every attempt at it carries the same one.
+/// Identifies one intended write. Every retry carries the same id.
 ///
-/// The first half is drawn at random once for a trip, the second counts the trip's
-/// writes. Shown as 32 hex digits.
+/// The first half is random, one for each round trip. The second half counts the writes of that
+/// round trip. Displayed as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WriteId {
-    /// The trip that intends the write.
-    pub trip: u64,
-    /// Which of the trip's writes it is.
+    /// Identifies the round trip: random.
+    pub nonce: u64,
+    /// The number of the write within the round trip.
     pub number: u64,
 }
 
 impl fmt::Display for WriteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}{:016x}", self.trip, self.number)
+        write!(f, "{:016x}{:016x}", self.nonce, self.number)
     }
 }
 
@@ -195,109 +208,109 @@ impl FromStr for WriteId {
         }
         let half = |part: &str| u64::from_str_radix(part, 16).map_err(|_| UnknownText);
         Ok(Self {
-            trip: half(&text[..16])?,
+            nonce: half(&text[..16])?,
             number: half(&text[16..])?,
         })
     }
 }
 
-/// The text is none that this type writes.
+/// The text does not parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a text that was written here")]
+#[error("not a text that authferry writes")]
 pub struct UnknownText;
 
-/// What a store promises. There is no `Default`: each backend answers each question.
+/// What a store guarantees. There is no `Default`: each backend answers each question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guarantees {
-    /// What a swap is worth against a racing writer.
+    /// Whether a swap is safe against a concurrent writer.
     pub swap: Swap,
-    /// Whether the stamp comes back with a read.
+    /// Whether a read returns the stamp.
     pub stamps: bool,
-    /// Whether a read sees every write that was answered before it began.
+    /// Whether a read may be stale.
     pub reads: Reads,
-    /// Whether a replaced generation can always be had from the store itself. Where that
-    /// depends on a setting of the server, [`SecretStore::keeps_history`] reads it.
+    /// Whether the store always keeps a replaced generation. Where that depends on a setting of
+    /// the server, [`SecretStore::keeps_history`] reads the setting.
     pub history: bool,
-    /// The largest value that fits, in bytes.
+    /// The size limit of a value, in bytes.
     pub max_len: usize,
 }
 
-/// What a swap is worth against a racing writer.
+/// Whether a swap is safe against a concurrent writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swap {
-    /// Of any number of writers with the same expectation exactly one wins.
+    /// Of all writers that expect the same version, exactly one succeeds.
     Atomic,
-    /// The store has no condition on a write: safe for the holder of a claim only.
+    /// The store has no conditional write: only the holder of a lease may write.
     CheckThenWrite,
 }
 
-/// How fresh a read is.
+/// Whether a read may be stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
-    /// A read sees every write that was answered before the read began.
+    /// A read returns every write that was acknowledged before the read began.
     Strong,
-    /// A read may show an earlier state for a while.
+    /// A read may return an earlier state for a while.
     Eventual,
 }
 
-/// What is known after a swap that did not succeed.
+/// Why a swap did not succeed, and whether it may have written.
 #[derive(Debug, thiserror::Error)]
 pub enum CasError {
-    /// Not written: the store moved, was filled or was emptied since it was read.
-    #[error("the store moved since it was read")]
+    /// Not written: the value was replaced, created or deleted since the read.
+    #[error("another write changed the store after it was read")]
     Conflict,
-    /// Unknown: the request left, and no clear answer came.
+    /// Unknown: the request was sent, and no clear answer arrived.
     #[error(transparent)]
     Ambiguous(StoreError),
-    /// Not written: the store said no, or the request never left.
+    /// Not written: the store refused the write, or the request was never sent.
     #[error(transparent)]
     Refused(StoreError),
 }
 
-/// Why a store did not do as asked: a report for people, with a kind to branch on.
+/// Why a store request failed: a message for people, with a kind for the caller.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {store}: {kind}")]
 pub struct StoreError {
-    /// What sort of failure it is.
+    /// The kind of failure.
     pub kind: ErrorKind,
-    /// What was attempted: `read`, `write`, …
+    /// The operation that failed: `read`, `write`, …
     pub operation: &'static str,
     /// The store's address.
     pub store: String,
-    /// What lies below, never with a secret in its text.
+    /// The underlying error. Its text contains no secret.
     pub source: Option<BoxError>,
 }
 
-/// An error of somebody else's.
+/// An error from another crate.
 pub type BoxError = Box<dyn core::error::Error + Send + Sync + 'static>;
 
-/// The sorts of failure that callers tell apart.
+/// The kinds of failure that callers distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The place itself is missing: no mount, no vault, no folder.
     NotFound,
-    /// The store knows us and says no.
+    /// The store knows our identity and denies the request.
     PermissionDenied,
-    /// The store does not know us.
+    /// The store does not accept our credentials.
     Unauthenticated,
-    /// Too many requests; worth another try.
+    /// Too many requests; a retry may succeed.
     Throttled,
-    /// Not reachable or not ready; worth another try.
+    /// Unreachable or not ready; a retry may succeed.
     Unavailable,
-    /// The value is larger than the store takes.
+    /// The value exceeds the store's size limit.
     TooLarge,
-    /// No room: a full disk, a quota.
+    /// No space left: a full disk, a quota.
     Full,
-    /// What the store holds or answers makes no sense.
+    /// The stored value or the answer does not parse.
     Malformed,
-    /// The store's protection is not what it must be: readable by others, a link.
+    /// The store is not safe for a secret: other users can read it, it is a link, no TLS.
     Unsafe,
-    /// None of the above.
+    /// Any other failure.
     Unexpected,
 }
 
 impl ErrorKind {
-    /// Returns whether the same request may succeed a little later.
+    /// Returns whether a retry of the same request may succeed.
     #[must_use]
     pub fn is_transient(self) -> bool {
         match self {
@@ -320,12 +333,12 @@ impl fmt::Display for ErrorKind {
             Self::NotFound => "no such place",
             Self::PermissionDenied => "permission denied",
             Self::Unauthenticated => "not logged in to the store",
-            Self::Throttled => "the store asks to slow down",
+            Self::Throttled => "too many requests",
             Self::Unavailable => "the store is not available",
-            Self::TooLarge => "larger than the store takes",
-            Self::Full => "no room left",
-            Self::Malformed => "what is there is damaged",
-            Self::Unsafe => "not protected as a secret must be",
+            Self::TooLarge => "value too large for the store",
+            Self::Full => "no space left",
+            Self::Malformed => "damaged data",
+            Self::Unsafe => "not safe for a secret",
             Self::Unexpected => "unexpected answer",
         })
     }
@@ -338,9 +351,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_id_survives_its_own_text() {
+    fn a_write_id_round_trips_through_its_text() {
         let id = WriteId {
-            trip: 0xfeed,
+            nonce: 0xfeed,
             number: 7,
         };
         assert_eq!(id.to_string().parse(), Ok(id));

@@ -1,26 +1,26 @@
-//! What a look at the store and at the file says: plain functions over what was seen.
+//! What a read of the store or of the auth file found, and why a command did not start.
 
 use crate::{Family, Generation, Stamp, Version, WriteId};
 
-/// What the store holds, as far as decisions need it.
+/// What the store holds, without secrets: the input of every decision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Held {
-    /// The version a swap may expect.
+    /// The version that a swap can expect.
     pub version: Version,
     /// The generation; `None` when the value is not a usable login.
     pub generation: Option<Generation>,
-    /// Which write put it there, if the store can tell.
+    /// The id of the write that created this value, if the store keeps stamps.
     pub id: Option<WriteId>,
-    /// How many generations this family has had.
+    /// Number of generations in this family so far.
     pub count: u64,
-    /// The family that its stamp names; `None` without a stamp.
+    /// The family in the value's stamp; `None` without a stamp.
     pub family: Option<Family>,
-    /// Whether session hints were seen to change in a rotation of this family.
+    /// Whether a rotation of this family changed the session hints.
     pub volatile_hints: bool,
 }
 
 impl Held {
-    /// Returns what decisions need of a value and of its stamp.
+    /// Combines a value's version, its generation and its stamp.
     #[must_use]
     pub fn new(version: Version, generation: Option<Generation>, stamp: Option<&Stamp>) -> Self {
         Self {
@@ -34,47 +34,48 @@ impl Held {
     }
 }
 
-/// What a look at the auth file found.
+/// What a read of the auth file found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// No file.
     Missing,
-    /// A file that carries no login that could be kept.
-    Unusable,
+    /// A file without a usable login.
+    AuthFileError,
     /// A login.
     Usable(Generation),
 }
 
-/// Why a command was not started. Neither the store nor the file was changed.
+/// Why a command was not started. The auth file was not changed. The store may hold a copy that
+/// authferry adopted before the refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// The store holds nothing yet.
+    /// The store is empty.
     NothingStored,
     /// What the store holds is not a usable login.
     UnusableStored,
-    /// The file on disk is not a usable login, and could not be told from a damaged newer one.
+    /// The file on disk is not a usable login. It may be a damaged newer login.
     UnusableFile,
     /// The file on disk belongs to another account.
     OtherAccount,
-    /// The file on disk is of an unknown family, and perhaps later than the store's: it may be
-    /// a person's own login.
+    /// The file on disk is of an unknown family and may be later than the store's login. It may
+    /// be a person's own login.
     UnknownFamily,
-    /// The store holds no login, and there are copies on this machine.
+    /// The store holds no login, but this machine has copies.
     OnlyCopies,
-    /// A copy on this machine was kept for another address, is of the family of the store's
-    /// login, and perhaps later.
+    /// A copy on this machine belongs to another store address. It is of the family of the
+    /// store's login and may be later.
     CopyElsewhere,
-    /// The store refused to be read.
+    /// The store refused the read.
     Unreadable,
-    /// The file on disk is newer, and the store refused to take it.
+    /// A copy on this machine takes precedence, and the store refused the write of that copy.
     Unwritable,
-    /// The store did not answer in time.
+    /// The store did not answer before the timeout.
     OutOfTime,
-    /// The file could not be placed.
+    /// The auth file could not be written.
     NotPlaced,
-    /// The file changed while the store was read.
-    Overtaken,
-    /// What was to be replaced could not be kept first.
+    /// Another process changed the file while authferry read the store.
+    ConcurrentWrite,
+    /// A login that was about to be replaced or set aside could not be backed up.
     NotKept,
 }
 
@@ -84,9 +85,12 @@ mod tests {
     use crate::{Fingerprint, Origin};
 
     #[test]
-    fn a_stamp_tells_the_family_and_a_value_without_one_has_none_that_is_known() {
+    fn held_takes_the_family_from_the_stamp() {
         let stamp = Stamp {
-            id: WriteId { trip: 1, number: 1 },
+            id: WriteId {
+                nonce: 1,
+                number: 1,
+            },
             count: 2,
             origin: Origin::Rotation,
             family: Family(Fingerprint::new([7; 8])),

@@ -1,4 +1,4 @@
-//! A server that gives the answers it was told to, and keeps what it was sent.
+//! A test server that sends canned responses and records the requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,32 +8,32 @@ use tokio::{
 };
 use url::Url;
 
-/// The server: one connection for each answer. It ends with the test's runtime.
+/// The server: one connection per response. It stops with the test's runtime.
 pub(crate) struct Canned {
     pub(crate) url: Url,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Canned {
-    /// Answers with each of `answers` in turn; an empty one breaks the connection.
-    pub(crate) async fn new(answers: Vec<String>) -> Self {
-        Self::with(answers, drop).await
+    /// Sends each of `responses` in turn; an empty response closes the connection.
+    pub(crate) async fn new(responses: Vec<String>) -> Self {
+        Self::with(responses, drop).await
     }
 
-    /// The same, but the connections stay open, and nothing more is read from them.
-    pub(crate) async fn keeping(answers: Vec<String>) -> Self {
+    /// Like [`new`](Self::new), but keeps the connections open without reading further requests.
+    pub(crate) async fn keeping(responses: Vec<String>) -> Self {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let keep = move |stream| kept.lock().expect("no panic before").push(stream);
-        Self::with(answers, keep).await
+        Self::with(responses, keep).await
     }
 
-    async fn with(answers: Vec<String>, done: impl Fn(TcpStream) + Send + 'static) -> Self {
+    async fn with(responses: Vec<String>, done: impl Fn(TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         tokio::spawn(async move {
-            for answer in answers {
+            for response in responses {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
@@ -42,10 +42,13 @@ impl Canned {
                 seen.lock()
                     .expect("no panic before")
                     .push(String::from_utf8(head).expect("text"));
-                stream.write_all(answer.as_bytes()).await.expect("a reader");
+                stream
+                    .write_all(response.as_bytes())
+                    .await
+                    .expect("a reader");
                 done(stream);
             }
-            // What was kept stays open as long as the runtime.
+            // The kept connections stay open as long as the runtime.
             std::future::pending::<()>().await;
             drop(done);
         });
@@ -63,13 +66,13 @@ impl Canned {
     }
 }
 
-/// An answer with a body.
-pub(crate) fn answer(status: &str, body: &str) -> String {
+/// Returns a response with a body.
+pub(crate) fn response(status: &str, body: &str) -> String {
     let len = body.len();
     format!("HTTP/1.1 {status}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}")
 }
 
-/// An answer that points elsewhere.
+/// Returns a redirect.
 pub(crate) fn redirect(status: &str, to: &str) -> String {
     format!("HTTP/1.1 {status}\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }

@@ -1,4 +1,4 @@
-//! The identity that a CI job has of its own.
+//! The OIDC token of a CI job.
 
 use std::{
     fmt,
@@ -15,138 +15,143 @@ use tokio::time::sleep;
 use url::Url;
 
 use crate::{
-    net::{Net, Roots, Unusable},
-    silence::{Silence, read_body},
+    http_error::{HttpError, read_body},
+    net::{Net, NetConfigError, Roots},
 };
 
-/// Where the job's own OIDC token comes from.
+/// The source of the job's OIDC token.
 ///
 /// `Debug` shows no token, and neither does any error.
 #[derive(Clone)]
 pub enum JobToken {
-    /// GitHub Actions makes one on request, for any audience.
+    /// GitHub Actions issues a token on request, for any audience.
     GitHub {
         /// `ACTIONS_ID_TOKEN_REQUEST_URL`.
         url: String,
-        /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`, which is a secret too.
+        /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`, also a secret.
         token: SecretString,
     },
-    /// GitHub Actions would make one, and the job may not ask for it.
+    /// The job runs on GitHub Actions without the permission to request a token.
     NotPermitted,
-    /// A variable holds one, as on GitLab. Its audience is set already.
+    /// An environment variable contains the token, as on GitLab. Its audience is already set.
     Variable {
         /// The variable's name.
         name: String,
         /// Its value; `None` if it is not set.
         value: Option<SecretString>,
     },
-    /// A file holds one. It is read anew each time: somebody may renew it.
+    /// A file contains the token. Each fetch reads it again: the platform may renew it.
     File(PathBuf),
 }
 
-/// Why there is no token of the job's own.
+/// Why the job has no OIDC token.
 #[derive(Debug, thiserror::Error)]
-pub enum NoJobToken {
-    /// A workflow has to grant it.
-    #[error("the job may not ask GitHub for an OIDC token: it lacks the permission id-token")]
+pub enum JobTokenError {
+    /// The workflow does not grant the permission.
+    #[error("the job may not request an OIDC token from GitHub: it lacks the permission id-token")]
     NotPermitted,
-    /// The variable is not set, or empty.
-    #[error("the variable {0} is not set")]
+    /// The environment variable is not set or empty.
+    #[error("the environment variable {0} is not set")]
     Unset(String),
     /// The file cannot be read.
     #[error("cannot read {path}")]
     Unreadable {
-        /// Which file.
+        /// The file.
         path: String,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is no token.
-    #[error("what {0} holds is no JWT")]
+    /// The variable, the file or the response contains something else.
+    #[error("{0} does not contain a JWT")]
     NotAToken(String),
-    /// The platform's address for token requests is none.
-    #[error("ACTIONS_ID_TOKEN_REQUEST_URL is no address")]
-    BadAddress,
-    /// It cannot be asked.
-    #[error("GitHub cannot be asked for an OIDC token")]
-    NoClient(#[source] Unusable),
-    /// It says no.
-    #[error("GitHub answers the request for an OIDC token with status {0}")]
-    Refused(u16),
-    /// It says nothing.
-    #[error("GitHub does not answer the request for an OIDC token")]
-    Silent(#[source] Silence),
-    /// What it says makes no sense.
-    #[error("GitHub's answer to the request for an OIDC token makes no sense")]
-    Unintelligible,
+    /// The platform's URL for token requests is invalid.
+    #[error("ACTIONS_ID_TOKEN_REQUEST_URL is not a URL")]
+    InvalidUrl,
+    /// The HTTP client cannot be built.
+    #[error("cannot request an OIDC token from GitHub")]
+    NoClient(#[source] NetConfigError),
+    /// GitHub answered with another status than 200.
+    #[error("GitHub answered the request for an OIDC token with status {0}")]
+    Status(u16),
+    /// GitHub did not answer.
+    #[error("GitHub did not answer the request for an OIDC token")]
+    NoResponse(#[source] HttpError),
+    /// GitHub's response is malformed.
+    #[error("GitHub's response to the request for an OIDC token is malformed")]
+    Malformed,
 }
 
-impl NoJobToken {
-    /// Returns whether the same request may succeed a little later.
+impl JobTokenError {
+    /// Returns whether a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Silent(silence) => match silence {
-                Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => true,
-                Silence::Elsewhere(_) | Silence::Unmade(_) | Silence::TooLong(_) => false,
+            Self::NoResponse(error) => match error {
+                HttpError::ConnectFailed(_) | HttpError::Timeout | HttpError::ConnectionLost(_) => {
+                    true
+                }
+                HttpError::ForeignRedirect(_)
+                | HttpError::InvalidRequest(_)
+                | HttpError::TooLong(_) => false,
             },
-            Self::Refused(status) => *status == 429 || *status >= 500,
+            Self::Status(status) => *status == 429 || *status >= 500,
             Self::NotPermitted
             | Self::Unset(_)
             | Self::Unreadable { .. }
             | Self::NotAToken(_)
-            | Self::BadAddress
+            | Self::InvalidUrl
             | Self::NoClient(_)
-            | Self::Unintelligible => false,
+            | Self::Malformed => false,
         }
     }
 }
 
-/// The pauses before a request for a token is made again: it changes nothing.
-const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1500)];
+/// The delays before each retry of a token request, which is idempotent.
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1500)];
 
-/// Far more than a token takes.
-const MAX_LEN: u64 = 64 * 1024;
-const MAX_ANSWER: usize = 64 * 1024;
+/// The maximum size of a file and of a response: far more than a token needs.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 impl JobToken {
-    /// Returns a token for `audience`. Without one GitHub names the repository's owner;
-    /// elsewhere it is fixed before the job begins, and `audience` changes nothing.
-    pub async fn fetch(&self, audience: Option<&str>) -> Result<SecretString, NoJobToken> {
+    /// Returns a token for `audience`. If that is `None`, GitHub sets the URL of the repository's
+    /// owner.
+    /// A token from a variable or a file has a fixed audience, and `audience` is ignored.
+    pub async fn fetch(&self, audience: Option<&str>) -> Result<SecretString, JobTokenError> {
         match self {
-            Self::NotPermitted => Err(NoJobToken::NotPermitted),
+            Self::NotPermitted => Err(JobTokenError::NotPermitted),
             Self::GitHub { url, token } => {
-                let mut pauses = PAUSES.iter();
+                let mut delays = RETRY_DELAYS.iter();
                 loop {
-                    match ask(url, token, audience).await {
-                        Err(error) if error.is_transient() => match pauses.next() {
-                            Some(pause) => sleep(*pause).await,
+                    match request(url, token, audience).await {
+                        Err(error) if error.is_transient() => match delays.next() {
+                            Some(delay) => sleep(*delay).await,
                             None => return Err(error),
                         },
-                        answer => return answer,
+                        result => return result,
                     }
                 }
             }
             Self::Variable { name, value } => {
                 let value = value.as_ref().map(ExposeSecret::expose_secret);
                 match value.filter(|value| !value.trim().is_empty()) {
-                    Some(value) => checked(value, name),
-                    None => Err(NoJobToken::Unset(name.clone())),
+                    Some(value) => check_jwt(value, name),
+                    None => Err(JobTokenError::Unset(name.clone())),
                 }
             }
             Self::File(path) => {
                 let shown = path.display().to_string();
-                let unreadable = |source| NoJobToken::Unreadable {
+                let unreadable = |source| JobTokenError::Unreadable {
                     path: shown.clone(),
                     source,
                 };
                 let mut text = String::new();
                 let file = File::open(path).map_err(unreadable)?;
-                let read = file.take(MAX_LEN + 1).read_to_string(&mut text);
-                if read.map_err(unreadable)? as u64 > MAX_LEN {
-                    return Err(NoJobToken::NotAToken(shown));
+                let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
+                if read.map_err(unreadable)? as u64 > MAX_FILE_BYTES {
+                    return Err(JobTokenError::NotAToken(shown));
                 }
-                checked(SecretString::from(text).expose_secret(), &shown)
+                check_jwt(SecretString::from(text).expose_secret(), &shown)
             }
         }
     }
@@ -164,44 +169,48 @@ impl fmt::Debug for JobToken {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     value: SecretString,
 }
 
-async fn ask(
+async fn request(
     url: &str,
     token: &SecretString,
     audience: Option<&str>,
-) -> Result<SecretString, NoJobToken> {
-    let mut url = Url::parse(url).map_err(|_| NoJobToken::BadAddress)?;
+) -> Result<SecretString, JobTokenError> {
+    let mut url = Url::parse(url).map_err(|_| JobTokenError::InvalidUrl)?;
     if let Some(audience) = audience {
         url.query_pairs_mut().append_pair("audience", audience);
     }
-    // GitHub's own certificate: what a store's server is to show says nothing of it.
+    // Use the default roots: a store's certificate settings do not apply to GitHub.
     let net = Net {
         roots: Roots::default(),
         ..Net::default()
     };
-    let client = net.client(&[url.clone()]).map_err(NoJobToken::NoClient)?;
-    let silent = |error: reqwest::Error| NoJobToken::Silent(Silence::from(&error));
+    let client = net
+        .client(&[url.clone()])
+        .map_err(JobTokenError::NoClient)?;
+    let no_response = |error: reqwest::Error| JobTokenError::NoResponse(HttpError::from(&error));
     let bearer = SecretString::from(format!("bearer {}", token.expose_secret().trim()));
     let request = client
         .get(url)
         .header(AUTHORIZATION, bearer.expose_secret());
-    let reply = request.send().await.map_err(silent)?;
+    let reply = request.send().await.map_err(no_response)?;
     if reply.status() != StatusCode::OK {
-        return Err(NoJobToken::Refused(reply.status().as_u16()));
+        return Err(JobTokenError::Status(reply.status().as_u16()));
     }
-    let body = read_body(reply, MAX_ANSWER)
+    let body = read_body(reply, MAX_RESPONSE_BYTES)
         .await
-        .map_err(NoJobToken::Silent)?;
-    // The parser's own error could quote the token.
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| NoJobToken::Unintelligible)?;
-    checked(answer.value.expose_secret(), "GitHub's answer")
+        .map_err(JobTokenError::NoResponse)?;
+    // Drop the parser's error: it may quote the token.
+    let response: TokenResponse =
+        serde_json::from_slice(&body).map_err(|_| JobTokenError::Malformed)?;
+    check_jwt(response.value.expose_secret(), "GitHub's response")
 }
 
-/// Takes what looks like a JWT, without the line's end that files and variables have.
-fn checked(text: &str, holder: &str) -> Result<SecretString, NoJobToken> {
+/// Checks that the text looks like a JWT, and removes surrounding white space such as the newline
+/// in files and variables.
+fn check_jwt(text: &str, source: &str) -> Result<SecretString, JobTokenError> {
     let text = text.trim();
     let parts: Vec<_> = text.split('.').collect();
     let is_base64 = |part: &&str| {
@@ -211,7 +220,7 @@ fn checked(text: &str, holder: &str) -> Result<SecretString, NoJobToken> {
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'='))
     };
     if parts.len() != 3 || !parts.iter().all(is_base64) {
-        return Err(NoJobToken::NotAToken(holder.to_owned()));
+        return Err(JobTokenError::NotAToken(source.to_owned()));
     }
     Ok(SecretString::from(text))
 }

@@ -1,24 +1,34 @@
-//! One way to speak HTTP for all stores on the network, and the identity that a CI job
-//! has of its own.
+//! The HTTP client of all network stores, and the OIDC token of a CI job.
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! - **One TLS stack**: rustls with ring, handed over and never installed for the process.
-//! - **A credential goes to the named servers alone.** A redirect is followed from one of
-//!   them to another one, and refused otherwise. Without TLS only this host is spoken to.
-//! - **Roots are loaded where they are needed**: the file or the folder that was named, or
-//!   else the system's (or `SSL_CERT_FILE` and `SSL_CERT_DIR`), and only if one of the
-//!   servers is spoken to by TLS.
-//! - **Proxies** are taken from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, by
-//!   the HTTP library itself. This host is always reached directly.
-//! - **Nothing is sent twice** by itself, but for what the library knows not to have left.
+//! - **One TLS stack**: rustls with ring, passed to the client and never installed for the
+//!   process.
+//! - **Credentials go only to the configured servers.** The client follows a redirect from one of
+//!   them to another, and refuses any other. Without TLS it connects only to this host.
+//! - **Root certificates are loaded on demand**: from the configured file or folder, or else the
+//!   system's (or `SSL_CERT_FILE` and `SSL_CERT_DIR`), and only if a server uses TLS.
+//! - **Proxies** come from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; the HTTP
+//!   library reads them. Requests to this host never use a proxy.
+//! - **No automatic retry**, except of a request that the library knows was not sent.
+//!
+//! # Examples
+//!
+//! ```
+//! use authferry_http::{Net, NetConfigError};
+//!
+//! let plain = "http://vault.example:8200".parse()?;
+//! let error = Net::default().client(&[plain]);
+//! assert!(matches!(error, Err(NetConfigError::Plain(_))));
+//! # Ok::<_, url::ParseError>(())
+//! ```
 
 #[cfg(test)]
 mod canned;
+mod http_error;
 mod job_token;
 mod net;
-mod silence;
 
-pub use job_token::{JobToken, NoJobToken};
-pub use net::{Net, Roots, Unusable};
-pub use silence::{Silence, read_body};
+pub use http_error::{HttpError, read_body};
+pub use job_token::{JobToken, JobTokenError};
+pub use net::{Net, NetConfigError, Roots};

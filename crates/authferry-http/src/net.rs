@@ -1,4 +1,4 @@
-//! The client, and what it trusts.
+//! The HTTP client and its root certificates.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,28 +7,28 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_certs};
 use url::{Host, Url};
 
-/// How servers are reached.
+/// How to connect to servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Net {
-    /// Whom a server's certificate has to come from.
+    /// The root certificates that a server's certificate must chain to.
     pub roots: Roots,
-    /// How long it may take to reach a server: its name, the connection and TLS.
-    pub connect: Duration,
-    /// How long a request may take with all that belongs to it.
-    pub whole: Duration,
+    /// The timeout of a connection: DNS, TCP and TLS.
+    pub connect_timeout: Duration,
+    /// The timeout of a request, from the connection to the end of the response.
+    pub request_timeout: Duration,
 }
 
 impl Default for Net {
     fn default() -> Self {
         Self {
             roots: Roots::default(),
-            connect: Duration::from_secs(10),
-            whole: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
         }
     }
 }
 
-/// Certificates to trust; with neither set, the system's.
+/// Root certificates to trust; the system's if neither field is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roots {
     /// A file of PEM certificates.
@@ -37,80 +37,85 @@ pub struct Roots {
     pub directory: Option<PathBuf>,
 }
 
-/// Why there is no client.
+/// Why the client cannot be built.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// Neither `https`, nor `http` on this host.
-    #[error("{0} is not spoken to without TLS: what is sent there is secret")]
+pub enum NetConfigError {
+    /// The URL is neither `https`, nor `http` on this host.
+    #[error("{0} requires TLS: requests to it contain credentials")]
     Plain(String),
     /// A certificate file or folder cannot be read.
-    #[error("the trusted certificates cannot be read: {0}")]
+    #[error("cannot read the trusted certificates: {0}")]
     Unreadable(String),
-    /// There are no certificates where they should be.
-    #[error("there is no trusted certificate in {0}")]
+    /// The file, the folder or the system's store contains no certificate.
+    #[error("no trusted certificate in {0}")]
     Empty(String),
-    /// Something that was found is no certificate.
-    #[error("a trusted certificate makes no sense: {0}")]
+    /// A certificate is malformed.
+    #[error("a trusted certificate is malformed: {0}")]
     Malformed(#[source] rustls::Error),
-    /// The library says no, to a proxy's address above all.
-    #[error("no connections can be made")]
+    /// The HTTP library rejects the configuration, usually a proxy's address.
+    #[error("cannot create the HTTP client")]
     Library(#[source] reqwest::Error),
 }
 
-/// For how long an idle connection is used again. A server closes one after 5 seconds (Node) or later
-/// (nginx 75 s), and a write that meets the close has no known outcome.
-const IDLE: Duration = Duration::from_secs(3);
+/// How long an idle connection is reused. A server closes it after 5 seconds (Node) or later
+/// (nginx 75 s), and a write that races with the close has an unknown outcome.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Net {
-    /// Builds a client that speaks to `servers`, and to nobody else that they may point to.
-    pub fn client(&self, servers: &[Url]) -> Result<Client, Unusable> {
-        if let Some(plain) = servers.iter().find(|server| !is_guarded(server)) {
-            return Err(Unusable::Plain(origin(plain)));
+    /// Builds a client for `servers`. It follows no redirect to another server.
+    pub fn client(&self, servers: &[Url]) -> Result<Client, NetConfigError> {
+        if let Some(plain) = servers
+            .iter()
+            .find(|server| !is_safe_for_credentials(server))
+        {
+            return Err(NetConfigError::Plain(origin(plain)));
         }
-        let by_tls = servers.iter().any(|server| server.scheme() == "https");
-        let roots = if by_tls {
+        let uses_tls = servers.iter().any(|server| server.scheme() == "https");
+        let roots = if uses_tls {
             self.roots.load()?
         } else {
             RootCertStore::empty()
         };
         let mut client = Client::builder()
             .tls_backend_preconfigured(tls(roots))
-            .connect_timeout(self.connect)
-            .timeout(self.whole)
-            .pool_idle_timeout(IDLE)
+            .connect_timeout(self.connect_timeout)
+            .timeout(self.request_timeout)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .retry(reqwest::retry::never())
-            .redirect(within(servers));
+            .redirect(redirects_within(servers));
         if servers.iter().all(is_this_host) {
             client = client.no_proxy();
         }
-        client.build().map_err(Unusable::Library)
+        client.build().map_err(NetConfigError::Library)
     }
 }
 
 impl Roots {
-    fn load(&self) -> Result<RootCertStore, Unusable> {
-        let named = self.file.is_some() || self.directory.is_some();
-        let CertificateResult { certs, errors, .. } = if named {
+    fn load(&self) -> Result<RootCertStore, NetConfigError> {
+        let is_configured = self.file.is_some() || self.directory.is_some();
+        let CertificateResult { certs, errors, .. } = if is_configured {
             load_certs_from_paths(self.file.as_deref(), self.directory.as_deref())
         } else {
             load_native_certs()
         };
         let mut roots = RootCertStore::empty();
-        if named {
+        if is_configured {
             if let Some(error) = errors.first() {
-                return Err(Unusable::Unreadable(error.to_string()));
+                return Err(NetConfigError::Unreadable(error.to_string()));
             }
             for cert in certs {
-                roots.add(cert).map_err(Unusable::Malformed)?;
+                roots.add(cert).map_err(NetConfigError::Malformed)?;
             }
         } else {
-            // Among the system's many there is always an odd one.
+            // The system's store often contains a malformed certificate: skip it.
             roots.add_parsable_certificates(certs);
         }
         if roots.is_empty() {
-            // The system's own list is asked for in many places; the first trouble tells most.
+            // The system's store has many locations; the first error is the most useful.
             let why = errors.first().map(ToString::to_string);
-            return Err(Unusable::Empty(why.unwrap_or_else(|| self.to_string())));
+            return Err(NetConfigError::Empty(
+                why.unwrap_or_else(|| self.to_string()),
+            ));
         }
         Ok(roots)
     }
@@ -123,28 +128,31 @@ impl fmt::Display for Roots {
                 write!(f, "{} and {}", file.display(), directory.display())
             }
             (Some(path), None) | (None, Some(path)) => write!(f, "{}", path.display()),
-            (None, None) => f.write_str("the system's store"),
+            (None, None) => f.write_str("the system's certificate store"),
         }
     }
 }
 
 /// Why a redirect was not followed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}, which is none of the servers that were named")]
-pub(crate) struct Elsewhere(String);
+#[error("{0}, which is not a configured server")]
+pub(crate) struct RefusedRedirect(String);
 
-/// Follows a redirect that keeps the request as it is, to another one of `servers`.
-fn within(servers: &[Url]) -> redirect::Policy {
+/// Builds the redirect policy: follows only 307 and 308, which preserve method and body, only to
+/// one of `servers`, and at most as often as there are servers.
+fn redirects_within(servers: &[Url]) -> redirect::Policy {
     let servers: Vec<_> = servers.iter().map(origin).collect();
     redirect::Policy::custom(move |attempt| {
-        let kept = [
+        let preserving = [
             StatusCode::TEMPORARY_REDIRECT,
             StatusCode::PERMANENT_REDIRECT,
         ];
         let to = origin(attempt.url());
         if !servers.contains(&to) {
-            attempt.error(Elsewhere(to))
-        } else if kept.contains(&attempt.status()) && attempt.previous().len() <= servers.len() {
+            attempt.error(RefusedRedirect(to))
+        } else if preserving.contains(&attempt.status())
+            && attempt.previous().len() <= servers.len()
+        {
             attempt.follow()
         } else {
             attempt.stop()
@@ -155,18 +163,17 @@ fn within(servers: &[Url]) -> redirect::Policy {
 fn tls(roots: RootCertStore) -> ClientConfig {
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring has what each version of TLS needs")
+        .expect("ring supports each version of TLS")
         .with_root_certificates(roots)
         .with_no_client_auth()
 }
 
-/// Returns the part of an address that names the server. What stands before an `@` is not
-/// part of it.
+/// Returns the origin of a URL: scheme, host and port, without a user or password.
 pub(crate) fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-fn is_guarded(server: &Url) -> bool {
+fn is_safe_for_credentials(server: &Url) -> bool {
     match server.scheme() {
         "https" => true,
         "http" => is_this_host(server),

@@ -1,4 +1,4 @@
-//! A base as receipts and records write it down. No secret: fingerprints and versions.
+//! The JSON form of a base in receipts and records. It holds fingerprints and versions, no secret.
 
 use authferry_core::{
     Base, Family, Generation, Identity, Issued, Label, NotAFingerprint, SessionHints, Version,
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(crate) struct BaseText {
     version: String,
-    // Not flattened: serde has no `i128` there.
+    // Not flattened: serde does not support `i128` there.
     generation: GenerationText,
     count: u64,
     family: String,
     ancestors: Vec<String>,
     volatile_hints: bool,
-    /// A base that was written down before this was known has none.
+    /// Missing in a base that an earlier version wrote.
     #[serde(default)]
     unrelated: Vec<String>,
 }
 
-/// What is known of a generation. Never flattened: serde cannot read an `i128` then.
+/// The JSON form of a generation. Never flattened: serde cannot read an `i128` then.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GenerationText {
@@ -32,11 +32,11 @@ struct GenerationText {
     subject: Option<String>,
     session: Option<String>,
     password_time: Option<i64>,
-    /// The access token's, in Unix seconds.
+    /// The access token's `iat`, in Unix seconds.
     iat: Option<i64>,
-    /// The access token's, in Unix seconds.
+    /// The access token's `exp`, in Unix seconds.
     exp: Option<i64>,
-    /// In Unix nanoseconds.
+    /// The file's `last_refresh`, in Unix nanoseconds.
     last_refresh: Option<i128>,
 }
 
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_survives_its_own_text() {
+    fn a_base_survives_its_json_form() {
         let label = |text| Some(Label::new(text));
         let base = Base {
             version: Version::new("7"),
@@ -167,7 +167,7 @@ mod tests {
         };
         for base in [base, anonymous] {
             let text = serde_json::to_vec(&BaseText::from(&base)).expect("JSON");
-            let read: BaseText = serde_json::from_slice(&text).expect("its own text");
+            let read: BaseText = serde_json::from_slice(&text).expect("a base");
             assert_eq!(Base::try_from(read), Ok(base));
         }
     }

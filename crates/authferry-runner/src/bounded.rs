@@ -1,4 +1,4 @@
-//! Reading a small file of our own, whatever was put in its place.
+//! Reads small files that authferry wrote, and rejects anything else at their path.
 
 use std::{
     fs::File,
@@ -9,8 +9,8 @@ use std::{
 
 use rustix::fs::OFlags;
 
-/// Reads a file of at most `max` bytes. `InvalidData` for a longer one, and for anything but a file:
-/// a link is not followed, and a pipe is not waited for.
+/// Reads a file of at most `max` bytes. `InvalidData` for a longer one, and for anything but a
+/// regular file: a symbolic link is not followed, and a pipe does not block.
 pub(crate) fn read(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let mut options = File::options();
     let file = options.read(true).custom_flags(FLAGS).open(path);
@@ -23,7 +23,7 @@ pub(crate) fn read(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     if !found.is_file() || len > max {
         return Err(ErrorKind::InvalidData.into());
     }
-    // Of the right size from the start: a buffer that grows leaves copies of a login behind.
+    // Allocate the final size at once: a growing buffer leaves copies of a login in memory.
     let mut bytes = Vec::with_capacity(len + 1);
     file.take(max as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > max {
@@ -45,14 +45,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_as_far_as_it_may_be_long() {
+    fn a_file_over_the_size_limit_is_rejected() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         fs::write(&file, "made up").expect("room");
         assert_eq!(read(&file, 7).expect("short enough"), b"made up");
         let kind = |path: &Path, max| read(path, max).expect_err("refused").kind();
         assert_eq!(kind(&file, 6), ErrorKind::InvalidData);
-        // It has no bytes on the disk, and is read in no time.
+        // A sparse file has no bytes on the disk.
         File::create(&file)
             .expect("a file")
             .set_len(1 << 40)
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_file_is_read() {
+    fn only_a_regular_file_is_read() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().join("place");
         let kind = || read(&place, 7).expect_err("refused").kind();

@@ -1,11 +1,11 @@
-//! The command and everything it starts.
+//! The process tree of the command.
 //!
-//! The command shares our process group and our standard streams: Codex is a terminal
-//! program. It may die and leave others behind; an orphaned Codex goes on refreshing and
-//! rewriting the auth file for minutes (seen on 0.169.0 after its npm launcher was
-//! killed). So this process is the subreaper: it becomes the parent of orphans in any process
-//! group or session. The job ends when the last of them has ended, or when the timeout for those
-//! that must not be killed is over.
+//! The command shares our process group and our standard streams: Codex is a terminal program. It
+//! may exit and leave descendants behind; an orphaned Codex goes on refreshing and rewriting the
+//! auth file for minutes (seen on 0.169.0 after its npm launcher was killed). So this process is
+//! the subreaper: it becomes the parent of orphaned descendants in any process group or session.
+//! The job ends when the last of them has ended, or when the timeout for those that must not be
+//! killed is over.
 
 use std::{
     collections::HashSet,
@@ -22,86 +22,90 @@ use tokio::time::Instant;
 use crate::deadline;
 use crate::own_time::Limit;
 
-/// Between asking what was left behind to end, and making it end.
-const GRACE: Duration = Duration::from_secs(2);
-/// The same, once somebody wants the job to end.
-const HURRIED_GRACE: Duration = Duration::from_millis(500);
-/// Between two rounds of killing: each round's orphans only show up after it.
-const ROUND: Duration = Duration::from_millis(50);
-/// After so many rounds what is left cannot be killed: it is another user's, or stuck.
-const ROUNDS: u32 = 20;
+/// The time between SIGTERM and SIGKILL for leftover processes.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+/// The time between SIGTERM and SIGKILL once the job was cancelled.
+const CANCELLED_TERM_GRACE: Duration = Duration::from_millis(500);
+/// The time between two rounds of SIGKILL: processes that a round orphans appear only after it.
+const KILL_INTERVAL: Duration = Duration::from_millis(50);
+/// After this many rounds the remaining processes cannot be killed: they belong to another user, or
+/// are stuck.
+const MAX_KILL_ROUNDS: u32 = 20;
 
-/// How often a running command is checked without a signal. tokio hands SIGCHLD on through a socket,
-/// and drops it if the write fails, as it may without memory: the job would then wait for ever.
-const CHECK: Duration = Duration::from_secs(10);
+/// How often a running command is checked without a signal. tokio forwards SIGCHLD through a
+/// socket, and drops it if the write fails, as may happen without memory: the job would then hang.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a Codex that may have spent the refresh token is waited for after its command, and in
-/// all where the platform ends it with the job. Providers answer within a second; Codex
-/// repeats a request after 15 or 20 seconds, or waits for as long as it takes.
+/// How long to wait, after the command has ended, for a Codex that may have spent the refresh
+/// token. Where the platform kills Codex with the job, also the total limit of a refresh. Providers
+/// answer within a second; Codex repeats a request after 15 or 20 seconds, or waits without a
+/// timeout.
 pub(crate) const FOREGROUND_LIMIT: Duration = Duration::from_secs(90);
 
-/// What is left of a command.
+/// Whether the process tree of a command has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// The command is alive, or something that it left behind and that is waited for.
-    Alive,
-    /// Nothing.
-    Gone,
-    /// This many processes that must not be ended, and the time limit for them is over.
-    Spared(usize),
+pub(crate) enum TreeState {
+    /// The command or a descendant is running.
+    Running,
+    /// No process is left.
+    Ended,
+    /// The timeout is over, and this many processes that must not be killed are running.
+    TimedOut(usize),
 }
 
-/// The command, its descendants, and how far their end has come.
+/// The command and its descendants, and the progress of their termination.
 #[derive(Debug)]
-pub(crate) struct Family {
+pub(crate) struct ProcessTree {
     child: Child,
-    /// Children that this process had before, and which are none of the command's.
-    strangers: HashSet<Pid>,
-    /// The command's exit code, once it is gone.
-    end: Option<u8>,
+    /// Children that this process had before the command.
+    preexisting: HashSet<Pid>,
+    /// The command's exit code, once it has ended.
+    exit_code: Option<u8>,
     phase: Phase,
-    /// Until when those are waited for that must not be ended.
-    spared: Option<Limit>,
-    /// Whether there are some that are ended when their time is over.
-    are_there_others: bool,
-    hurried: bool,
-    /// How many of those that the command left behind were told to end.
-    ended: usize,
-    /// How many of those that the command left behind could not be ended.
-    left: usize,
+    /// The timeout for protected processes: those that must not be killed.
+    protected: Option<Limit>,
+    /// Whether unprotected processes are left, which are killed after the exit grace.
+    has_unprotected: bool,
+    is_cancelled: bool,
+    /// How many leftover processes were terminated.
+    terminated: usize,
+    /// How many leftover processes could not be killed.
+    unkillable: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// The command is alive.
+    /// The command is running.
     Running,
-    /// The command is gone; what it left behind may finish until then.
+    /// The command has ended; its leftover processes may run until this limit.
     Lingering(Limit),
-    /// What is left was asked to end, and is made to from then on; and the round.
+    /// Leftover processes got SIGTERM, and get SIGKILL from this time on. The number counts the
+    /// rounds of SIGKILL.
     Killing(Instant, u32),
 }
 
-impl Family {
-    /// Starts the command. Fails as [`Command::spawn`] does, and when orphans cannot be had.
+impl ProcessTree {
+    /// Starts the command. Fails as [`Command::spawn`] does, and if this process cannot become the
+    /// subreaper.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let strangers = children("self").into_iter().collect();
+        let preexisting = children("self").into_iter().collect();
         let child = command.spawn()?;
         Ok(Self {
             child,
-            strangers,
-            end: None,
+            preexisting,
+            exit_code: None,
             phase: Phase::Running,
-            spared: None,
-            are_there_others: true,
-            hurried: false,
-            ended: 0,
-            left: 0,
+            protected: None,
+            has_unprotected: true,
+            is_cancelled: false,
+            terminated: 0,
+            unkillable: 0,
         })
     }
 
-    /// Hands over those of the command's streams that lead to us, once.
+    /// Takes the ends of the command's pipes, once.
     pub(crate) fn pipes(
         &mut self,
     ) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
@@ -109,125 +113,135 @@ impl Family {
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
     }
 
-    /// Returns whether the command itself is gone. Its descendants may not be.
-    pub(crate) fn command_is_gone(&mut self) -> bool {
-        if self.end.is_none() {
-            self.end = match self.child.try_wait() {
+    /// Returns whether the command itself has ended. Its descendants may be running.
+    pub(crate) fn has_command_ended(&mut self) -> bool {
+        if self.exit_code.is_none() {
+            self.exit_code = match self.child.try_wait() {
                 Ok(None) => None,
-                Ok(Some(status)) => Some(exit_code(status)),
-                // Somebody else has collected it: it is gone, and nobody will say how.
+                Ok(Some(status)) => Some(code_of(status)),
+                // Another reaper has collected the child: it has ended, with an unknown exit code.
                 Err(_) => Some(u8::MAX),
             };
         }
-        self.end.is_some()
+        self.exit_code.is_some()
     }
 
-    /// Collects the dead, and returns what is left.
+    /// Reaps ended processes, and returns the state of the tree.
     ///
-    /// `linger`: how long leftover processes may run before they are killed, except process trees
-    /// for which `is_spared` holds. Call it after every `SIGCHLD` and at [`wake`](Self::wake), but
-    /// not during a store request: a backend may wait for child processes too.
-    pub(crate) fn rest(&mut self, linger: Duration, is_spared: impl Fn(Pid) -> bool) -> Rest {
-        if !self.command_is_gone() {
-            return Rest::Alive;
+    /// `exit_grace`: how long leftover processes may run before they are killed, except process
+    /// trees for which `is_protected` holds. Call it after every `SIGCHLD` and at
+    /// [`wake`](Self::wake), but not during a store request: a backend may wait for child processes
+    /// too.
+    pub(crate) fn reap(
+        &mut self,
+        exit_grace: Duration,
+        is_protected: impl Fn(Pid) -> bool,
+    ) -> TreeState {
+        if !self.has_command_ended() {
+            return TreeState::Running;
         }
         loop {
-            // Of any process group: a job shell and a daemon give each its own.
+            // Reap processes of any process group: a job shell and a daemon give each process its
+            // own.
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => break,
-                // No child is left, and nothing else can be wrong with this question.
-                Err(_) => return Rest::Gone,
+                // `ECHILD`: no child is left. No other error is possible.
+                Err(_) => return TreeState::Ended,
             }
         }
-        let (spared, others) = self.orphans(is_spared);
-        if others.is_empty() && spared.is_empty() && !self.strangers.is_empty() {
-            return Rest::Gone;
+        let (protected, unprotected) = self.reparented(is_protected);
+        if unprotected.is_empty() && protected.is_empty() && !self.preexisting.is_empty() {
+            return TreeState::Ended;
         }
         if let Phase::Running = self.phase {
-            self.phase = Phase::Lingering(Limit::new(linger));
+            self.phase = Phase::Lingering(Limit::new(exit_grace));
         }
-        self.are_there_others = spared.is_empty() || !others.is_empty();
-        if self.are_there_others {
-            if self.end_others(&others) && spared.is_empty() {
-                return Rest::Gone;
+        self.has_unprotected = protected.is_empty() || !unprotected.is_empty();
+        if self.has_unprotected {
+            if self.end_unprotected(&unprotected) && protected.is_empty() {
+                return TreeState::Ended;
             }
         } else if let Phase::Killing(..) = self.phase {
-            // One that is not spared any more is asked to end first.
+            // A process that is no longer protected gets SIGTERM first.
             self.phase = Phase::Lingering(Limit::new(Duration::ZERO));
         }
-        if spared.is_empty() {
-            self.spared = None;
-            return Rest::Alive;
+        if protected.is_empty() {
+            self.protected = None;
+            return TreeState::Running;
         }
         let limit = self
-            .spared
+            .protected
             .get_or_insert_with(|| Limit::new(FOREGROUND_LIMIT));
         let is_over = limit.is_over();
-        if is_over && (!self.are_there_others || self.left > 0) {
-            return Rest::Spared(spared.len());
+        if is_over && (!self.has_unprotected || self.unkillable > 0) {
+            return TreeState::TimedOut(protected.len());
         }
-        Rest::Alive
+        TreeState::Running
     }
 
-    /// Ends what the command left behind when its time is over; returns whether nothing more can
-    /// be done about it.
-    fn end_others(&mut self, others: &[Pid]) -> bool {
+    /// Terminates leftover processes after the exit grace; returns whether nothing more can be
+    /// done.
+    fn end_unprotected(&mut self, unprotected: &[Pid]) -> bool {
         let now = Instant::now();
         match &mut self.phase {
             Phase::Lingering(limit) => {
                 if limit.is_over() {
-                    let grace = if self.hurried { HURRIED_GRACE } else { GRACE };
-                    self.ended += end_all(others, Signal::TERM);
+                    let grace = if self.is_cancelled {
+                        CANCELLED_TERM_GRACE
+                    } else {
+                        TERM_GRACE
+                    };
+                    self.terminated += signal_all(unprotected, Signal::TERM);
                     self.phase = Phase::Killing(deadline::from(now, grace), 0);
                 }
             }
-            Phase::Killing(_, ROUNDS) => {
-                self.left = others.len();
+            Phase::Killing(_, MAX_KILL_ROUNDS) => {
+                self.unkillable = unprotected.len();
                 return true;
             }
             Phase::Killing(from, round) if now >= *from => {
-                end_all(others, Signal::KILL);
-                self.phase = Phase::Killing(deadline::from(now, ROUND), *round + 1);
+                signal_all(unprotected, Signal::KILL);
+                self.phase = Phase::Killing(deadline::from(now, KILL_INTERVAL), *round + 1);
             }
             Phase::Running | Phase::Killing(..) => {}
         }
         false
     }
 
-    /// When to call [`rest`](Self::rest) even if no process has ended.
+    /// When to call [`reap`](Self::reap) even if no process has ended.
     pub(crate) fn wake(&self) -> Option<Instant> {
-        let of_others = match &self.phase {
-            Phase::Running => Some(deadline::after(CHECK)),
-            _ if !self.are_there_others => None,
+        let of_unprotected = match &self.phase {
+            Phase::Running => Some(deadline::after(CHECK_INTERVAL)),
+            _ if !self.has_unprotected => None,
             Phase::Lingering(limit) => Some(limit.wake()),
             Phase::Killing(at, _) => Some(*at),
         };
-        let of_spared = self.spared.as_ref().map(Limit::wake);
-        of_others.into_iter().chain(of_spared).min()
+        let of_protected = self.protected.as_ref().map(Limit::wake);
+        of_unprotected.into_iter().chain(of_protected).min()
     }
 
-    /// Once the job was asked to end for the second time, those that must not be ended are not
-    /// waited for any longer: the platform ends this process next.
-    pub(crate) fn stop_waiting_after(&mut self, told: usize) {
-        if let Some(limit) = self.spared.as_mut().filter(|_| told > 1) {
+    /// After the second end signal, stops waiting for protected processes: the platform kills this
+    /// process next.
+    pub(crate) fn stop_waiting_after(&mut self, signals_received: usize) {
+        if let Some(limit) = self.protected.as_mut().filter(|_| signals_received > 1) {
             limit.shorten(Duration::ZERO);
         }
     }
 
-    /// Passes a signal on to the command, if it is not gone.
-    pub(crate) fn pass_on(&self, signal: Signal) {
-        if let Some(pid) = self.command().filter(|_| self.end.is_none()) {
-            // It may be dead already; then there is nobody to tell.
+    /// Forwards a signal to the command, if it has not ended.
+    pub(crate) fn forward(&self, signal: Signal) {
+        if let Some(pid) = self.command().filter(|_| self.exit_code.is_none()) {
+            // The process may have ended already.
             rustix::process::kill_process(pid, signal).ok();
         }
     }
 
-    /// Passes a signal on to the command; `SIGKILL` to its descendants as well. Once the
-    /// command is gone, what it left behind gets no more time.
+    /// Sends a signal to the command; `SIGKILL` to its descendants as well. Once the command has
+    /// ended, its leftover processes get no more exit grace.
     pub(crate) fn signal(&mut self, signal: Signal) {
-        self.hurried = true;
-        if self.end.is_none() {
+        self.is_cancelled = true;
+        if self.exit_code.is_none() {
             let pid = self.command();
             let below = if signal == Signal::KILL {
                 pid.map(descendants)
@@ -235,7 +249,7 @@ impl Family {
                 None
             };
             for pid in pid.into_iter().chain(below.unwrap_or_default()) {
-                // It may be dead already; then there is nobody to tell.
+                // The process may have ended already.
                 rustix::process::kill_process(pid, signal).ok();
             }
         } else if let Phase::Lingering(limit) = &mut self.phase {
@@ -243,61 +257,67 @@ impl Family {
         }
     }
 
-    /// The command's exit code, 128 + n for signal n; `None` while it runs.
-    pub(crate) fn end(&self) -> Option<u8> {
-        self.end
+    /// The command's exit code, 128 + n for signal n; `None` while it is running.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
+        self.exit_code
     }
 
-    /// How many processes that the command left behind had to be ended.
-    pub(crate) fn ended(&self) -> usize {
-        self.ended
+    /// How many leftover processes were terminated.
+    pub(crate) fn terminated(&self) -> usize {
+        self.terminated
     }
 
-    /// How many processes that the command left behind could not be ended.
-    pub(crate) fn left(&self) -> usize {
-        self.left
+    /// How many leftover processes could not be killed.
+    pub(crate) fn unkillable(&self) -> usize {
+        self.unkillable
     }
 
-    /// The command's process. Until it is waited for it keeps its pid: no other can be hit.
+    /// The command's process. It keeps its pid until it is waited for: a signal cannot hit another
+    /// process.
     fn command(&self) -> Option<Pid> {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// The processes that descend from the command and whose ancestors are all alive, or that
-    /// were given to us because their parents died.
+    /// All descendants of the command that are connected to us: those whose ancestors are all
+    /// alive, and those reparented to us.
     pub(crate) fn processes(&self) -> Vec<Pid> {
         let ours = children("self").into_iter();
-        let ours = ours.filter(|pid| !self.strangers.contains(pid));
+        let ours = ours.filter(|pid| !self.preexisting.contains(pid));
         ours.flat_map(|pid| [pid].into_iter().chain(descendants(pid)))
             .collect()
     }
 
-    /// The orphans that this process adopted: those with a spared process in their tree, and the
-    /// others. A spared process keeps its parents: npm's launcher ends its Codex when it gets a
-    /// signal.
-    fn orphans(&self, is_spared: impl Fn(Pid) -> bool) -> (Vec<Pid>, Vec<Pid>) {
+    /// The processes reparented to us: those with a protected process in their tree, and the
+    /// others. A protected process keeps its ancestors: npm's launcher ends its Codex when it gets
+    /// a signal.
+    fn reparented(&self, is_protected: impl Fn(Pid) -> bool) -> (Vec<Pid>, Vec<Pid>) {
         let ours = children("self").into_iter();
-        let ours = ours.filter(|pid| !self.strangers.contains(pid));
-        ours.partition(|pid| [*pid].into_iter().chain(descendants(*pid)).any(&is_spared))
+        let ours = ours.filter(|pid| !self.preexisting.contains(pid));
+        ours.partition(|pid| {
+            [*pid]
+                .into_iter()
+                .chain(descendants(*pid))
+                .any(&is_protected)
+        })
     }
 }
 
-/// Sends a signal to each, and returns how many may be sent one.
-fn end_all(orphans: &[Pid], signal: Signal) -> usize {
-    let told = orphans
+/// Sends a signal to each process; returns how many it could be sent to.
+fn signal_all(reparented: &[Pid], signal: Signal) -> usize {
+    let signalled = reparented
         .iter()
         .filter(|pid| rustix::process::kill_process(**pid, signal).is_ok());
-    told.count()
+    signalled.count()
 }
 
-/// The exit code by which a shell would tell of this end: 128 + n for signal n.
-pub(crate) fn exit_code(status: ExitStatus) -> u8 {
+/// The exit code that a shell would report: 128 + n for signal n.
+pub(crate) fn code_of(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|n| 128 + n));
     code.and_then(|code| u8::try_from(code & 0xff).ok())
         .unwrap_or(u8::MAX)
 }
 
-/// Everything below a process.
+/// All descendants of a process.
 fn descendants(pid: Pid) -> Vec<Pid> {
     let mut all = children(&pid.as_raw_nonzero().to_string());
     let mut next = 0;
@@ -308,8 +328,8 @@ fn descendants(pid: Pid) -> Vec<Pid> {
     all
 }
 
-/// The children of a process, given by its number or as `self`; none where the system does
-/// not tell.
+/// The children of a process, given by its pid or as `self`; empty where `/proc` does not show
+/// them.
 fn children(process: &str) -> Vec<Pid> {
     let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
         return Vec::new();
@@ -333,10 +353,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_running_command_is_checked_without_a_signal() {
-        let mut family = Family::spawn(Command::new("sleep").arg("60")).expect("a program");
-        let wake = family.wake().expect("a time to check it");
-        assert!(wake <= Instant::now() + CHECK);
-        family.child.kill().expect("our child");
-        family.child.wait().expect("our child");
+        let mut tree = ProcessTree::spawn(Command::new("sleep").arg("60")).expect("a program");
+        let wake = tree.wake().expect("a time to check it");
+        assert!(wake <= Instant::now() + CHECK_INTERVAL);
+        tree.child.kill().expect("our child");
+        tree.child.wait().expect("our child");
     }
 }

@@ -1,8 +1,9 @@
-//! Which processes are a Codex, which home each one has, and whether it may have spent the login.
+//! Which processes are a Codex, which home each Codex uses, and whether that Codex may have spent
+//! the login.
 //!
-//! A process whose executable `/proc` does not show (another user's process, no `/proc`) does not count
-//! as a Codex. A Codex whose home cannot be seen may use any home for [`CodexProcess::may_use`], and
-//! none for [`CodexProcess::uses`].
+//! A process whose executable `/proc` does not show (another user's process, no `/proc`) does not
+//! count as a Codex. A Codex whose home is not visible counts as using any home for
+//! [`CodexProcess::may_use`], and none for [`CodexProcess::uses`].
 
 use std::{
     os::unix::ffi::OsStrExt,
@@ -21,7 +22,7 @@ pub(crate) struct CodexProcess {
     process: Process,
     /// The file that it executes.
     program: PathBuf,
-    /// Its `CODEX_HOME`, canonical; `None` if that cannot be seen, or is no folder.
+    /// Its `CODEX_HOME`, canonical; `None` if it is not visible, or is not a folder.
     home: Option<PathBuf>,
 }
 
@@ -41,12 +42,12 @@ impl CodexProcess {
         &self.process
     }
 
-    /// Whether it is known to use this home, given by its canonical path.
+    /// Whether this Codex is known to use this home, given by the home's canonical path.
     pub(crate) fn uses(&self, home: &Path) -> bool {
         self.home.as_deref() == Some(home)
     }
 
-    /// Whether it uses this home, as far as can be seen: one whose home cannot be seen may use any.
+    /// Whether this Codex may use this home: a Codex whose home is not visible may use any.
     pub(crate) fn may_use(&self, home: &Path) -> bool {
         let home = home.canonicalize();
         self.home
@@ -54,9 +55,9 @@ impl CodexProcess {
             .is_none_or(|theirs| home.is_ok_and(|home| *theirs == home))
     }
 
-    /// By which rule it rotates a login.
+    /// Returns the rule by which this Codex rotates a login.
     pub(crate) fn due_rule(&self) -> DueRule {
-        // After an update the manifest at that place is the one of another version.
+        // After an update the manifest at that path belongs to another version.
         if self.program.as_os_str().as_bytes().ends_with(b" (deleted)") {
             return DueRule::Any;
         }
@@ -75,28 +76,28 @@ pub(crate) fn all_of(home: &Path) -> impl Iterator<Item = CodexProcess> {
     codexes.filter(move |codex| codex.uses(home))
 }
 
-/// Whether a Codex with this rule that holds this login may have spent its refresh token: the
-/// provider's answer may be under way, and until Codex has written it no file has the login.
+/// Whether a Codex with this rule may have spent the refresh token of this login: the provider's
+/// answer may be in flight, and no file has the new login until Codex has written it.
 pub(crate) fn may_have_spent(login: &Issued, rule: DueRule) -> bool {
     login.due_by_rule(rule).is_some_and(|due| due <= unix_now())
 }
 
-/// The same for what was read from the home.
+/// Whether the login that was read from the home may be spent, by this rule.
 pub(crate) fn may_be_spent(look: &Look, rule: DueRule) -> bool {
     match look {
         Look::Usable { generation, .. } => may_have_spent(&generation.issued, rule),
-        // A torn file says nothing of the login that Codex has in memory.
+        // A torn file says nothing about the login that Codex has in memory.
         Look::Unusable { .. } => true,
         Look::Missing => false,
     }
 }
 
-/// The program of a process, if that is Codex.
+/// The executable of a process, if it is Codex.
 fn program(id: i32) -> Option<PathBuf> {
     processes::executable(id).filter(|program| authferry_codex::is_codex(program))
 }
 
-/// The home that a Codex in the place of this process uses.
+/// The home that a Codex with this process's environment uses.
 fn home_of(id: i32) -> Option<PathBuf> {
     let environment = Environment::of(id)?;
     let home = match environment.get("CODEX_HOME") {
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rule_of_the_version_decides_whether_a_login_may_be_spent() {
+    fn the_due_rule_of_the_version_decides_whether_a_login_may_be_spent() {
         for (seconds, rule, may_be) in [
             (100, DueRule::Ending, true),
             (100, DueRule::Any, true),
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_codex_is_found_by_its_program_its_home_and_a_link_to_its_home() {
+    fn a_codex_is_found_by_its_executable_and_by_its_home_through_a_link() {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path().canonicalize().expect("there");
         let (program, home, link) = (
@@ -153,7 +154,7 @@ mod tests {
             change(command.arg("60").env_clear().env("LOADED", "yes"));
             let mut child = command.spawn().expect("a program");
             let id = i32::try_from(child.id()).expect("a small number");
-            // While a program is loaded, its variables are not there yet.
+            // While a program is being loaded, its environment is not visible yet.
             let is_loaded = || Environment::of(id).is_some_and(|it| it.get("LOADED").is_some());
             while !is_loaded() {
                 std::thread::yield_now();

@@ -1,72 +1,76 @@
-//! Finds every copy of a login that this machine can see.
+//! Finds every copy of a login on this machine.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use authferry_codex::{Look, Unusable};
+use authferry_codex::{AuthFileError, Look};
 use authferry_core::copies::{Content, Copy, Origins, Place, Rules, Verdict, judge};
 use authferry_core::{Base, Fingerprint, Held, Secret};
 
 use crate::rescue::{self, Location, Record, Rescue};
-use crate::rotations::{self, State, Unfinished};
+use crate::rotations::{self, FolderState, HomeContent, UnfinishedRotation};
 use crate::{Job, Receipt};
 
-/// A copy, with what the machine in the core is not to see.
+/// A copy, with its bytes and its location, which the core does not get.
 #[derive(Debug)]
 pub struct FoundCopy {
-    /// What the decision needs.
+    /// The input of the core's decision.
     pub copy: Copy,
-    /// Where it is.
+    /// Where the copy is.
     pub location: Location,
-    /// What is known of it, if it was kept in the rescue folder or in the second store.
+    /// The record of a copy in the rescue folder or the second store.
     pub record: Option<Record>,
-    /// The address that its receipt or record names, if that is not this store's.
+    /// The store address in the copy's receipt or record, if that address is not this store's.
     pub elsewhere: Option<String>,
     pub(crate) secret: Option<Arc<Secret>>,
-    /// The unfinished rotation of this store that it is in. Nobody else removes it for as long as
-    /// this lives.
-    rotation: Option<Unfinished>,
+    /// The unfinished rotation of this store that holds the copy. No other process removes it while
+    /// this is alive.
+    rotation: Option<UnfinishedRotation>,
 }
 
-/// What a search may do.
+/// What a search may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Keep unfinished rotations from being removed by others, and remove those that are empty.
+    /// Lock unfinished rotations against removal by other processes, and remove empty ones.
     Job,
-    /// Nothing but look.
-    Look,
+    /// Change nothing.
+    ReadOnly,
 }
 
-/// What was found on this machine.
-pub(crate) struct Found {
+/// The result of a search on this machine.
+pub(crate) struct FoundCopies {
     pub(crate) copies: Vec<FoundCopy>,
-    /// The home of a rotation of this login in which a Codex may be running: what that writes is
-    /// not known yet.
-    pub(crate) at_work: Option<PathBuf>,
+    /// The folder of a rotation of this login in which a Codex may be running and may still write.
+    pub(crate) running_rotation: Option<PathBuf>,
 }
 
-/// Returns the copies other than the auth file: those of the rescue folder and of the second store,
-/// newest first, then those of unfinished rotations. The second store has those that it held when
-/// it was read last.
+/// Returns the copies other than the auth file: those in the rescue folder and the second store,
+/// newest first, then those in unfinished rotations. The copies of the second store are those of
+/// its last read.
 ///
-/// A copy that was kept for another address is among them only if it may be of this login. Fails
-/// if the rescue folder cannot be listed: the only live login may be there.
+/// Includes a copy that was kept for another address only if it may belong to this login. Fails if
+/// the rescue folder cannot be listed: the only live login may be there.
 pub fn find(store: &str, rescue: &Rescue, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
     Ok(search(store, rescue, rotations, Access::Job)?.copies)
 }
 
-/// Returns the same, and changes nothing: no lock is kept and nothing is removed.
-pub fn look(store: &str, rescue: &Rescue, rotations: Option<&Path>) -> io::Result<Vec<FoundCopy>> {
-    Ok(search(store, rescue, rotations, Access::Look)?.copies)
+/// Like [`find`], but changes nothing: keeps no lock and removes nothing.
+pub fn find_read_only(
+    store: &str,
+    rescue: &Rescue,
+    rotations: Option<&Path>,
+) -> io::Result<Vec<FoundCopy>> {
+    Ok(search(store, rescue, rotations, Access::ReadOnly)?.copies)
 }
 
-/// Returns the home of a rotation of this login that is under way.
-pub(crate) fn rotation_at_work(store: &str, rotations: Option<&Path>) -> Option<PathBuf> {
+/// Returns the folder of a running rotation of this login.
+pub(crate) fn running_rotation(store: &str, rotations: Option<&Path>) -> Option<PathBuf> {
     let mut folders = rotations.into_iter().flat_map(rotations::folders);
-    folders.find(|folder| match rotations::look(folder) {
-        Some(State::AtWork(Some(receipt))) => receipt.store == store,
-        Some(State::AtWork(None) | State::Empty | State::Unfinished { .. }) | None => false,
+    folders.find(|folder| match rotations::inspect(folder) {
+        Some(FolderState::Running(Some(receipt))) => receipt.store == store,
+        Some(FolderState::Running(None) | FolderState::Empty | FolderState::Unfinished { .. })
+        | None => false,
     })
 }
 
@@ -75,7 +79,7 @@ pub(crate) fn search(
     rescue: &Rescue,
     rotations: Option<&Path>,
     access: Access,
-) -> io::Result<Found> {
+) -> io::Result<FoundCopies> {
     let in_folder = rescue::list(rescue.folder())?.into_iter();
     let mut copies: Vec<FoundCopy> = in_folder
         .chain(rescue.in_second_store())
@@ -89,7 +93,7 @@ pub(crate) fn search(
                 hints_count: false,
                 elsewhere: elsewhere.is_some(),
             });
-            // Without a base nothing tells that it is of this login.
+            // Without a base, nothing shows that the copy belongs to this login.
             if elsewhere.is_some() && origins.is_none() {
                 return None;
             }
@@ -109,45 +113,48 @@ pub(crate) fn search(
         .collect();
     let time = |found: &FoundCopy| found.record.as_ref().map_or(0, |record| record.time);
     copies.sort_by_key(|found| std::cmp::Reverse(time(found)));
-    let mut at_work = None;
+    let mut running_rotation = None;
     for folder in rotations.into_iter().flat_map(rotations::folders) {
-        match rotations::look(&folder) {
-            Some(State::AtWork(Some(receipt))) if receipt.store == store => {
-                at_work.get_or_insert(folder);
+        match rotations::inspect(&folder) {
+            Some(FolderState::Running(Some(receipt))) if receipt.store == store => {
+                running_rotation.get_or_insert(folder);
             }
-            Some(State::AtWork(_) | State::Empty) | None => {}
-            Some(State::Unfinished {
+            Some(FolderState::Running(_) | FolderState::Empty) | None => {}
+            Some(FolderState::Unfinished {
                 receipt,
                 content,
                 rotation,
-            }) => copies.extend(of_rotation(store, receipt, content, rotation, access)),
+            }) => copies.extend(copy_in_rotation(store, receipt, content, rotation, access)),
         }
     }
-    Ok(Found { copies, at_work })
+    Ok(FoundCopies {
+        copies,
+        running_rotation,
+    })
 }
 
 /// Returns the auth file of a home as a copy.
 pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -> FoundCopy {
-    let lent = receipt.is_some_and(|receipt| receipt.access_only);
+    let is_access_only = receipt.is_some_and(|receipt| receipt.access_only);
     let (content, secret) = match look {
         Look::Missing
         | Look::Unusable {
-            why: Unusable::Empty,
+            why: AuthFileError::Empty,
             ..
         } => (Content::Missing, None),
         Look::Unusable { why, .. } if authferry_codex::is_access_only(*why) => {
             (Content::AccessOnly, None)
         }
         Look::Unusable { why, secret } => {
-            let keepable = *why != Unusable::TooLarge;
-            (Content::Unusable { keepable }, Some(secret))
+            let keepable = *why != AuthFileError::TooLarge;
+            (Content::AuthFileError { keepable }, Some(secret))
         }
         Look::Usable { secret, generation } => (Content::Usable(generation.clone()), Some(secret)),
     };
     let store = job.store.to_string();
     let elsewhere = receipt.and_then(|it| (it.store != store).then(|| it.store.clone()));
-    // What came in the place of a file that was lent descends from nothing that is known.
-    let origins = receipt.filter(|_| !lent).map(|receipt| Origins {
+    // A file that replaced an access-only one has no known base.
+    let origins = receipt.filter(|_| !is_access_only).map(|receipt| Origins {
         base: receipt.base.clone(),
         seen: 0,
         by_name: false,
@@ -168,50 +175,50 @@ pub(crate) fn auth_file(job: &Job<'_>, look: &Look, receipt: Option<&Receipt>) -
     }
 }
 
-/// Returns where there is a login.
+/// Returns the locations of the copies that are logins.
 pub(crate) fn locations_of_logins(copies: &[FoundCopy]) -> Vec<Location> {
     let logins = copies.iter().filter(|copy| copy.fingerprint().is_some());
     logins.map(|copy| copy.location.clone()).collect()
 }
 
-/// Returns the copies that were kept for another address and keep a job from beginning.
+/// Returns the locations of the copies that were kept for another address and block a job.
 pub(crate) fn locations_elsewhere(copies: &[FoundCopy], head: Option<&Held>) -> Vec<Location> {
-    let stops =
+    let blocks =
         |copy: &&FoundCopy| judge(head, &copy.copy, &Rules::default()) == Verdict::Elsewhere;
     copies
         .iter()
-        .filter(stops)
+        .filter(blocks)
         .map(|it| it.location.clone())
         .collect()
 }
 
 impl FoundCopy {
-    /// Returns the fingerprint, if it is a login.
+    /// Returns the fingerprint, if the copy is a login.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.copy.generation().map(|it| it.fingerprint)
     }
 
-    /// Returns the file's bytes, if there are any.
+    /// Returns the copy's bytes, if it has any.
     #[must_use]
     pub fn secret(&self) -> Option<&Secret> {
         self.secret.as_deref()
     }
 
-    /// Whether it is in an unfinished rotation that is removed once its login is safe elsewhere.
-    pub(crate) fn is_to_be_swept(&self) -> bool {
+    /// Whether the copy is in an unfinished rotation, which is removed once its login is safe
+    /// elsewhere.
+    pub(crate) fn can_sweep(&self) -> bool {
         self.rotation.is_some()
     }
 
-    /// Whether it was in the store by the time that a base tells of: it is that base, or a known
-    /// ancestor of it.
-    pub(crate) fn is_in_line(&self, base: &Base) -> bool {
+    /// Whether the copy is this base or a known ancestor of it, so that the store held it.
+    pub(crate) fn is_base_or_ancestor(&self, base: &Base) -> bool {
         self.fingerprint()
             .is_some_and(|it| base.generation.fingerprint == it || base.ancestors.contains(&it))
     }
 
-    /// Removes an unfinished rotation whose login is safe elsewhere, unless that has changed
-    /// since it was looked at, or a process works there.
+    /// Removes the unfinished rotation, whose login is safe elsewhere, unless its content changed
+    /// since it was read or a process works there.
     pub fn sweep(&self) {
         if let Some(rotation) = &self.rotation {
             rotation.remove(self.secret());
@@ -219,12 +226,12 @@ impl FoundCopy {
     }
 }
 
-/// What a killed rotation left, if that is a login or may have been one.
-fn of_rotation(
+/// Returns what a killed rotation left, if that is or may be a login.
+fn copy_in_rotation(
     store: &str,
     receipt: Option<Receipt>,
-    content: rotations::Content,
-    rotation: Unfinished,
+    content: HomeContent,
+    rotation: UnfinishedRotation,
     access: Access,
 ) -> Option<FoundCopy> {
     let elsewhere = receipt
@@ -233,19 +240,19 @@ fn of_rotation(
         .filter(|it| *it != store);
     let elsewhere = elsewhere.cloned();
     let (content, secret, path) = match content {
-        rotations::Content::Usable(login, secret, path) => (Content::Usable(login), secret, path),
-        rotations::Content::Unusable(secret) => {
+        HomeContent::Usable(login, secret, path) => (Content::Usable(login), secret, path),
+        HomeContent::Unusable(secret) => {
             let path = rotation.auth_file();
-            (Content::Unusable { keepable: true }, secret, path)
+            (Content::AuthFileError { keepable: true }, secret, path)
         }
-        rotations::Content::Missing => {
-            // Killed before its login was placed, or what Codex was about to write died with it.
+        HomeContent::Missing => {
+            // The rotation was killed before it placed the login, or Codex before it wrote.
             if access == Access::Job && elsewhere.is_none() {
                 rotation.remove(None);
             }
             return None;
         }
-        rotations::Content::Unreadable => return None,
+        HomeContent::Unreadable => return None,
     };
     let is_ours = receipt.is_some() && elsewhere.is_none();
     let origins = receipt.map(|receipt| Origins {

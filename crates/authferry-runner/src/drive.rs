@@ -1,4 +1,4 @@
-//! The one loop that awaits: effects of the machine out, events of the world in.
+//! The event loop: executes the state machine's effects and feeds events back to it.
 
 use std::{
     collections::HashMap,
@@ -10,209 +10,206 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::{Look, Unfit};
+use authferry_codex::{HomeError, Look};
 use authferry_core::{
-    CasError, Effect, Event, Fingerprint, Generation, Outcome, Reply, Secret, Seen, StoreError,
-    Stored, Trip, Trouble, Version,
+    CasError, Effect, Event, Fingerprint, Generation, Outcome, Reply, Retryable, RoundTrip, Secret,
+    Seen, StoreError, Stored, Version,
 };
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep_until};
 
-use crate::child::{Family, Rest};
+use crate::child::{ProcessTree, TreeState};
 use crate::codex_process::{self, CodexProcess};
-use crate::lease::Lease;
+use crate::lease::LeaseKeeper;
 use crate::own_time::Limit;
-use crate::refresher::{AtLimit, Refresher};
+use crate::refresher::{LimitAction, Refresher};
 use crate::rotate::unix_now;
-use crate::sign::Sign;
-use crate::signals::Told;
+use crate::signals::SignalEvent;
 use crate::supervise::{Orphan, SPENT_LIMIT};
 use crate::unwound::guarded;
 use crate::users::Owner;
 use crate::watch::Watch;
+use crate::watch_marker::WatchMarker;
 use crate::{CommandEnd, FoundCopy, Job, Receipt, Report, Signals, deadline, seen};
 
-use others::Others;
+use other_users::OtherUsers;
 use pace::Pace;
 
-pub(crate) mod ask;
-mod hold;
-pub(crate) mod keep;
-mod others;
+mod after_panic;
+pub(crate) mod cleanup;
+mod other_users;
 mod pace;
-mod panicked;
-mod stand_by;
+mod signal_hold;
+pub(crate) mod store_io;
+mod watch_loop;
 
-/// How long the store may still take after somebody said for the first and for the second
-/// time that the job is to end. GitHub sends SIGINT, 7.5 s later SIGTERM, 2.5 s later
-/// SIGKILL; a rescue has to come before that.
-const HURRY: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(2)];
+/// The store timeout after the first and after the second end signal. GitHub sends SIGINT, 7.5 s
+/// later SIGTERM, 2.5 s later SIGKILL; a rescue has to finish before that.
+const CANCELLED_STORE_TIMEOUTS: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(2)];
 
-/// How long processes that the command left behind may stay then. A Codex that is about to
-/// write its new tokens down takes some milliseconds.
-const LEAVE: Duration = Duration::from_secs(1);
+/// The exit grace after the first end signal. A Codex that is about to write its new tokens needs
+/// some milliseconds.
+const CANCELLED_EXIT_GRACE: Duration = Duration::from_secs(1);
 
-/// Signals that come closer together are one wish to end the job: a terminal that is closed
-/// and a service manager send several at once.
-const ONE_WISH: Duration = Duration::from_millis(500);
+/// Signals within this window count as one request to end the job: a terminal that is closed and a
+/// service manager send several at once.
+const SAME_SIGNAL_WINDOW: Duration = Duration::from_millis(500);
 
-/// How long a request may go on that was under way as a cancelled command ended.
-const CUT: Duration = Duration::from_secs(1);
+/// The timeout of a request that is in flight when a cancelled command ends.
+const CANCELLED_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a file that changes after the last look at it is looked at once more.
-const LAST_LOOKS: u32 = 5;
+/// The limit of repeated reads of a file that changes after its final read.
+const MAX_FINAL_READS: u32 = 5;
 
-/// One trip under way.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one fact of the trip"
-)]
-pub(crate) struct Driver<'a, 'l> {
+/// Drives one round trip.
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact")]
+pub(crate) struct RoundTripDriver<'a, 'l> {
     job: &'a Job<'a>,
-    /// Keeps other trips out of the home; `None` while that is missing.
-    alone: Option<File>,
+    /// Keeps other round trips out of the home; `None` while the home does not exist.
+    home_lock: Option<File>,
     command: Option<Command>,
-    /// The command is not ours: somebody else's steps are at work until we are told to go.
-    sign: Option<Sign>,
-    /// What is done in the command's place, if that is to refresh the login.
+    /// In a watch: other steps of the job use the home until a signal or a handover request
+    /// arrives.
+    marker: Option<WatchMarker>,
+    /// Refreshes the login instead of running a command.
     refresher: Option<Refresher<'a>>,
-    /// The command is a Codex that another process has started to rotate the login, and this is
-    /// until when it may have spent the token.
+    /// The command is a Codex that another process started to rotate the login; it may spend the
+    /// refresh token until this limit.
     supervising: Option<Limit>,
-    /// The home is that of a rotation.
+    /// The home is the private home of a rotation.
     is_private: bool,
-    /// A claim that is held for as long as the trip takes.
-    lease: Option<&'a mut Lease<'l>>,
-    /// The file has no refresh token, and nothing that becomes of it is persisted.
-    lent: bool,
-    /// There was no auth file before: none is left behind either.
+    /// A lease to renew during the round trip.
+    lease: Option<&'a mut LeaseKeeper<'l>>,
+    /// The file has no refresh token, and its changes are not persisted.
+    access_only: bool,
+    /// There was no auth file before, so it is removed at the end.
     placed: bool,
-    /// Nothing is placed: a copy that counts is put into the store, and that is all.
-    settling: bool,
-    /// The file descends from the trip's base: from here on there is a receipt.
-    ready: bool,
-    /// Whose login this is on this machine, once there is a receipt.
+    /// Adopts a copy into the store and places nothing.
+    without_placing: bool,
+    /// The file descends from the base: from here on there is a receipt.
+    is_ready: bool,
+    /// The job that owns the login on this machine, once there is a receipt.
     owner: Option<Owner>,
-    /// Which other processes use the home, once the command has ended.
-    others: Option<Others>,
-    /// The version of which the receipt tells.
+    /// Other processes that use the home, once the command has ended.
+    others: Option<OtherUsers>,
+    /// The version in the receipt.
     version: Option<Version>,
-    /// The generation that was sent to the store last.
-    sent: Option<Fingerprint>,
-    /// The bytes of the generations seen on disk that the store may still have to take.
+    /// The generation of the last swap.
+    last_sent: Option<Fingerprint>,
+    /// The bytes of generations read from disk that the store may not hold yet.
     generations: HashMap<Fingerprint, Arc<Secret>>,
-    /// What was found on this machine before the trip, in the machine's order.
+    /// The copies found on this machine before the round trip, in the state machine's order.
     copies: Vec<FoundCopy>,
-    /// What was read from the store just before the trip.
+    /// A store read that the caller made just before the round trip.
     known: Option<Stored>,
-    /// What was read from the store last.
+    /// The last store read.
     stored: Option<Stored>,
-    /// What was found in the auth file's place last.
+    /// The last read of the auth file.
     look: Look,
-    /// A whole login that was seen after that, and that the next look did not find again.
-    glimpse: Option<Look>,
-    /// One that came too fast after another, and that the machine was not told of.
+    /// A complete login that appeared after `look` and that the next read did not find again.
+    transient: Option<Look>,
+    /// A login that followed another one too fast, and that the state machine has not seen yet.
     deferred: Option<Look>,
-    /// What the machine is told next.
-    queued: Option<Event>,
+    /// The next event for the state machine.
+    queued_event: Option<Event>,
     pace: Pace,
-    /// When to look again at a file that changed too fast.
-    look_again: Option<Instant>,
-    family: Option<Family>,
+    /// When to read a file again that changed too fast.
+    reread_at: Option<Instant>,
+    tree: Option<ProcessTree>,
     watch: Option<Watch>,
-    request: Option<Request<'a>>,
+    request: Option<PendingRequest<'a>>,
     deadline: Option<Instant>,
-    /// Since when the store may take its time.
+    /// The start of the store timeout.
     begin: Instant,
-    /// Until when the store may take its time, once the command has ended during a request:
-    /// one budget for that request and for the persist.
+    /// The deadline of the store, once the command has ended during a request: one budget for that
+    /// request and for the persist.
     budget_end: Option<Instant>,
-    /// When a request is given up that was under way as the command ended.
-    cut: Option<Instant>,
-    /// When somebody said last that the job is to end.
-    told_at: Option<Instant>,
-    /// How often somebody said that the job is to end.
-    told: usize,
-    /// Signals that wait until a Codex has written what it may have got.
-    hold: Option<hold::Hold>,
+    /// When to abandon a request that was in flight as the command ended.
+    request_cutoff: Option<Instant>,
+    /// When the last end signal arrived.
+    last_signal_at: Option<Instant>,
+    /// The number of end signals so far.
+    signals_received: usize,
+    /// Signals held back until a Codex has written the login that it may have received.
+    hold: Option<signal_hold::Hold>,
     report: Report,
 }
 
-/// Something that was begun and will be answered.
-enum Request<'a> {
-    /// The store is at work.
+/// A pending request or pause.
+enum PendingRequest<'a> {
+    /// A store request.
     Store {
-        answer: Pin<Box<dyn Future<Output = Answer> + 'a>>,
+        answer: Pin<Box<dyn Future<Output = RequestResult> + 'a>>,
         swap: bool,
     },
-    /// Time passes until then.
+    /// A pause until this time.
     Pause(Instant),
 }
 
-/// An answer, with what the machine is not to see still in it.
-enum Answer {
+/// The result of a pending request. It may hold a secret, which the state machine must not see.
+enum RequestResult {
     Read(Result<Option<Stored>, StoreError>),
     Swapped(Result<Version, CasError>),
-    Woke,
+    PauseOver,
 }
 
-/// What the loop woke up for.
-enum Woke {
-    Answer(Answer),
-    Told(Told),
+/// Why the event loop woke up.
+enum Wakeup {
+    Answered(RequestResult),
+    SignalEvent(SignalEvent),
     FileChanged,
-    FamilyTime,
+    TreeCheck,
     Renewed,
-    LimitTime,
-    Cut,
+    LimitCheck,
+    RequestCutoff,
     Deadline,
 }
 
-impl<'a, 'l> Driver<'a, 'l> {
-    /// Gets ready for a trip that finds `look` in the auth file's place.
+impl<'a, 'l> RoundTripDriver<'a, 'l> {
+    /// Prepares a round trip that finds `look` in the home.
     pub(crate) fn new(
         job: &'a Job<'a>,
-        alone: Option<File>,
+        home_lock: Option<File>,
         look: Look,
         command: Option<Command>,
         placed: bool,
     ) -> Self {
         let mut driver = Self {
             job,
-            alone,
+            home_lock,
             command,
-            sign: None,
+            marker: None,
             refresher: None,
             supervising: None,
             is_private: false,
             lease: None,
-            lent: job.access_only,
+            access_only: job.access_only,
             placed,
-            settling: false,
-            ready: false,
+            without_placing: false,
+            is_ready: false,
             owner: None,
             others: None,
             version: None,
-            sent: None,
+            last_sent: None,
             generations: HashMap::new(),
             copies: Vec::new(),
             known: None,
             stored: None,
             look: Look::Missing,
-            glimpse: None,
+            transient: None,
             deferred: None,
-            queued: None,
+            queued_event: None,
             pace: Pace::default(),
-            look_again: None,
-            family: None,
+            reread_at: None,
+            tree: None,
             watch: None,
             request: None,
             deadline: None,
             begin: Instant::now(),
             budget_end: None,
-            cut: None,
-            told_at: None,
-            told: 0,
+            request_cutoff: None,
+            last_signal_at: None,
+            signals_received: 0,
             hold: None,
             report: Report::new(),
         };
@@ -221,124 +218,127 @@ impl<'a, 'l> Driver<'a, 'l> {
         driver
     }
 
-    /// Begins with what was just read, which saves a request.
-    pub(crate) fn knowing(mut self, known: Option<Stored>) -> Self {
+    /// Uses a store read of the caller, which saves a request.
+    pub(crate) fn with_stored(mut self, known: Option<Stored>) -> Self {
         self.known = known;
         self
     }
 
-    /// What came before was the store's time as well.
+    /// Counts the store timeout from `begin`.
     pub(crate) fn since(mut self, begin: Instant) -> Self {
         self.begin = begin;
         self
     }
 
-    /// Places nothing.
-    pub(crate) fn settling(mut self) -> Self {
-        self.settling = true;
+    /// Adopts a copy into the store and places nothing.
+    pub(crate) fn without_placing(mut self) -> Self {
+        self.without_placing = true;
         self
     }
 
-    /// Begins with what was found on this machine.
+    /// Sets the copies found on this machine.
     pub(crate) fn with_copies(mut self, copies: Vec<FoundCopy>) -> Self {
         self.copies = copies;
         self
     }
 
-    /// Begins with a whole login that was gone at the next look.
-    pub(crate) fn with_glimpse(mut self, glimpse: Option<&Look>) -> Self {
-        if let Some(Look::Usable { secret, generation }) = glimpse {
-            self.see(generation, secret);
+    /// Adds a complete login that the next read did not find again.
+    pub(crate) fn with_transient(mut self, transient: Option<&Look>) -> Self {
+        if let Some(Look::Usable { secret, generation }) = transient {
+            self.keep_secret(generation, secret);
         }
         self
     }
 
-    /// Refreshes the login in the command's place.
+    /// Refreshes the login instead of running a command.
     pub(crate) fn refreshing(mut self, refresher: Refresher<'a>) -> Self {
         self.refresher = Some(refresher);
         self.is_private = true;
         self
     }
 
-    /// Goes on with a Codex that was started to rotate the login.
+    /// Continues with a Codex that was started to rotate the login.
     pub(crate) fn supervising(mut self, orphan: Orphan, watch: Watch) -> Self {
-        self.family = Some(orphan.family);
+        self.tree = Some(orphan.tree);
         self.supervising = Some(orphan.limit);
         self.is_private = true;
         self.watch = Some(watch);
         self
     }
 
-    /// Renews a claim for as long as the trip takes.
-    pub(crate) fn holding(mut self, lease: Option<&'a mut Lease<'l>>) -> Self {
+    /// Renews a lease during the round trip.
+    pub(crate) fn with_lease(mut self, lease: Option<&'a mut LeaseKeeper<'l>>) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Goes on as a part of the job that the home's receipt names.
+    /// Continues the job that the home's receipt names.
     pub(crate) fn owned_by(mut self, owner: Option<Owner>) -> Self {
         self.owner = owner;
         self
     }
 
-    /// Takes over where the receipt of another process says that it stopped.
-    pub(crate) fn resumed(mut self, receipt: &Receipt, unfit: Option<Unfit>) -> Self {
+    /// Resumes from the receipt of another process.
+    pub(crate) fn resumed(mut self, receipt: &Receipt, home_error: Option<HomeError>) -> Self {
         self.version = Some(receipt.base.version.clone());
-        self.lent = receipt.access_only;
+        self.access_only = receipt.access_only;
         self.owner = Some(receipt.owner.clone());
-        self.ready = true;
+        self.is_ready = true;
         self.report.began = receipt.began;
-        self.report.unfit = unfit;
+        self.report.home_error = home_error;
         self
     }
 
-    /// Carries a trip to its end. What the command wrote is kept whatever panics.
+    /// Runs the round trip to its end. If anything panics, it still saves what the command wrote.
     pub(crate) async fn drive(
         mut self,
-        step: (Trip, Vec<Effect>),
+        step: (RoundTrip, Vec<Effect>),
         signals: &mut Signals,
     ) -> Report {
-        match guarded(self.carry(step, signals)).await {
-            Ok((trip, outcome)) => self.finish(&trip, outcome),
-            Err(panicked) => self.keep_what_is_there(panicked, signals).await,
+        match guarded(self.run_machine(step, signals)).await {
+            Ok((round_trip, outcome)) => self.finish(&round_trip, outcome),
+            Err(panicked) => self.rescue_after_panic(panicked, signals).await,
         }
     }
 
-    async fn carry(
+    async fn run_machine(
         &mut self,
-        (mut trip, mut effects): (Trip, Vec<Effect>),
+        (mut round_trip, mut effects): (RoundTrip, Vec<Effect>),
         signals: &mut Signals,
-    ) -> (Trip, Outcome) {
-        // A trip that waits for others has all of its time once they have ended.
-        if self.family.is_none() && self.others.is_none() {
-            self.deadline = Some(deadline::from(self.begin, self.job.patience));
+    ) -> (RoundTrip, Outcome) {
+        // A round trip that waits for other users of the home starts its store timeout when they
+        // have ended.
+        if self.tree.is_none() && self.others.is_none() {
+            self.deadline = Some(deadline::from(self.begin, self.job.store_timeout));
         }
-        let mut last_looks = 0;
+        let mut final_reads = 0;
         loop {
             let mut event = None;
             for effect in std::mem::take(&mut effects) {
                 match effect {
                     Effect::Finish(outcome) => {
-                        last_looks += 1;
+                        final_reads += 1;
                         match self
-                            .changed_after_all(&outcome)
-                            .filter(|_| last_looks < LAST_LOOKS)
+                            .changed_since_final_read(&outcome)
+                            .filter(|_| final_reads < MAX_FINAL_READS)
                         {
-                            Some(seen) => (trip, effects) = trip.reopen(seen),
-                            None => return (trip, outcome),
+                            Some(seen) => (round_trip, effects) = round_trip.reopen(seen),
+                            None => return (round_trip, outcome),
                         }
                         break;
                     }
                     Effect::Read => self.read(),
                     Effect::Swap(write) => self.swap(&write),
                     Effect::Wait(time) => {
-                        self.request = Some(Request::Pause(deadline::after(time)));
+                        self.request = Some(PendingRequest::Pause(deadline::after(time)));
                     }
-                    Effect::Place(login) => event = Some(Event::Placed(self.place(&trip, login))),
-                    Effect::Run => event = self.run(&trip),
+                    Effect::Place(login) => {
+                        event = Some(Event::Placed(self.place(&round_trip, login)));
+                    }
+                    Effect::Run => event = self.run(&round_trip),
                     Effect::Rescue(keep) => {
-                        let kept = self.is_kept_by_the_store(&keep).await
-                            || self.rescue(&trip, &keep).await;
+                        let kept = self.is_in_store_history(&keep).await
+                            || self.rescue(&round_trip, &keep).await;
                         event = Some(Event::Rescued(kept));
                     }
                 }
@@ -348,98 +348,100 @@ impl<'a, 'l> Driver<'a, 'l> {
             }
             let event = match event {
                 Some(event) => event,
-                None => self.next_event(&trip, signals).await,
+                None => self.next_event(&round_trip, signals).await,
             };
-            let due = trip.due().map(|generation| generation.fingerprint);
-            (trip, effects) = trip.step(event);
-            self.note(&trip, due);
+            let due = round_trip.due().map(|generation| generation.fingerprint);
+            (round_trip, effects) = round_trip.step(event);
+            self.note(&round_trip, due);
         }
     }
 
-    async fn next_event(&mut self, trip: &Trip, signals: &mut Signals) -> Event {
+    async fn next_event(&mut self, round_trip: &RoundTrip, signals: &mut Signals) -> Event {
         loop {
-            if let Some(event) = self.queued.take() {
+            if let Some(event) = self.queued_event.take() {
                 return event;
             }
-            let renewing = self.lease.as_ref().is_some_and(|lease| lease.is_at_work());
-            let store_at_work = renewing || matches!(self.request, Some(Request::Store { .. }));
-            let mut family_time = None;
-            let is_spared = self.spares();
-            if let Some(family) = &mut self.family {
-                // A backend may wait for helpers of its own: until it is done, or is cut
-                // short, no other child than the command is collected.
-                if store_at_work {
-                    if self.cut.is_none() && family.command_is_gone() {
-                        let left = self.patience();
-                        let end = *self.budget_end.get_or_insert(deadline::after(left));
-                        self.cut = Some(if self.told > 0 {
-                            end.min(deadline::after(CUT))
+            let is_renewing = self.lease.as_ref().is_some_and(|lease| lease.is_renewing());
+            let is_store_busy =
+                is_renewing || matches!(self.request, Some(PendingRequest::Store { .. }));
+            let mut tree_check_at = None;
+            let is_protected = self.protection();
+            if let Some(tree) = &mut self.tree {
+                // A backend may wait for child processes. Reap only the command until the store
+                // request ends or is abandoned.
+                if is_store_busy {
+                    if self.request_cutoff.is_none() && tree.has_command_ended() {
+                        let timeout = self.store_timeout();
+                        let end = *self.budget_end.get_or_insert(deadline::after(timeout));
+                        self.request_cutoff = Some(if self.signals_received > 0 {
+                            end.min(deadline::after(CANCELLED_REQUEST_TIMEOUT))
                         } else {
                             end
                         });
                     }
                 } else {
-                    self.cut = None;
-                    let linger = match self.told {
-                        0 => self.job.linger,
-                        1 => self.job.linger.min(LEAVE),
+                    self.request_cutoff = None;
+                    let exit_grace = match self.signals_received {
+                        0 => self.job.exit_grace,
+                        1 => self.job.exit_grace.min(CANCELLED_EXIT_GRACE),
                         _ => Duration::ZERO,
                     };
-                    match family.rest(linger, &is_spared) {
-                        Rest::Alive => family_time = family.wake(),
-                        Rest::Gone => {
-                            self.look_for_others();
-                            if !self.is_waiting_for_others() {
-                                return self.exited(trip);
+                    match tree.reap(exit_grace, &is_protected) {
+                        TreeState::Running => tree_check_at = tree.wake(),
+                        TreeState::Ended => {
+                            self.check_other_users();
+                            if !self.is_waiting_for_other_users() {
+                                return self.command_ended(round_trip);
                             }
                         }
-                        Rest::Spared(count) => return self.left(trip, count),
+                        TreeState::TimedOut(count) => return self.leave_running(round_trip, count),
                     }
                 }
-            } else if self.others.is_some() && !store_at_work && !self.is_waiting_for_others() {
-                return self.exited(trip);
+            } else if self.others.is_some() && !is_store_busy && !self.is_waiting_for_other_users()
+            {
+                return self.command_ended(round_trip);
             }
-            let limit_time = self.limit_time();
-            let family_time = family_time.or(self.others_wake());
-            let woke = tokio::select! {
-                answer = answer(&mut self.request) => Woke::Answer(answer),
-                told = signals.next() => Woke::Told(told),
-                () = changed(self.watch.as_ref()) => Woke::FileChanged,
-                () = at(self.look_again) => Woke::FileChanged,
-                () = at(family_time) => Woke::FamilyTime,
-                () = renewed(self.lease.as_deref_mut()) => Woke::Renewed,
-                () = at(limit_time) => Woke::LimitTime,
-                () = at(self.cut) => Woke::Cut,
-                () = at(self.deadline) => Woke::Deadline,
+            let limit_at = self.limit_at();
+            let tree_check_at = tree_check_at.or(self.other_users_check_at());
+            let wakeup = tokio::select! {
+                answer = answer(&mut self.request) => Wakeup::Answered(answer),
+                event = signals.next() => Wakeup::SignalEvent(event),
+                () = changed(self.watch.as_ref()) => Wakeup::FileChanged,
+                () = at(self.reread_at) => Wakeup::FileChanged,
+                () = at(tree_check_at) => Wakeup::TreeCheck,
+                () = renewed(self.lease.as_deref_mut()) => Wakeup::Renewed,
+                () = at(limit_at) => Wakeup::LimitCheck,
+                () = at(self.request_cutoff) => Wakeup::RequestCutoff,
+                () = at(self.deadline) => Wakeup::Deadline,
             };
-            match woke {
-                Woke::Answer(answer) => {
-                    if let Some(Request::Store { .. }) = self.request {
-                        // It answers: the persist has all of its time.
+            match wakeup {
+                Wakeup::Answered(answer) => {
+                    if let Some(PendingRequest::Store { .. }) = self.request {
+                        // The store answers, so the persist gets a full timeout.
                         self.budget_end = None;
                     }
                     self.request = None;
                     return self.answered(answer);
                 }
-                Woke::Told(Told::End(signal)) => self.told_to_end(signal),
-                Woke::Told(Told::Other(signal)) => self.pass_on(signal),
-                Woke::Told(Told::Child) | Woke::FamilyTime | Woke::Renewed => {}
-                Woke::LimitTime => {
-                    self.look_at_the_hold();
-                    if self.is_to_be_left() {
-                        return self.left(trip, 1);
+                Wakeup::SignalEvent(SignalEvent::End(signal)) => self.handle_end_signal(signal),
+                Wakeup::SignalEvent(SignalEvent::Other(signal)) => self.forward(signal),
+                Wakeup::SignalEvent(SignalEvent::Child) | Wakeup::TreeCheck | Wakeup::Renewed => {}
+                Wakeup::LimitCheck => {
+                    self.check_signal_hold();
+                    if self.should_leave_running() {
+                        return self.leave_running(round_trip, 1);
                     }
                 }
-                Woke::FileChanged => {
+                Wakeup::FileChanged => {
                     if let Some(event) = self.file_changed() {
                         return event;
                     }
                 }
-                Woke::Cut => {
-                    self.cut = None;
-                    let Some(Request::Store { swap, .. }) = self.request else {
+                Wakeup::RequestCutoff => {
+                    self.request_cutoff = None;
+                    let Some(PendingRequest::Store { swap, .. }) = self.request else {
                         if let Some(lease) = &mut self.lease {
-                            lease.give_up();
+                            lease.abandon_renewal();
                         }
                         continue;
                     };
@@ -448,127 +450,128 @@ impl<'a, 'l> Driver<'a, 'l> {
                     return if swap {
                         Event::Swapped(Reply::Ambiguous)
                     } else {
-                        Event::Read(Err(Trouble::Transient))
+                        Event::Read(Err(Retryable::Yes))
                     };
                 }
-                Woke::Deadline => {
-                    self.deadline = None;
-                    return Event::Deadline;
-                }
+                Wakeup::Deadline => break,
             }
         }
+        self.deadline = None;
+        Event::Deadline
     }
 
-    /// Starts the command; returns what happened if it does not come to run.
-    fn run(&mut self, trip: &Trip) -> Option<Event> {
+    /// Starts the command; returns an event if the command does not run.
+    fn run(&mut self, round_trip: &RoundTrip) -> Option<Event> {
         self.deadline = None;
-        self.get_ready(trip);
-        // A receipt is a help here, not a need: this process persists by itself.
+        self.mark_ready(round_trip);
+        // A failed receipt write does not stop the command: this process persists without it.
         if self.report.signal.is_some() {
             self.report.command = Some(CommandEnd::Cancelled);
-            return Some(self.exited(trip));
+            return Some(self.command_ended(round_trip));
         }
-        self.watch = (!self.lent).then(|| Watch::new(self.job.home.auth_file()));
-        let spawned = match (&mut self.refresher, &mut self.command, trip.base()) {
-            // Somebody else has rotated it: a claim on a login that moved is worth nothing.
-            (Some(refresher), _, Some(base)) if !refresher.wants(&base.generation) => {
-                return Some(self.exited(trip));
+        self.watch = (!self.access_only).then(|| Watch::new(self.job.home.auth_file()));
+        let spawned = match (&mut self.refresher, &mut self.command, round_trip.base()) {
+            // The login is no longer due: another job has rotated it since the proof.
+            (Some(refresher), _, Some(base)) if !refresher.should_rotate(&base.generation) => {
+                return Some(self.command_ended(round_trip));
             }
-            // What the claim kept others from, they may be doing already.
+            // The lease is lost or expired: another job may be rotating already.
             (Some(_), _, Some(_)) if self.lease.as_ref().is_some_and(|it| !it.is_held()) => {
-                return Some(self.exited(trip));
+                return Some(self.command_ended(round_trip));
             }
             (Some(refresher), _, Some(base)) => refresher.spawn(self.job.home, &base.generation),
             (None, Some(command), _) => {
-                if let Some(witness) = self.job.witness {
-                    witness.command_begins();
+                if let Some(observer) = self.job.observer {
+                    observer.on_command_start();
                 }
-                Family::spawn(command)
+                ProcessTree::spawn(command)
             }
-            (Some(_), _, None) | (None, None, _) => unreachable!("there is something to be run"),
+            (Some(_), _, None) | (None, None, _) => {
+                unreachable!("there is a command or a base to refresh")
+            }
         };
         match spawned {
-            Ok(family) => {
-                self.family = Some(family);
+            Ok(tree) => {
+                self.tree = Some(tree);
                 None
             }
             Err(error) => {
                 self.report.command = Some(CommandEnd::NotStarted(error));
-                Some(self.exited(trip))
+                Some(self.command_ended(round_trip))
             }
         }
     }
 
-    /// A signal whose meaning only the command knows is the command's to act on. Before there is
-    /// a command it does what it does by default: the job ends. After it nothing is left but to
-    /// persist.
-    fn pass_on(&mut self, signal: Signal) {
-        let is_running = self.family.is_some();
-        if (is_running && self.is_private) || (!is_running && !self.ready) {
-            self.told_to_end(signal);
-        } else if is_running && !self.is_held_back(Told::Other(signal)) {
-            self.pass_on_now(signal);
+    /// Forwards a signal whose meaning only the command knows. Before the command runs, the signal
+    /// does what it does by default: the job ends. After the command, the job only persists.
+    fn forward(&mut self, signal: Signal) {
+        let is_running = self.tree.is_some();
+        if (is_running && self.is_private) || (!is_running && !self.is_ready) {
+            self.handle_end_signal(signal);
+        } else if is_running && !self.hold_back(SignalEvent::Other(signal)) {
+            self.forward_now(signal);
         }
     }
 
-    /// A signal ends the command, or what it left behind; it never ends the persist, but
-    /// leaves it less time.
-    fn told_to_end(&mut self, signal: Signal) {
+    /// Handles an end signal: it ends the command and its leftover processes. It never ends the
+    /// persist, but shortens the persist's timeout.
+    fn handle_end_signal(&mut self, signal: Signal) {
         let now = Instant::now();
         if self
-            .told_at
-            .is_some_and(|before| now < deadline::from(before, ONE_WISH))
+            .last_signal_at
+            .is_some_and(|last| now < deadline::from(last, SAME_SIGNAL_WINDOW))
         {
             return;
         }
-        self.told_at = Some(now);
-        self.told += 1;
-        self.cut = self.cut.map(|cut| cut.min(deadline::from(now, CUT)));
+        self.last_signal_at = Some(now);
+        self.signals_received += 1;
+        self.request_cutoff = self
+            .request_cutoff
+            .map(|cutoff| cutoff.min(deadline::from(now, CANCELLED_REQUEST_TIMEOUT)));
         self.report.signal.get_or_insert(signal.as_raw());
-        if let (true, Some(_)) = (self.is_private, &self.family) {
+        if let (true, Some(_)) = (self.is_private, &self.tree) {
             if let Some(refresher) = &mut self.refresher {
-                refresher.hurry();
+                refresher.shorten_limit();
             }
-        } else if self.family.is_some() {
+        } else if self.tree.is_some() {
             self.signal_command(signal);
         } else {
             // Before the file is placed there is nothing to save.
-            let left = if self.ready {
-                self.patience()
+            let timeout = if self.is_ready {
+                self.store_timeout()
             } else {
                 Duration::ZERO
             };
-            let end = deadline::from(now, left);
+            let end = deadline::from(now, timeout);
             self.deadline = self.deadline.map(|deadline| deadline.min(end));
         }
     }
 
-    /// How long the store may take from now on.
-    fn patience(&self) -> Duration {
-        match self.told {
-            0 => self.job.patience,
-            1 => HURRY[0].min(self.job.patience),
-            _ => HURRY[1].min(self.job.patience),
+    /// The store timeout, counted from now.
+    fn store_timeout(&self) -> Duration {
+        match self.signals_received {
+            0 => self.job.store_timeout,
+            1 => CANCELLED_STORE_TIMEOUTS[0].min(self.job.store_timeout),
+            _ => CANCELLED_STORE_TIMEOUTS[1].min(self.job.store_timeout),
         }
     }
 
-    /// Looks at the file until it holds still. What was whole meanwhile is not forgotten.
-    fn take_look(&mut self) -> Result<Look, Unfit> {
-        let mut glimpse = None;
-        let look = self.job.home.settled_look_with(&mut glimpse);
+    /// Reads the file until it is stable. Keeps a complete login that appeared in between.
+    fn read_file(&mut self) -> Result<Look, HomeError> {
+        let mut transient = None;
+        let look = self.job.home.settled_look_with(&mut transient);
         if matches!(look, Ok(Look::Usable { .. })) {
-            self.glimpse = None;
-        } else if glimpse.is_some() && !self.lent {
-            self.glimpse = glimpse;
+            self.transient = None;
+        } else if transient.is_some() && !self.access_only {
+            self.transient = transient;
         }
         look
     }
 
     fn file_changed(&mut self) -> Option<Event> {
-        self.look_again = None;
-        // A file that is gone or odd may be so for an instant; what it is in the end, the
-        // last look tells.
-        let look @ Look::Usable { .. } = self.take_look().ok()? else {
+        self.reread_at = None;
+        // A file may be missing or torn for an instant; the final read decides.
+        let look @ Look::Usable { .. } = self.read_file().ok()? else {
             return None;
         };
         let Seen::Usable(generation) = seen(&look) else {
@@ -576,8 +579,8 @@ impl<'a, 'l> Driver<'a, 'l> {
         };
         let known = seen(&self.look) == Seen::Usable(generation.clone());
         if !known && !self.is_private {
-            self.look_again = self.pace.note(generation.fingerprint, Instant::now());
-            if self.look_again.is_some() {
+            self.reread_at = self.pace.note(generation.fingerprint, Instant::now());
+            if self.reread_at.is_some() {
                 self.deferred = Some(look);
                 return None;
             }
@@ -586,24 +589,25 @@ impl<'a, 'l> Driver<'a, 'l> {
         self.remember(look);
         let is_due = generation.issued.is_due(unix_now());
         if let Some(refresher) = &mut self.refresher
-            && refresher.saw(generation.fingerprint, is_due)
+            && refresher.on_generation(generation.fingerprint, is_due)
         {
-            self.cut_off();
+            self.kill_tree();
         }
         if let (false, Some(limit)) = (known, &mut self.supervising) {
             *limit = Limit::new(SPENT_LIMIT);
         }
-        self.look_at_the_hold();
+        self.check_signal_hold();
         (!known).then_some(Event::Changed(generation))
     }
 
-    /// Which processes are not ended: a Codex of this home that may have spent the refresh token.
-    fn spares(&self) -> impl Fn(Pid) -> bool + use<> {
-        let login = self.login_on_disk().filter(|_| !self.lent);
+    /// Returns which processes must not be killed: a Codex of this home that may have spent the
+    /// refresh token.
+    fn protection(&self) -> impl Fn(Pid) -> bool + use<> {
+        let login = self.login_on_disk().filter(|_| !self.access_only);
         let issued = login.map(|login| login.issued);
-        // What was started to rotate may do so whether the login is due or not.
+        // A Codex that was started to rotate may do so even if the login is not due.
         let refresher = self.refresher.as_ref();
-        let is_asked = refresher.is_some_and(|it| it.may_have_spent(false));
+        let is_refreshing = refresher.is_some_and(|it| it.may_have_spent(false));
         let home = self.job.home.dir().to_owned();
         move |pid| {
             let Some(issued) = &issued else {
@@ -612,13 +616,13 @@ impl<'a, 'l> Driver<'a, 'l> {
             let codex = CodexProcess::of(pid.as_raw_nonzero().get());
             codex.is_some_and(|codex| {
                 let may_have_spent =
-                    is_asked || codex_process::may_have_spent(issued, codex.due_rule());
+                    is_refreshing || codex_process::may_have_spent(issued, codex.due_rule());
                 may_have_spent && codex.may_use(&home)
             })
         }
     }
 
-    /// The login that a Codex in this home has, as far as is known.
+    /// The login that a Codex in this home has in memory, as far as is known.
     fn login_on_disk(&self) -> Option<Generation> {
         match &self.look {
             Look::Usable { generation, .. } => Some(generation.clone()),
@@ -630,109 +634,109 @@ impl<'a, 'l> Driver<'a, 'l> {
         }
     }
 
-    /// When to look at the time limits of a Codex and of signals that are held back.
-    fn limit_time(&self) -> Option<Instant> {
-        self.family.as_ref()?;
+    /// The next time limit of a Codex or of held signals.
+    fn limit_at(&self) -> Option<Instant> {
+        self.tree.as_ref()?;
         let refresh = self.refresher.as_ref().and_then(Refresher::wake);
         let supervising = self.supervising.as_ref().map(Limit::wake);
-        let hold = self.hold.as_ref().map(hold::Hold::wake);
+        let hold = self.hold.as_ref().map(signal_hold::Hold::wake);
         [refresh, supervising, hold].into_iter().flatten().min()
     }
 
-    /// Looks at the time limit of a Codex that rotates; returns whether it is over and Codex may
-    /// have spent the token. One that has written what it got, or that cannot be refreshing any
-    /// more, is ended.
-    fn is_to_be_left(&mut self) -> bool {
+    /// Checks the time limit of a Codex that rotates; returns whether it has passed while Codex may
+    /// have spent the token. Kills a Codex that has written its new login, or that can no longer be
+    /// refreshing.
+    fn should_leave_running(&mut self) -> bool {
         let login = self.login_on_disk();
         let is_due = login.is_some_and(|login| login.issued.is_due(unix_now()));
         if let Some(refresher) = &mut self.refresher {
             match refresher.at_limit(is_due) {
-                AtLimit::Wait => {}
-                AtLimit::End => self.cut_off(),
-                AtLimit::Leave => return true,
+                LimitAction::Wait => {}
+                LimitAction::Terminate => self.kill_tree(),
+                LimitAction::Leave => return true,
             }
         }
         if self.supervising.as_mut().is_some_and(Limit::is_over) {
             self.supervising = None;
-            self.cut_off();
+            self.kill_tree();
         }
         false
     }
 
-    /// Ends what does not end by itself.
-    fn cut_off(&mut self) {
-        if let Some(family) = &mut self.family {
-            family.signal(Signal::KILL);
+    /// Kills the process tree.
+    fn kill_tree(&mut self) {
+        if let Some(tree) = &mut self.tree {
+            tree.signal(Signal::KILL);
         }
     }
 
-    /// Nobody is left who could write the file.
-    fn exited(&mut self, trip: &Trip) -> Event {
-        if let Some(family) = self.family.take() {
-            self.note_end(&family);
-            self.report.refreshed = self.refresher.as_mut().map(Refresher::end);
+    /// No process that could write the file is left.
+    fn command_ended(&mut self, round_trip: &RoundTrip) -> Event {
+        if let Some(tree) = self.tree.take() {
+            self.note_end(&tree);
+            self.report.refreshed = self.refresher.as_mut().map(Refresher::finish);
         }
-        self.last_look(trip, Event::Exited)
+        self.final_read(round_trip, Event::Exited)
     }
 
-    /// Our time limit is over, and processes are left alone that may still write the file.
-    fn left(&mut self, trip: &Trip, count: usize) -> Event {
+    /// The time limit has passed: leaves processes running that may still write the file.
+    fn leave_running(&mut self, round_trip: &RoundTrip, count: usize) -> Event {
         self.report.left_running = count;
-        if let Some(family) = self.family.take() {
-            self.note_end(&family);
-            self.report.refreshed = self.refresher.as_mut().map(Refresher::leave);
+        if let Some(tree) = self.tree.take() {
+            self.note_end(&tree);
+            self.report.refreshed = self.refresher.as_ref().map(Refresher::partial_result);
         }
-        self.last_look(trip, Event::Left)
+        self.final_read(round_trip, Event::CodexRunning)
     }
 
-    fn note_end(&mut self, family: &Family) {
-        self.report.ended = family.ended();
-        self.report.left = family.left();
-        let end = family.end().map(CommandEnd::Exited);
+    fn note_end(&mut self, tree: &ProcessTree) {
+        self.report.terminated = tree.terminated();
+        self.report.unkillable = tree.unkillable();
+        let end = tree.exit_code().map(CommandEnd::Exited);
         self.report.command = Some(end.unwrap_or(CommandEnd::Running));
     }
 
-    /// Looks at the file for the last time.
-    fn last_look(&mut self, trip: &Trip, event: fn(Seen) -> Event) -> Event {
+    /// Reads the file for the last time.
+    fn final_read(&mut self, round_trip: &RoundTrip, event: fn(Seen) -> Event) -> Event {
         self.watch = None;
         self.hold = None;
-        self.look_again = None;
+        self.reread_at = None;
         self.report.rotations_in_a_loop = self.pace.rotations_in_a_loop();
-        let end = deadline::after(self.patience());
-        self.deadline = Some(self.budget_end.map_or(end, |of_before| of_before.min(end)));
-        let (glimpse, deferred) = (self.glimpse.take(), self.deferred.take());
-        // A private home, in which nobody is left: what a killed Codex was about to do is done.
-        let is_over = self.report.left == 0 && self.report.left_running == 0;
+        let end = deadline::after(self.store_timeout());
+        self.deadline = Some(self.budget_end.map_or(end, |it| it.min(end)));
+        let (transient, deferred) = (self.transient.take(), self.deferred.take());
+        // No process is left in the private home: finish the rename that a killed Codex did not.
+        let is_over = self.report.unkillable == 0 && self.report.left_running == 0;
         if self.is_private && is_over {
-            let base = trip.base().map(|base| base.generation.fingerprint);
+            let base = round_trip.base().map(|base| base.generation.fingerprint);
             self.job.home.rename_for_codex(base);
         }
-        let found = match self.take_look() {
+        let found = match self.read_file() {
             Ok(look) => {
                 let found = seen(&look);
                 self.remember(look);
                 found
             }
-            Err(unfit) => {
-                self.report.unfit = Some(unfit);
-                Seen::Unusable
+            Err(home_error) => {
+                self.report.home_error = Some(home_error);
+                Seen::AuthFileError
             }
         };
-        let exited = event(match trip.base().filter(|_| self.lent) {
+        let ended = event(match round_trip.base().filter(|_| self.access_only) {
             Some(base) => Seen::Usable(base.generation.clone()),
             None => found.clone(),
         });
-        // Nobody will see again what was in the file before.
-        let glimpse = self.glimpse.take().or(glimpse);
-        let glimpse = glimpse.filter(|_| !matches!(found, Seen::Usable(_)));
+        // No later read finds these earlier logins: pass them to the state machine now.
+        let transient = self.transient.take().or(transient);
+        let transient = transient.filter(|_| !matches!(found, Seen::Usable(_)));
         let deferred = deferred.filter(|look| seen(look) != found);
-        match glimpse.or(deferred) {
+        match transient.or(deferred) {
             Some(Look::Usable { secret, generation }) => {
-                self.see(&generation, &secret);
-                self.queued = Some(exited);
+                self.keep_secret(&generation, &secret);
+                self.queued_event = Some(ended);
                 Event::Changed(generation)
             }
-            Some(Look::Missing | Look::Unusable { .. }) | None => exited,
+            Some(Look::Missing | Look::Unusable { .. }) | None => ended,
         }
     }
 
@@ -742,28 +746,28 @@ impl<'a, 'l> Driver<'a, 'l> {
             Look::Missing | Look::Usable { .. } => None,
         };
         if let Look::Usable { secret, generation } = &look {
-            self.see(generation, secret);
+            self.keep_secret(generation, secret);
         }
         self.look = look;
     }
 
-    /// Keeps the bytes of a login until the store has them.
-    fn see(&mut self, generation: &Generation, secret: &Secret) {
-        if let Some(witness) = self.job.witness {
-            witness.sees(secret);
+    /// Keeps the bytes of a login until the store holds it.
+    fn keep_secret(&mut self, generation: &Generation, secret: &Secret) {
+        if let Some(observer) = self.job.observer {
+            observer.on_login(secret);
         }
         let secret = Arc::new(secret.duplicate());
         self.generations.insert(generation.fingerprint, secret);
     }
 }
 
-async fn answer(request: &mut Option<Request<'_>>) -> Answer {
+async fn answer(request: &mut Option<PendingRequest<'_>>) -> RequestResult {
     match request {
         None => pending().await,
-        Some(Request::Store { answer, .. }) => answer.await,
-        Some(Request::Pause(until)) => {
+        Some(PendingRequest::Store { answer, .. }) => answer.await,
+        Some(PendingRequest::Pause(until)) => {
             sleep_until(*until).await;
-            Answer::Woke
+            RequestResult::PauseOver
         }
     }
 }
@@ -775,7 +779,7 @@ async fn changed(watch: Option<&Watch>) {
     }
 }
 
-pub(crate) async fn renewed(lease: Option<&mut Lease<'_>>) {
+pub(crate) async fn renewed(lease: Option<&mut LeaseKeeper<'_>>) {
     match lease {
         Some(lease) => lease.renew().await,
         None => pending().await,

@@ -1,8 +1,9 @@
 //! Which job a process belongs to.
 //!
-//! A CI system sets a variable that is unique for each job and that its processes inherit. `sudo`
-//! drops it, so that the nearest ancestor that has one counts. A container without such a variable is
-//! one job. Elsewhere a session is: a terminal, a login by ssh, what cron starts.
+//! A CI system sets an environment variable that is unique for each job and that its processes
+//! inherit. `sudo` drops that variable, so the nearest ancestor that has one counts. A
+//! container without such a variable is one job. Elsewhere a session is one job: a terminal, an SSH
+//! login, what cron starts.
 
 use std::{collections::HashMap, ffi::OsStr, fmt, fs, sync::OnceLock};
 
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::processes::{self, Environment, Process};
 use crate::surroundings::{self, TRACKING_ID};
 
-/// The variables whose value is another one for each job, and for each leg of a matrix. What all
-/// jobs of a pipeline share is not among them.
+/// The environment variables whose value is unique for each job, and for each leg of a matrix.
+/// Variables that all jobs of a pipeline share are excluded.
 pub const JOB_VARIABLES: &[&str] = &[
     TRACKING_ID,
     "CI_JOB_ID",
@@ -25,25 +26,27 @@ pub const JOB_VARIABLES: &[&str] = &[
     "BUILD_URL",
 ];
 
-/// What people set `RUNNER_TRACKING_ID` to, so that GitHub's runner lets a process live.
-const NOBODYS: &str = "0";
+/// The value that people give `RUNNER_TRACKING_ID`, so that GitHub's runner does not kill a
+/// process.
+const UNTRACKED: &str = "0";
 
-/// As many bytes of a variable as are kept.
+/// How many bytes of a variable are kept.
 const MAX_VALUE: usize = 512;
 
-/// The variable of this process. The caller passes it in, because a process that is not dumpable
-/// cannot read its own `/proc/self/environ`.
-static OURS: OnceLock<Option<String>> = OnceLock::new();
+/// The job variable of this process. The caller passes it in, because a process that is not
+/// dumpable cannot read its own `/proc/self/environ`.
+static OUR_VARIABLE: OnceLock<Option<String>> = OnceLock::new();
 
 /// Sets the job of this process from the first of [`JOB_VARIABLES`] that has a value.
 ///
-/// To be called once, before anything else. Without it the kernel is asked.
+/// Call it once, before anything else. Without this call, authferry reads the variables from
+/// `/proc`.
 pub fn name_job(value_of: impl Fn(&str) -> Option<String>) {
-    // The first call counts.
-    OURS.set(variable(value_of)).ok();
+    // Only the first call counts.
+    OUR_VARIABLE.set(variable(value_of)).ok();
 }
 
-/// The name of a job, as it stands in a receipt.
+/// The name of a job, as a receipt stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct JobIdentity(String);
@@ -60,9 +63,9 @@ impl JobIdentity {
         Identities::new().of(&processes::ourselves()?)
     }
 
-    /// Whether a CI system has given the job its name. Then two names are two jobs. Otherwise a
-    /// person may continue the same job in another terminal.
-    pub(crate) fn is_given(&self) -> bool {
+    /// Whether a CI system has named the job. Only then do two names prove two jobs: a person may
+    /// continue the same job in another terminal.
+    pub(crate) fn is_named_by_ci(&self) -> bool {
         let name = self.0.split_once('=');
         name.is_some_and(|(name, _)| JOB_VARIABLES.contains(&name))
     }
@@ -75,7 +78,7 @@ impl JobIdentity {
 
 /// The jobs of processes, each looked up once.
 pub(crate) struct Identities {
-    /// What is known of each process: its variable, or that of the nearest ancestor with one.
+    /// The job variable of each process, or that of the nearest ancestor with one.
     variables: HashMap<i32, Option<String>>,
     boot: Option<String>,
     container: Option<String>,
@@ -98,13 +101,14 @@ impl Identities {
         if let Some(container) = &self.container {
             return Some(JobIdentity(container.clone()));
         }
-        // A session can outlive its leader; the kernel reuses its number only after both are gone.
+        // A session can outlive its leader; the kernel reuses its number only after both have
+        // ended.
         let leader = Process::of(process.session).map_or(0, |leader| leader.started);
         let (boot, session) = (self.boot.as_ref()?, process.session);
         Some(JobIdentity(format!("session:{boot}:{session}:{leader}")))
     }
 
-    /// Whether a process is of a job.
+    /// Whether a process belongs to a job.
     pub(crate) fn is_of(&mut self, process: &Process, job: &JobIdentity) -> bool {
         let Some(own) = self.of(process) else {
             return false;
@@ -115,7 +119,7 @@ impl Identities {
     fn variable(&mut self, process: &Process) -> Option<String> {
         let mut below = Vec::new();
         let mut found = None;
-        for process in processes::line_of(Some(process.clone())) {
+        for process in processes::ancestry_of(Some(process.clone())) {
             if let Some(known) = self.variables.get(&process.id) {
                 found.clone_from(known);
                 break;
@@ -133,7 +137,7 @@ impl Identities {
     }
 }
 
-/// Whether two names are of one session, whose leader has ended for one of the two.
+/// Whether two names are of the same session, whose leader has ended for one of the two.
 fn is_leaderless(one: &JobIdentity, other: &JobIdentity) -> bool {
     let session = |it: &JobIdentity| {
         let (session, leader) = it.0.rsplit_once(':')?;
@@ -152,11 +156,11 @@ fn is_leaderless(one: &JobIdentity, other: &JobIdentity) -> bool {
 /// The variable in which a CI system has named the job of a process.
 fn variable_of(process: i32) -> Option<String> {
     let is_ours = u32::try_from(process) == Ok(std::process::id());
-    if let (true, Some(ours)) = (is_ours, OURS.get()) {
+    if let (true, Some(ours)) = (is_ours, OUR_VARIABLE.get()) {
         return ours.clone();
     }
     let environment = Environment::of(process)?;
-    // Each ancestor is asked for nine variables: its environment is searched once.
+    // Each ancestor is checked for nine variables: search its environment once.
     let names = |name: &OsStr| JOB_VARIABLES.iter().any(|it| name == *it);
     let given: Vec<_> = environment.all().filter(|(name, _)| names(name)).collect();
     variable(|name| {
@@ -167,7 +171,7 @@ fn variable_of(process: i32) -> Option<String> {
 
 fn variable(value_of: impl Fn(&str) -> Option<String>) -> Option<String> {
     JOB_VARIABLES.iter().find_map(|name| {
-        let value = value_of(name).filter(|value| !value.is_empty() && value != NOBODYS)?;
+        let value = value_of(name).filter(|value| !value.is_empty() && value != UNTRACKED)?;
         let cut = value
             .char_indices()
             .map(|(at, _)| at)
@@ -176,13 +180,13 @@ fn variable(value_of: impl Fn(&str) -> Option<String>) -> Option<String> {
     })
 }
 
-/// Which start of the machine this is.
+/// The ID of this boot of the machine.
 pub(crate) fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
 }
 
-/// The container that this process is in, if it is in one that has its own processes.
+/// The container of this process, if it has its own PID namespace.
 fn container() -> Option<String> {
     let namespace = surroundings::inner_pid_namespace()?;
     let first = Process::of(1)?.started;
@@ -195,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    /// The job of a shell that is started like this, and of one below it without variables.
+    /// The job of a shell that is started with this change, and of a child shell without variables.
     fn jobs(change: impl FnOnce(&mut Command)) -> [Option<JobIdentity>; 2] {
         let mut command = Command::new("sh");
         command.args(["-c", "env -i sh -c 'echo $$; read -r line; :'; :"]);
@@ -205,12 +209,12 @@ mod tests {
         change(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = command.spawn().expect("a shell");
-        let mut said = String::new();
+        let mut output = String::new();
         let stdout = shell.stdout.take().expect("a pipe");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut said)
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut output)
             .expect("a line");
         let outer = i32::try_from(shell.id()).expect("a small number");
-        let inner = said.trim().parse().expect("a number");
+        let inner = output.trim().parse().expect("a number");
         let found = [outer, inner].map(|id| Identities::new().of(&Process::of(id)?));
         drop(shell.stdin.take());
         shell.wait().expect("our child");
@@ -220,7 +224,7 @@ mod tests {
     #[test]
     fn the_variable_of_the_nearest_ancestor_names_the_job() {
         let job = JobIdentity("CI_JOB_ID=7".to_owned());
-        assert!(job.is_given());
+        assert!(job.is_named_by_ci());
         let named = Some(job);
         let found = jobs(|command| {
             command
@@ -228,7 +232,7 @@ mod tests {
                 .env("BUILD_URL", "http://ci/1");
         });
         assert_eq!(found, [named.clone(), named]);
-        // A process that is to outlive its job on GitHub has no job by that variable.
+        // A process that is meant to outlive its GitHub job has no job by that variable.
         let [found, _] = jobs(|command| {
             command.env("RUNNER_TRACKING_ID", "0").env("CI_JOB_ID", "8");
         });
@@ -245,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_goes_on_when_its_leader_has_ended() {
+    fn a_session_outlives_its_leader() {
         let session = |text: &str| JobIdentity(format!("session:boot:{text}"));
         let gone = session("5:0");
         assert!(is_leaderless(&session("5:100"), &gone));
@@ -256,6 +260,6 @@ mod tests {
             &JobIdentity("CI_JOB_ID=5:0".to_owned()),
             &gone
         ));
-        assert!(!gone.is_given() && JobIdentity("CI_JOB_ID=5".to_owned()).is_given());
+        assert!(!gone.is_named_by_ci() && JobIdentity("CI_JOB_ID=5".to_owned()).is_named_by_ci());
     }
 }

@@ -1,4 +1,4 @@
-//! A claim that is held for longer than its term.
+//! Keeps a lease beyond its term by renewing it.
 
 use std::{
     fmt,
@@ -7,122 +7,125 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use authferry_core::{Bid, CLOCK_SKEW, Claim, ClaimError, Claims, RecordState, Standing};
+use authferry_core::{
+    CLOCK_SKEW, Lease, LeaseError, LeaseRequest, LeaseStatus, Leases, RecordState,
+};
 use tokio::time::{Instant, sleep_until};
 
 use crate::deadline;
 
-/// How long a claim lasts that nobody renews: as long as others wait for a holder that died.
+/// How long a lease is valid without a renewal. If a holder died, other jobs wait this long, and
+/// `CLOCK_SKEW` seconds more.
 const TERM: Duration = Duration::from_mins(1);
 
-/// How long a record is seen unchanged before it is taken over, whatever end it names: a holder
-/// renews at a third of its term.
+/// How long a record stays unchanged before another job takes it over, regardless of its expiry:
+/// a holder renews after a third of the term.
 pub(crate) const EXPIRY: Duration = Duration::from_secs(TERM.as_secs() + CLOCK_SKEW);
 
-/// Between a renewal that the store did not answer and the next attempt.
-const AGAIN: Duration = Duration::from_secs(5);
+/// The delay after a failed renewal.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the store may take to take a claim back.
-const RELEASE: Duration = Duration::from_secs(3);
+/// How long to wait for the release of a lease.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A claim, renewed at a third of its term for as long as it is awaited.
-pub struct Lease<'a> {
-    claims: &'a dyn Claims,
-    claim: Claim,
-    next: Instant,
+/// A lease that is renewed after each third of its term while `renew` is awaited.
+pub struct LeaseKeeper<'a> {
+    leases: &'a dyn Leases,
+    lease: Lease,
+    renew_at: Instant,
     renewal: Option<Renewal<'a>>,
     lost: bool,
 }
 
-type Renewal<'a> = Pin<Box<dyn Future<Output = Result<Claim, ClaimError>> + 'a>>;
+type Renewal<'a> = Pin<Box<dyn Future<Output = Result<Lease, LeaseError>> + 'a>>;
 
-impl<'a> Lease<'a> {
-    pub(crate) fn new(claims: &'a dyn Claims, claim: Claim) -> Self {
-        // One that was won by an earlier attempt, whose answer was lost, ends sooner.
-        let left = Duration::from_secs(claim.until.saturating_sub(now()));
+impl<'a> LeaseKeeper<'a> {
+    pub(crate) fn new(leases: &'a dyn Leases, lease: Lease) -> Self {
+        // A lease acquired by an earlier attempt, whose answer was lost, expires sooner.
+        let left = Duration::from_secs(lease.until.saturating_sub(now()));
         Self {
-            claims,
-            claim,
-            next: deadline::after(left.min(TERM) / 3),
+            leases,
+            lease,
+            renew_at: deadline::after(left.min(TERM) / 3),
             renewal: None,
             lost: false,
         }
     }
 
-    /// What the last holder left.
+    /// Returns the note of the last holder.
     pub(crate) fn note(&self) -> Option<&str> {
-        self.claim.note.as_deref()
+        self.lease.note.as_deref()
     }
 
-    /// What the next holder will find.
-    pub(crate) fn leave(&mut self, note: Option<String>) {
-        self.claim.note = note;
+    /// Sets the note for the next holder. The next renewal or the release writes it.
+    pub(crate) fn set_note(&mut self, note: Option<String>) {
+        self.lease.note = note;
     }
 
-    /// Whether the store is at work on a renewal.
-    pub(crate) fn is_at_work(&self) -> bool {
+    /// Whether a renewal is pending.
+    pub(crate) fn is_renewing(&self) -> bool {
         self.renewal.is_some()
     }
 
-    /// Returns whether somebody else has taken the claim over.
+    /// Returns whether another owner took the lease over.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost
     }
 
-    /// Whether nobody else may act on the claim: it is ours, and has not ended.
+    /// Whether the lease is ours and has not expired.
     pub(crate) fn is_held(&self) -> bool {
-        !self.lost && now() < self.claim.until
+        !self.lost && now() < self.lease.until
     }
 
-    /// Begins a renewal when it is time, or waits for the answer to one. Loses nothing when
-    /// dropped half-way.
+    /// Starts a renewal when it is due, or waits for the answer of a pending one. Cancel-safe.
     pub(crate) async fn renew(&mut self) {
         if self.lost {
             return pending().await;
         }
         let Some(renewal) = &mut self.renewal else {
-            sleep_until(self.next).await;
-            let (claims, claim) = (self.claims, self.claim.clone());
+            sleep_until(self.renew_at).await;
+            let (leases, lease) = (self.leases, self.lease.clone());
             let until = now().saturating_add(TERM.as_secs());
-            self.renewal = Some(Box::pin(async move { claims.renew(&claim, until).await }));
+            self.renewal = Some(Box::pin(async move { leases.renew(&lease, until).await }));
             return;
         };
         let renewed = renewal.as_mut().await;
         self.renewal = None;
-        self.next = deadline::after(TERM / 3);
+        self.renew_at = deadline::after(TERM / 3);
         match renewed {
-            Ok(claim) => self.claim = claim,
-            Err(ClaimError::Lost | ClaimError::Held { .. }) => self.lost = true,
-            Err(ClaimError::Store(_)) => self.next = deadline::after(AGAIN),
+            Ok(lease) => self.lease = lease,
+            Err(LeaseError::Lost | LeaseError::Held { .. }) => self.lost = true,
+            Err(LeaseError::Store(_)) => self.renew_at = deadline::after(RETRY_INTERVAL),
         }
     }
 
-    /// Lets go of a renewal that is not answered.
-    pub(crate) fn give_up(&mut self) {
+    /// Abandons a renewal that the store does not answer.
+    pub(crate) fn abandon_renewal(&mut self) {
         self.renewal = None;
-        self.next = deadline::after(AGAIN);
+        self.renew_at = deadline::after(RETRY_INTERVAL);
     }
 
-    /// Gives the claim back. If that fails it ends by itself.
+    /// Releases the lease. If that fails, the lease expires.
     pub async fn release(self) {
         drop(self.renewal);
         if !self.lost {
-            let _in_time = tokio::time::timeout(RELEASE, self.claims.release(&self.claim)).await;
+            let _released =
+                tokio::time::timeout(RELEASE_TIMEOUT, self.leases.release(&self.lease)).await;
         }
     }
 }
 
-impl fmt::Debug for Lease<'_> {
+impl fmt::Debug for LeaseKeeper<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lease({:?})", self.claim)
+        write!(f, "LeaseKeeper({:?})", self.lease)
     }
 }
 
-/// What to ask for.
-pub(crate) fn bid(owner: &str, holder: u64) -> Bid {
+/// Returns a request to acquire the lease.
+pub(crate) fn new_request(owner: &str, holder: u64) -> LeaseRequest {
     let now = now();
-    Bid {
+    LeaseRequest {
         owner: owner.to_owned(),
         holder,
         now,
@@ -131,46 +134,44 @@ pub(crate) fn bid(owner: &str, holder: u64) -> Bid {
     }
 }
 
-/// The state of the record that another job holds, and since when this process has seen it.
+/// The state of another job's lease record, and when this process first saw that state.
 #[derive(Debug, Default)]
 pub(crate) struct Observation(Option<(RecordState, Instant)>);
 
 impl Observation {
-    /// Notes the state that an attempt to acquire was answered.
-    pub(crate) fn note(&mut self, state: RecordState) {
+    /// Records the state from a failed attempt to acquire.
+    pub(crate) fn record(&mut self, state: RecordState) {
         let is_known = self.0.as_ref().is_some_and(|(known, _)| *known == state);
         if !is_known {
             self.0 = Some((state, Instant::now()));
         }
     }
 
-    /// Returns the state if it has not changed for long enough.
+    /// Returns the state if it has not changed for [`EXPIRY`].
     pub(crate) fn expired(&self) -> Option<RecordState> {
         let (state, since) = self.0.as_ref()?;
         (since.elapsed() >= EXPIRY).then(|| state.clone())
     }
 }
 
-/// What is wrong with the record of a lease, so that jobs wait for it in vain.
+/// A defect of a lease record that makes jobs wait without need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseDefect {
-    /// It is not as authferry wrote it: copied, or written by hand.
+    /// authferry did not write this record here: it was copied or edited.
     Foreign,
-    /// It ends later than any lease that is acquired now: the clock of its holder, or this one,
-    /// is wrong.
+    /// The lease expires later than any lease acquired now: the holder's clock or ours is wrong.
     EndsTooLate,
 }
 
 impl LeaseDefect {
-    /// How long a job waits for such a lease before it takes it over.
-    pub const WAIT: Duration = EXPIRY;
+    /// How long a job waits before it takes over such a lease.
+    pub const TAKEOVER_DELAY: Duration = EXPIRY;
 
-    /// Returns what is wrong with a record that is not free yet. Since when it is so, one read
-    /// cannot tell.
+    /// Returns the defect of a record that is not free yet. One read does not show its age.
     #[must_use]
-    pub fn of(standing: &Standing) -> Option<Self> {
-        let (until, now) = (standing.until?, now());
-        if standing.is_foreign && until.saturating_add(CLOCK_SKEW) > now {
+    pub fn of(status: &LeaseStatus) -> Option<Self> {
+        let (until, now) = (status.until?, now());
+        if status.is_foreign && until.saturating_add(CLOCK_SKEW) > now {
             Some(Self::Foreign)
         } else if until > now.saturating_add(EXPIRY.as_secs()) {
             Some(Self::EndsTooLate)
@@ -180,7 +181,7 @@ impl LeaseDefect {
     }
 }
 
-/// The time, in seconds since 1970.
+/// The current time in Unix seconds.
 pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -195,75 +196,75 @@ mod tests {
 
     use super::*;
 
-    async fn claim(claims: &dyn Claims, holder: u64) -> Claim {
-        let claim = claims.acquire(&bid("a job", holder)).await;
-        claim.expect("a free claim")
+    async fn acquire(leases: &dyn Leases, holder: u64) -> Lease {
+        let lease = leases.acquire(&new_request("a job", holder)).await;
+        lease.expect("a free lease")
     }
 
-    /// Lets as much time pass as a lease asks for, and the store answer.
-    async fn renewed(lease: &mut Lease<'_>) {
+    /// Waits until the renewal is due, and for its answer.
+    async fn renew_once(lease: &mut LeaseKeeper<'_>) {
         lease.renew().await;
-        assert!(lease.is_at_work(), "nothing was sent");
+        assert!(lease.is_renewing(), "no renewal was sent");
         lease.renew().await;
-        assert!(!lease.is_at_work());
+        assert!(!lease.is_renewing());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_claim_is_renewed_long_before_it_ends() {
+    async fn a_lease_is_renewed_after_a_third_of_its_term() {
         let store = MemoryStore::new("memory:lease");
-        let claims = store.claims().expect("claims");
-        let first = claim(claims, 1).await;
-        let mut lease = Lease::new(claims, first.clone());
+        let leases = store.leases().expect("leases");
+        let first = acquire(leases, 1).await;
+        let mut lease = LeaseKeeper::new(leases, first.clone());
         assert!(lease.is_held());
-        let begin = Instant::now();
+        let started = Instant::now();
         for round in 1..=6 {
-            renewed(&mut lease).await;
-            assert!(begin.elapsed() <= round * TERM / 3 + Duration::from_secs(1));
+            renew_once(&mut lease).await;
+            assert!(started.elapsed() <= round * TERM / 3 + Duration::from_secs(1));
         }
-        assert!(begin.elapsed() > TERM, "outlived");
-        assert_ne!(lease.claim.version, first.version);
+        assert!(started.elapsed() > TERM, "longer than one term");
+        assert_ne!(lease.lease.version, first.version);
         lease.release().await;
-        claim(claims, 2).await;
+        acquire(leases, 2).await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_somebody_else_took_over_is_lost_and_left_alone() {
+    async fn a_lease_that_was_taken_over_is_lost_and_not_released() {
         let store = MemoryStore::new("memory:lost");
-        let claims = store.claims().expect("claims");
-        let mut lease = Lease::new(claims, claim(claims, 1).await);
-        let mut late = bid("another job", 2);
+        let leases = store.leases().expect("leases");
+        let mut lease = LeaseKeeper::new(leases, acquire(leases, 1).await);
+        let mut late = new_request("another job", 2);
         late.now += 10 * TERM.as_secs();
-        let theirs = claims.acquire(&late).await.expect("an ended claim");
-        renewed(&mut lease).await;
+        let theirs = leases.acquire(&late).await.expect("an expired lease");
+        renew_once(&mut lease).await;
         assert!(lease.is_lost());
         assert!(!lease.is_held());
         lease.release().await;
-        claims
+        leases
             .renew(&theirs, late.until)
             .await
             .expect("still theirs");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_claim_that_was_won_a_while_ago_is_renewed_sooner() {
+    async fn a_lease_with_less_time_left_is_renewed_sooner() {
         let store = MemoryStore::new("memory:sooner");
-        let claims = store.claims().expect("claims");
-        let mut claim = claim(claims, 1).await;
-        claim.until = now() + 3;
-        let mut lease = Lease::new(claims, claim);
-        let begin = Instant::now();
-        renewed(&mut lease).await;
+        let leases = store.leases().expect("leases");
+        let mut lease = acquire(leases, 1).await;
+        lease.until = now() + 3;
+        let mut lease = LeaseKeeper::new(leases, lease);
+        let started = Instant::now();
+        renew_once(&mut lease).await;
         assert!(
-            begin.elapsed() <= Duration::from_secs(1),
+            started.elapsed() <= Duration::from_secs(1),
             "{:?}",
-            begin.elapsed()
+            started.elapsed()
         );
     }
 
     #[test]
-    fn a_lease_that_jobs_wait_for_in_vain_is_named() {
+    fn a_defective_lease_record_is_detected() {
         let now = now();
-        let standing = |until, is_foreign| Standing {
+        let status = |until, is_foreign| LeaseStatus {
             owner: "a job".to_owned(),
             until,
             note: None,
@@ -282,7 +283,7 @@ mod tests {
             (Some(now + 86_400), false, Some(LeaseDefect::EndsTooLate)),
         ] {
             assert_eq!(
-                LeaseDefect::of(&standing(until, is_foreign)),
+                LeaseDefect::of(&status(until, is_foreign)),
                 defect,
                 "{until:?} {is_foreign}"
             );
@@ -290,14 +291,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_left_is_found_by_the_next_holder() {
+    async fn the_next_holder_reads_the_note() {
         let store = MemoryStore::new("memory:note");
-        let claims = store.claims().expect("claims");
-        let mut lease = Lease::new(claims, claim(claims, 1).await);
+        let leases = store.leases().expect("leases");
+        let mut lease = LeaseKeeper::new(leases, acquire(leases, 1).await);
         assert_eq!(lease.note(), None);
-        lease.leave(Some("a made-up note".to_owned()));
+        lease.set_note(Some("a made-up note".to_owned()));
         lease.release().await;
-        let next = Lease::new(claims, claim(claims, 2).await);
+        let next = LeaseKeeper::new(leases, acquire(leases, 2).await);
         assert_eq!(next.note(), Some("a made-up note"));
     }
 }

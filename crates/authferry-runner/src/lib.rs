@@ -1,22 +1,49 @@
-//! Does what the core asks: store, command, file, signals, time.
+//! Executes what the core decides: store requests, the command, files, signals, timers.
 //!
-//! [`run`], [`restore`] and [`persist`] each carry one trip to its end and tell what
-//! became of the login; [`seed`] puts a first one into the store. The machine in the core
-//! decides, `drive` is the only loop that awaits, and everything here that
-//! touches a secret hands it on without looking.
+//! [`run`], [`restore`] and [`persist`] each make one round trip and report what happened to the
+//! login; [`seed()`] puts a first login into the store. The state machine in the core decides,
+//! `drive` is the only event loop, and all code here that handles a secret passes it on without
+//! inspecting it.
 //!
-//! One process makes one trip at a time: it collects every child that the process has.
+//! One process makes one round trip at a time, because a round trip reaps all children of its
+//! process.
+//!
+//! # Examples
+//!
+//! The command does not start without a login in the store.
+//!
+//! ```
+//! use std::{process::Command, time::Duration};
+//!
+//! use authferry_codex::Home;
+//! use authferry_conformance::MemoryStore;
+//! use authferry_core::{Outcome, Refusal};
+//! use authferry_runner::{Job, Signals, rescue::Rescue};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let home = Home::new(folder.path())?;
+//! let rescue = Rescue::new(folder.path().join("rescue"));
+//! let store = MemoryStore::new("example");
+//! let job = Job::new(&store, &home, &rescue, "job 1", Duration::from_secs(10));
+//! let mut runtime = tokio::runtime::Builder::new_current_thread();
+//! let report = runtime.enable_all().build()?.block_on(async {
+//!     let mut signals = Signals::install()?;
+//!     authferry_runner::run(&job, Command::new("true"), None, None, &mut signals).await
+//! })?;
+//! assert_eq!(report.outcome, Outcome::Refused(Refusal::NothingStored));
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 mod base_text;
 mod bounded;
 mod child;
 mod codex_process;
 mod copies;
+mod dead_login_note;
 mod deadline;
 mod drive;
 mod job_identity;
 mod lease;
-mod mark;
 mod own_time;
 mod ownership;
 mod processes;
@@ -28,13 +55,13 @@ pub mod rescue;
 mod rotate;
 mod rotations;
 mod seed;
-mod sign;
 mod signals;
 mod supervise;
 mod surroundings;
 mod unwound;
 mod users;
 mod watch;
+mod watch_marker;
 
 use std::{
     fmt, io,
@@ -43,67 +70,72 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::{Home, Look, Unfit};
+use authferry_codex::{Home, HomeError, Look};
 use authferry_core::copies::Copy;
 use authferry_core::{
-    Effect, Event, Fingerprint, Goal, Policy, Secret, SecretStore, Seen, Stored, Terms, Trip,
+    Effect, Event, Fingerprint, Goal, Policy, RoundTrip, Secret, SecretStore, Seen, Stored, Terms,
 };
 
-pub use copies::{FoundCopy, find, look};
+pub use copies::{FoundCopy, find, find_read_only};
+pub use dead_login_note::{DeadLoginNote, NotADeadLoginNote};
 pub use job_identity::{JOB_VARIABLES, name_job};
-pub use lease::{Lease, LeaseDefect};
-pub use mark::{Mark, NotAMark};
+pub use lease::{LeaseDefect, LeaseKeeper};
 pub use ownership::{Admitted, admit};
 #[doc(hidden)]
 pub use processes::make_up_processes;
 pub use receipt::Receipt;
 pub use refresher::{Codex, Refreshed, Supervisor};
-pub use rehearse::{Introduction, foresee, try_claim};
+pub use rehearse::{VersionAnswer, preview_restore, try_lease};
 pub use report::{CommandEnd, InUse, Placement, Report, Written};
-pub use rotate::{Rotated, Rotating, claim, rotate, rotate_first};
+pub use rotate::{Rotated, Rotating, lease, rotate, rotate_first};
 pub use seed::{NotSeeded, Replace, Seed, SeedError, Seeded, seed};
-pub use sign::WATCH_LOG;
 pub use signals::{Signals, survive_file_size_limit};
 pub use supervise::{Orphan, Supervised, supervise, take_over};
 pub use unwound::Panicked;
 pub use users::User;
+pub use watch_marker::WATCH_LOG;
 
-pub(crate) use ownership::{Entry, alone, lock};
+pub(crate) use ownership::{LockPurpose, lock_home, try_lock};
 use rescue::Rescue;
-use sign::Sign;
 use tokio::time::{Instant, sleep, timeout};
 use watch::Watch;
+use watch_marker::WatchMarker;
 
-/// What a trip works with.
+/// The parameters of a round trip.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a term of its own")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an independent option"
+)]
 pub struct Job<'a> {
-    /// Where the login is kept.
+    /// The store of the login.
     pub store: &'a dyn SecretStore,
-    /// Where Codex looks for it. Has passed [`Home::preflight`].
+    /// The home in which Codex finds the login. It has passed [`Home::preflight`].
     pub home: &'a Home,
-    /// Where generations go that the store will not hold.
+    /// Where generations are rescued that the store does not accept.
     pub rescue: &'a Rescue,
-    /// The folder in which rotations have their private homes, if there is one that stays.
+    /// The folder for the private homes of rotations, if a folder survives the job.
     pub rotations: Option<&'a Path>,
     /// Whose generation stays current after a conflict.
     pub policy: Policy,
-    /// Whether restore may replace a file that is unusable, foreign or undecided.
+    /// Whether restore may overwrite a file that is unusable, of another account, or of an unknown
+    /// family.
     pub replace: bool,
     /// Whether persist may write a login of another account than was restored.
     pub allow_account_change: bool,
-    /// Whether the command gets the login without its refresh token. Nothing that it does to
-    /// the file is persisted then.
+    /// Whether the command gets the login without its refresh token. Its changes to the file are
+    /// not persisted.
     pub access_only: bool,
-    /// Who writes, for people.
+    /// The writer's name, human-readable.
     pub writer: &'a str,
-    /// Whoever wants to know each login before the command can.
-    pub witness: Option<&'a dyn Witness>,
-    /// How long the store may take before the command, and again after it.
-    pub patience: Duration,
+    /// The observer of each login, called before the command starts and whenever Codex has written
+    /// a login.
+    pub observer: Option<&'a dyn LoginObserver>,
+    /// The store timeout before the command, and again after it.
+    pub store_timeout: Duration,
     /// How long leftover processes of the command, or other processes that use the home, may run
     /// after the command has ended.
-    pub linger: Duration,
+    pub exit_grace: Duration,
     /// Whether a watch of the same job is running, so that the login stays in the home.
     pub nested: bool,
     /// How long the first signal is held back while a Codex in the home may have spent the refresh
@@ -112,15 +144,15 @@ pub struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// A job with these parts: it replaces nothing, allows no change of account, and waits `patience`
-    /// for the store, for leftover processes, and before it passes a signal on.
+    /// Creates a job with defaults: it replaces nothing, allows no account change, and uses
+    /// `store_timeout` for the store, for leftover processes, and for holding back a signal.
     #[must_use]
     pub fn new(
         store: &'a dyn SecretStore,
         home: &'a Home,
         rescue: &'a Rescue,
         writer: &'a str,
-        patience: Duration,
+        store_timeout: Duration,
     ) -> Self {
         Self {
             store,
@@ -132,184 +164,210 @@ impl<'a> Job<'a> {
             allow_account_change: false,
             access_only: false,
             writer,
-            witness: None,
-            patience,
-            linger: patience,
+            observer: None,
+            store_timeout,
+            exit_grace: store_timeout,
             nested: false,
-            cancel_grace: patience,
+            cancel_grace: store_timeout,
         }
     }
 }
 
-/// Sees each login that comes into the home, before the command or as soon as Codex has
-/// written it.
-pub trait Witness: fmt::Debug {
-    /// Looks at a login. It may be one that was seen before.
-    fn sees(&self, login: &Secret);
-    /// The command is about to be started, and has our streams.
-    fn command_begins(&self);
+/// Observes each login in the home, before the command starts and as soon as Codex has written one.
+///
+/// # Examples
+///
+/// ```
+/// use std::cell::Cell;
+///
+/// use authferry_core::Secret;
+/// use authferry_runner::LoginObserver;
+///
+/// #[derive(Debug, Default)]
+/// struct LongestLogin(Cell<usize>);
+///
+/// impl LoginObserver for LongestLogin {
+///     fn on_login(&self, login: &Secret) {
+///         self.0.set(self.0.get().max(login.expose().len()));
+///     }
+///
+///     fn on_command_start(&self) {}
+/// }
+///
+/// let observer = LongestLogin::default();
+/// observer.on_login(&Secret::new(b"{}".to_vec()));
+/// assert_eq!(observer.0.get(), 2);
+/// ```
+pub trait LoginObserver: fmt::Debug {
+    /// Called with each login. The same login may be passed again.
+    fn on_login(&self, login: &Secret);
+    /// Called just before the command is started with our standard streams.
+    fn on_command_start(&self);
 }
 
-/// Why a trip did not begin. Nothing was touched.
+/// Why a round trip did not start. The round trip wrote nothing to the store and started no
+/// command.
 #[derive(Debug, thiserror::Error)]
-pub enum NotBegun {
-    /// The auth file cannot be looked at.
+pub enum StartError {
+    /// The auth file cannot be read.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
-    /// Another trip is under way in this home.
-    #[error("another authferry is at work in {}", .0.display())]
+    HomeError(#[from] HomeError),
+    /// Another round trip holds the lock of the home.
+    #[error("{} is locked by another authferry process", .0.display())]
     Busy(PathBuf),
-    /// The home is in use: by this process, or by a job of which this process still runs.
+    /// The home is in use by this process, or belongs to a job of which this process is still
+    /// running.
     #[error("{} is in use by {}", .0.display(), .1)]
     InUse(PathBuf, User),
     /// A Codex that an earlier job left in the home may be about to write the next login.
-    #[error("{} was left in {} by an earlier job, and may be writing the next login", .1, .0.display())]
-    LeftOver(PathBuf, User),
+    #[error("{}, left in {} by an earlier job, may be writing the next login", .1, .0.display())]
+    LeftoverCodex(PathBuf, User),
     /// A `run` of the same job uses the home and will persist: the auth file, the process, and
     /// whether the login may be spent.
-    #[error("{} is still at work with {}", .1, .0.display())]
-    AtWork(PathBuf, User, bool),
-    /// What was restored was persisted meanwhile, and was taken away.
+    #[error("{} is still using {}", .1, .0.display())]
+    StillRunning(PathBuf, User, bool),
+    /// The restored login was persisted and removed meanwhile.
     #[error("nothing is left to do in {}", .0.display())]
-    NothingLeft(PathBuf),
-    /// The home holds an auth file already, which an access-only one would replace.
-    #[error("{} is there already", .0.display())]
-    Occupied(PathBuf),
-    /// A rotation of the login is under way on this machine: what it writes is the next
-    /// generation.
-    #[error("a rotation of the login is under way in {}", .0.display())]
+    AlreadyPersisted(PathBuf),
+    /// The home already holds an auth file, which an access-only file would overwrite.
+    #[error("{} already exists", .0.display())]
+    AuthFileExists(PathBuf),
+    /// A rotation of the login is in progress on this machine, and writes the next generation.
+    #[error("a rotation of the login is in progress in {}", .0.display())]
     Rotating(PathBuf),
-    /// There is no place for the home in which the login is rotated.
-    #[error("cannot make a private folder in {}", .0.display())]
-    NoPlace(PathBuf, #[source] io::Error),
+    /// The private home for a rotation cannot be created.
+    #[error("cannot create a private folder in {}", .0.display())]
+    NoPrivateHome(PathBuf, #[source] io::Error),
     /// The rescue folder cannot be listed: the only live login may be there.
     #[error("the rescue folder {} cannot be used: {}", .0.display(), .1)]
-    NoRescue(PathBuf, io::Error),
-    /// The system does not give what every trip needs.
-    #[error("cannot get random bytes from the system")]
+    RescueFolder(PathBuf, io::Error),
+    /// The system failed to return random bytes, or another system call failed before the round
+    /// trip.
+    #[error("the system refused a call that every round trip needs")]
     System(#[from] io::Error),
 }
 
-/// Restores the login, runs the command, writes through meanwhile and persists after it.
+/// Restores the login, runs the command, writes rotations through, and persists at the end.
 ///
-/// `known` is what was just read from the store, if anything was: it is not read again
-/// then. A `lease` is renewed until the end. The report tells the outcome; an error means
-/// that nothing was touched.
+/// `known`: the result of a store read just before, which saves a request. A `lease` is renewed
+/// until the end. The report holds the outcome; an error means that nothing was changed.
 pub async fn run(
     job: &Job<'_>,
     command: Command,
     known: Option<Stored>,
-    lease: Option<&mut Lease<'_>>,
+    lease: Option<&mut LeaseKeeper<'_>>,
     signals: &mut Signals,
-) -> Result<Report, NotBegun> {
+) -> Result<Report, StartError> {
     let (driver, step) = begin(job, Goal::Run, Some(command), known).await?;
-    Ok(Box::pin(driver.holding(lease).drive(step, signals)).await)
+    Ok(Box::pin(driver.with_lease(lease).drive(step, signals)).await)
 }
 
-/// Restores the login and leaves a receipt beside it.
+/// Restores the login and writes a receipt into the home.
 ///
-/// `known` is what was just read from the store, if anything was: it is not read again
-/// then. The report tells the outcome; an error means that nothing was touched.
+/// `known`: the result of a store read just before, which saves a request. The report holds the
+/// outcome; an error means that nothing was changed.
 pub async fn restore(
     job: &Job<'_>,
     known: Option<Stored>,
     signals: &mut Signals,
-) -> Result<Report, NotBegun> {
+) -> Result<Report, StartError> {
     let (driver, step) = begin(job, Goal::Restore, None, known).await?;
     Ok(Box::pin(driver.drive(step, signals)).await)
 }
 
-/// Persists what is in the home, which descends from what `receipt` tells.
+/// Persists the login in the home, which descends from the base in `receipt`.
 ///
-/// The report tells the outcome; an error means that nothing was touched.
+/// The report holds the outcome; an error means that nothing was changed.
 pub async fn persist(
     job: &Job<'_>,
     receipt: &Receipt,
     signals: &mut Signals,
-) -> Result<Report, NotBegun> {
+) -> Result<Report, StartError> {
     let begin = Instant::now();
     if let Some(other) = receipt.owner.other_job() {
-        return Err(NotBegun::InUse(job.home.dir().to_owned(), other));
+        return Err(StartError::InUse(job.home.dir().to_owned(), other));
     }
-    let alone = alone(job, Entry::Persist).await?;
+    let home_lock = lock_home(job, LockPurpose::Persist).await?;
     recover(job).await?;
-    // A watch that has made way for us may have moved it meanwhile.
-    let moved = self::receipt(job);
-    if moved.is_none() && job.home.auth_file().symlink_metadata().is_err() {
-        return Err(NotBegun::NothingLeft(job.home.dir().to_owned()));
+    // A watch that has handed the home over may have updated the receipt meanwhile.
+    let current_receipt = self::receipt(job);
+    if current_receipt.is_none() && job.home.auth_file().symlink_metadata().is_err() {
+        return Err(StartError::AlreadyPersisted(job.home.dir().to_owned()));
     }
-    let receipt = moved.as_ref().unwrap_or(receipt);
-    // A file that may not be opened is as unusable as one that makes no sense.
-    let mut glimpse = None;
-    let (look, unfit) = match job.home.settled_look_with(&mut glimpse) {
+    let receipt = current_receipt.as_ref().unwrap_or(receipt);
+    // A file that cannot be opened counts as unusable.
+    let mut transient = None;
+    let (look, home_error) = match job.home.settled_look_with(&mut transient) {
         Ok(look) => (look, None),
-        Err(unfit) => (Look::Missing, Some(unfit)),
+        Err(home_error) => (Look::Missing, Some(home_error)),
     };
-    let seen = if unfit.is_some() {
-        Seen::Unusable
+    let seen = if home_error.is_some() {
+        Seen::AuthFileError
     } else {
         seen(&look)
     };
-    // What was lent comes back as it was, whatever became of the file.
+    // An access-only login is unchanged, even if the file has changed.
     let seen = if receipt.access_only {
         Seen::Usable(receipt.base.generation.clone())
     } else {
         seen
     };
-    let glimpse = glimpse.filter(|_| !matches!(seen, Seen::Usable(_)));
-    let (terms, base) = (taking_over(job, &look).await?, receipt.base.clone());
-    // A file without a refresh token is not rotated.
-    let others = !receipt.access_only && users::of(job.home).is_some_and(|it| !it.is_empty());
-    let step = match &glimpse {
-        _ if others => Trip::join(
+    let transient = transient.filter(|_| !matches!(seen, Seen::Usable(_)));
+    let (terms, base) = (resume_terms(job, &look).await?, receipt.base.clone());
+    // An access-only file is not rotated.
+    let has_other_users =
+        !receipt.access_only && users::of(job.home).is_some_and(|it| !it.is_empty());
+    let step = match &transient {
+        _ if has_other_users => RoundTrip::join(
             terms,
             base,
             &records(job),
-            self::seen(glimpse.as_ref().unwrap_or(&look)),
+            self::seen(transient.as_ref().unwrap_or(&look)),
         ),
-        None => Trip::resume(terms, base, &records(job), seen),
-        Some(glimpse) => {
-            let (trip, mut effects) = Trip::join(terms, base, &records(job), self::seen(glimpse));
-            let (trip, more) = trip.step(Event::Exited(seen));
+        None => RoundTrip::resume(terms, base, &records(job), seen),
+        Some(transient) => {
+            let (round_trip, mut effects) =
+                RoundTrip::join(terms, base, &records(job), self::seen(transient));
+            let (round_trip, more) = round_trip.step(Event::Exited(seen));
             effects.extend(more);
-            (trip, effects)
+            (round_trip, effects)
         }
     };
-    let driver = drive::Driver::new(job, alone, look, None, receipt.placed)
-        .resumed(receipt, unfit)
+    let driver = drive::RoundTripDriver::new(job, home_lock, look, None, receipt.placed)
+        .resumed(receipt, home_error)
         .since(begin)
-        .with_glimpse(glimpse.as_ref());
-    let driver = if others {
-        driver.waiting_for_others()
+        .with_transient(transient.as_ref());
+    let driver = if has_other_users {
+        driver.waiting_for_other_users()
     } else {
         driver
     };
     Ok(Box::pin(driver.drive(step, signals)).await)
 }
 
-/// Writes through what others do to the home, until a signal or somebody else who comes to
-/// the home says that this is enough. `receipt` tells where it takes over, and `began` is
-/// called once nothing can be missed any more.
+/// Writes through what other steps of the job do to the home, until a signal or a handover request.
+/// `receipt`: where the watch resumes. `began` is called once no change can be missed any more.
 ///
-/// It leaves everything where it is: [`persist`] has the last look.
+/// The watch leaves file and receipt in the home: [`persist`] makes the final read.
 pub async fn watch(
     job: &Job<'_>,
     receipt: &Receipt,
     signals: &mut Signals,
     began: impl FnOnce(),
-) -> Result<Report, NotBegun> {
-    let alone = alone(job, Entry::Watch).await?;
+) -> Result<Report, StartError> {
+    let home_lock = lock_home(job, LockPurpose::Watch).await?;
     recover(job).await?;
-    let sign = Sign::put_up(job.home)?;
-    // From here on a change is noticed; what was written before is there to be looked at.
+    let marker = WatchMarker::create(job.home)?;
+    // From here on changes are noticed; earlier ones are in the file that is read next.
     let watch = Watch::new(job.home.auth_file());
     let look = job.home.settled_look().unwrap_or(Look::Missing);
     let base = receipt.base.clone();
-    let terms = taking_over(job, &look).await?;
-    let step = Trip::join(terms, base, &records(job), seen(&look));
-    let driver = drive::Driver::new(job, alone, look, None, receipt.placed).resumed(receipt, None);
+    let terms = resume_terms(job, &look).await?;
+    let step = RoundTrip::join(terms, base, &records(job), seen(&look));
+    let driver = drive::RoundTripDriver::new(job, home_lock, look, None, receipt.placed)
+        .resumed(receipt, None);
     began();
-    Ok(driver.stand_by(step, sign, watch, signals).await)
+    Ok(driver.watch_loop(step, marker, watch, signals).await)
 }
 
 async fn begin<'a, 'l: 'a>(
@@ -317,41 +375,42 @@ async fn begin<'a, 'l: 'a>(
     goal: Goal,
     command: Option<Command>,
     known: Option<Stored>,
-) -> Result<(drive::Driver<'a, 'l>, (Trip, Vec<Effect>)), NotBegun> {
+) -> Result<(drive::RoundTripDriver<'a, 'l>, (RoundTrip, Vec<Effect>)), StartError> {
     let begin = Instant::now();
-    let alone = alone(job, Entry::Job).await?;
+    let home_lock = lock_home(job, LockPurpose::Job).await?;
     recover(job).await?;
     if known.as_ref().is_none_or(is_due) {
-        no_rotation_at_work(job, begin).await?;
+        wait_for_rotation(job, begin).await?;
     }
     let look = job.home.settled_look()?;
-    let refused = timeout(job.patience, refused(job, &look)).await;
+    let refused = timeout(job.store_timeout, refused(job, &look)).await;
     let refused = refused.unwrap_or_default();
     let found = copies::find(&job.store.to_string(), job.rescue, job.rotations)
-        .map_err(|error| NotBegun::NoRescue(job.rescue.folder().to_owned(), error))?;
+        .map_err(|error| StartError::RescueFolder(job.rescue.folder().to_owned(), error))?;
     let start = start(job, goal, &look, &refused, found)?;
     let outer = receipt(job).filter(|_| job.nested);
-    let driver = drive::Driver::new(job, alone, look, command, start.placed)
+    let driver = drive::RoundTripDriver::new(job, home_lock, look, command, start.placed)
         .owned_by(outer.map(|receipt| receipt.owner))
         .since(begin)
-        .knowing(known)
+        .with_stored(known)
         .with_copies(start.copies);
     Ok((driver, start.step))
 }
 
-/// Gives an auth file its name again that was being replaced or removed when a job was killed, or
-/// that Codex was about to put in place when it was. If something else has the name, it is kept.
-async fn recover(job: &Job<'_>) -> Result<(), NotBegun> {
+/// Completes an interrupted rename: of an auth file that was being replaced or removed when a job
+/// was killed, or that a killed Codex was about to put in place. If the auth file's path is taken,
+/// the interrupted file is rescued.
+async fn recover(job: &Job<'_>) -> Result<(), StartError> {
     if let Some((aside, secret)) = job.home.recover()? {
         let store = job.store.to_string();
         let record = rescue::Record::new(store, rescue::Reason::SetAside, None, job.writer);
-        let limit = rescue::SECOND_STORE_TIMEOUT.min(job.patience);
+        let limit = rescue::SECOND_STORE_TIMEOUT.min(job.store_timeout);
         let kept = job.rescue.keep(&secret, &record, limit).await;
         kept.location
-            .map_err(|error| NotBegun::NoRescue(job.rescue.folder().to_owned(), error))?;
+            .map_err(|error| StartError::RescueFolder(job.rescue.folder().to_owned(), error))?;
         std::fs::remove_file(aside)?;
     }
-    // What a killed Codex wrote and did not rename is the next login of what is in place.
+    // What a killed Codex wrote and did not rename is the next generation of the auth file.
     if !job.home.all_unrenamed().is_empty()
         && let Some(receipt) = receipt(job)
     {
@@ -368,25 +427,25 @@ async fn recover(job: &Job<'_>) -> Result<(), NotBegun> {
     Ok(())
 }
 
-/// The first step of a trip that finds `look` in the home and `found` elsewhere, with the copies
-/// that it begins with, and whether what is placed there is to be taken away again.
+/// Starts the state machine of a round trip that finds `look` in the home and the copies `found`
+/// elsewhere.
 fn start(
     job: &Job<'_>,
     goal: Goal,
     look: &Look,
     refused: &[Fingerprint],
     found: Vec<FoundCopy>,
-) -> Result<Start, NotBegun> {
+) -> Result<Start, StartError> {
     let receipt = receipt(job);
-    let before = before(job, look)?;
-    let placed = before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
+    let seen_before = seen_before(job, look)?;
+    let placed = seen_before == Seen::Missing || receipt.as_ref().is_some_and(|r| r.placed);
     let mut copies = vec![copies::auth_file(job, look, receipt.as_ref())];
     copies.extend(found);
     let terms = Terms {
         refused: refused.to_vec(),
         ..terms(job, goal)?
     };
-    let step = Trip::start(
+    let step = RoundTrip::start(
         terms,
         copies.iter().map(|found| found.copy.clone()).collect(),
     );
@@ -397,72 +456,75 @@ fn start(
     })
 }
 
-/// How a trip starts.
+/// The start of a round trip.
 struct Start {
+    /// Whether the end of the round trip removes the auth file, because there was none before.
     placed: bool,
     copies: Vec<FoundCopy>,
-    step: (Trip, Vec<Effect>),
+    step: (RoundTrip, Vec<Effect>),
 }
 
-/// The terms of a trip whose first half another process made. Where the file is not what that
-/// placed, a cache may have brought it back: the second store and what the provider refused are
-/// looked at. If they do not answer, the login is still persisted.
-async fn taking_over(job: &Job<'_>, look: &Look) -> io::Result<Terms> {
+/// The terms of a round trip that another process began. If the file is not what that process
+/// placed, a cache may have restored an older one: read the second store and the rejected logins.
+/// If those reads fail, the login is still persisted.
+async fn resume_terms(job: &Job<'_>, look: &Look) -> io::Result<Terms> {
     let settled = receipt(job).map(|receipt| receipt.base.generation.fingerprint);
     let mut terms = terms(job, Goal::Run)?;
     if let Look::Usable { generation, .. } = look
         && Some(generation.fingerprint) != settled
     {
-        let limit = rescue::SECOND_STORE_TIMEOUT.min(job.patience / 4);
-        job.rescue.look(limit).await.ok();
-        let refused = timeout(limit, Mark::refused(job.store)).await;
+        let limit = rescue::SECOND_STORE_TIMEOUT.min(job.store_timeout / 4);
+        job.rescue.load_second_store(limit).await.ok();
+        let refused = timeout(limit, DeadLoginNote::refused_generations(job.store)).await;
         terms.refused = refused.unwrap_or_default();
     }
     Ok(terms)
 }
 
-/// What the records in the rescue folder say of the logins there, for a trip whose first half
-/// another process made.
+/// The records of the logins in the rescue folder, for a round trip that another process began.
 fn records(job: &Job<'_>) -> Vec<Copy> {
-    // What Codex wrote is not left behind because of a folder that cannot be listed.
-    let found = copies::look(&job.store.to_string(), job.rescue, None).unwrap_or_default();
+    // Persist what Codex wrote even if the folder cannot be listed.
+    let found =
+        copies::find_read_only(&job.store.to_string(), job.rescue, None).unwrap_or_default();
     let here = found.into_iter().filter(|found| found.elsewhere.is_none());
     here.map(|found| found.copy).collect()
 }
 
-/// The receipt of an earlier trip, also one that names another address: the decision tells what
-/// it is worth. A note that cannot be parsed counts as none, and is written anew.
+/// The receipt of an earlier round trip, also of another store: the state machine decides what it
+/// is worth. An unreadable receipt counts as missing, and is overwritten.
 fn receipt(job: &Job<'_>) -> Option<Receipt> {
     Receipt::read(job.home).ok().flatten()
 }
 
-/// Waits until no rotation of the login is under way on this machine: what the store holds may be
-/// spent by then.
-async fn no_rotation_at_work(job: &Job<'_>, begin: Instant) -> Result<(), NotBegun> {
+/// Waits until no rotation of the login is in progress on this machine: such a rotation may spend
+/// what the store holds.
+async fn wait_for_rotation(job: &Job<'_>, begin: Instant) -> Result<(), StartError> {
     let store = job.store.to_string();
-    let mut overdue = rotations::Overdue::default();
+    let mut overdue = rotations::OverdueCodex::default();
     loop {
-        match copies::rotation_at_work(&store, job.rotations) {
+        match copies::running_rotation(&store, job.rotations) {
             None => return Ok(()),
-            Some(home) if begin.elapsed() > job.patience => return Err(NotBegun::Rotating(home)),
-            Some(home) => overdue.look(&home),
+            Some(home) if begin.elapsed() > job.store_timeout => {
+                return Err(StartError::Rotating(home));
+            }
+            Some(home) => overdue.check(&home),
         }
-        sleep(ROTATION_PACE).await;
+        sleep(ROTATION_POLL_INTERVAL).await;
     }
 }
 
-/// How often to see whether a rotation is over.
-const ROTATION_PACE: Duration = Duration::from_millis(50);
+/// How often to check whether a rotation has ended.
+const ROTATION_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Whether Codex would rotate a login within five minutes.
+/// Whether Codex would rotate the login within five minutes.
 fn is_due(stored: &Stored) -> bool {
     let soon = i64::try_from(lease::now()).map_or(i64::MAX, |now| now.saturating_add(300));
     let login = authferry_codex::parse(&stored.secret);
     login.map_or(true, |login| login.issued.is_due(soon))
 }
 
-/// What the provider refused, as far as it was noted with the lease. Looked at only if there
-/// is a copy that is not what its receipt says the store had.
+/// Reads from the note in the lease which generations the provider refused. Saves the request, and
+/// returns none, unless the auth file differs from the receipt's base or another copy exists.
 async fn refused(job: &Job<'_>, look: &Look) -> Vec<Fingerprint> {
     let receipt = receipt(job);
     let settled = receipt.map(|receipt| receipt.base.generation.fingerprint);
@@ -471,29 +533,29 @@ async fn refused(job: &Job<'_>, look: &Look) -> Vec<Fingerprint> {
         Look::Missing | Look::Unusable { .. } => None,
     };
     let differs = in_home.is_some_and(|it| Some(it) != settled)
-        || copies::look(&job.store.to_string(), job.rescue, job.rotations)
+        || copies::find_read_only(&job.store.to_string(), job.rescue, job.rotations)
             .is_ok_and(|found| !found.is_empty());
     if differs {
-        Mark::refused(job.store).await
+        DeadLoginNote::refused_generations(job.store).await
     } else {
         Vec::new()
     }
 }
 
-/// What is in the home before anything is done. An access-only file is as good as none: there is
-/// nothing in it to be kept.
-fn before(job: &Job<'_>, look: &Look) -> Result<Seen, NotBegun> {
+/// The content of the home before the round trip. An access-only file counts as missing: it holds
+/// nothing to keep.
+fn seen_before(job: &Job<'_>, look: &Look) -> Result<Seen, StartError> {
     match seen(look) {
-        Seen::Unusable if is_lent(look) => Ok(Seen::Missing),
-        Seen::Unusable | Seen::Usable(_) if job.access_only => {
-            Err(NotBegun::Occupied(job.home.auth_file().to_owned()))
+        Seen::AuthFileError if is_access_only(look) => Ok(Seen::Missing),
+        Seen::AuthFileError | Seen::Usable(_) if job.access_only => {
+            Err(StartError::AuthFileExists(job.home.auth_file().to_owned()))
         }
-        seen @ (Seen::Missing | Seen::Unusable | Seen::Usable(_)) => Ok(seen),
+        seen @ (Seen::Missing | Seen::AuthFileError | Seen::Usable(_)) => Ok(seen),
     }
 }
 
-/// Whether this is a file without a refresh token.
-fn is_lent(look: &Look) -> bool {
+/// Whether this is an access-only file, without a refresh token.
+fn is_access_only(look: &Look) -> bool {
     match look {
         Look::Unusable { why, .. } => authferry_codex::is_access_only(*why),
         Look::Missing | Look::Usable { .. } => false,
@@ -504,7 +566,7 @@ fn terms(job: &Job<'_>, goal: Goal) -> io::Result<Terms> {
     Ok(Terms {
         goal,
         policy: job.policy,
-        trip: random()?,
+        nonce: random()?,
         refused: Vec::new(),
         history: job.store.guarantees().history,
         replace: job.replace,
@@ -520,7 +582,7 @@ fn random() -> io::Result<u64> {
 fn seen(look: &Look) -> Seen {
     match look {
         Look::Missing => Seen::Missing,
-        Look::Unusable { .. } => Seen::Unusable,
+        Look::Unusable { .. } => Seen::AuthFileError,
         Look::Usable { generation, .. } => Seen::Usable(generation.clone()),
     }
 }

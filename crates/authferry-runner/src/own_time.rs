@@ -1,7 +1,7 @@
-//! Time limits in the time that this process has run.
+//! Time limits measured in the time that this process has run.
 //!
-//! A paused container, a stopped process and a machine that sleeps stop a Codex as well: the
-//! provider's answer may have arrived meanwhile, and Codex has not yet read it. So a gap counts as
+//! A paused container, a stopped process and a sleeping machine stop a Codex as well: the
+//! provider's answer may have arrived meanwhile, and Codex has not read it yet. So a gap counts as
 //! one tick, however long it was.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::deadline;
 
-/// The longest time that passes between two looks at the clock while a limit is waited for.
+/// The longest interval between two reads of the clock while a limit is pending.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
 
 /// How long this process has run since the clock started.
@@ -45,9 +45,9 @@ impl OwnClock {
     }
 }
 
-/// A timeout in the time that this process has run.
+/// A timeout measured in the time that this process has run.
 ///
-/// The caller asks [`is_over`](Self::is_over) again at [`wake`](Self::wake).
+/// The caller checks [`is_over`](Self::is_over) again at [`wake`](Self::wake).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     total: Duration,
@@ -55,7 +55,7 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// A limit that begins now.
+    /// Starts a limit now.
     pub(crate) fn new(total: Duration) -> Self {
         Self {
             total,
@@ -65,27 +65,27 @@ impl Limit {
 
     /// Reads the clock, and returns whether the limit is over.
     pub(crate) fn is_over(&mut self) -> bool {
-        self.run() >= self.total
+        self.elapsed() >= self.total
     }
 
-    /// Reads the clock: how long this process has run since the limit was set.
-    pub(crate) fn run(&mut self) -> Duration {
+    /// Reads the clock, and returns how long this process has run since the limit began.
+    pub(crate) fn elapsed(&mut self) -> Duration {
         self.clock.read()
     }
 
-    /// Returns when to ask again.
+    /// Returns when to check again.
     pub(crate) fn wake(&self) -> Instant {
         let left = self.total.saturating_sub(self.clock.last());
         deadline::from(self.clock.read_at, left.min(TICK))
     }
 
-    /// Makes the limit one of at most `rest` from now.
+    /// Shortens the limit to at most `rest` from now.
     pub(crate) fn shorten(&mut self, rest: Duration) {
-        let end = self.run().saturating_add(rest);
+        let end = self.elapsed().saturating_add(rest);
         self.total = self.total.min(end);
     }
 
-    /// Makes the limit at least this long, counted from its begin.
+    /// Extends the limit to at least `total`, counted from its start.
     pub(crate) fn extend(&mut self, total: Duration) {
         self.total = self.total.max(total);
     }
@@ -100,7 +100,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_ends_after_the_time_that_the_process_has_run() {
+    async fn a_limit_ends_after_its_run_time() {
         let begin = Instant::now();
         let mut limit = Limit::new(Duration::from_millis(2500));
         while !limit.is_over() {
@@ -114,17 +114,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_of_the_container_is_one_tick() {
+    async fn a_container_pause_counts_as_one_tick() {
         let mut clock = OwnClock::start();
         assert_eq!(clock.read(), Duration::ZERO);
-        let pace = SECOND / 10;
+        let step = SECOND / 10;
         for _ in 0..10 {
-            advance(pace).await;
+            advance(step).await;
             clock.read();
         }
-        assert_eq!(clock.last(), pace * 10);
+        assert_eq!(clock.last(), step * 10);
         advance(Duration::from_hours(1)).await;
-        assert_eq!(clock.read(), pace * 10 + TICK);
+        assert_eq!(clock.read(), step * 10 + TICK);
     }
 
     #[tokio::test(start_paused = true)]
@@ -132,7 +132,7 @@ mod tests {
         let mut limit = Limit::new(10 * SECOND);
         advance(Duration::from_secs(62)).await;
         assert!(!limit.is_over());
-        assert_eq!(limit.run(), TICK);
+        assert_eq!(limit.elapsed(), TICK);
         for _ in 0..9 {
             assert!(!limit.is_over());
             advance(SECOND).await;
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_is_shortened_from_now_and_extended_from_its_begin() {
+    async fn a_limit_is_shortened_from_now_and_extended_from_its_start() {
         let mut limit = Limit::new(60 * SECOND);
         advance(SECOND).await;
         limit.shorten(Duration::ZERO);
@@ -151,8 +151,8 @@ mod tests {
         limit.shorten(60 * SECOND);
         for _ in 0..2 {
             advance(SECOND).await;
-            limit.run();
+            limit.elapsed();
         }
-        assert!(limit.is_over(), "it is not made longer");
+        assert!(limit.is_over(), "`shorten` extended the limit");
     }
 }

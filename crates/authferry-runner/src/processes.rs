@@ -1,5 +1,5 @@
-//! What the kernel shows of processes: who they are, where they came from, which files they have
-//! open. Nothing here decides anything, and [`Process::signal`] is all that acts.
+//! What the kernel shows of processes: their identity, ancestors, and open files. Nothing here
+//! decides anything, and only [`Process::signal`] has an effect.
 
 use std::{
     collections::HashSet,
@@ -20,56 +20,58 @@ use rustix::process::Signal;
 #[cfg(target_os = "linux")]
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
-/// The folder that is read in place of `/proc`.
-static MADE_UP: OnceLock<PathBuf> = OnceLock::new();
+/// The folder that a test reads instead of `/proc`.
+static FAKE_PROC: OnceLock<PathBuf> = OnceLock::new();
 
-/// Reads processes from this folder in place of `/proc`, for a test that makes them up. The first
-/// call counts.
+/// Reads processes from this folder instead of `/proc`, for tests with made-up processes. Only the
+/// first call counts.
 ///
-/// The ids in it must be higher than any that the kernel gives (2^22): processes are sent signals.
+/// The pids in this folder must be higher than any that the kernel assigns (2^22), because
+/// authferry sends signals to processes.
 #[doc(hidden)]
 pub fn make_up_processes(folder: PathBuf) {
-    MADE_UP.set(folder).ok();
+    FAKE_PROC.set(folder).ok();
 }
 
 /// A path below `/proc`.
-fn proc(path: impl AsRef<Path>) -> PathBuf {
-    MADE_UP
+fn proc_path(path: impl AsRef<Path>) -> PathBuf {
+    FAKE_PROC
         .get()
         .map_or(Path::new("/proc"), PathBuf::as_path)
         .join(path)
 }
 
-/// What the kernel shows of a process.
-fn of_process(id: i32, file: &str) -> PathBuf {
-    proc(format!("{id}/{file}"))
+/// The path of a process's file in `/proc`.
+fn process_path(id: i32, file: &str) -> PathBuf {
+    proc_path(format!("{id}/{file}"))
 }
 
-/// A process that has not ended, as its line in `/proc` shows it.
+/// A process that has not ended, as its `stat` line in `/proc` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) id: i32,
     pub(crate) parent: i32,
     /// The leader of its session.
     pub(crate) session: i32,
-    /// When it was started, in ticks since the machine was. With the id it names a process for good.
+    /// When it was started, in ticks since boot. With the pid it identifies a process until the
+    /// next boot.
     pub(crate) started: u64,
     /// The name of its program, at most 15 bytes. A process may change it.
     pub(crate) name: String,
 }
 
 impl Process {
-    /// `None` if there is no such process any more, or the kernel does not show it.
+    /// `None` if the process has ended, or the kernel does not show it.
     pub(crate) fn of(id: i32) -> Option<Self> {
-        Self::parse(id, &fs::read(of_process(id, "stat")).ok()?)
+        Self::parse(id, &fs::read(process_path(id, "stat")).ok()?)
     }
 
     fn parse(id: i32, line: &[u8]) -> Option<Self> {
-        // The name stands in parentheses, and may hold some.
+        // The name is in parentheses, and may contain parentheses.
         let open = line.iter().position(|byte| *byte == b'(')?;
         let close = line.iter().rposition(|byte| *byte == b')')?;
         let name = String::from_utf8_lossy(line.get(open + 1..close)?).into_owned();
-        // State, parent, group, session, and 15 fields between that and the start.
+        // State, parent, group, session, and 15 fields between the session and the start time.
         let mut fields = str::from_utf8(&line[close + 1..])
             .ok()?
             .trim_ascii()
@@ -89,30 +91,30 @@ impl Process {
         (self.parent > 0).then(|| Self::of(self.parent))?
     }
 
-    /// Whether it has not ended, and its id was not reused.
+    /// Whether the process has not ended, and its pid was not reused.
     pub(crate) fn is_there(&self) -> bool {
         Self::of(self.id).is_some_and(|now| now.started == self.started)
     }
 
-    /// Sends it a signal, if it has not ended.
+    /// Sends the process a signal, if it has not ended.
     pub(crate) fn signal(&self, signal: Signal) {
-        // The pid descriptor cannot name a later process with the same id. Elsewhere than on Linux no
-        // process is seen.
+        // A pid descriptor cannot name a later process with the same pid. On other systems than
+        // Linux no process is visible.
         #[cfg(target_os = "linux")]
         if let Some(id) = Pid::from_raw(self.id)
             && let Ok(process) = pidfd_open(id, PidfdFlags::empty())
             && self.is_there()
         {
-            // It may have ended by itself.
+            // The process may have ended already.
             pidfd_send_signal(process, signal).ok();
         }
         #[cfg(not(target_os = "linux"))]
         let _ = signal;
     }
 
-    /// How long ago it was started; zero if that is unknown.
+    /// How long ago the process was started; zero if unknown.
     pub(crate) fn age(&self) -> Duration {
-        let uptime = fs::read_to_string(proc("uptime")).unwrap_or_default();
+        let uptime = fs::read_to_string(proc_path("uptime")).unwrap_or_default();
         let uptime = uptime
             .split_whitespace()
             .next()
@@ -122,8 +124,8 @@ impl Process {
     }
 }
 
-/// A tick of `/proc`, in milliseconds: the kernel shows hundredths of a second to everybody, however
-/// fast its own clock is.
+/// A tick of `/proc`, in milliseconds: the kernel reports hundredths of a second to user space,
+/// at any clock rate.
 const TICK: u64 = 10;
 
 /// This process.
@@ -131,15 +133,15 @@ pub(crate) fn ourselves() -> Option<Process> {
     Process::of(i32::try_from(std::process::id()).ok()?)
 }
 
-/// This process and all above it.
-pub(crate) fn our_line() -> Vec<Process> {
-    line_of(ourselves())
+/// This process and its ancestors, nearest first.
+pub(crate) fn our_ancestry() -> Vec<Process> {
+    ancestry_of(ourselves())
 }
 
-/// A process and all above it, the nearest first.
-pub(crate) fn line_of(process: Option<Process>) -> Vec<Process> {
+/// A process and its ancestors, nearest first.
+pub(crate) fn ancestry_of(process: Option<Process>) -> Vec<Process> {
     let mut seen = HashSet::new();
-    // A parent may end meanwhile, and its id may be reused.
+    // A parent may end meanwhile, and its pid may be reused.
     std::iter::successors(process, Process::parent)
         .take_while(|process| seen.insert(process.id))
         .collect()
@@ -147,30 +149,30 @@ pub(crate) fn line_of(process: Option<Process>) -> Vec<Process> {
 
 /// The ids of all processes that the kernel shows.
 pub(crate) fn all() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir(proc("")).into_iter().flatten().flatten();
+    let entries = fs::read_dir(proc_path("")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether the kernel shows all processes that could use a home of this user. It does not on a system
-/// without `/proc`, nor with one of another PID namespace, nor where users see their own processes
-/// alone (`hidepid`): root is another user, and may use any home.
+/// Whether the kernel shows all processes that could use a home of this user. It does not without
+/// `/proc`, with the `/proc` of another PID namespace, or where users see only their own processes
+/// (`hidepid`): root is another user, and may use any home.
 pub(crate) fn are_visible() -> bool {
-    let link = fs::read_link(proc("self"));
+    let link = fs::read_link(proc_path("self"));
     let is_ours = link.is_ok_and(|it| it.as_os_str() == &*std::process::id().to_string());
     is_ours && Process::of(1).is_some()
 }
 
 /// The file that a process executes.
 pub(crate) fn executable(id: i32) -> Option<PathBuf> {
-    fs::read_link(of_process(id, "exe")).ok()
+    fs::read_link(process_path(id, "exe")).ok()
 }
 
-/// The variables that a process was started with, if they are for us to see.
+/// The environment variables that a process was started with, if we may read them.
 pub(crate) struct Environment(Vec<u8>);
 
 impl Environment {
     pub(crate) fn of(id: i32) -> Option<Self> {
-        fs::read(of_process(id, "environ")).ok().map(Self)
+        fs::read(process_path(id, "environ")).ok().map(Self)
     }
 
     /// The value of a variable that is set and not empty.
@@ -192,25 +194,25 @@ impl Environment {
 
 /// The current folder of a process.
 pub(crate) fn current_folder(id: i32) -> Option<PathBuf> {
-    fs::read_link(of_process(id, "cwd")).ok()
+    fs::read_link(process_path(id, "cwd")).ok()
 }
 
 /// Whether a process has a file in the folder open for writing.
 pub(crate) fn has_open_for_writing(id: i32, folder: &Path) -> bool {
-    writes(&proc(id.to_string()), folder)
+    writes(&proc_path(id.to_string()), folder)
 }
 
-/// Whether another process works in a folder: its current folder is there, it has a file there
-/// open for writing, or its `CODEX_HOME` is there. Where the system does not tell (no `/proc`,
-/// another namespace), nobody does.
+/// Whether another process works in a folder: its current folder is there, it has a file there open
+/// for writing, or its `CODEX_HOME` is there. `false` where processes are not visible (no `/proc`,
+/// another namespace).
 ///
-/// A descriptor of the folder itself is no sign: each authferry that looks at it has one.
+/// A descriptor of the folder itself does not count: each authferry that checks the folder has one.
 pub(crate) fn work_in(folder: &Path) -> bool {
     let Ok(folder) = folder.canonicalize() else {
         return false;
     };
     let us = std::process::id().to_string();
-    let processes = fs::read_dir(proc("")).into_iter().flatten().flatten();
+    let processes = fs::read_dir(proc_path("")).into_iter().flatten().flatten();
     processes
         .filter(|entry| {
             let name = entry.file_name();
@@ -221,9 +223,9 @@ pub(crate) fn work_in(folder: &Path) -> bool {
 }
 
 fn works_in(process: &Path, folder: &Path) -> bool {
-    let is_there = |path: PathBuf| path.starts_with(folder);
-    fs::read_link(process.join("cwd")).is_ok_and(is_there)
-        || codex_home(process).is_some_and(is_there)
+    let is_inside = |path: PathBuf| path.starts_with(folder);
+    fs::read_link(process.join("cwd")).is_ok_and(is_inside)
+        || codex_home(process).is_some_and(is_inside)
         || writes(process, folder)
 }
 
@@ -234,8 +236,8 @@ fn codex_home(process: &Path) -> Option<PathBuf> {
 
 /// Whether a process has a file in the folder open for writing.
 ///
-/// Every process of the machine is asked: only a descriptor of a file in the folder costs a path and
-/// an allocation.
+/// This runs for every process of the machine: only a descriptor of a file in the folder costs a
+/// path and an allocation.
 #[cfg(target_os = "linux")]
 fn writes(process: &Path, folder: &Path) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -243,8 +245,8 @@ fn writes(process: &Path, folder: &Path) -> bool {
         return false;
     };
     let folder = folder.as_os_str().as_bytes();
-    let mut path = [MaybeUninit::uninit(); LONGEST_PATH];
-    let mut entries = [MaybeUninit::uninit(); LONGEST_PATH];
+    let mut path = [MaybeUninit::uninit(); MAX_PATH_LEN];
+    let mut entries = [MaybeUninit::uninit(); MAX_PATH_LEN];
     let mut entries = RawDir::new(&opened, &mut entries);
     while let Some(Ok(descriptor)) = entries.next() {
         let name = descriptor.file_name();
@@ -268,9 +270,9 @@ fn writes(_: &Path, _: &Path) -> bool {
 
 /// The longest path that the kernel shows (`PATH_MAX`).
 #[cfg(target_os = "linux")]
-const LONGEST_PATH: usize = 4096;
+const MAX_PATH_LEN: usize = 4096;
 
-/// Whether a descriptor was opened for writing, by the octal number behind `flags:`.
+/// Whether a descriptor was opened for writing, by the octal number after `flags:`.
 fn is_writable(info: &Path) -> bool {
     let text = fs::read_to_string(info).unwrap_or_default();
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -284,16 +286,16 @@ mod tests {
 
     use super::*;
 
-    /// A process that waits, ended when dropped.
-    struct Waits(Child);
+    /// A process that blocks, killed when dropped.
+    struct WaitingProcess(Child);
 
-    impl Waits {
+    impl WaitingProcess {
         fn start(command: &mut Command) -> Self {
             Self(command.stdin(Stdio::piped()).spawn().expect("a shell"))
         }
     }
 
-    impl Drop for Waits {
+    impl Drop for WaitingProcess {
         fn drop(&mut self) {
             self.0.kill().expect("our child");
             self.0.wait().expect("our child");
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_what_its_line_says() {
+    fn a_stat_line_is_parsed() {
         let rest = "1 7 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0";
         let line = |name: &str, state: &str| format!("9 ({name}) {state} {rest}\n");
         let parse = |line: String| Process::parse(9, line.as_bytes());
@@ -313,9 +315,9 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_shown_with_those_above_it() {
+    fn this_process_and_its_ancestors_are_visible() {
         assert!(are_visible());
-        let line = our_line();
+        let line = our_ancestry();
         assert_eq!(line.first(), ourselves().as_ref());
         assert_eq!(line[1].id, line[0].parent);
         assert!(all().any(|id| id == line[0].id));
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_works_where_it_is_writes_or_has_its_home() {
+    fn a_process_works_in_its_current_folder_its_home_and_where_it_writes() {
         let above = tempfile::tempdir().expect("a folder");
         let folder = above.path().join("one");
         let home = folder.join("home");
@@ -341,8 +343,8 @@ mod tests {
             command
         };
         let waits = "echo ready >$FOLDER-ready; read -r line";
-        let is_at_work = |mut command: Command, until_ready: bool| {
-            let waits = Waits::start(&mut command);
+        let works_there = |mut command: Command, until_ready: bool| {
+            let waits = WaitingProcess::start(&mut command);
             while until_ready && !above.path().join("one-ready").exists() {
                 std::thread::yield_now();
             }
@@ -353,17 +355,17 @@ mod tests {
         };
         let mut inside = shell(waits);
         inside.current_dir(&home);
-        assert!(is_at_work(inside, true), "its current folder");
+        assert!(works_there(inside, true), "its current folder");
         let mut codex = shell(waits);
         codex.env("CODEX_HOME", &home);
-        assert!(is_at_work(codex, true), "its home");
+        assert!(works_there(codex, true), "its home");
         let writing = format!("exec 3>$FOLDER/home/file; {waits}");
-        assert!(is_at_work(shell(&writing), true), "an open file");
-        let looking = format!("exec 3<$FOLDER 4<$FOLDER/home/file; {waits}");
-        assert!(!is_at_work(shell(&looking), true), "it only looks");
-        let mut beside = shell(waits);
-        beside.current_dir(above.path().join("one-more"));
-        assert!(!is_at_work(beside, true), "another folder");
-        assert!(!work_in(&folder), "nobody");
+        assert!(works_there(shell(&writing), true), "an open file");
+        let reading = format!("exec 3<$FOLDER 4<$FOLDER/home/file; {waits}");
+        assert!(!works_there(shell(&reading), true), "it only reads");
+        let mut elsewhere = shell(waits);
+        elsewhere.current_dir(above.path().join("one-more"));
+        assert!(!works_there(elsewhere, true), "another folder");
+        assert!(!work_in(&folder), "no process");
     }
 }

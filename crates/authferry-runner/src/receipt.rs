@@ -1,4 +1,4 @@
-//! What restore leaves for persist.
+//! The receipt: what restore leaves for persist.
 
 use std::{
     fs,
@@ -14,30 +14,30 @@ use serde::{Deserialize, Serialize};
 use crate::{base_text::BaseText, bounded, lease, users::Owner};
 
 const NAME: &str = "authferry-receipt.json";
-/// More than any receipt takes, in bytes.
+/// The size limit of a receipt, in bytes: more than any receipt needs.
 const MAX_LEN: usize = 64 * 1024;
 
-/// Which generation the auth file descends from. No secret: fingerprints and versions.
+/// Which generation the auth file descends from. It holds fingerprints and versions, no secret.
 ///
-/// It lies in the home, next to the file that it describes, from the moment the file is placed and
-/// for as long as the file stays, and follows every write that lands. Whoever can
-/// change it can change the auth file as well; what it says is checked by the store's swap.
+/// It lies in the home, next to the auth file, from the moment the file is placed for as long as
+/// the file stays, and is updated after every write that lands. A process that can change the
+/// receipt can change the auth file as well; the store's swap checks what the receipt says.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Lines")]
+#[serde(try_from = "ReceiptText")]
 pub struct Receipt {
     /// The store's address.
     pub store: String,
-    /// What the next swap is to sit on.
+    /// The base of the next swap.
     pub base: Base,
     /// The generation that the job began with, if that is known.
     pub began: Option<Fingerprint>,
-    /// Whether there was no auth file before: then persist removes it again.
+    /// Whether there was no auth file before: then persist removes the file.
     pub placed: bool,
     /// Whether the file has no refresh token: then there is nothing to persist.
     pub access_only: bool,
-    /// When this was written, in Unix seconds.
+    /// When the receipt was written, in Unix seconds.
     pub time: u64,
-    /// Whose login this is on this machine.
+    /// The job that owns the login on this machine.
     pub(crate) owner: Owner,
 }
 
@@ -61,8 +61,8 @@ impl Receipt {
         }
     }
 
-    /// Reads the receipt that a home holds; `None` if it holds none. `InvalidData` when it
-    /// is not one that was written here.
+    /// Reads the receipt of a home; `None` if there is none. `InvalidData` if the file is not a
+    /// receipt of this format.
     pub fn read(home: &Home) -> io::Result<Option<Self>> {
         match bounded::read(&path(home), MAX_LEN) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
@@ -76,9 +76,9 @@ impl Receipt {
             .prefix(".authferry-receipt-")
             .permissions(fs::Permissions::from_mode(0o600))
             .tempfile_in(home.dir())?;
-        // In one piece: the writer of the library makes some eighty calls.
-        file.write_all(&serde_json::to_vec(&Lines::from(self))?)?;
-        // An empty receipt after a power cut would hide the login that it speaks of.
+        // Write it at once: serde's writer makes some eighty calls.
+        file.write_all(&serde_json::to_vec(&ReceiptText::from(self))?)?;
+        // An empty receipt after a power failure would hide the login that it describes.
         file.as_file().sync_all()?;
         file.persist(path(home))?;
         Ok(())
@@ -92,10 +92,10 @@ impl Receipt {
     }
 }
 
-/// A receipt as it is written down.
+/// The JSON form of a receipt.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Lines {
+struct ReceiptText {
     format: u64,
     store: String,
     base: BaseText,
@@ -109,7 +109,7 @@ struct Lines {
 /// The format that is written and read. Format 1 had no family, format 2 no owner.
 const FORMAT: u64 = 3;
 
-impl From<&Receipt> for Lines {
+impl From<&Receipt> for ReceiptText {
     fn from(receipt: &Receipt) -> Self {
         Self {
             format: FORMAT,
@@ -124,27 +124,27 @@ impl From<&Receipt> for Lines {
     }
 }
 
-impl TryFrom<Lines> for Receipt {
+impl TryFrom<ReceiptText> for Receipt {
     type Error = NotAReceipt;
 
-    fn try_from(lines: Lines) -> Result<Self, Self::Error> {
-        if lines.format != FORMAT {
+    fn try_from(text: ReceiptText) -> Result<Self, Self::Error> {
+        if text.format != FORMAT {
             return Err(NotAReceipt);
         }
-        let began = lines.began.map(|began| began.parse()).transpose();
+        let began = text.began.map(|began| began.parse()).transpose();
         Ok(Self {
-            store: lines.store,
-            base: lines.base.try_into().map_err(|_| NotAReceipt)?,
+            store: text.store,
+            base: text.base.try_into().map_err(|_| NotAReceipt)?,
             began: began.map_err(|_| NotAReceipt)?,
-            placed: lines.placed,
-            access_only: lines.access_only,
-            time: lines.time,
-            owner: lines.owner,
+            placed: text.placed,
+            access_only: text.access_only,
+            time: text.time,
+            owner: text.owner,
         })
     }
 }
 
-/// The text is no receipt of this format.
+/// The text is not a receipt of this format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a receipt of format {FORMAT}")]
 struct NotAReceipt;

@@ -1,4 +1,4 @@
-//! Codex's own refresh, as the command of a trip.
+//! Codex's own refresh, as the command of a round trip.
 
 use std::{
     ffi::OsString,
@@ -15,82 +15,83 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::app_server::{APP_SERVER, Ask, EXEC, Heard, QUIET};
-use authferry_codex::{Failure, Home, Look, OVERRIDES};
+use authferry_codex::app_server::{APP_SERVER, EXEC, REFRESH_ENV, Request, ServerReply};
+use authferry_codex::{Home, Look, OVERRIDES, RefreshFailure};
 use authferry_core::{Fingerprint, Generation};
 use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::time::Instant;
 
-use crate::child::{FOREGROUND_LIMIT, Family};
+use crate::child::{FOREGROUND_LIMIT, ProcessTree};
 use crate::own_time::Limit;
 use crate::rotate::unix_now;
 use crate::surroundings::{self, Surroundings};
 use crate::{Rotating, supervise};
 
-/// How long a refresh may take before it is left to its supervisor. One that a provider answers
-/// takes half a second.
-const LIMIT: Duration = Duration::from_mins(1);
+/// How long to wait for a refresh before leaving it to its supervisor. An answered refresh takes
+/// half a second.
+const REFRESH_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// After an answer that took longer than this nothing more is asked: the second one would not
-/// come within the limit either, and the provider may have taken the token.
-const SLOW: Duration = Duration::from_secs(10);
+/// No request follows an answer that took longer than this: the next answer would exceed the limit
+/// too, and the provider may already have accepted the token.
+const SLOW_ANSWER: Duration = Duration::from_secs(10);
 
-/// How long what the refresh wrote may take to arrive once it is gone.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long to wait for the remaining output after Codex has exited.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// As much of an error stream as is looked at, in bytes.
-const MAX_STDERR: u64 = 1 << 18;
+/// How many bytes of the standard error are read.
+const MAX_STDERR_BYTES: u64 = 1 << 18;
 
-/// How long a Codex that rotates again and again may take to end by itself.
-const LOOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long a Codex that rotates in a loop may take to exit by itself.
+const LOOP_EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// As many rotations as show that they will not end by themselves.
-const TOO_MANY: usize = 2;
+/// More generations than this, the first one included, mean that Codex rotates in a loop.
+const MAX_GENERATIONS: usize = 2;
 
-/// The Codex that rotates.
+/// The Codex that rotates the login.
 #[derive(Clone, Debug)]
 pub struct Codex {
     /// The program: a path, or a name that is looked up on `PATH`.
     pub program: PathBuf,
-    /// What it gets for a `PATH`, if not ours. It runs in a folder of its own, from where a
-    /// relative part leads nowhere.
+    /// The `PATH` of Codex, if not ours. Codex runs in another folder, where a relative part of our
+    /// `PATH` does not resolve.
     pub path: Option<OsString>,
-    /// Environment variables that it does not get.
+    /// Environment variables that are removed for Codex.
     pub withheld: Vec<OsString>,
-    /// The supervisor: it runs Codex in a new session and completes the rotation if this process ends
-    /// first. Without it, Codex only gets a new process group.
+    /// The supervisor: it runs Codex in a new session, and completes the rotation if this process
+    /// exits first. Without a supervisor, Codex only gets a new process group.
     pub supervisor: Option<Supervisor>,
-    /// Whether this process has the variable by which the runner of GitHub knows the processes of
-    /// a job, which it kills at the end of the job.
+    /// Whether this process has the environment variable by which the GitHub runner finds the
+    /// processes of a job, which it kills at the end of the job.
     pub is_tracked: bool,
 }
 
-/// How this program is started to supervise a Codex that rotates.
+/// How to start this program as the supervisor of a Codex that rotates.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     /// This program.
     pub program: PathBuf,
-    /// The options by which it finds the same store and the same rescue folder.
+    /// The options that select the same store and the same rescue folder.
     pub arguments: Vec<OsString>,
 }
 
 impl Codex {
-    /// Apart from our group, so that what is sent to that does not reach it; in a folder
-    /// without a project configuration. `supervised`: the arguments of the supervisor, if one is
-    /// used.
+    /// Builds the command of Codex. It runs outside our process group, so that signals to the group
+    /// do not reach it, and in a folder without a project configuration. `supervised`: the
+    /// arguments of the supervisor, if it is used.
     pub(crate) fn command(&self, home: &Path, supervised: Option<Vec<OsString>>) -> Command {
         let supervisor = self.supervisor.as_ref().zip(supervised);
         let mut command = if let Some((supervisor, supervised)) = supervisor {
             let mut command = Command::new(&supervisor.program);
             command.arg0("authferry").args(&supervisor.arguments);
             command.args(supervised).arg("--").arg(&self.program);
-            // The runner of GitHub would end it with the job, and the login with it.
+            // The GitHub runner would kill the supervisor at the end of the job and lose the login.
             command.env_remove(surroundings::TRACKING_ID);
             command
         } else {
             let mut command = Command::new(&self.program);
             command.process_group(0);
-            // The supervisor needs what opens the store, and withholds it itself.
+            // A supervisor keeps these variables: it needs the store's credentials, and removes the
+            // variables for Codex itself.
             for variable in &self.withheld {
                 command.env_remove(variable);
             }
@@ -103,7 +104,7 @@ impl Codex {
             command.env_remove(set.variable);
         }
         command
-            .envs(QUIET.iter().copied())
+            .envs(REFRESH_ENV.iter().copied())
             .env_remove("CODEX_SQLITE_HOME")
             .env("CODEX_HOME", home)
             .current_dir(home);
@@ -111,98 +112,98 @@ impl Codex {
     }
 }
 
-/// How Codex is made to rotate.
+/// How to make Codex rotate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum How {
-    /// Without a word to the model.
+pub(crate) enum RefreshMethod {
+    /// Through the app server, without a request to the model.
     AppServer,
-    /// By a run, where there is no app server.
+    /// By `codex exec`, for a version without an app server.
     Exec,
 }
 
-/// What became of a refresh.
+/// The result of a refresh.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one fact of the refresh"
 )]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refreshed {
-    /// How it failed, as far as Codex tells.
-    pub failure: Option<Failure>,
-    /// Codex did not know what was asked of it.
+    /// The failure that Codex reported.
+    pub failure: Option<RefreshFailure>,
+    /// Codex did not know the request.
     pub not_understood: bool,
-    /// It rotated again and again, and was cut off.
+    /// Codex rotated in a loop and was stopped.
     pub looping: bool,
-    /// It took too long, and was cut off.
-    pub out_of_time: bool,
-    /// It was left, or ended without a word after a long time: the provider may have taken the
-    /// token.
+    /// Codex exceeded the timeout.
+    pub timed_out: bool,
+    /// Codex was left running, or exited late and without output: the provider may have accepted
+    /// the token.
     pub may_be_spent: bool,
 }
 
-/// What to do about a Codex that may be refreshing.
+/// What to do with a Codex at its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AtLimit {
-    /// Its time is not over.
+pub(crate) enum LimitAction {
+    /// The limit is not reached.
     Wait,
-    /// It has written what it got, and does not end by itself.
-    End,
-    /// It may have spent the token: it is not ended.
+    /// Terminate Codex: it has written the new login and does not exit.
+    Terminate,
+    /// Leave Codex running: it may have spent the token.
     Leave,
 }
 
 impl Refreshed {
-    /// Whether a plain run may do what the app server did not. One that was cut off knew well
-    /// what was asked of it.
-    pub(crate) fn calls_for_a_run(&self) -> bool {
-        let cut_off = self.out_of_time || self.looping;
-        self.not_understood && self.failure.is_none() && !cut_off
+    /// Whether to retry with `codex exec`. Not after a timeout or a loop: that Codex understood the
+    /// request.
+    pub(crate) fn needs_exec(&self) -> bool {
+        let was_stopped = self.timed_out || self.looping;
+        self.not_understood && self.failure.is_none() && !was_stopped
     }
 }
 
-/// A refresh that is about to be made, or under way.
+/// A refresh, before or while it runs.
 #[derive(Debug)]
 pub(crate) struct Refresher<'a> {
     codex: &'a Codex,
-    how: How,
-    /// Only what this wants is refreshed.
+    method: RefreshMethod,
+    /// Decides which login is due.
     rotating: &'a Rotating<'a>,
-    /// Whether any login is refreshed, due or not.
+    /// Whether to refresh a login that is not due.
     on_trial: bool,
-    /// The lock on its folder, which Codex inherits: it may outlive us.
+    /// The lock on the private folder. Codex inherits it, because Codex may outlive us.
     lock: Option<File>,
-    /// Who holds the claim.
+    /// The lease holder's id.
     holder: u64,
-    shield: Duration,
-    /// Until when it is waited for.
+    cancel_grace: Duration,
+    /// The time limit of the refresh.
     limit: Option<Limit>,
-    /// Until when one that rotates again and again may end by itself.
+    /// The time limit for a looping Codex to exit.
     loop_limit: Option<Limit>,
-    /// Whether the platform ends Codex with the job.
+    /// Whether the platform kills Codex at the end of the job.
     ends_with_the_job: bool,
-    /// Whether Codex rotates the login by itself.
+    /// Whether the login is due, so that Codex rotates it unasked.
     is_due: bool,
-    /// The generations that were in the file, the first of them before the refresh.
+    /// The generations seen in the auth file; the first is the one before the refresh.
     generations: Vec<Fingerprint>,
-    talk: Option<Receiver<Talk>>,
-    /// The input of the app server; closing it ends the server.
+    conversation: Option<Receiver<Conversation>>,
+    /// The standard input of the app server; the server exits when it is closed.
     input: Input,
     stderr: Option<Receiver<Vec<u8>>>,
-    so_far: Refreshed,
+    result: Refreshed,
 }
 
-/// What was talked with an app server.
+/// The result of a conversation with the app server.
 #[derive(Debug, Default)]
-struct Talk {
-    /// How often it was told to rotate.
-    asked: usize,
+struct Conversation {
+    /// How many rotations were requested.
+    requested_rotations: usize,
     not_understood: bool,
 }
 
 impl<'a> Refresher<'a> {
     pub(crate) fn new(
         rotating: &'a Rotating<'a>,
-        how: How,
+        method: RefreshMethod,
         on_trial: bool,
         lock: Option<File>,
         holder: u64,
@@ -216,78 +217,78 @@ impl<'a> Refresher<'a> {
             is_due: false,
             input: Input::default(),
             codex: rotating.codex,
-            how,
+            method,
             rotating,
             on_trial,
             lock,
-            shield: rotating.shield,
+            cancel_grace: rotating.cancel_grace,
             limit: None,
             loop_limit: None,
             generations: Vec::new(),
-            talk: None,
+            conversation: None,
             stderr: None,
-            so_far: Refreshed::default(),
+            result: Refreshed::default(),
         }
     }
 
-    /// Whether this generation is to be rotated at all.
-    pub(crate) fn wants(&self, generation: &Generation) -> bool {
-        self.on_trial || self.rotating.wants(&generation.issued)
+    /// Whether to rotate this generation.
+    pub(crate) fn should_rotate(&self, generation: &Generation) -> bool {
+        self.on_trial || self.rotating.is_due(&generation.issued)
     }
 
     /// Starts Codex in the home, which holds this login.
-    pub(crate) fn spawn(&mut self, home: &Home, login: &Generation) -> io::Result<Family> {
+    pub(crate) fn spawn(&mut self, home: &Home, login: &Generation) -> io::Result<ProcessTree> {
         let before = login.fingerprint;
         self.is_due = login.issued.is_due(unix_now());
-        // What listens to it is there before it is: without a thread no token is spent.
+        // Start the reader threads before Codex: if a thread fails to start, no token is spent.
         let (send_stderr, stderr_read) = channel();
-        let read_stderr = helper(move |stderr| send_stderr.send(read(stderr)).ok())?;
-        let (send_talk, talked) = channel();
-        let home_of_talk = home.clone();
+        let read_stderr = start_worker(move |stderr| send_stderr.send(read(stderr)).ok())?;
+        let (send_conversation, receive_conversation) = channel();
+        let conversation_home = home.clone();
         let is_due = self.is_due;
-        let talk_with = helper(move |server: Server<Input, _>| {
+        let converse_with = start_worker(move |server: Server<Input, _>| {
             let rotated = || {
-                let look = home_of_talk.settled_look();
+                let look = conversation_home.settled_look();
                 matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
             };
             let input = server.input.clone();
-            let talked = talk(server, rotated, is_due, SLOW);
-            // The end of its input ends the server, once it has done what it is at.
+            let conversation = converse(server, rotated, is_due, SLOW_ANSWER);
+            // At the end of its input, the server completes its request and exits.
             input.lock().take();
-            send_talk.send(talked).ok()
+            send_conversation.send(conversation).ok()
         })?;
         let mut command = self.command(home.dir());
-        let spawned = inherited(self.lock.as_ref(), || Family::spawn(&mut command));
-        let mut family = spawned?;
-        self.limit = Some(Limit::new(LIMIT));
+        let spawned = spawn_with_lock(self.lock.as_ref(), || ProcessTree::spawn(&mut command));
+        let mut tree = spawned?;
+        self.limit = Some(Limit::new(REFRESH_TIMEOUT));
         self.generations.push(before);
-        let (stdin, stdout, stderr) = family.pipes();
+        let (stdin, stdout, stderr) = tree.pipes();
         if let Some(stderr) = stderr {
             self.stderr = Some(stderr_read);
             read_stderr.send(stderr).ok();
         }
         if let (Some(stdin), Some(stdout)) = (stdin, stdout) {
-            self.talk = Some(talked);
+            self.conversation = Some(receive_conversation);
             *self.input.lock() = Some(stdin);
             let server = Server {
                 input: self.input.clone(),
                 output: BufReader::new(stdout),
                 number: 0,
             };
-            talk_with.send(server).ok();
+            converse_with.send(server).ok();
         }
-        Ok(family)
+        Ok(tree)
     }
 
     fn command(&self, home: &Path) -> Command {
         let supervised = supervise::arguments(self.rotating, home, self.holder);
         let mut command = self.codex.command(home, Some(supervised));
-        match self.how {
-            How::AppServer => command
+        match self.method {
+            RefreshMethod::AppServer => command
                 .args(APP_SERVER)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped()),
-            How::Exec => command
+            RefreshMethod::Exec => command
                 .args(EXEC)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null()),
@@ -296,59 +297,59 @@ impl<'a> Refresher<'a> {
         command
     }
 
-    /// A signal does not reach the refresh, but leaves it no more than the shield's time, unless
-    /// the platform ends Codex with the job.
-    pub(crate) fn hurry(&mut self) {
+    /// After a signal, shortens the limit to the cancel grace. The signal itself does not reach
+    /// Codex.
+    pub(crate) fn shorten_limit(&mut self) {
         if let Some(limit) = &mut self.limit {
-            limit.shorten(self.shield);
+            limit.shorten(self.cancel_grace);
         }
     }
 
-    /// When to check its limit.
+    /// When to check the limit next.
     pub(crate) fn wake(&self) -> Option<Instant> {
         self.limit.as_ref().map(Limit::wake)
     }
 
-    /// What to do now. `is_due`: the login that is in the file now is due, so that a Codex may have
-    /// begun to rotate that.
-    pub(crate) fn at_limit(&mut self, is_due: bool) -> AtLimit {
+    /// Returns what to do now. `is_due`: the login in the file is due, so Codex may have started to
+    /// rotate it.
+    pub(crate) fn at_limit(&mut self, is_due: bool) -> LimitAction {
         let may_have_spent = self.may_have_spent(is_due);
         let Some(limit) = &mut self.limit else {
-            return AtLimit::Wait;
+            return LimitAction::Wait;
         };
         if !limit.is_over() {
-            return AtLimit::Wait;
+            return LimitAction::Wait;
         }
         if !may_have_spent {
             self.limit = None;
-            self.so_far.out_of_time = true;
-            return AtLimit::End;
+            self.result.timed_out = true;
+            return LimitAction::Terminate;
         }
         if self.ends_with_the_job {
             limit.extend(FOREGROUND_LIMIT);
             if !limit.is_over() {
-                return AtLimit::Wait;
+                return LimitAction::Wait;
             }
         }
         self.limit = None;
-        self.so_far.out_of_time = true;
-        self.so_far.may_be_spent = true;
-        AtLimit::Leave
+        self.result.timed_out = true;
+        self.result.may_be_spent = true;
+        LimitAction::Leave
     }
 
-    /// Whether Codex may have spent the token of the login that is in the file. It is asked to
-    /// rotate the first login, due or not; it rotates the next ones by its own rule.
+    /// Whether Codex may have spent the token of the login in the file. The runner asks Codex to
+    /// rotate the first login, due or not; Codex rotates later ones only when they are due.
     pub(crate) fn may_have_spent(&self, is_due: bool) -> bool {
         let has_written = self.generations.len() > 1;
         !has_written || is_due
     }
 
-    /// This generation is in the file now; returns whether Codex is to be ended, for there were too
-    /// many. It has just written, so that it does so with the least risk.
+    /// Records the generation in the file; returns whether to terminate Codex because it rotates in
+    /// a loop. Right after a write, Codex has most likely no refresh in flight.
     ///
-    /// Once it got a login that is due again nothing more is asked, which ends the app server when it
-    /// has done what it is at: it may have sent the next request.
-    pub(crate) fn saw(&mut self, fingerprint: Fingerprint, is_due: bool) -> bool {
+    /// If the new login is due again, closes the input: the app server then completes its request,
+    /// which may already be the next rotation, and exits.
+    pub(crate) fn on_generation(&mut self, fingerprint: Fingerprint, is_due: bool) -> bool {
         if !self.generations.contains(&fingerprint) {
             self.generations.push(fingerprint);
         }
@@ -356,42 +357,48 @@ impl<'a> Refresher<'a> {
         if is_new && is_due {
             self.input.lock().take();
         }
-        if self.generations.len() <= TOO_MANY {
+        if self.generations.len() <= MAX_GENERATIONS {
             return false;
         }
-        self.so_far.looping = true;
+        self.result.looping = true;
         let limit = self
             .loop_limit
-            .get_or_insert_with(|| Limit::new(LOOP_LIMIT));
+            .get_or_insert_with(|| Limit::new(LOOP_EXIT_TIMEOUT));
         !is_due || limit.is_over()
     }
 
-    /// What is known of it as it is left.
-    pub(crate) fn leave(&mut self) -> Refreshed {
-        self.so_far.clone()
+    /// Returns the result so far, for a Codex that is left running.
+    pub(crate) fn partial_result(&self) -> Refreshed {
+        self.result.clone()
     }
 
-    /// What became of it, now that it is gone.
-    pub(crate) fn end(&mut self) -> Refreshed {
-        let talk = self.talk.take();
-        let talk = talk.and_then(|talk| talk.recv_timeout(LAST_WORDS).ok());
+    /// Returns the result, once Codex has exited.
+    pub(crate) fn finish(&mut self) -> Refreshed {
+        let conversation = self.conversation.take();
+        let conversation = conversation.and_then(|it| it.recv_timeout(OUTPUT_TIMEOUT).ok());
         let stderr = self.stderr.take();
-        let stderr = stderr.and_then(|stderr| stderr.recv_timeout(LAST_WORDS).ok());
-        let talk = talk.unwrap_or_default();
+        let stderr = stderr.and_then(|stderr| stderr.recv_timeout(OUTPUT_TIMEOUT).ok());
+        let conversation = conversation.unwrap_or_default();
         let stderr = stderr.unwrap_or_default();
-        let failure = authferry_codex::failure(&String::from_utf8_lossy(&stderr), talk.asked);
-        let was_slow = self.limit.as_mut().is_some_and(|it| it.run() >= SLOW);
-        let is_silent = self.generations.len() == 1 && failure.is_none() && !talk.not_understood;
+        let stderr = String::from_utf8_lossy(&stderr);
+        let rotations = conversation.requested_rotations;
+        let failure = authferry_codex::classify_failure(&stderr, rotations);
+        let was_slow = self
+            .limit
+            .as_mut()
+            .is_some_and(|it| it.elapsed() >= SLOW_ANSWER);
+        let not_understood = conversation.not_understood;
+        let is_silent = self.generations.len() == 1 && failure.is_none() && !not_understood;
         Refreshed {
             may_be_spent: is_silent && was_slow,
             failure,
-            not_understood: talk.not_understood,
-            ..self.so_far.clone()
+            not_understood,
+            ..self.result.clone()
         }
     }
 }
 
-/// The standard input of an app server, until it is closed.
+/// The standard input of the app server; `None` once it is closed.
 #[derive(Clone, Debug, Default)]
 struct Input(Arc<Mutex<Option<ChildStdin>>>);
 
@@ -413,8 +420,8 @@ impl Write for Input {
     }
 }
 
-/// Starts a thread for work that what it works with is sent to later, or never.
-fn helper<T: Send + 'static, R>(
+/// Starts a thread that runs `work` on the value sent to it, if one is sent.
+fn start_worker<T: Send + 'static, R>(
     work: impl FnOnce(T) -> R + Send + 'static,
 ) -> io::Result<Sender<T>> {
     let (send, receive) = channel();
@@ -426,9 +433,9 @@ fn helper<T: Send + 'static, R>(
     Ok(send)
 }
 
-/// Lets the process that `spawn` starts inherit a lock. Where that fails, it is still found by the
-/// folder in which it works.
-pub(crate) fn inherited<T>(lock: Option<&File>, spawn: impl FnOnce() -> T) -> T {
+/// Lets the process that `spawn` starts inherit a lock. If the inheritance fails, other jobs still
+/// find the process by its working directory.
+pub(crate) fn spawn_with_lock<T>(lock: Option<&File>, spawn: impl FnOnce() -> T) -> T {
     let Some(lock) = lock else {
         return spawn();
     };
@@ -438,42 +445,47 @@ pub(crate) fn inherited<T>(lock: Option<&File>, spawn: impl FnOnce() -> T) -> T 
     spawned
 }
 
-/// Asks for a look, and for a rotation only if the look did not lead to one: a version by
-/// whose own rule the login is stale would rotate twice. A rotation that fails is asked for
-/// once more, to distinguish a permanent failure from a transient one. Nothing more is asked after an
-/// answer that was `slow`. `is_due`: it rotates the login by itself.
-fn talk<I: Write, O: BufRead>(
+/// Reads the status, then requests a rotation unless that read caused one: a version that considers
+/// the login stale would rotate twice. Retries a failed rotation once, to distinguish a permanent
+/// failure from a transient one. Sends no request after an answer that took `slow` or longer.
+/// `is_due`: the server rotates the login unasked.
+fn converse<I: Write, O: BufRead>(
     mut server: Server<I, O>,
     rotated: impl Fn() -> bool,
     is_due: bool,
     slow: Duration,
-) -> Talk {
-    let mut talk = Talk::default();
+) -> Conversation {
+    let mut conversation = Conversation::default();
     let mut was_slow = false;
-    let conversation = [Ask::Initialize, Ask::Look, Ask::Rotate, Ask::Rotate];
-    for ask in conversation {
+    let requests = [
+        Request::Initialize,
+        Request::ReadStatus,
+        Request::Rotate,
+        Request::Rotate,
+    ];
+    for request in requests {
         if was_slow {
             break;
         }
-        // One that rotates what is due as it starts may do so again at each question.
-        if matches!(ask, Ask::Look | Ask::Rotate) && rotated() {
+        // A server that rotates a due login at its start may do so again at each request.
+        if matches!(request, Request::ReadStatus | Request::Rotate) && rotated() {
             break;
         }
-        talk.asked += usize::from(ask == Ask::Rotate);
-        let begin = Instant::now();
-        let heard = server.ask(ask);
-        // A login that is due may be rotated before it answers anything at all.
-        was_slow = (is_due || ask == Ask::Rotate) && begin.elapsed() >= slow;
-        match heard {
-            Ok(Heard::Answer | Heard::Something) => {}
-            // One that has no such server ends at once, or reads on and says nothing.
-            Ok(Heard::Unknown) | Err(_) => {
-                talk.not_understood = !rotated();
+        conversation.requested_rotations += usize::from(request == Request::Rotate);
+        let started = Instant::now();
+        let reply = server.send(request);
+        // The server may rotate a due login before its first answer.
+        was_slow = (is_due || request == Request::Rotate) && started.elapsed() >= slow;
+        match reply {
+            Ok(ServerReply::Done | ServerReply::Unrelated) => {}
+            // A version without an app server exits at once, or reads on without an answer.
+            Ok(ServerReply::UnknownMethod) | Err(_) => {
+                conversation.not_understood = !rotated();
                 break;
             }
         }
     }
-    talk
+    conversation
 }
 
 struct Server<I, O> {
@@ -483,35 +495,39 @@ struct Server<I, O> {
 }
 
 impl<I: Write, O: BufRead> Server<I, O> {
-    /// Asks, and waits for the answer.
-    fn ask(&mut self, ask: Ask) -> io::Result<Heard> {
+    /// Sends a request and waits for the answer.
+    fn send(&mut self, request: Request) -> io::Result<ServerReply> {
         self.number += 1;
-        self.input.write_all(ask.line(self.number).as_bytes())?;
+        self.input.write_all(request.line(self.number).as_bytes())?;
         let mut line = Vec::new();
         loop {
             line.clear();
             if self.output.read_until(b'\n', &mut line)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            match Heard::of(&line, self.number) {
-                Heard::Something => {}
-                heard @ (Heard::Answer | Heard::Unknown) => {
-                    if ask == Ask::Initialize {
-                        let greeting = Ask::Initialized.line(self.number);
-                        self.input.write_all(greeting.as_bytes())?;
+            match ServerReply::of(&line, self.number) {
+                ServerReply::Unrelated => {}
+                reply @ (ServerReply::Done | ServerReply::UnknownMethod) => {
+                    if request == Request::Initialize {
+                        let initialized = Request::Initialized.line(self.number);
+                        self.input.write_all(initialized.as_bytes())?;
                     }
-                    return Ok(heard);
+                    return Ok(reply);
                 }
             }
         }
     }
 }
 
-/// Reads an error stream to its end, and returns the first part of it.
+/// Reads the standard error to its end, and returns its first part.
 fn read(mut stderr: ChildStderr) -> Vec<u8> {
     let mut text = Vec::new();
-    // What cannot be read tells nothing.
-    stderr.by_ref().take(MAX_STDERR).read_to_end(&mut text).ok();
+    // A read error leaves the text empty or short.
+    stderr
+        .by_ref()
+        .take(MAX_STDERR_BYTES)
+        .read_to_end(&mut text)
+        .ok();
     io::copy(&mut stderr, &mut io::sink()).ok();
     text
 }
@@ -520,9 +536,9 @@ fn read(mut stderr: ChildStderr) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Talks with a server that answers everything, and rotates nothing; returns how often
-    /// it was told to.
-    fn asked(slow: Duration) -> usize {
+    /// Converses with a server that answers everything and rotates nothing; returns how many
+    /// rotations were requested.
+    fn requested_rotations(slow: Duration) -> usize {
         let answers = [1, 2, 3, 4].map(|number| format!("{{\"id\":{number},\"result\":{{}}}}\n"));
         let answers = answers.concat();
         let mut input = Vec::new();
@@ -531,30 +547,30 @@ mod tests {
             output: answers.as_bytes(),
             number: 0,
         };
-        let talk = talk(server, || false, false, slow);
-        assert!(!talk.not_understood);
+        let conversation = converse(server, || false, false, slow);
+        assert!(!conversation.not_understood);
         let input = String::from_utf8(input).expect("text");
-        let told = input.matches("\"refreshToken\":true").count();
-        assert_eq!(talk.asked, told, "{input}");
-        told
+        let sent = input.matches("\"refreshToken\":true").count();
+        assert_eq!(conversation.requested_rotations, sent, "{input}");
+        sent
     }
 
     #[test]
-    fn a_rotation_that_failed_is_asked_for_again_unless_it_was_slow() {
-        assert_eq!(asked(Duration::MAX), 2);
-        assert_eq!(asked(Duration::ZERO), 1);
+    fn a_failed_rotation_is_retried_unless_it_was_slow() {
+        assert_eq!(requested_rotations(Duration::MAX), 2);
+        assert_eq!(requested_rotations(Duration::ZERO), 1);
     }
 
     #[test]
-    fn a_server_that_was_cut_off_calls_for_no_run() {
+    fn a_stopped_server_does_not_need_exec() {
         let unknown = Refreshed {
             not_understood: true,
             ..Refreshed::default()
         };
-        assert!(unknown.calls_for_a_run());
-        for cut_off in [
+        assert!(unknown.needs_exec());
+        for stopped in [
             Refreshed {
-                out_of_time: true,
+                timed_out: true,
                 ..unknown.clone()
             },
             Refreshed {
@@ -562,7 +578,7 @@ mod tests {
                 ..unknown.clone()
             },
         ] {
-            assert!(!cut_off.calls_for_a_run(), "{cut_off:?}");
+            assert!(!stopped.needs_exec(), "{stopped:?}");
         }
     }
 }

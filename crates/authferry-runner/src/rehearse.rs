@@ -1,4 +1,4 @@
-//! What a job would meet here, without beginning one.
+//! Dry runs: what a job would do on this machine, without starting one.
 
 use std::{
     env,
@@ -13,37 +13,40 @@ use std::{
 
 use authferry_codex::Home;
 use authferry_core::copies::{self, Rules, Verdict};
-use authferry_core::{Bid, ClaimError, Claims, Effect, Event, Goal, Outcome, Stored};
+use authferry_core::{Effect, Event, Goal, LeaseError, LeaseRequest, Leases, Outcome, Stored};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::copies::{auth_file, locations_elsewhere};
-use crate::drive::ask::held;
+use crate::drive::store_io::held;
 use crate::lease::Observation;
 use crate::ownership::{holder, in_use, judge};
-use crate::rotations::private;
+use crate::rotations::create_private_folder;
 use crate::users::{self, Admission};
-use crate::{Codex, Job, NotBegun, Placement, Report, Start, lease, lock, random, receipt, start};
+use crate::{
+    Codex, Job, Placement, Report, Start, StartError, lease, random, receipt, start, try_lock,
+};
 
-/// Tells how a trip would begin with what the store holds, and touches nothing.
+/// Predicts the outcome of a restore with this content of the store, and changes nothing.
 ///
-/// The outcome of the report is the refusal, or [`Outcome::Restored`] with what would become
-/// of the auth file for a [`Report::placement`].
-pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
-    let locked = lock(job.home);
+/// The report's outcome is the refusal, or [`Outcome::Restored`] with the [`Report::placement`] of
+/// the auth file.
+pub fn preview_restore(job: &Job<'_>, stored: &Stored) -> Result<Report, StartError> {
+    let locked = try_lock(job.home);
     match judge(job, holder(job.home, &locked)) {
         Admission::Refused(by) => {
             drop(locked?);
             let by = by.or_else(|| users::lock_holder(job.home));
             return Err(in_use(job.home, by));
         }
-        // A watch makes way.
+        // A watch hands the home over on request.
         Admission::Free | Admission::Nested | Admission::TakesOver => drop(locked),
     }
     let look = job.home.settled_look()?;
-    // A rescue folder that cannot be listed is another finding.
-    let found = crate::look(&job.store.to_string(), job.rescue, job.rotations).unwrap_or_default();
+    // If the rescue folder cannot be listed, another check of the doctor reports that.
+    let found = crate::find_read_only(&job.store.to_string(), job.rescue, job.rotations)
+        .unwrap_or_default();
     let Start {
-        step: (trip, _),
+        step: (round_trip, _),
         copies: found,
         ..
     } = start(job, Goal::Restore, &look, &[], found)?;
@@ -54,16 +57,16 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
     let in_home = copies::with_record(&in_home.copy, &found);
     let verdict = copies::judge(Some(&held), &in_home, &Rules::default());
     let is_adopted = matches!(verdict, Verdict::Later | Verdict::WrittenAfterHead);
-    let (_, effects) = trip.step(Event::Read(Ok(Some(held))));
+    let (_, effects) = round_trip.step(Event::Read(Ok(Some(held))));
     let (outcome, placement) = match effects.into_iter().next() {
         Some(Effect::Finish(Outcome::Restored)) => (Outcome::Restored, Some(Placement::Kept)),
         Some(Effect::Finish(outcome)) => (outcome, None),
         Some(Effect::Place(_)) => (Outcome::Restored, Some(Placement::Placed)),
-        // Another copy counts, and is put into the store and placed.
+        // Another copy takes precedence: it is put into the store and placed.
         Some(Effect::Swap(_) | Effect::Rescue(_)) if !is_adopted => {
             (Outcome::Restored, Some(Placement::Placed))
         }
-        // Theirs may have to be kept first.
+        // Here `Effect::Rescue` backs up the store's login before the swap.
         Some(Effect::Swap(_) | Effect::Rescue(_)) => (Outcome::Restored, Some(Placement::Adopted)),
         Some(Effect::Read | Effect::Run | Effect::Wait(_)) | None => {
             unreachable!("a restore that knows what the store holds decides at once")
@@ -83,55 +86,55 @@ pub fn foresee(job: &Job<'_>, stored: &Stored) -> Result<Report, NotBegun> {
     })
 }
 
-/// Takes the claim and gives it back, which is what a rotation begins and ends with.
+/// Acquires the lease and releases it, as a rotation does.
 ///
-/// Whoever dies half-way leaves a claim that ends by itself, a minute later. With `takes_over`
-/// it waits until a record that nobody renews has expired.
-pub async fn try_claim(
-    claims: &dyn Claims,
+/// If this process dies in between, the lease expires a minute later. With `takes_over`, waits
+/// until an abandoned record has expired.
+pub async fn try_lease(
+    leases: &dyn Leases,
     writer: &str,
     takes_over: bool,
-) -> Result<Result<(), ClaimError>, NotBegun> {
+) -> Result<Result<(), LeaseError>, StartError> {
     let holder = random()?;
     let mut observed = Observation::default();
     let tried = async {
-        let claim = loop {
-            let bid = Bid {
+        let lease = loop {
+            let request = LeaseRequest {
                 expired: observed.expired(),
-                ..lease::bid(writer, holder)
+                ..lease::new_request(writer, holder)
             };
-            match claims.acquire(&bid).await {
-                Err(ClaimError::Held { state, .. }) if takes_over => observed.note(state),
+            match leases.acquire(&request).await {
+                Err(LeaseError::Held { state, .. }) if takes_over => observed.record(state),
                 answer => break answer?,
             }
-            tokio::time::sleep(RETRY_PACE).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         };
-        claims.release(&claim).await
+        leases.release(&lease).await
     };
     Ok(tried.await)
 }
 
-/// How often a lease that is to be taken over is tried.
-const RETRY_PACE: Duration = Duration::from_secs(2);
+/// How often to retry to take over a lease.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How a Codex answers when it is asked who it is.
+/// How Codex answers `--version`.
 #[derive(Debug)]
-pub enum Introduction {
-    /// By its version, in its own words.
+pub enum VersionAnswer {
+    /// The version, as Codex prints it.
     Version(String),
-    /// It ends with this code; 128 + n for signal n. What it says of that is in its own words,
-    /// and may be nothing.
+    /// Codex failed with this exit code (128 + n for signal n) and this message, which may be
+    /// empty.
     Failed(u8, String),
-    /// Not at all: it cannot be started.
+    /// Codex did not start.
     NotStarted(io::Error),
-    /// Not in time.
-    OutOfTime,
+    /// Codex exceeded the timeout.
+    TimedOut,
 }
 
 impl Codex {
-    /// Returns where the program is, if a name was given that is found on `PATH`.
+    /// Returns the path of the program; looks a bare name up on `PATH`.
     #[must_use]
-    pub fn place(&self) -> Option<PathBuf> {
+    pub fn locate(&self) -> Option<PathBuf> {
         if self.program.components().count() > 1 {
             return Some(self.program.clone());
         }
@@ -144,78 +147,84 @@ impl Codex {
             .find(is_program)
     }
 
-    /// Asks the program for its version, where and as it would be asked to rotate a login: in
-    /// a home of its own in `temp`. It is ended if it does not answer within `limit`.
+    /// Runs `--version` the way a rotation runs Codex: in a private home in `temp`. Kills Codex if
+    /// it does not answer within `timeout`.
     ///
-    /// An error tells why it cannot have such a home.
-    pub fn introduction(&self, temp: &Path, limit: Duration) -> Result<Introduction, NotBegun> {
-        let folder = private(temp)?;
+    /// Fails if the private home cannot be created.
+    pub fn query_version(
+        &self,
+        temp: &Path,
+        timeout: Duration,
+    ) -> Result<VersionAnswer, StartError> {
+        let folder = create_private_folder(temp)?;
         let home = Home::new(&folder.path().join("home"))?;
         home.preflight()?;
         DirBuilder::new().mode(0o700).create(home.dir())?;
-        // Files, and not pipes: somebody may stay who holds the other end.
-        let said = |name| folder.path().join(name);
-        // It is soon over: nobody needs to end it with us.
-        let alone = Self {
+        // Files, not pipes: a leftover process could keep a pipe open.
+        let output = |name| folder.path().join(name);
+        // Without a supervisor: the program exits within `timeout`.
+        let unsupervised = Self {
             supervisor: None,
             ..self.clone()
         };
-        let mut command = alone.command(home.dir(), None);
+        let mut command = unsupervised.command(home.dir(), None);
         command
             .arg("--version")
             .stdin(Stdio::null())
-            .stdout(File::create(said("stdout"))?)
-            .stderr(File::create(said("stderr"))?);
-        Ok(match end(&mut command, limit) {
-            Err(error) => Introduction::NotStarted(error),
-            Ok(None) => Introduction::OutOfTime,
-            Ok(Some(end)) if end.success() => Introduction::Version(words(&said("stdout"))),
-            Ok(Some(end)) => {
-                Introduction::Failed(crate::child::exit_code(end), words(&said("stderr")))
+            .stdout(File::create(output("stdout"))?)
+            .stderr(File::create(output("stderr"))?);
+        Ok(match run_with_timeout(&mut command, timeout) {
+            Err(error) => VersionAnswer::NotStarted(error),
+            Ok(None) => VersionAnswer::TimedOut,
+            Ok(Some(status)) if status.success() => {
+                VersionAnswer::Version(sanitized_line(&output("stdout")))
             }
+            Ok(Some(status)) => VersionAnswer::Failed(
+                crate::child::code_of(status),
+                sanitized_line(&output("stderr")),
+            ),
         })
     }
 }
 
-/// How often to see whether a program has ended.
-const GLANCE: Duration = Duration::from_millis(5);
+/// How often to check whether the program has exited.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Runs a program that leads a process group to its end, or ends the group.
-fn end(command: &mut Command, limit: Duration) -> io::Result<Option<ExitStatus>> {
-    let begin = Instant::now();
+/// Runs a program that leads a process group. At the timeout, kills the group and returns `None`.
+fn run_with_timeout(command: &mut Command, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+    let started = Instant::now();
     let mut child = command.spawn()?;
     loop {
-        if let Some(end) = child.try_wait()? {
-            return Ok(Some(end));
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
         }
-        if begin.elapsed() > limit {
+        if started.elapsed() > timeout {
             let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
             group.map(|group| kill_process_group(group, Signal::KILL));
             child.wait()?;
             return Ok(None);
         }
-        sleep(GLANCE);
+        sleep(POLL_INTERVAL);
     }
 }
 
-/// What is told of somebody else's words: the first line that says anything, not too long, and
-/// nothing that a terminal obeys.
-fn words(file: &Path) -> String {
+/// Sanitizes another program's output: first non-empty line, 200 characters, no control characters.
+fn sanitized_line(file: &Path) -> String {
     let mut text = Vec::new();
-    // It may say a lot within its time.
-    let read = File::open(file).and_then(|file| file.take(MAX_WORDS).read_to_end(&mut text));
+    // The output may be large.
+    let read = File::open(file).and_then(|file| file.take(MAX_OUTPUT_BYTES).read_to_end(&mut text));
     read.ok();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty());
     let plain = line.unwrap_or_default().chars().filter(|c| !c.is_control());
-    plain.take(LONGEST).collect()
+    plain.take(MAX_LINE_CHARS).collect()
 }
 
-/// As many bytes as are looked at.
-const MAX_WORDS: u64 = 1 << 16;
+/// How many bytes of the output are read.
+const MAX_OUTPUT_BYTES: u64 = 1 << 16;
 
-/// As many characters as are told.
-const LONGEST: usize = 200;
+/// How many characters of the line are kept.
+const MAX_LINE_CHARS: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -227,83 +236,83 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_does_not_end_is_ended_with_what_it_started() {
+    fn a_program_that_times_out_is_killed_with_its_process_group() {
         let folder = tempfile::tempdir().expect("a folder");
         let alive = folder.path().join("alive");
         let mut command = Command::new("sh");
         let script = "sh -c 'sleep 2; touch \"$0\"' \"$0\" & wait";
         command.args(["-c", script]).arg(&alive).process_group(0);
-        let ended = end(&mut command, Duration::from_millis(100)).expect("a shell");
+        let ended = run_with_timeout(&mut command, Duration::from_millis(100)).expect("a shell");
         assert_eq!(ended, None);
         sleep(Duration::from_secs(3));
-        assert!(!alive.exists(), "what it started went on");
+        assert!(!alive.exists(), "its child is still running");
     }
 
     #[test]
-    fn of_what_a_program_says_one_plain_line_is_told() {
+    fn program_output_is_reduced_to_one_plain_line() {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("said");
-        for (said, told) in [
+        let file = folder.path().join("output");
+        for (output, line) in [
             ("", ""),
             ("\n \n", ""),
             ("codex-cli 0.169.0\n", "codex-cli 0.169.0"),
             ("\n  one\x1b[31m two\r\nthree", "one[31m two"),
         ] {
-            fs::write(&file, said).expect("room");
-            assert_eq!(words(&file), told, "{said:?}");
+            fs::write(&file, output).expect("room");
+            assert_eq!(sanitized_line(&file), line, "{output:?}");
         }
-        fs::write(&file, "a".repeat(LONGEST + 1)).expect("room");
-        assert_eq!(words(&file).len(), LONGEST);
-        assert_eq!(words(Path::new("/nowhere")), "");
+        fs::write(&file, "a".repeat(MAX_LINE_CHARS + 1)).expect("room");
+        assert_eq!(sanitized_line(&file).len(), MAX_LINE_CHARS);
+        assert_eq!(sanitized_line(Path::new("/nowhere")), "");
     }
 
     #[tokio::test]
-    async fn a_claim_that_was_tried_is_free_again_and_its_note_stays() {
+    async fn try_lease_leaves_the_lease_free_and_its_note_unchanged() {
         let store = MemoryStore::new("tried");
-        let claims = store.claims().expect("claims");
-        let mark = "dead 0707070707070707 reused since 1760000000 by a job";
-        let mut theirs = claims.acquire(&lease::bid("a job", 1)).await.expect("free");
-        theirs.note = Some(mark.to_owned());
-        claims.release(&theirs).await.expect("theirs");
+        let leases = store.leases().expect("leases");
+        let note = "dead 0707070707070707 reused since 1760000000 by a job";
+        let mut theirs = leases
+            .acquire(&lease::new_request("a job", 1))
+            .await
+            .expect("free");
+        theirs.note = Some(note.to_owned());
+        leases.release(&theirs).await.expect("theirs");
         for _ in 0..2 {
-            let tried = try_claim(claims, "us", false).await.expect("random bytes");
-            tried.expect("a free claim");
-            let standing = claims.look().await.expect("memory").expect("a record");
-            assert_eq!(
-                (standing.until, standing.note.as_deref()),
-                (None, Some(mark))
-            );
+            let tried = try_lease(leases, "us", false).await.expect("random bytes");
+            tried.expect("a free lease");
+            let status = leases.look().await.expect("memory").expect("a record");
+            assert_eq!((status.until, status.note.as_deref()), (None, Some(note)));
         }
-        assert_eq!(store.history().len(), 0, "the login was touched");
+        assert_eq!(store.history().len(), 0, "the login was written");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_nobody_renews_is_taken_over_after_its_term() {
+    async fn an_abandoned_lease_is_taken_over_after_its_expiry() {
         let store = MemoryStore::new("expired");
-        let claims = store.claims().expect("claims");
-        store.put_claim_by_hand(b"made up");
-        let tried = try_claim(claims, "us", false).await.expect("random bytes");
-        assert!(matches!(tried, Err(ClaimError::Held { .. })), "{tried:?}");
-        let begin = tokio::time::Instant::now();
-        let tried = try_claim(claims, "us", true).await.expect("random bytes");
+        let leases = store.leases().expect("leases");
+        store.put_lease_by_hand(b"made up");
+        let tried = try_lease(leases, "us", false).await.expect("random bytes");
+        assert!(matches!(tried, Err(LeaseError::Held { .. })), "{tried:?}");
+        let started = tokio::time::Instant::now();
+        let tried = try_lease(leases, "us", true).await.expect("random bytes");
         tried.expect("it has expired");
-        let waited = begin.elapsed();
+        let waited = started.elapsed();
         assert!(
-            lease::EXPIRY <= waited && waited < lease::EXPIRY + 2 * RETRY_PACE,
+            lease::EXPIRY <= waited && waited < lease::EXPIRY + 2 * RETRY_INTERVAL,
             "{waited:?}"
         );
     }
 
     #[tokio::test]
-    async fn a_claim_that_cannot_be_given_back_is_told() {
+    async fn a_failed_release_is_reported() {
         let store = MemoryStore::new("kept");
         let faulty = Faulty::new(Box::new(store), [Fault::Pass, Fault::Lost]);
-        let claims = faulty.claims().expect("claims");
-        let tried = try_claim(claims, "us", false).await.expect("random bytes");
-        assert!(matches!(tried, Err(ClaimError::Store(_))), "{tried:?}");
-        let again = try_claim(claims, "somebody else", false)
+        let leases = faulty.leases().expect("leases");
+        let tried = try_lease(leases, "us", false).await.expect("random bytes");
+        assert!(matches!(tried, Err(LeaseError::Store(_))), "{tried:?}");
+        let again = try_lease(leases, "another job", false)
             .await
             .expect("random bytes");
-        assert!(matches!(again, Err(ClaimError::Held { .. })), "{again:?}");
+        assert!(matches!(again, Err(LeaseError::Held { .. })), "{again:?}");
     }
 }

@@ -1,9 +1,9 @@
-//! The rescue: where a generation goes that the store does not hold.
+//! The rescue: keeps generations that the store does not hold.
 //!
 //! A copy goes into the *second store* if one is given, else into the *rescue folder*. With a
-//! [`Seal`] the folder gets encrypted files only, which this machine cannot read again. Each copy
-//! carries its record: whose it is, why, when and by which job it was kept. A login without a
-//! record belongs to no store, and is never used by itself.
+//! [`Seal`] the folder gets only encrypted files, which this machine cannot read again. Each copy
+//! has a record: its store, and why, when and by which job it was kept. A login without a record
+//! belongs to no store, and is never used automatically.
 
 mod document;
 mod folder;
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::Unusable;
+use authferry_codex::AuthFileError;
 use authferry_core::{Base, Generation, Secret, SecretStore};
 use serde::{Deserialize, Serialize};
 
@@ -27,24 +27,24 @@ pub use second_store::SecondStoreError;
 
 use crate::lease;
 use crate::unwound::guarded;
-use forget::Seen;
+use forget::FileIdentity;
 use second_store::SecondStore;
 
-/// What is known of a login that was kept.
+/// The record of a kept login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The address of the store that it belongs to.
+    /// The address of the login's store.
     pub store: String,
-    /// Why it was kept.
+    /// Why the login was kept.
     pub reason: Reason,
-    /// The head that it descends from; of a head that was replaced, that head itself. `None`
-    /// if nothing was known.
+    /// The head that the login descends from; for a replaced head, that head itself. `None` if
+    /// unknown.
     pub base: Option<Base>,
-    /// How many generations were seen since that head, up to this one.
+    /// The number of generations seen since that head, this one included.
     pub seen: u64,
-    /// When it was kept, in Unix seconds.
+    /// When the login was kept, in Unix seconds.
     pub time: u64,
-    /// Which job kept it, for people.
+    /// The job that kept the login, human-readable.
     pub job: String,
 }
 
@@ -52,22 +52,22 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// The store did not take it, or another one stays current.
+    /// The store did not accept the login, or another login stays current.
     NotPersisted,
-    /// The store's login counts, and this one was in the auth file or in an unfinished
+    /// The store's login takes precedence over this one from the auth file or an unfinished
     /// rotation.
     SetAside,
-    /// The store held it, and it was replaced.
+    /// The store held the login until another login replaced it.
     Replaced,
 }
 
 impl Reason {
-    /// Returns the reason, for people.
+    /// Returns the reason, human-readable.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
-            Self::NotPersisted => "the store did not take it",
-            Self::SetAside => "set aside: the store's login counts",
+            Self::NotPersisted => "the store did not accept it",
+            Self::SetAside => "set aside: the store's login takes precedence",
             Self::Replaced => "the store held it until it was replaced",
         }
     }
@@ -87,9 +87,9 @@ impl Record {
 }
 
 impl Record {
-    /// Returns the record of a login that was kept before. It keeps what the earlier record says
-    /// of the login's family, unless the store itself has said it meanwhile: a job that finds the
-    /// login again knows less of it than the one that kept it first.
+    /// Merges this record with an earlier record of the same login. The earlier record's family
+    /// wins, because a later job knows less about the login. Exception: this record is of a login
+    /// that the store itself held.
     fn with_family_of(&self, known: &Self) -> Self {
         if self.reason == Reason::Replaced || self.store != known.store {
             return self.clone();
@@ -102,24 +102,24 @@ impl Record {
     }
 }
 
-/// Where a copy is.
+/// The location of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// A file that this machine can read.
     File(PathBuf),
-    /// An encrypted file: only the owner of an identity can read it.
+    /// An encrypted file: reading it needs an identity.
     EncryptedFile(PathBuf),
     /// The second store.
     SecondStore {
         /// The store's address.
         address: String,
-        /// Which of its copies: the fingerprint, or `unusable-` and a fingerprint of the bytes.
+        /// The copy's name: the fingerprint, or `unusable-` and a fingerprint of the bytes.
         name: String,
     },
 }
 
 impl Location {
-    /// Returns the file, if it is one.
+    /// Returns the path, if the copy is a file.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -137,7 +137,7 @@ impl Location {
         }
     }
 
-    /// Returns how `rescue put` and `rescue drop` are told of it.
+    /// Returns the argument that names this copy for `rescue put` and `rescue drop`.
     #[must_use]
     pub fn argument(&self) -> String {
         match self {
@@ -146,7 +146,7 @@ impl Location {
         }
     }
 
-    /// Returns the copy's name without the ending of a file: the fingerprint of a login.
+    /// Returns the copy's name without a file extension: the fingerprint of a login.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -170,39 +170,60 @@ impl fmt::Display for Location {
     }
 }
 
-/// A copy that was kept earlier.
+/// A kept copy.
 #[derive(Debug)]
 pub struct Rescued {
-    /// Where it is.
+    /// The location.
     pub location: Location,
-    /// Its bytes.
+    /// The bytes.
     pub secret: Secret,
-    /// The login, or why it is none.
+    /// The login, or why the copy is not one.
     pub login: Result<Generation, NotALogin>,
-    /// What is known of it.
+    /// The record.
     pub record: Option<Record>,
-    /// Which files were read, if it is in the folder: the login's and its record's.
-    seen: [Option<Seen>; 2],
+    /// The files read for a copy in the folder: the login's and its record's.
+    files: [Option<FileIdentity>; 2],
 }
 
 /// Why a copy is not a login.
 #[derive(Debug, thiserror::Error)]
 pub enum NotALogin {
-    /// Its content.
+    /// The content is unusable.
     #[error(transparent)]
-    Unusable(#[from] Unusable),
-    /// It cannot be read.
-    #[error("it cannot be read: {0}")]
+    AuthFileError(#[from] AuthFileError),
+    /// The file cannot be read.
+    #[error("the file cannot be read: {0}")]
     Unreadable(io::Error),
 }
 
-/// Encrypts what is written to the rescue folder.
+/// Encrypts the files of the rescue folder.
+///
+/// # Examples
+///
+/// ```
+/// use std::io;
+///
+/// use authferry_core::Secret;
+/// use authferry_runner::rescue::{Rescue, Seal};
+///
+/// #[derive(Debug)]
+/// struct NoKey;
+///
+/// impl Seal for NoKey {
+///     fn seal(&self, _: &Secret) -> io::Result<Vec<u8>> {
+///         Err(io::Error::other("no key"))
+///     }
+/// }
+///
+/// let rescue = Rescue::new("/var/lib/authferry/rescue").with_seal(Box::new(NoKey));
+/// assert_eq!(rescue.folder().to_str(), Some("/var/lib/authferry/rescue"));
+/// ```
 pub trait Seal: fmt::Debug {
     /// Returns the encrypted text.
     fn seal(&self, plain: &Secret) -> io::Result<Vec<u8>>;
 }
 
-/// The places for copies: a folder, and a second store in front of it if there is one.
+/// Keeps copies in a second store, if one is given, else in a folder.
 #[derive(Debug)]
 pub struct Rescue {
     folder: PathBuf,
@@ -210,17 +231,17 @@ pub struct Rescue {
     seal: Option<Box<dyn Seal>>,
 }
 
-/// What became of a copy that was to be kept.
+/// The result of keeping a copy.
 #[derive(Debug)]
-pub(crate) struct Kept {
-    /// Where it is, or why the folder did not take it.
+pub(crate) struct KeepResult {
+    /// The location, or why the folder did not accept the copy.
     pub(crate) location: io::Result<Location>,
-    /// Why the second store did not take it.
+    /// Why the second store did not accept the copy.
     pub(crate) not_in_second_store: Option<String>,
 }
 
 impl Rescue {
-    /// Keeps copies in a folder, which need not exist.
+    /// Keeps copies in a folder, which is created when needed.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
@@ -230,14 +251,14 @@ impl Rescue {
         }
     }
 
-    /// Keeps copies in a second store. The folder is used if that store fails.
+    /// Keeps copies in a second store, and falls back to the folder if that store fails.
     #[must_use]
     pub fn with_second_store(mut self, store: Arc<dyn SecretStore>) -> Self {
         self.second = Some(SecondStore::new(store));
         self
     }
 
-    /// Encrypts what goes into the folder.
+    /// Encrypts the files of the folder.
     #[must_use]
     pub fn with_seal(mut self, seal: Box<dyn Seal>) -> Self {
         self.seal = Some(seal);
@@ -250,34 +271,39 @@ impl Rescue {
         &self.folder
     }
 
-    /// Reads the second store, if there is one. Its copies are unknown before that.
-    pub async fn look(&self, limit: Duration) -> Result<(), SecondStoreError> {
+    /// Reads the second store, if there is one. Until then its copies are unknown.
+    pub async fn load_second_store(&self, limit: Duration) -> Result<(), SecondStoreError> {
         match &self.second {
-            Some(second) => second.look(limit).await,
+            Some(second) => second.load(limit).await,
             None => Ok(()),
         }
     }
 
-    /// Returns the copies that the second store held when it was read last, newest first.
+    /// Returns the copies of the second store as of its last read, newest first.
     #[must_use]
     pub fn in_second_store(&self) -> Vec<Rescued> {
         self.second.iter().flat_map(SecondStore::list).collect()
     }
 
-    /// Returns the encrypted files in the folder. What is in them this machine cannot tell.
+    /// Returns the encrypted files in the folder. This machine cannot read their content.
     pub fn encrypted(&self) -> io::Result<Vec<Location>> {
         folder::encrypted(&self.folder)
     }
 
-    /// Keeps a copy. The second store may take `limit`; the folder is next.
-    pub(crate) async fn keep(&self, secret: &Secret, record: &Record, limit: Duration) -> Kept {
+    /// Keeps a copy in the second store within `limit`, else in the folder.
+    pub(crate) async fn keep(
+        &self,
+        secret: &Secret,
+        record: &Record,
+        limit: Duration,
+    ) -> KeepResult {
         let mut not_in_second_store = None;
         if let Some(second) = &self.second {
-            // A panic in the library of a store is no reason not to write to the folder.
+            // After a panic in a store's library, the copy still goes to the folder.
             let added = guarded(second.add(secret, record, limit)).await;
             match added {
                 Ok(Ok(location)) => {
-                    return Kept {
+                    return KeepResult {
                         location: Ok(location),
                         not_in_second_store,
                     };
@@ -286,20 +312,20 @@ impl Rescue {
                 Err(panicked) => not_in_second_store = Some(panicked.to_string()),
             }
         }
-        Kept {
+        KeepResult {
             location: self.keep_in_folder(secret, record),
             not_in_second_store,
         }
     }
 
-    /// Keeps a copy in the folder, unless the second store is known to have it.
-    pub(crate) fn keep_now(&self, secret: &Secret, record: &Record) -> io::Result<Location> {
-        let name = name(secret);
-        let is_it = |it: &Rescued| {
+    /// Keeps a copy in the folder, unless the last read of the second store shows it there.
+    pub(crate) fn keep_locally(&self, secret: &Secret, record: &Record) -> io::Result<Location> {
+        let name = copy_name(secret);
+        let is_same = |it: &Rescued| {
             let store = it.record.as_ref().map(|known| &known.store);
             it.location.name() == name && store == Some(&record.store)
         };
-        match self.in_second_store().into_iter().find(is_it) {
+        match self.in_second_store().into_iter().find(is_same) {
             Some(known) => Ok(known.location),
             None => self.keep_in_folder(secret, record),
         }
@@ -308,18 +334,18 @@ impl Rescue {
     fn keep_in_folder(&self, secret: &Secret, record: &Record) -> io::Result<Location> {
         match &self.seal {
             None => folder::keep(&self.folder, secret, record).map(Location::File),
-            // A failed encryption is an error: with a recipient, no login is written in the clear.
+            // A failed encryption is an error: with a recipient, no login is written unencrypted.
             Some(seal) => folder::keep_encrypted(&self.folder, secret, record, &**seal)
                 .map(Location::EncryptedFile),
         }
     }
 
-    /// Removes a copy, and its record, if both still are what was read; returns whether they
-    /// were. A job may have kept the login anew.
-    pub async fn forget(&self, rescued: &Rescued, limit: Duration) -> io::Result<bool> {
+    /// Removes a copy and its record. In the folder, both stay if a job has kept the login again
+    /// since they were read; then returns `false`.
+    pub async fn remove(&self, rescued: &Rescued, limit: Duration) -> io::Result<bool> {
         match (&rescued.location, &self.second, &rescued.record) {
             (Location::File(path) | Location::EncryptedFile(path), _, _) => {
-                forget::forget(path, rescued.seen)
+                forget::remove_if_unchanged(path, rescued.files)
             }
             (Location::SecondStore { name, .. }, Some(second), Some(record)) => {
                 let removed = second.remove(name, &record.store, limit).await;
@@ -330,17 +356,17 @@ impl Rescue {
     }
 
     /// Removes an encrypted file.
-    pub fn forget_encrypted(&self, location: &Location) -> io::Result<()> {
+    pub fn remove_encrypted(&self, location: &Location) -> io::Result<()> {
         location.file().map_or(Ok(()), std::fs::remove_file)
     }
 }
 
-/// How long the second store may take before a copy goes to the folder, unless a job was asked
-/// to end. GitHub kills a job 10 s after its first signal.
+/// How long to wait for the second store before a copy goes to the folder; less after a signal.
+/// GitHub kills a job 10 s after its first signal.
 pub(crate) const SECOND_STORE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Returns the name of a copy: the fingerprint of a login. The same bytes have the same name.
-pub(crate) fn name(secret: &Secret) -> String {
+/// Returns the name of a copy: the fingerprint of a login, or of the bytes.
+pub(crate) fn copy_name(secret: &Secret) -> String {
     match authferry_codex::parse(secret) {
         Ok(generation) => generation.fingerprint.to_string(),
         Err(_) => format!("unusable-{}", authferry_codex::fingerprint_of_bytes(secret)),

@@ -1,4 +1,4 @@
-//! Rotates a login that is due, at once and under the claim, outside of any job.
+//! Rotates a login that is due: under the lease, outside of any job.
 
 use std::{
     future::Future,
@@ -10,260 +10,263 @@ use std::{
 
 use authferry_codex::Home;
 use authferry_core::copies::Rules;
-use authferry_core::rotation::{Effect, Event, Grant, Outcome, Proof, Rotation, Sight, Terms};
+use authferry_core::rotation::{
+    AcquireResult, DueState, Proof, Rotation, RotationEffect, RotationEvent, RotationOutcome,
+    RotationTerms,
+};
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Fingerprint, Generation, Issued, Policy, SecretStore,
-    StoreError, Stored, Trouble, Version, WriteId,
+    CasError, Fingerprint, Generation, Issued, Lease, LeaseError, LeaseRequest, Policy, Retryable,
+    SecretStore, StoreError, Stored, Version, WriteId,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::deadline;
-use crate::lease::{self, Lease, Observation};
+use crate::lease::{self, LeaseKeeper, Observation};
 use crate::own_time::TICK;
 use crate::rescue::{Location, Rescue};
-use crate::rotations::{Overdue, Private};
-use crate::signals::Told;
+use crate::rotations::{OverdueCodex, PrivateFolder};
+use crate::signals::SignalEvent;
 use crate::{
-    Codex, Entry, Job, Mark, NotBegun, Report, Signals, alone, before, copies, drive, random,
-    restore,
+    Codex, DeadLoginNote, Job, LockPurpose, Report, Signals, StartError, copies, drive, lock_home,
+    random, restore, seen_before,
 };
 
 mod next;
 mod proof;
+pub(crate) mod refresh;
 mod settle;
-pub(crate) mod turn;
 
-/// How long a bid may stay under way when nobody waits for the claim any more.
-const RETRACT: Duration = Duration::from_secs(2);
+/// How long to wait for the answer to a lease request after a signal or the deadline.
+const CANCELLED_LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a rotation works with.
+/// The inputs of a rotation.
 #[derive(Debug)]
 pub struct Rotating<'a> {
-    /// Where the login is kept.
+    /// The store of the login.
     pub store: &'a dyn SecretStore,
-    /// Who rotates it.
+    /// The Codex that rotates the login.
     pub codex: &'a Codex,
-    /// The folder in which the home is made that only this step sees. One that is left there
-    /// by a rotation which was killed is found by the next job.
+    /// The folder for the private home of the rotation. If the rotation is killed, the next job
+    /// finds that home here.
     pub rotations: &'a Path,
-    /// Where generations go that the store will not hold.
+    /// Keeps generations that the store does not hold.
     pub rescue: &'a Rescue,
-    /// Whose generation stays current after a conflict.
+    /// Which generation stays current after a conflict.
     pub policy: Policy,
-    /// Who rotates and writes, for people.
+    /// The name of the writer and lease owner, human-readable.
     pub writer: &'a str,
-    /// What Codex would rotate by then, in Unix seconds, is rotated now.
+    /// A login that Codex would rotate by this time, in Unix seconds, is rotated now.
     pub due_by: i64,
-    /// Whether a login stays as it is before half of its time is over: where the jobs take
-    /// longer than any login is good for, each of them would rotate it.
-    pub sparing: bool,
-    /// How long the store may take before the claim, before the refresh, and again after it.
-    pub patience: Duration,
-    /// How long somebody else may hold the claim.
-    pub wait: Duration,
-    /// How long a refresh that is under way holds signals off.
-    pub shield: Duration,
+    /// Whether a login is kept until half of its lifetime is over. Without this, jobs that take
+    /// longer than the lifetime of a login would rotate it each time.
+    pub only_after_half_life: bool,
+    /// The store's timeout, which counts anew before the lease, before the refresh, and after the
+    /// refresh.
+    pub store_timeout: Duration,
+    /// How long to wait while another owner holds the lease.
+    pub lease_timeout: Duration,
+    /// How long signals are held back while a refresh is running.
+    pub cancel_grace: Duration,
 }
 
 impl Rotating<'_> {
-    /// Whether a login that was issued so is to be rotated.
-    pub(crate) fn wants(&self, issued: &Issued) -> bool {
-        issued.is_due(self.due_by) && (!self.sparing || issued.is_half_over(unix_now()))
+    /// Whether a login with these times has to be rotated.
+    pub(crate) fn is_due(&self, issued: &Issued) -> bool {
+        issued.is_due(self.due_by)
+            && (!self.only_after_half_life || issued.is_half_over(unix_now()))
     }
 }
 
-/// The time in Unix seconds.
+/// The current time in Unix seconds.
 pub(crate) fn unix_now() -> i64 {
     i64::try_from(lease::now()).unwrap_or(i64::MAX)
 }
 
-/// What became of a login that may have been due.
+/// The result of a rotation.
 #[derive(Debug)]
 pub struct Rotated {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What the store held when it was looked at last, before anything was rotated.
-    pub known: Option<Stored>,
-    /// The generation in it.
+    /// The outcome.
+    pub outcome: RotationOutcome,
+    /// The last content read from the store before the refresh.
+    pub last_read: Option<Stored>,
+    /// The generation in `last_read`.
     pub generation: Option<Generation>,
-    /// How the trip ended, if it was made.
-    pub trip: Option<Report>,
-    /// Why the trip, or a second one, could not be begun.
-    pub not_begun: Option<NotBegun>,
-    /// The trip's home. It is gone, unless that has the only copy of a login.
+    /// The report of the last round trip, if one started.
+    pub round_trip: Option<Report>,
+    /// Why a round trip did not start.
+    pub start_error: Option<StartError>,
+    /// The private home of the round trip. It still exists only if it has the only copy of a login.
     pub home: Option<Home>,
-    /// That its refresh token is dead, as this rotation found, or an earlier one.
-    pub dead: Option<Mark>,
-    /// The copies that were tried in vain in place of a login that the provider refused.
-    pub tried: Vec<Fingerprint>,
-    /// The file in the rescue folder that keeps the login for which a copy was tried, if it could
-    /// not be put back: the store holds the copy.
+    /// The note that the refresh token is dead, from this rotation or an earlier one.
+    pub dead: Option<DeadLoginNote>,
+    /// The copies that were tried in place of a refused login, and failed.
+    pub tried_copies: Vec<Fingerprint>,
+    /// Where the rescue keeps the login for which a copy was tried, if the login could not be put
+    /// back. The store then holds the copy.
     pub not_put_back: Option<Location>,
-    /// Whether somebody else has changed the login meanwhile, so that ours was spent in vain.
-    pub moved: bool,
-    /// Who held the claim, for people, and until when, in Unix seconds.
-    pub held: Option<(String, u64)>,
-    /// Whether somebody else took the claim over meanwhile.
-    pub lost: bool,
-    /// Whether the job's own home holds something else, so that nothing was begun.
-    pub unsettled: bool,
-    /// The home of a rotation on this machine that was waited for until the time was over.
-    pub at_work: Option<PathBuf>,
-    /// The last thing that the store complained of before the trip.
+    /// Whether another writer replaced the login during the rotation, so that ours was stale.
+    pub superseded: bool,
+    /// The owner of the lease, human-readable, and its expiry in Unix seconds.
+    pub lease_holder: Option<(String, u64)>,
+    /// Whether another owner took the lease over during the rotation.
+    pub lease_lost: bool,
+    /// Whether a copy on this machine has to be settled first, so that nothing was rotated.
+    pub has_unsettled_copies: bool,
+    /// The folder of another rotation on this machine that was still running at the deadline.
+    pub running_rotation: Option<PathBuf>,
+    /// The last error of the store before the round trip.
     pub store_error: Option<StoreError>,
-    /// The number of the first signal that came before the trip.
+    /// The number of the first signal before the round trip.
     pub signal: Option<i32>,
 }
 
-/// Rotates the login before a job if it is due, under the claim, and persisted.
+/// Before a job, rotates the login under the lease if it is due, and persists it.
 ///
-/// A login in the job's own home that the store does not hold is settled first: if an
-/// earlier persist was lost, what the store holds is spent. `Err` in the end tells that the
-/// restore did not succeed which that takes.
+/// First settles a login in the job's home that the store does not hold: if an earlier persist was
+/// lost, the store's login is spent. The inner `Err` is the report of a restore that failed.
 pub async fn rotate_first(
     rotating: &Rotating<'_>,
     job: &Job<'_>,
     signals: &mut Signals,
-) -> Result<Result<Rotated, Report>, NotBegun> {
-    // A file that an access-only one would replace keeps the job out.
-    before(job, &job.home.settled_look()?)?;
+) -> Result<Result<Rotated, Report>, StartError> {
+    // Fails if an access-only auth file would replace an existing one.
+    seen_before(job, &job.home.settled_look()?)?;
     let mut rotated = {
-        // Whoever is at work there keeps the job out: nothing is to be rotated for it.
-        let _alone = alone(job, Entry::Job).await?;
-        begin(rotating, Some(job), signals).await?
+        // Fails if another process uses the home: the job would not start, so rotate nothing.
+        let _home_lock = lock_home(job, LockPurpose::Job).await?;
+        run_rotation(rotating, Some(job), signals).await?
     };
-    if rotated.unsettled {
-        let report = restore(job, rotated.known.take(), signals).await?;
+    if rotated.has_unsettled_copies {
+        let report = restore(job, rotated.last_read.take(), signals).await?;
         if report.outcome != authferry_core::Outcome::Restored {
             return Ok(Err(report));
         }
-        rotated = begin(rotating, Some(job), signals).await?;
+        rotated = run_rotation(rotating, Some(job), signals).await?;
     }
     Ok(Ok(rotated))
 }
 
-/// Looks whether the login is due, and if so rotates it: under the lease, and persisted.
+/// Rotates the login under the lease if it is due, and persists it.
 ///
-/// A copy on this machine that counts more than what the store holds is put there first. `Err`
-/// in the end tells that this did not succeed. Nothing was touched after an error.
+/// If a copy on this machine takes precedence over the store's login, puts that copy into the
+/// store first. The inner `Err` is the report if that fails. The outer error means that no refresh
+/// was started.
 pub async fn rotate(
     rotating: &Rotating<'_>,
     signals: &mut Signals,
-) -> Result<Result<Rotated, Report>, NotBegun> {
-    let mut rotated = begin(rotating, None, signals).await?;
-    if rotated.unsettled {
-        let refused = Mark::refused(rotating.store).await;
-        let known = rotated.known.take();
+) -> Result<Result<Rotated, Report>, StartError> {
+    let mut rotated = run_rotation(rotating, None, signals).await?;
+    if rotated.has_unsettled_copies {
+        let refused = DeadLoginNote::refused_generations(rotating.store).await;
+        let known = rotated.last_read.take();
         let report = settle::settle(rotating, None, known, &refused, signals).await?;
         if report.outcome != authferry_core::Outcome::Restored {
             return Ok(Err(report));
         }
-        rotated = begin(rotating, None, signals).await?;
+        rotated = run_rotation(rotating, None, signals).await?;
     }
     Ok(Ok(rotated))
 }
 
-/// Takes the claim for as long as a job needs it, whatever the login is like. The error in
-/// the end tells why there is none.
-pub async fn claim<'a>(
+/// Acquires the lease for a job, due or not. The inner error says why it was not acquired.
+pub async fn lease<'a>(
     rotating: &'a Rotating<'a>,
     signals: &mut Signals,
-) -> Result<Result<Lease<'a>, Rotated>, NotBegun> {
-    let (driver, rotation, effects) = Driver::new(rotating, None, true)?;
+) -> Result<Result<LeaseKeeper<'a>, Rotated>, StartError> {
+    let (driver, rotation, effects) = RotationDriver::new(rotating, None, true)?;
     let (rotated, lease) = driver.drive(rotation, effects, signals).await?;
     Ok(lease.ok_or(rotated))
 }
 
-/// `job`: the job that is to follow, whose home may hold a copy.
-async fn begin(
+/// `job`: the job that follows; its home may hold a copy.
+async fn run_rotation(
     rotating: &Rotating<'_>,
     job: Option<&Job<'_>>,
     signals: &mut Signals,
-) -> Result<Rotated, NotBegun> {
-    let (mut driver, rotation, effects) = Driver::new(rotating, job, false)?;
+) -> Result<Rotated, StartError> {
+    let (mut driver, rotation, effects) = RotationDriver::new(rotating, job, false)?;
     driver.rules = settle::rules(rotating, job).await?;
     let (rotated, _) = driver.drive(rotation, effects, signals).await?;
     Ok(rotated)
 }
 
-struct Driver<'a> {
+struct RotationDriver<'a> {
     rotating: &'a Rotating<'a>,
-    /// The job that is to follow.
+    /// The job that follows the rotation.
     job: Option<&'a Job<'a>>,
-    /// Nothing is to be rotated: the claim is all that is wanted.
-    claim_only: bool,
-    /// What a person allowed, and what the provider refused before.
+    /// Whether to acquire the lease and rotate nothing.
+    lease_only: bool,
+    /// What the user allowed, and the generations that the provider refused earlier.
     rules: Rules,
     holder: u64,
-    /// When it began, or won the claim.
-    began: Instant,
-    lease: Option<Lease<'a>>,
-    /// The lease of another job, as it was seen last.
+    /// When the driver started, or acquired the lease: the timeout counts from here.
+    started_at: Instant,
+    lease: Option<LeaseKeeper<'a>>,
+    /// The last seen lease of another owner.
     observed: Observation,
-    /// The Codex of another rotation that is waited for.
-    overdue: Overdue,
-    /// Where the next trip has its home.
-    folder: Option<Private>,
-    request: Option<Request<'a>>,
-    /// The write that was to prove that the login can be written, and the version that it
-    /// expected.
-    proving: Option<(Version, WriteId)>,
-    /// When a bid is given up that nobody waits for any more.
-    retract_by: Option<Instant>,
+    /// Watches the Codex of the other rotation that this one waits for.
+    overdue: OverdueCodex,
+    /// The folder for the home of the next round trip.
+    folder: Option<PrivateFolder>,
+    request: Option<RotationRequest<'a>>,
+    /// The last proof write and the version that it expected.
+    proof_write: Option<(Version, WriteId)>,
+    /// When to abandon the pending request, once a signal or the deadline has cancelled it.
+    abandon_at: Option<Instant>,
     rotated: Rotated,
 }
 
-/// Something that was begun and will be answered.
-type Request<'a> = Pin<Box<dyn Future<Output = Answer> + 'a>>;
+/// A pending request of the driver.
+type RotationRequest<'a> = Pin<Box<dyn Future<Output = RotationAnswer> + 'a>>;
 
-enum Answer {
-    Looked(Result<Option<Stored>, StoreError>),
-    Claimed(Result<Claim, ClaimError>),
+enum RotationAnswer {
+    Read(Result<Option<Stored>, StoreError>),
+    Acquired(Result<Lease, LeaseError>),
     Proven(Result<Stored, CasError>),
-    Woke,
+    Waited,
 }
 
-impl<'a> Driver<'a> {
+impl<'a> RotationDriver<'a> {
     fn new(
         rotating: &'a Rotating<'a>,
         job: Option<&'a Job<'a>>,
-        claim_only: bool,
-    ) -> io::Result<(Self, Rotation, Vec<Effect>)> {
+        lease_only: bool,
+    ) -> io::Result<(Self, Rotation, Vec<RotationEffect>)> {
         let holder = random()?;
-        let claims = rotating.store.claims().is_some();
-        let (rotation, effects) = Rotation::start(Terms {
-            claims,
+        let leases = rotating.store.leases().is_some();
+        let (rotation, effects) = Rotation::start(RotationTerms {
+            leases,
             salt: holder,
         });
         let driver = Self {
             rotating,
             job,
-            claim_only,
+            lease_only,
             rules: Rules::default(),
             holder,
-            began: Instant::now(),
+            started_at: Instant::now(),
             lease: None,
             observed: Observation::default(),
-            overdue: Overdue::default(),
+            overdue: OverdueCodex::default(),
             folder: None,
             request: None,
-            proving: None,
-            retract_by: None,
+            proof_write: None,
+            abandon_at: None,
             rotated: Rotated {
-                outcome: Outcome::Fresh,
-                known: None,
+                outcome: RotationOutcome::Fresh,
+                last_read: None,
                 generation: None,
-                trip: None,
-                not_begun: None,
+                round_trip: None,
+                start_error: None,
                 home: None,
                 dead: None,
-                tried: Vec::new(),
+                tried_copies: Vec::new(),
                 not_put_back: None,
-                moved: false,
-                held: None,
-                lost: false,
-                unsettled: false,
-                at_work: None,
+                superseded: false,
+                lease_holder: None,
+                lease_lost: false,
+                has_unsettled_copies: false,
+                running_rotation: None,
                 store_error: None,
                 signal: None,
             },
@@ -271,62 +274,62 @@ impl<'a> Driver<'a> {
         Ok((driver, rotation, effects))
     }
 
-    /// Returns what became of it, and the claim if that was all that was wanted.
+    /// Drives the rotation to its end. Returns the lease if `lease_only`.
     async fn drive(
         mut self,
         mut rotation: Rotation,
-        mut effects: Vec<Effect>,
+        mut effects: Vec<RotationEffect>,
         signals: &mut Signals,
-    ) -> Result<(Rotated, Option<Lease<'a>>), NotBegun> {
+    ) -> Result<(Rotated, Option<LeaseKeeper<'a>>), StartError> {
         loop {
             let mut event = None;
             for effect in std::mem::take(&mut effects) {
                 match effect {
-                    // Whatever it holds.
-                    Effect::Look if self.claim_only => {
-                        event = Some(Event::Looked(Sight::Due));
+                    // For the lease alone, the content of the store does not matter.
+                    RotationEffect::Read if self.lease_only => {
+                        event = Some(RotationEvent::Read(DueState::Due));
                     }
-                    Effect::Look => self.look(),
-                    Effect::Claim => self.claim(),
-                    Effect::Prove if self.claim_only => {
-                        event = Some(Event::Proven(Proof::Landed));
+                    RotationEffect::Read => self.start_read(),
+                    RotationEffect::Acquire => self.start_acquire(),
+                    RotationEffect::Prove if self.lease_only => {
+                        event = Some(RotationEvent::Proven(Proof::Landed));
                     }
-                    // The claim may have been won long after the look.
-                    Effect::Prove if self.is_rotation_at_work() => {
-                        event = Some(Event::Proven(Proof::Moved));
+                    // The last read may be older than a rotation that is running now.
+                    RotationEffect::Prove if self.is_rotation_running() => {
+                        event = Some(RotationEvent::Proven(Proof::Conflict));
                     }
-                    Effect::Prove if self.is_in_vain(signals).await => {
-                        event = Some(Event::Proven(Proof::InVain));
+                    RotationEffect::Prove if self.skips_proof(signals).await => {
+                        event = Some(RotationEvent::Proven(Proof::Skipped));
                     }
-                    Effect::Prove => self.prove(),
-                    Effect::Wait(time) => {
+                    RotationEffect::Prove => self.start_proof(),
+                    RotationEffect::Wait(time) => {
                         let until = deadline::after(time);
                         self.request = Some(Box::pin(async move {
                             sleep_until(until).await;
-                            Answer::Woke
+                            RotationAnswer::Waited
                         }));
                     }
-                    Effect::Turn if self.claim_only => {
-                        self.rotated.outcome = Outcome::Turned;
+                    RotationEffect::Refresh if self.lease_only => {
+                        self.rotated.outcome = RotationOutcome::Refreshed;
                         return Ok((self.rotated, self.lease));
                     }
-                    Effect::Turn => {
-                        if let Err(error) = self.turn(signals).await {
-                            self.rotated.not_begun = Some(error);
+                    RotationEffect::Refresh => {
+                        if let Err(error) = self.refresh(signals).await {
+                            self.rotated.start_error = Some(error);
                         }
-                        event = Some(if self.is_left() {
-                            Event::Left
+                        event = Some(if self.is_codex_running() {
+                            RotationEvent::CodexRunning
                         } else {
-                            Event::Turned
+                            RotationEvent::Refreshed
                         });
                     }
-                    Effect::Release => {
+                    RotationEffect::Release => {
                         self.release().await;
-                        event = Some(Event::Released);
+                        event = Some(RotationEvent::Released);
                     }
-                    Effect::Finish(outcome) => {
+                    RotationEffect::Finish(outcome) => {
                         self.rotated.outcome = outcome;
-                        if matches!(outcome, Outcome::Fresh | Outcome::Turned) {
+                        if matches!(outcome, RotationOutcome::Fresh | RotationOutcome::Refreshed) {
                             self.sweep();
                         }
                         return Ok((self.rotated, None));
@@ -341,176 +344,181 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn next_event(&mut self, rotation: &Rotation, signals: &mut Signals) -> Event {
+    async fn next_event(&mut self, rotation: &Rotation, signals: &mut Signals) -> RotationEvent {
         loop {
-            let patience = if rotation.is_held_up() {
-                self.rotating.wait
+            let timeout = if rotation.is_waiting_for_holder() {
+                self.rotating.lease_timeout
             } else {
-                self.rotating.patience
+                self.rotating.store_timeout
             };
             let deadline = self
-                .retract_by
-                .unwrap_or(deadline::from(self.began, patience));
+                .abandon_at
+                .unwrap_or(deadline::from(self.started_at, timeout));
             let Some(request) = &mut self.request else {
-                unreachable!("the machine asks for something until it is done");
+                unreachable!("the machine has a pending request until it finishes");
             };
             tokio::select! {
                 answer = request => {
                     self.request = None;
-                    return self.answered(answer);
+                    return self.handle_answer(answer);
                 }
-                told = signals.next() => match told {
-                    Told::Child => {}
-                    Told::End(signal) | Told::Other(signal) => {
+                event = signals.next() => match event {
+                    SignalEvent::Child => {}
+                    SignalEvent::End(signal) | SignalEvent::Other(signal) => {
                         self.rotated.signal.get_or_insert(signal.as_raw());
-                        if self.retract_by.is_none() {
-                            self.retract_by = Some(deadline::after(RETRACT));
-                            return Event::Deadline;
+                        if self.abandon_at.is_none() {
+                            self.abandon_at = Some(deadline::after(CANCELLED_LEASE_TIMEOUT));
+                            return RotationEvent::Deadline;
                         }
                     }
                 },
                 () = drive::renewed(self.lease.as_mut()) => {}
-                // The store is asked more rarely than a clock of own time has to be read.
-                () = sleep(TICK), if self.rotated.at_work.is_some() => {
-                    if let Some(folder) = &self.rotated.at_work {
-                        self.overdue.look(folder);
+                // `OverdueCodex` needs a check once per tick; the store is read less often.
+                () = sleep(TICK), if self.rotated.running_rotation.is_some() => {
+                    if let Some(folder) = &self.rotated.running_rotation {
+                        self.overdue.check(folder);
                     }
                 }
                 () = sleep_until(deadline) => {
-                    if self.retract_by.is_some() {
-                        // Whether it was won nobody will say; it ends by itself.
+                    if self.abandon_at.is_some() {
+                        // The request may have acquired the lease; that lease then expires.
                         self.request = None;
-                        return Event::Claimed(Grant::Trouble(Trouble::Transient));
+                        return RotationEvent::Acquired(AcquireResult::Failed(Retryable::Yes));
                     }
-                    self.retract_by = Some(deadline::after(RETRACT));
-                    return Event::Deadline;
+                    self.abandon_at = Some(deadline::after(CANCELLED_LEASE_TIMEOUT));
+                    return RotationEvent::Deadline;
                 }
             }
         }
     }
 
-    /// Whether another rotation of the login is under way on this machine.
-    fn is_rotation_at_work(&self) -> bool {
+    /// Whether another rotation of the login is running on this machine.
+    fn is_rotation_running(&self) -> bool {
         let store = self.rotating.store.to_string();
-        copies::rotation_at_work(&store, Some(self.rotating.rotations)).is_some()
+        copies::running_rotation(&store, Some(self.rotating.rotations)).is_some()
     }
 
-    /// Removes the private homes of earlier rotations whose login the store has, or had.
+    /// Removes the private homes of earlier rotations whose login the store holds or held.
     fn sweep(&self) {
-        let trip = self.rotated.trip.as_ref();
-        let of_trip = trip
+        let round_trip = self.rotated.round_trip.as_ref();
+        let rotated_base = round_trip
             .filter(|it| !it.writes.is_empty())
             .and_then(|it| it.base.clone());
-        let known = self.rotated.known.as_ref();
-        let known = known.and_then(|known| settle::base_of(self.rotating, self.job, known));
-        if let Some(base) = of_trip.or(known) {
+        let stored = self.rotated.last_read.as_ref();
+        let stored_base = stored.and_then(|it| settle::base_of(self.rotating, self.job, it));
+        if let Some(base) = rotated_base.or(stored_base) {
             settle::sweep(self.rotating, &base);
         }
     }
 
-    fn look(&mut self) {
+    fn start_read(&mut self) {
         let store = self.rotating.store;
-        self.request = Some(Box::pin(async { Answer::Looked(store.read().await) }));
+        self.request = Some(Box::pin(async { RotationAnswer::Read(store.read().await) }));
     }
 
-    fn claim(&mut self) {
-        let Some(claims) = self.rotating.store.claims() else {
-            unreachable!("the machine was told that there are claims");
+    fn start_acquire(&mut self) {
+        let Some(leases) = self.rotating.store.leases() else {
+            unreachable!("the machine acquires only if the store has leases");
         };
-        let bid = Bid {
+        let request = LeaseRequest {
             expired: self.observed.expired(),
-            ..lease::bid(self.rotating.writer, self.holder)
+            ..lease::new_request(self.rotating.writer, self.holder)
         };
         self.request = Some(Box::pin(async move {
-            Answer::Claimed(claims.acquire(&bid).await)
+            RotationAnswer::Acquired(leases.acquire(&request).await)
         }));
     }
 
-    fn answered(&mut self, answer: Answer) -> Event {
+    fn handle_answer(&mut self, answer: RotationAnswer) -> RotationEvent {
         match answer {
-            Answer::Woke => Event::Woke,
-            Answer::Looked(Ok(stored)) => {
+            RotationAnswer::Waited => RotationEvent::Waited,
+            RotationAnswer::Read(Ok(stored)) => {
                 let generation = stored
                     .as_ref()
                     .and_then(|stored| authferry_codex::parse(&stored.secret).ok());
-                let sight = match &generation {
-                    Some(it) if self.is_from_the_holder(it) => Sight::Fresh,
-                    Some(it) if !self.rotating.wants(&it.issued) => Sight::Fresh,
-                    due => self.compared(stored.as_ref(), due.is_some()),
+                let due_state = match &generation {
+                    Some(it) if self.is_from_lease_holder(it) => DueState::Fresh,
+                    Some(it) if !self.rotating.is_due(&it.issued) => DueState::Fresh,
+                    due => self.compare_with_copies(stored.as_ref(), due.is_some()),
                 };
-                self.rotated.known = stored;
+                self.rotated.last_read = stored;
                 self.rotated.generation = generation;
-                Event::Looked(sight)
+                RotationEvent::Read(due_state)
             }
-            Answer::Looked(Err(error)) => Event::Looked(Sight::Trouble(self.trouble(error))),
-            Answer::Claimed(Ok(claim)) => {
-                if let Some(claims) = self.rotating.store.claims() {
-                    self.lease = Some(Lease::new(claims, claim));
-                    self.began = Instant::now();
+            RotationAnswer::Read(Err(error)) => {
+                RotationEvent::Read(DueState::Failed(self.record_store_error(error)))
+            }
+            RotationAnswer::Acquired(Ok(lease)) => {
+                if let Some(leases) = self.rotating.store.leases() {
+                    self.lease = Some(LeaseKeeper::new(leases, lease));
+                    self.started_at = Instant::now();
                 }
-                Event::Claimed(Grant::Won)
+                RotationEvent::Acquired(AcquireResult::Acquired)
             }
-            Answer::Claimed(Err(ClaimError::Held {
+            RotationAnswer::Acquired(Err(LeaseError::Held {
                 owner,
                 until,
                 state,
             })) => {
-                self.observed.note(state);
-                self.rotated.held = Some((owner, until));
-                Event::Claimed(Grant::Held)
+                self.observed.record(state);
+                self.rotated.lease_holder = Some((owner, until));
+                RotationEvent::Acquired(AcquireResult::Held)
             }
-            // Somebody has taken the record away at the same moment: the next bid tells.
-            Answer::Claimed(Err(ClaimError::Lost)) => {
-                Event::Claimed(Grant::Trouble(Trouble::Transient))
+            // Another process removed the record at the same moment: retry.
+            RotationAnswer::Acquired(Err(LeaseError::Lost)) => {
+                RotationEvent::Acquired(AcquireResult::Failed(Retryable::Yes))
             }
-            Answer::Claimed(Err(ClaimError::Store(error))) => {
-                Event::Claimed(Grant::Trouble(self.trouble(error)))
+            RotationAnswer::Acquired(Err(LeaseError::Store(error))) => {
+                RotationEvent::Acquired(AcquireResult::Failed(self.record_store_error(error)))
             }
-            Answer::Proven(proven) => Event::Proven(self.proven(proven)),
+            RotationAnswer::Proven(proven) => RotationEvent::Proven(self.check_proof(proven)),
         }
     }
 
-    /// Compares what the store holds with the copies on this machine.
-    fn compared(&mut self, stored: Option<&Stored>, is_login: bool) -> Sight {
+    /// Compares the store's content with the copies on this machine.
+    fn compare_with_copies(&mut self, stored: Option<&Stored>, is_login: bool) -> DueState {
         let found = settle::compare(self.rotating, self.job, stored, &self.rules);
-        self.rotated.at_work = found.at_work;
-        if let Some(folder) = &self.rotated.at_work {
-            self.overdue.look(folder);
-            // What its Codex writes is the next generation, or it was held up by its store.
+        self.rotated.running_rotation = found.running_rotation;
+        if let Some(folder) = &self.rotated.running_rotation {
+            self.overdue.check(folder);
+            // The other rotation's Codex is about to write the next generation, or the store is
+            // slow.
             let owner = "a rotation on this machine".to_owned();
-            self.rotated.held.get_or_insert((owner, lease::now()));
-            Sight::Held
+            self.rotated
+                .lease_holder
+                .get_or_insert((owner, lease::now()));
+            DueState::Busy
         } else if !found.is_settled {
-            self.rotated.unsettled = true;
-            Sight::Nothing
+            self.rotated.has_unsettled_copies = true;
+            DueState::NoLogin
         } else if is_login {
-            Sight::Due
+            DueState::Due
         } else {
-            Sight::Nothing
+            DueState::NoLogin
         }
     }
 
-    /// Whether this login came while somebody else held the claim, and does not end at once.
-    fn is_from_the_holder(&self, now: &Generation) -> bool {
+    /// Whether the holder of the lease wrote this login, and no Codex would rotate it right now.
+    fn is_from_lease_holder(&self, now: &Generation) -> bool {
         let before = self.rotated.generation.as_ref();
-        self.rotated.held.is_some()
+        self.rotated.lease_holder.is_some()
             && before.is_some_and(|before| before.fingerprint != now.fingerprint)
             && !now.issued.is_due(unix_now())
     }
 
-    fn trouble(&mut self, error: StoreError) -> Trouble {
+    fn record_store_error(&mut self, error: StoreError) -> Retryable {
         let transient = error.kind.is_transient();
         self.rotated.store_error = Some(error);
         if transient {
-            Trouble::Transient
+            Retryable::Yes
         } else {
-            Trouble::Permanent
+            Retryable::No
         }
     }
 
     async fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
-            self.rotated.lost = lease.is_lost();
+            self.rotated.lease_lost = lease.is_lost();
             lease.release().await;
         }
     }

@@ -1,8 +1,8 @@
-//! The private homes of rotations: how they are made, locked, and removed.
+//! Creates, locks, and removes the private homes of rotations.
 //!
-//! A rotation holds an exclusive lock on its folder for as long as it or its Codex lives: Codex
-//! inherits the descriptor. A process that looks at the folder holds a shared lock. So a folder
-//! without an exclusive lock is that of a rotation that was killed, with its Codex.
+//! A rotation holds an exclusive lock on its folder while it or its Codex is alive: Codex inherits
+//! the descriptor. A process that reads the folder holds a shared lock. So a folder without an
+//! exclusive lock belongs to a rotation that was killed together with its Codex.
 
 use std::{
     fs::{self, File, Permissions, TryLockError},
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use authferry_codex::{Home, Look, Unusable};
+use authferry_codex::{AuthFileError, Home, Look};
 use authferry_core::{Generation, Secret};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -21,101 +21,102 @@ use tempfile::TempDir;
 use crate::codex_process::CodexProcess;
 use crate::own_time::Limit;
 use crate::supervise::SPENT_LIMIT;
-use crate::{NotBegun, Receipt, codex_process, processes};
+use crate::{Receipt, StartError, codex_process, processes};
 
-/// How the name of the folder of a rotation begins. Nothing else is looked at, let alone removed:
-/// without a state folder, rotations share the folder for temporary files.
+/// The prefix of a rotation's folder. No other folder is read or removed: without a state folder,
+/// rotations share the folder for temporary files.
 const PREFIX: &str = "authferry-rotation-";
 
-/// The name of the home in the folder of a rotation.
+/// The name of the home in a rotation's folder.
 pub(crate) const HOME: &str = "home";
 
-/// How much room there has to be for the home of a refresh, in bytes. The app server of
-/// Codex 0.169.0 fills it with 1.2 MiB before it writes what it got.
-const ROOM: usize = 4 << 20;
+/// The free space that the home of a refresh needs. The app server of Codex 0.169.0 writes
+/// 1.2 MiB there before it writes the new login.
+const MIN_FREE_BYTES: usize = 4 << 20;
 
-/// How long a process that only looks may keep the lock of a new folder from us.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same for a folder that is to be removed, which another job may do as well.
-const SWEEP_TIMEOUT: Duration = Duration::from_millis(50);
-/// Between two attempts to get it.
-const LOCK_PACE: Duration = Duration::from_millis(2);
+/// How long to wait for the lock of a new folder while a reader holds it.
+const READER_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait for the lock of a folder to remove; another job may remove it instead.
+const SWEEP_LOCK_TIMEOUT: Duration = Duration::from_millis(50);
+/// The delay between two attempts to lock a folder.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Within which time a rotation has locked the folder that it made.
-const LOCKED_WITHIN: Duration = Duration::from_mins(1);
+/// A folder without a receipt and younger than this is new: its rotation may not have locked it
+/// yet.
+const MAX_UNLOCKED_AGE: Duration = Duration::from_mins(1);
 
-/// A folder that only its owner works in, gone when dropped.
-pub(crate) struct Private {
+/// The private folder of a rotation. Dropping this removes it.
+pub(crate) struct PrivateFolder {
     folder: TempDir,
     lock: Option<File>,
 }
 
-/// Makes a private folder, and locks it.
-pub(crate) fn private(rotations: &Path) -> Result<Private, NotBegun> {
-    let no_place = |error| NotBegun::NoPlace(rotations.to_owned(), error);
+/// Creates a private folder and locks it.
+pub(crate) fn create_private_folder(rotations: &Path) -> Result<PrivateFolder, StartError> {
+    let no_place = |error| StartError::NoPrivateHome(rotations.to_owned(), error);
     let folder = tempfile::Builder::new()
         .prefix(PREFIX)
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(rotations)
         .map_err(no_place)?;
     let lock = File::open(folder.path()).map_err(no_place)?;
-    let lock = exclusive(&lock, LOOK_TIMEOUT)
+    let lock = lock_exclusively(&lock, READER_LOCK_TIMEOUT)
         .map_err(no_place)?
         .then_some(lock);
-    has_room(folder.path()).map_err(no_place)?;
-    Ok(Private { folder, lock })
+    check_free_space(folder.path()).map_err(no_place)?;
+    Ok(PrivateFolder { folder, lock })
 }
 
-impl Private {
+impl PrivateFolder {
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Another handle of the lock, for the Codex that runs there.
+    /// Returns a second handle of the lock, for the Codex that runs in the folder.
     pub(crate) fn lock(&self) -> Option<File> {
         self.lock.as_ref()?.try_clone().ok()
     }
 
-    /// Leaves the folder there.
+    /// Keeps the folder on disk.
     pub(crate) fn keep(self) {
         drop(self.folder.keep());
     }
 }
 
-/// What there is to know of the folder of a rotation.
+/// The state of a rotation's folder.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and on the stack")]
-pub(crate) enum State {
-    /// A rotation, or a Codex that one left behind, is running there.
-    AtWork(Option<Receipt>),
-    /// There is no receipt, or one that cannot be read, and no login.
+pub(crate) enum FolderState {
+    /// A rotation, or a Codex that it left behind, is running in the folder.
+    Running(Option<Receipt>),
+    /// A new folder without a receipt and without a login.
     Empty,
     /// Its rotation was killed.
     Unfinished {
         receipt: Option<Receipt>,
-        content: Content,
-        rotation: Unfinished,
+        content: HomeContent,
+        rotation: UnfinishedRotation,
     },
 }
 
-/// What is in the home of a rotation.
-pub(crate) enum Content {
+/// The content of a rotation's home.
+pub(crate) enum HomeContent {
     Missing,
     Unusable(Secret),
-    /// It cannot be read, or is too large to be one.
+    /// The auth file cannot be read, or is too large.
     Unreadable,
     Usable(Generation, Secret, PathBuf),
 }
 
-/// The folder of a rotation that was killed. It is not removed by others for as long as this
-/// lives.
+/// The folder of a rotation that was killed. While this is alive, its shared lock keeps other
+/// processes from removing the folder.
 #[derive(Debug)]
-pub(crate) struct Unfinished {
+pub(crate) struct UnfinishedRotation {
     folder: PathBuf,
-    /// `None` on a file system that has no locks for folders.
+    /// `None` if the file system does not support locks on folders.
     lock: Option<File>,
 }
 
-/// Returns the folders of rotations that are ours alone.
+/// Returns the rotation folders that only this user can write.
 pub(crate) fn folders(rotations: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(rotations).into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = entries
@@ -127,47 +128,47 @@ pub(crate) fn folders(rotations: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Looks at the folder of a rotation, and changes nothing. `None` if it was removed meanwhile.
-pub(crate) fn look(folder: &Path) -> Option<State> {
+/// Reads the state of a rotation's folder, and changes nothing. `None` if the folder is gone.
+pub(crate) fn inspect(folder: &Path) -> Option<FolderState> {
     let lock = File::open(folder).ok()?;
     let locked = lock.try_lock_shared();
     let home = Home::new(&folder.join(HOME)).ok()?;
     let receipt = Receipt::read(&home);
     let is_locked = matches!(locked, Err(TryLockError::WouldBlock));
     if is_locked || processes::work_in(folder) {
-        return Some(State::AtWork(receipt.ok().flatten()));
+        return Some(FolderState::Running(receipt.ok().flatten()));
     }
     let base = receipt.as_ref().ok().and_then(Option::as_ref);
-    let content = content(&home, base);
+    let content = read_content(&home, base);
     let is_new = is_recent(folder) && matches!(receipt, Ok(None));
-    if is_new && matches!(content, Content::Missing) {
-        return Some(State::Empty);
+    if is_new && matches!(content, HomeContent::Missing) {
+        return Some(FolderState::Empty);
     }
-    Some(State::Unfinished {
+    Some(FolderState::Unfinished {
         receipt: receipt.ok().flatten(),
         content,
-        rotation: Unfinished {
+        rotation: UnfinishedRotation {
             folder: folder.to_owned(),
             lock: locked.is_ok().then_some(lock),
         },
     })
 }
 
-/// The Codex of a rotation that is waited for, and that may be overdue.
+/// Watches the Codex of another rotation, and kills it once it is overdue.
 #[derive(Debug, Default)]
-pub(crate) struct Overdue(Option<Limit>);
+pub(crate) struct OverdueCodex(Option<Limit>);
 
-impl Overdue {
-    /// Ends the Codex of a rotation that has been there for so long without a write that no refresh
-    /// can be under way. What supervised it was killed, or ends it by itself.
+impl OverdueCodex {
+    /// Kills the rotation's Codex if it is so old, and its last write so long ago, that no refresh
+    /// can be running. The supervisor of that Codex was killed, or kills Codex as well.
     ///
-    /// Call it once per [`TICK`](crate::own_time::TICK): a longer gap counts as one, because a machine
-    /// that was paused gives its Codex no time.
-    pub(crate) fn look(&mut self, folder: &Path) {
-        self.look_at(folder, SPENT_LIMIT);
+    /// Call it once per [`TICK`](crate::own_time::TICK). A longer gap counts as one tick, because
+    /// Codex does not run while the machine is paused.
+    pub(crate) fn check(&mut self, folder: &Path) {
+        self.check_with_limit(folder, SPENT_LIMIT);
     }
 
-    fn look_at(&mut self, folder: &Path, limit: Duration) {
+    fn check_with_limit(&mut self, folder: &Path, limit: Duration) {
         let home = folder.join(HOME);
         let written = fs::metadata(home.join("auth.json")).and_then(|it| it.modified());
         let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age >= limit);
@@ -180,8 +181,8 @@ impl Overdue {
             self.0 = None;
             return;
         }
-        let seen = self.0.get_or_insert_with(|| Limit::new(OVERDUE_FOR));
-        if seen.is_over() {
+        let grace = self.0.get_or_insert_with(|| Limit::new(OVERDUE_GRACE));
+        if grace.is_over() {
             for codex in overdue {
                 codex.process().signal(Signal::KILL);
             }
@@ -189,7 +190,7 @@ impl Overdue {
     }
 }
 
-/// Returns the Codexes that use this home and were started this long ago.
+/// Returns the Codex processes that use this home and are at least this old.
 fn codexes_older_than(home: &Path, limit: Duration) -> Vec<CodexProcess> {
     let Ok(home) = home.canonicalize() else {
         return Vec::new();
@@ -200,25 +201,25 @@ fn codexes_older_than(home: &Path, limit: Duration) -> Vec<CodexProcess> {
         .collect()
 }
 
-/// For how long a Codex is seen to be overdue before it is ended, in the time that this process runs.
-pub(crate) const OVERDUE_FOR: Duration = Duration::from_secs(20);
+/// How long a Codex stays overdue before it is killed. Counts only time in which this process runs.
+pub(crate) const OVERDUE_GRACE: Duration = Duration::from_secs(20);
 
-impl Unfinished {
-    /// Returns the path of its auth file, which may be missing.
+impl UnfinishedRotation {
+    /// Returns the path of the auth file, which may be missing.
     pub(crate) fn auth_file(&self) -> PathBuf {
         self.folder.join(HOME).join("auth.json")
     }
 
-    /// Removes the folder, unless it is in use or holds another login than these bytes
-    /// (`None`: any login at all) and what they descend from. Of several logins that Codex did not
-    /// rename this one alone goes. What is left is found again by the next job.
+    /// Removes the folder, unless a process uses it or it holds a login other than these bytes and
+    /// their ancestors (`None`: any login). If Codex left several logins in temporary files,
+    /// removes only the one with these bytes. The next job finds the rest.
     pub(crate) fn remove(&self, expected: Option<&Secret>) {
         let may_go = |folder: &Path| {
             let home = Home::new(&folder.join(HOME));
             home.is_ok_and(|home| holds_only(&home, expected)) && !processes::work_in(folder)
         };
         let is_ours = match &self.lock {
-            Some(lock) => exclusive(lock, SWEEP_TIMEOUT).unwrap_or(false),
+            Some(lock) => lock_exclusively(lock, SWEEP_LOCK_TIMEOUT).unwrap_or(false),
             None => true,
         };
         let may_go_now = is_ours && may_go(&self.folder);
@@ -226,7 +227,7 @@ impl Unfinished {
             remove_unrenamed(&self.folder, expected);
         }
         if may_go_now {
-            // Renamed aside, looked at again, and only then unlinked.
+            // Rename the folder, check it again, and only then remove it.
             let name = self.folder.file_name().unwrap_or_default();
             let name = name.to_string_lossy();
             let aside = format!("{PREFIX}gone-{}", name.trim_start_matches(PREFIX));
@@ -235,29 +236,31 @@ impl Unfinished {
                 fs::remove_dir_all(aside).ok();
             }
         }
-        // Others are to see what stays.
+        // Downgrade to a shared lock, so that other processes can read what stays.
         if let Some(lock) = &self.lock {
             lock.try_lock_shared().ok();
         }
     }
 }
 
-/// Takes the exclusive lock, also in place of our shared one. A process that only looks lets go
-/// in a moment. `false`: another process keeps it, or the file system has no locks for folders,
-/// which is no reason to do without the rotation.
-pub(crate) fn exclusive(lock: &File, timeout: Duration) -> io::Result<bool> {
-    let began = Instant::now();
+/// Acquires the exclusive lock, also in place of our shared one. A reader releases its lock within
+/// milliseconds. Returns `false` if the file system does not support locks on folders: the caller
+/// goes on without a lock.
+pub(crate) fn lock_exclusively(lock: &File, timeout: Duration) -> io::Result<bool> {
+    let started = Instant::now();
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(true),
-            Err(TryLockError::WouldBlock) if began.elapsed() < timeout => thread::sleep(LOCK_PACE),
+            Err(TryLockError::WouldBlock) if started.elapsed() < timeout => {
+                thread::sleep(LOCK_RETRY_INTERVAL);
+            }
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::ResourceBusy.into()),
             Err(TryLockError::Error(_)) => return Ok(false),
         }
     }
 }
 
-/// Removes the temporary files with these bytes, which are safe elsewhere.
+/// Removes the temporary files with these bytes: the login is safe elsewhere.
 fn remove_unrenamed(folder: &Path, expected: Option<&Secret>) {
     let (Ok(home), Some(expected)) = (Home::new(&folder.join(HOME)), expected) else {
         return;
@@ -268,7 +271,7 @@ fn remove_unrenamed(folder: &Path, expected: Option<&Secret>) {
     }
 }
 
-/// Whether the home of a rotation holds nothing but these bytes, and what they descend from.
+/// Whether a rotation's home holds only these bytes and their ancestors.
 fn holds_only(home: &Home, expected: Option<&Secret>) -> bool {
     let receipt = Receipt::read(home).ok().flatten();
     let is_expected =
@@ -280,63 +283,63 @@ fn holds_only(home: &Home, expected: Option<&Secret>) -> bool {
                 || base.ancestors.contains(&login.fingerprint)
         })
     };
-    let found = match content(home, receipt.as_ref()) {
-        Content::Missing => true,
-        Content::Unusable(secret) | Content::Usable(_, secret, _) => is_expected(&secret),
-        Content::Unreadable => false,
+    let has_expected_file = match read_content(home, receipt.as_ref()) {
+        HomeContent::Missing => true,
+        HomeContent::Unusable(secret) | HomeContent::Usable(_, secret, _) => is_expected(&secret),
+        HomeContent::Unreadable => false,
     };
-    found
+    has_expected_file
         && home
             .all_unrenamed()
             .iter()
             .all(|it| is_expected(&it.secret) || is_known(&it.generation))
 }
 
-/// What is in the home of a rotation: also what a killed Codex wrote and did not rename.
-fn content(home: &Home, receipt: Option<&Receipt>) -> Content {
+/// Reads a rotation's home, including a temporary file that a killed Codex did not rename.
+fn read_content(home: &Home, receipt: Option<&Receipt>) -> HomeContent {
     let base = receipt.map(|receipt| receipt.base.generation.fingerprint);
     if let Some(next) = home.unrenamed(base) {
-        return Content::Usable(next.generation, next.secret, next.path);
+        return HomeContent::Usable(next.generation, next.secret, next.path);
     }
     match home.settled_look() {
         Ok(Look::Usable { secret, generation }) => {
-            Content::Usable(generation, secret, home.auth_file().to_owned())
+            HomeContent::Usable(generation, secret, home.auth_file().to_owned())
         }
         Ok(
             Look::Missing
             | Look::Unusable {
-                why: Unusable::Empty,
+                why: AuthFileError::Empty,
                 ..
             },
-        ) => Content::Missing,
+        ) => HomeContent::Missing,
         Ok(Look::Unusable {
-            why: Unusable::TooLarge,
+            why: AuthFileError::TooLarge,
             ..
         })
-        | Err(_) => Content::Unreadable,
-        Ok(Look::Unusable { secret, .. }) => Content::Unusable(secret),
+        | Err(_) => HomeContent::Unreadable,
+        Ok(Look::Unusable { secret, .. }) => HomeContent::Unusable(secret),
     }
 }
 
-/// Whether only we can write in a folder, which is no link to another one.
+/// Whether this is a folder, no symlink, that only this user can write.
 fn is_private(folder: &Path) -> bool {
     folder.symlink_metadata().is_ok_and(|found| {
         let is_ours = found.uid() == rustix::process::geteuid().as_raw();
-        // A backup may restore the folder with a mode that lets others read it, but not write.
+        // A backup may restore the folder readable by others, which is fine; writable is not.
         found.is_dir() && is_ours && found.mode() & 0o022 == 0
     })
 }
 
-/// Whether a folder was made or changed a moment ago, as far as the clock can be trusted.
+/// Whether a folder was modified recently. A modification time in the future counts as recent.
 fn is_recent(folder: &Path) -> bool {
     let modified = folder.metadata().and_then(|it| it.modified());
-    modified.is_ok_and(|at| at.elapsed().map_or(true, |age| age < LOCKED_WITHIN))
+    modified.is_ok_and(|at| at.elapsed().map_or(true, |age| age < MAX_UNLOCKED_AGE))
 }
 
-/// Sees that Codex will not run out of room: it spends the token first, and what it got is
+/// Checks that the disk has room for Codex: Codex spends the token first, and the new login is
 /// lost if it cannot be written.
-fn has_room(folder: &Path) -> io::Result<()> {
-    tempfile::tempfile_in(folder)?.write_all(&vec![0; ROOM])
+fn check_free_space(folder: &Path) -> io::Result<()> {
+    tempfile::tempfile_in(folder)?.write_all(&vec![0; MIN_FREE_BYTES])
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -347,13 +350,13 @@ mod tests {
 
     use super::*;
 
-    /// A program with the name of Codex that waits in the home of a rotation.
-    struct Hangs {
+    /// A program named codex in the home of a rotation. It sleeps, and writes nothing.
+    struct HangingCodex {
         folder: TempDir,
         codex: std::process::Child,
     }
 
-    impl Hangs {
+    impl HangingCodex {
         fn start() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             let home = folder.path().join(HOME);
@@ -376,7 +379,7 @@ mod tests {
         }
     }
 
-    impl Drop for Hangs {
+    impl Drop for HangingCodex {
         fn drop(&mut self) {
             self.codex.kill().ok();
             self.codex.wait().ok();
@@ -384,37 +387,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_codex_that_hangs_is_ended_once_no_refresh_can_be_under_way() {
-        let mut hangs = Hangs::start();
-        let folder = hangs.folder.path().to_owned();
+    async fn a_hanging_codex_is_killed_once_no_refresh_can_be_running() {
+        let mut codex = HangingCodex::start();
+        let folder = codex.folder.path().to_owned();
         thread::sleep(Duration::from_millis(300));
-        let mut overdue = Overdue::default();
-        for _ in 0..2 * OVERDUE_FOR.as_secs() {
-            overdue.look(&folder);
+        let mut overdue = OverdueCodex::default();
+        for _ in 0..2 * OVERDUE_GRACE.as_secs() {
+            overdue.check(&folder);
             advance(Duration::from_secs(1)).await;
         }
-        assert!(hangs.is_alive(), "it may have spent the token");
+        assert!(codex.is_alive(), "it may have spent the token");
         let file = File::open(folder.join(HOME).join("auth.json")).expect("there");
         let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
         file.set_modified(an_hour_ago).expect("ours");
-        for _ in 0..2 * OVERDUE_FOR.as_secs() {
-            overdue.look(&folder);
+        for _ in 0..2 * OVERDUE_GRACE.as_secs() {
+            overdue.check(&folder);
             advance(Duration::from_secs(1)).await;
         }
-        assert!(hangs.is_alive(), "it was started a moment ago");
-        let mut overdue = Overdue::default();
+        assert!(codex.is_alive(), "the process is too young");
+        let mut overdue = OverdueCodex::default();
         let limit = Duration::from_millis(200);
-        overdue.look_at(&folder, limit);
+        overdue.check_with_limit(&folder, limit);
         // A machine that was paused.
         advance(Duration::from_secs(1000)).await;
-        overdue.look_at(&folder, limit);
+        overdue.check_with_limit(&folder, limit);
         thread::sleep(Duration::from_millis(100));
-        assert!(hangs.is_alive(), "it has only just gone on");
-        for _ in 0..OVERDUE_FOR.as_secs() {
-            overdue.look_at(&folder, limit);
+        assert!(
+            codex.is_alive(),
+            "a pause of the machine counts as one tick"
+        );
+        for _ in 0..OVERDUE_GRACE.as_secs() {
+            overdue.check_with_limit(&folder, limit);
             advance(Duration::from_secs(1)).await;
         }
-        while hangs.is_alive() {
+        while codex.is_alive() {
             thread::yield_now();
         }
     }

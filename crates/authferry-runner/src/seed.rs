@@ -1,138 +1,137 @@
-//! Puts a login into a store that has none, or over one that is dead.
+//! Seeds a store: puts a login into an empty store, or replaces a dead one.
 
 use std::{io, time::Duration};
 
-use authferry_codex::Unusable;
+use authferry_codex::AuthFileError;
 use authferry_core::copies::{self, Content, Copy, Origins, Place, Rules, Verdict};
 use authferry_core::order::{self, Order};
 use authferry_core::{
-    Base, CasError, ClaimError, Family, Fingerprint, Generation, Held, Origin, Secret, SecretStore,
+    Base, CasError, Family, Fingerprint, Generation, Held, LeaseError, Origin, Secret, SecretStore,
     Stamp, StoreError, Stored, Version, WriteId,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::drive::{ask, keep::keeps_history};
-use crate::lease::bid;
-use crate::mark::Notes;
+use crate::dead_login_note::Notes;
+use crate::drive::{cleanup::keeps_history, store_io};
+use crate::lease::new_request;
 use crate::rescue::{Location, Reason, Record, Rescue, SECOND_STORE_TIMEOUT};
 use crate::{deadline, random};
 
-/// What a seed did.
+/// The result of a seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seeded {
-    /// The login that is now in the store.
+    /// The login in the store now.
     pub generation: Generation,
-    /// Its version.
+    /// The store's version of it.
     pub version: Version,
-    /// Whether it was there before.
+    /// Whether the store already held this login.
     pub unchanged: bool,
-    /// The login that it replaced, if that was one.
+    /// The login that was replaced, if any.
     pub replaced: Option<Fingerprint>,
-    /// Where what was replaced is kept, if the store does not keep it.
+    /// Where the replaced content was backed up, if the store has no history.
     pub rescued: Option<Location>,
-    /// Why the second store did not take it.
+    /// Why the second store did not accept that copy.
     pub not_in_second_store: Option<String>,
 }
 
-/// A login that was not put into the store, as far as is known.
+/// A seed that failed, as far as is known.
 #[derive(Debug)]
 pub struct NotSeeded {
-    /// Why.
+    /// The cause.
     pub why: SeedError,
-    /// Where a copy of what the store holds is kept all the same.
+    /// Where a copy of the store's content was kept before the failure.
     pub rescued: Option<Location>,
-    /// Whether a write was sent and never answered: the login may be there after all.
-    pub doubtful: bool,
+    /// Whether the answer to a write was lost: the login may be in the store.
+    pub may_have_landed: bool,
 }
 
 /// Why a login was not put into the store.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    /// What was to be seeded is not a login.
+    /// The seed is not a login.
     #[error("the login to be seeded is unusable: {0}")]
-    Unusable(Unusable),
-    /// The store holds something, and it was not asked to be replaced.
+    AuthFileError(AuthFileError),
+    /// The store is not empty, and the user did not allow its content to be replaced.
     #[error("the store is not empty")]
-    Filled,
+    NotEmpty,
     /// The store holds a login of the same account that was issued later.
     #[error("the store holds login {0}, which was issued later")]
     Older(Fingerprint),
     /// The login is a known ancestor of what the store holds: its refresh token is spent.
-    #[error("the login was spent for login {0}, which the store holds")]
+    #[error("the login's refresh token is spent: login {0} in the store descends from it")]
     Spent(Fingerprint),
-    /// What would be replaced could not be kept first.
-    #[error("what would be replaced cannot be kept first")]
+    /// The store's content could not be backed up.
+    #[error("the store's content cannot be backed up before it is replaced")]
     NotKept(#[source] io::Error),
-    /// A job holds the lease that is needed to note the replaced login as rejected.
+    /// A job holds the lease, which is needed to note that the replaced login is rejected.
     #[error("{owner} holds the lease to rotate the login")]
     LeaseHeld {
-        /// Who, for people.
+        /// The lease owner, human-readable.
         owner: String,
     },
-    /// The system gives no random bytes.
+    /// The system failed to return random bytes.
     #[error("cannot get random bytes from the system")]
     System(#[source] io::Error),
     /// The store did not answer in time.
     #[error("the store did not answer in time")]
-    OutOfTime,
-    /// The store did not do as asked. The only failure after which the login may be there
-    /// all the same, if the store broke off in the middle.
+    TimedOut,
+    /// The store failed. [`NotSeeded::may_have_landed`] says whether the login may be in the store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What may be replaced.
+/// Which content of the store may be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
-    /// Nothing: the store has to be empty.
+    /// None: the store has to be empty.
     Nothing,
-    /// Anything but a later-issued login of the same account.
+    /// Any except a login of the same account that was issued later.
     NotNewer,
-    /// Anything.
+    /// Any.
     Anything,
 }
 
-/// What a person puts into a store.
+/// The inputs of a seed.
 #[derive(Debug)]
 pub struct Seed<'a> {
-    /// Where to.
+    /// The store.
     pub store: &'a dyn SecretStore,
     /// The login.
     pub secret: &'a Secret,
-    /// What its record says, if it comes from the rescue folder: then it stays in its family.
+    /// The origins from its rescue record: with them, the login stays in its family.
     pub origins: Option<Origins>,
-    /// What may be replaced.
+    /// Which content of the store may be replaced.
     pub replace: Replace,
     /// Generations that the provider refused.
     pub refused: Vec<Fingerprint>,
-    /// Who puts it there, for people.
+    /// The writer, human-readable.
     pub writer: &'a str,
-    /// Where what is replaced is kept.
+    /// Keeps the replaced content.
     pub rescue: &'a Rescue,
-    /// How long the store may take.
-    pub patience: Duration,
+    /// The timeout for the store.
+    pub store_timeout: Duration,
 }
 
-/// Puts a login into the store if that is empty, or over what may be replaced.
+/// Puts a login into the store, if the store is empty or its content may be replaced.
 ///
-/// A login from the rescue folder that is later than what the store holds, in one family,
-/// needs no permission. Any other one begins a new family. What is replaced is kept
-/// first where the store has no history. If another writer is faster, the
-/// store is looked at and judged again until the time is over.
+/// A rescued login that is later than the store's login in the same family needs no permission.
+/// Any other login starts a new family. Without a history in the store, the replaced content is
+/// backed up first. After a conflict with another writer, reads and judges the store again until
+/// the timeout.
 pub async fn seed(seed: &Seed<'_>) -> Result<Seeded, NotSeeded> {
     let mut seeding = Seeding {
         seed,
         replaced: None,
         rescued: None,
         not_in_second_store: None,
-        doubtful: false,
+        may_have_landed: false,
     };
-    let seeded = seeding.run(deadline::after(seed.patience)).await;
+    let seeded = seeding.run(deadline::after(seed.store_timeout)).await;
     let Seeding {
         replaced,
         rescued,
         not_in_second_store,
-        doubtful,
+        may_have_landed,
         ..
     } = seeding;
     match seeded {
@@ -147,7 +146,7 @@ pub async fn seed(seed: &Seed<'_>) -> Result<Seeded, NotSeeded> {
         Err(why) => Err(NotSeeded {
             why,
             rescued,
-            doubtful,
+            may_have_landed,
         }),
     }
 }
@@ -157,36 +156,36 @@ struct Seeding<'a> {
     replaced: Option<Fingerprint>,
     rescued: Option<Location>,
     not_in_second_store: Option<String>,
-    doubtful: bool,
+    may_have_landed: bool,
 }
 
 impl Seeding<'_> {
-    /// Returns the login, its version, and whether it was there before.
+    /// Returns the login, its version, and whether the store already held it.
     async fn run(&mut self, deadline: Instant) -> Result<(Generation, Version, bool), SeedError> {
         let Seed { store, secret, .. } = self.seed;
-        let ours = authferry_codex::parse(secret).map_err(SeedError::Unusable)?;
-        let trip = random().map_err(SeedError::System)?;
-        // One intent for each version that it is to replace.
-        let mut intents: Vec<Option<Version>> = Vec::new();
+        let ours = authferry_codex::parse(secret).map_err(SeedError::AuthFileError)?;
+        let nonce = random().map_err(SeedError::System)?;
+        // One write id for each version to replace: retries are idempotent.
+        let mut expected_versions: Vec<Option<Version>> = Vec::new();
         for attempt in 1.. {
             let read = timeout_at(deadline, store.read()).await;
-            let error = match read.map_err(|_| SeedError::OutOfTime)? {
+            let error = match read.map_err(|_| SeedError::TimedOut)? {
                 Ok(held) => {
                     if let Some(held) = &held
-                        && let Some(unchanged) = self.is_there(held, trip, &ours)
+                        && let Some(unchanged) = self.find_landed(held, nonce, &ours)
                     {
                         return Ok((ours, held.version.clone(), unchanged));
                     }
                     let version = held.as_ref().map(|held| held.version.clone());
-                    if intents.last() != Some(&version) {
-                        intents.push(version.clone());
+                    if expected_versions.last() != Some(&version) {
+                        expected_versions.push(version.clone());
                     }
-                    let number = u64::try_from(intents.len()).unwrap_or(u64::MAX);
-                    let id = WriteId { trip, number };
-                    let stamp = self.stamp(id, held.as_ref(), &ours).await?;
+                    let number = u64::try_from(expected_versions.len()).unwrap_or(u64::MAX);
+                    let id = WriteId { nonce, number };
+                    let stamp = self.back_up_and_stamp(id, held.as_ref(), &ours).await?;
                     self.reject_descendant(held.as_ref(), &ours, deadline)
                         .await?;
-                    // Never cut short: whether it landed would then be unknown.
+                    // No timeout: a cancelled swap may or may not have landed.
                     match store
                         .compare_and_swap(version.as_ref(), secret, &stamp)
                         .await
@@ -194,7 +193,7 @@ impl Seeding<'_> {
                         Ok(version) => return Ok((ours, version, false)),
                         Err(CasError::Conflict) => None,
                         Err(CasError::Ambiguous(error)) => {
-                            self.doubtful = true;
+                            self.may_have_landed = true;
                             Some(error)
                         }
                         Err(CasError::Refused(error)) if error.kind.is_transient() => Some(error),
@@ -205,27 +204,27 @@ impl Seeding<'_> {
                 Err(error) => return Err(error.into()),
             };
             if Instant::now() >= deadline {
-                return Err(error.map_or(SeedError::OutOfTime, SeedError::Store));
+                return Err(error.map_or(SeedError::TimedOut, SeedError::Store));
             }
-            sleep(authferry_core::pause(attempt, trip)).await;
+            sleep(authferry_core::pause(attempt, nonce)).await;
         }
-        Err(SeedError::OutOfTime)
+        Err(SeedError::TimedOut)
     }
 
-    /// Returns whether the login was there before us, if it is there: also if a job has rotated
-    /// it since a write of ours landed.
-    fn is_there(&self, held: &Stored, trip: u64, ours: &Generation) -> Option<bool> {
+    /// Returns `Some` if the seed is done: the store holds the login, or a job has rotated the
+    /// login since our write landed. The value: whether the store held the login before our write.
+    fn find_landed(&self, held: &Stored, nonce: u64, ours: &Generation) -> Option<bool> {
         let stamp = held.stamp.as_ref();
-        let by_us = stamp.is_some_and(|stamp| stamp.id.trip == trip);
-        let rotated_since = self.doubtful
+        let by_us = stamp.is_some_and(|stamp| stamp.id.nonce == nonce);
+        let rotated_since = self.may_have_landed
             && stamp.is_some_and(|it| it.family == Family(ours.fingerprint) && it.count > 1);
-        let there = authferry_codex::parse(&held.secret)
+        let is_same = authferry_codex::parse(&held.secret)
             .is_ok_and(|theirs| theirs.fingerprint == ours.fingerprint);
-        (by_us || there || rotated_since).then_some(!by_us && !rotated_since)
+        (by_us || is_same || rotated_since).then_some(!by_us && !rotated_since)
     }
 
-    /// Returns the stamp of the write, once nothing is lost by it.
-    async fn stamp(
+    /// Judges the write, backs up the store's content, and returns the stamp.
+    async fn back_up_and_stamp(
         &mut self,
         id: WriteId,
         stored: Option<&Stored>,
@@ -251,7 +250,7 @@ impl Seeding<'_> {
                 },
             ));
         };
-        let (held, _) = ask::held(stored);
+        let (held, _) = store_io::held(stored);
         let copy = Copy {
             place: Place::Rescue,
             content: Content::Usable(ours.clone()),
@@ -265,11 +264,12 @@ impl Seeding<'_> {
         let is_refused = theirs.is_some_and(|it| seed.refused.contains(&it.fingerprint));
         let mut verdict = copies::judge(Some(&held), &copy, &rules);
         if verdict == Verdict::Elsewhere {
-            // It is of this family: a person's word makes it one of this store's.
+            // The copy's record names another store, but this family: the user's command makes the
+            // copy a login of this store.
             verdict = copies::judge(Some(&held), &copy.here(), &rules);
         }
         if verdict == Verdict::Later {
-            self.keep(stored, &held).await?;
+            self.back_up(stored, &held).await?;
             let family = origins.map_or(Family(ours.fingerprint), |it| it.base.family);
             return Ok(stamp(
                 family,
@@ -283,63 +283,66 @@ impl Seeding<'_> {
                 return Err(SeedError::Spent(theirs.fingerprint));
             }
             (Replace::Nothing, _) if !(is_refused && origins.is_some()) => {
-                return Err(SeedError::Filled);
+                return Err(SeedError::NotEmpty);
             }
-            (Replace::NotNewer, Some(theirs)) if !is_refused && is_before(ours, theirs) => {
+            (Replace::NotNewer, Some(theirs))
+                if !is_refused && was_issued_earlier(ours, theirs) =>
+            {
                 return Err(SeedError::Older(theirs.fingerprint));
             }
             (Replace::Nothing | Replace::NotNewer | Replace::Anything, _) => {}
         }
-        self.keep(stored, &held).await?;
+        self.back_up(stored, &held).await?;
         Ok(stamp(Family(ours.fingerprint), 1, held.volatile_hints))
     }
 
-    /// Notes that the login in the store counts no more, if a job rotated the family that ours
-    /// begins to it: in one family the later one would be adopted again wherever a copy of it is.
+    /// If the store's login descends from ours, notes in the lease that the store's login is
+    /// refused. Otherwise every job with a copy of that login would adopt it again, as the later
+    /// login of the family.
     async fn reject_descendant(
         &self,
         stored: Option<&Stored>,
         ours: &Generation,
         deadline: Instant,
     ) -> Result<(), SeedError> {
-        let held = stored.map(|stored| ask::held(stored).0);
+        let held = stored.map(|stored| store_io::held(stored).0);
         let theirs = held.filter(|held| held.family == Some(Family(ours.fingerprint)));
         let theirs = theirs.and_then(|held| held.generation);
-        let (Some(theirs), Some(claims)) = (theirs, self.seed.store.claims()) else {
+        let (Some(theirs), Some(leases)) = (theirs, self.seed.store.leases()) else {
             return Ok(());
         };
         let holder = random().map_err(SeedError::System)?;
         for attempt in 1.. {
-            let error = match claims.acquire(&bid(self.seed.writer, holder)).await {
-                Ok(mut claim) => {
-                    let mut notes = Notes::read(claim.note.as_deref());
+            let error = match leases.acquire(&new_request(self.seed.writer, holder)).await {
+                Ok(mut lease) => {
+                    let mut notes = Notes::parse(lease.note.as_deref());
                     notes.refuse(theirs.fingerprint);
-                    claim.note = notes.text();
-                    match claims.release(&claim).await {
+                    lease.note = notes.to_text();
+                    match leases.release(&lease).await {
                         Ok(()) => return Ok(()),
-                        Err(ClaimError::Store(error)) if !error.kind.is_transient() => {
+                        Err(LeaseError::Store(error)) if !error.kind.is_transient() => {
                             return Err(error.into());
                         }
-                        Err(ClaimError::Store(_) | ClaimError::Lost | ClaimError::Held { .. }) => {
-                            SeedError::OutOfTime
+                        Err(LeaseError::Store(_) | LeaseError::Lost | LeaseError::Held { .. }) => {
+                            SeedError::TimedOut
                         }
                     }
                 }
-                Err(ClaimError::Held { owner, .. }) => SeedError::LeaseHeld { owner },
-                Err(ClaimError::Lost) => SeedError::OutOfTime,
-                Err(ClaimError::Store(error)) if error.kind.is_transient() => error.into(),
-                Err(ClaimError::Store(error)) => return Err(error.into()),
+                Err(LeaseError::Held { owner, .. }) => SeedError::LeaseHeld { owner },
+                Err(LeaseError::Lost) => SeedError::TimedOut,
+                Err(LeaseError::Store(error)) if error.kind.is_transient() => error.into(),
+                Err(LeaseError::Store(error)) => return Err(error.into()),
             };
             if Instant::now() >= deadline {
                 return Err(error);
             }
             sleep(authferry_core::pause(attempt, holder)).await;
         }
-        Err(SeedError::OutOfTime)
+        Err(SeedError::TimedOut)
     }
 
-    /// Keeps what is there if the store does not keep it.
-    async fn keep(&mut self, stored: &Stored, held: &Held) -> Result<(), SeedError> {
+    /// Backs up the store's content, unless the store has a history.
+    async fn back_up(&mut self, stored: &Stored, held: &Held) -> Result<(), SeedError> {
         let seed = self.seed;
         let theirs = held.generation.as_ref();
         self.replaced = theirs.map(|theirs| theirs.fingerprint);
@@ -347,7 +350,7 @@ impl Seeding<'_> {
             let known = seed.origins.as_ref().map(|origins| &origins.base);
             let base = theirs.map(|theirs| Base::of_head(held, theirs, known));
             let record = Record::new(seed.store.to_string(), Reason::Replaced, base, seed.writer);
-            let limit = SECOND_STORE_TIMEOUT.min(seed.patience);
+            let limit = SECOND_STORE_TIMEOUT.min(seed.store_timeout);
             let kept = seed.rescue.keep(&stored.secret, &record, limit).await;
             self.not_in_second_store = kept.not_in_second_store;
             self.rescued = Some(kept.location.map_err(SeedError::NotKept)?);
@@ -356,8 +359,8 @@ impl Seeding<'_> {
     }
 }
 
-/// Whether a login of the same person was issued before another one, by what the two say.
-fn is_before(ours: &Generation, theirs: &Generation) -> bool {
+/// Whether both logins may belong to the same account and ours was issued earlier.
+fn was_issued_earlier(ours: &Generation, theirs: &Generation) -> bool {
     !theirs.identity.contradicts(&ours.identity)
         && order::by_times(&ours.issued, &theirs.issued) == Order::Earlier
 }

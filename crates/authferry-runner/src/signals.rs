@@ -1,4 +1,4 @@
-//! The signals that end a process, as something to wait for.
+//! Handlers for the signals that end a process.
 
 use std::{
     fs,
@@ -11,15 +11,15 @@ use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 /// The signals that ask a job to end.
-const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+const END_SIGNALS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
 /// The other signals that end a process by default: timers and limits that were set before the
-/// program was loaded, a scheduler's warning, a power failure. What one of them means only the
-/// command can know.
+/// program was loaded, a scheduler's warning, a power failure. Only the command knows what one of
+/// them means.
 ///
-/// Not among them: job control, and what tells of a fault of our own. `SIGABRT` is, because
-/// supervisors send it; `abort` ends this process all the same.
-const OTHERS: &[Signal] = &[
+/// Excluded: job control, and the signals of a fault in this process. `SIGABRT` is included,
+/// because supervisors send it; `abort` still ends this process.
+const COMMAND_SIGNALS: &[Signal] = &[
     Signal::ABORT,
     Signal::ALARM,
     Signal::PROF,
@@ -35,26 +35,26 @@ const OTHERS: &[Signal] = &[
     Signal::STKFLT,
 ];
 
-/// The handlers: from here until the process ends none of these signals ends it.
+/// The signal handlers: once they are installed, none of these signals ends this process.
 ///
-/// Install them before the first secret byte is written to the disk. A signal may end the
-/// command, never the persist that follows it. A signal that was ignored when the process
-/// started, as by `nohup`, stays ignored, and the command inherits that.
+/// Install them before the first secret byte is written to the disk. A signal may end the command,
+/// never the persist that follows. A signal that was ignored when the process started, as by
+/// `nohup`, stays ignored, and the command inherits that.
 ///
-/// Several real-time signals of one number that arrive at once count as one, and their values
-/// are lost: the signal library keeps no queue.
+/// Several real-time signals of one number that arrive at once count as one, and their values are
+/// lost: the signal library keeps no queue.
 #[derive(Debug)]
 pub struct Signals {
     streams: Vec<(Signal, Stream)>,
     child: Stream,
 }
 
-/// Something that a signal told.
+/// A signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// The job is to end.
+pub(crate) enum SignalEvent {
+    /// The job must end.
     End(Signal),
-    /// Another signal that would have ended this process, and is the command's affair.
+    /// Another signal that ends a process by default: it is forwarded to the command.
     Other(Signal),
     /// Some child process changed its state.
     Child,
@@ -65,12 +65,12 @@ impl Signals {
     pub fn install() -> io::Result<Self> {
         let ignored = Ignored::look();
         let mut streams = Vec::new();
-        for end in ENDS.into_iter().filter(|end| !ignored.has(*end)) {
+        for end in END_SIGNALS.into_iter().filter(|end| !ignored.has(*end)) {
             streams.push((end, handler(end)?));
         }
-        let others = OTHERS.iter().copied().chain(real_time());
+        let others = COMMAND_SIGNALS.iter().copied().chain(real_time());
         for other in others.filter(|other| !ignored.has(*other)) {
-            // Emulators and debuggers keep one or the other for themselves.
+            // Emulators and debuggers reserve some signals for themselves.
             streams.extend(handler(other).map(|stream| (other, stream)));
         }
         Ok(Self {
@@ -79,53 +79,53 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal. Loses none when dropped half-way.
-    pub(crate) async fn next(&mut self) -> Told {
+    /// Waits for the next signal. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> SignalEvent {
         poll_fn(|context| {
             for (signal, stream) in &mut self.streams {
                 if stream.poll_recv(context).is_ready() {
-                    return Poll::Ready(if ENDS.contains(signal) {
-                        Told::End(*signal)
+                    return Poll::Ready(if END_SIGNALS.contains(signal) {
+                        SignalEvent::End(*signal)
                     } else {
-                        Told::Other(*signal)
+                        SignalEvent::Other(*signal)
                     });
                 }
             }
-            self.child.poll_recv(context).map(|_| Told::Child)
+            self.child.poll_recv(context).map(|_| SignalEvent::Child)
         })
         .await
     }
 }
 
-/// Makes a write beyond the limit for the size of a file fail, where it would end this process.
-/// The command gets the default back when it is loaded. Needs a tokio runtime.
+/// Catches SIGXFSZ: a write beyond the file size limit then fails with EFBIG instead of ending this
+/// process. Exec restores the default for the command. Needs a tokio runtime.
 pub fn survive_file_size_limit() {
     if !Ignored::look().has(Signal::XFSZ) {
-        // Without a handler it is as it was.
+        // If the handler cannot be installed, the default stays.
         let _handler = handler(Signal::XFSZ);
     }
 }
 
-/// Returns whether the terminal has sent this signal to the command as well: keys do so
-/// to the whole foreground group, of which both are members.
-pub(crate) fn reaches_the_command_by_itself(signal: Signal) -> bool {
+/// Returns whether the terminal has sent this signal to the command as well: a key sends the signal
+/// to the whole foreground process group, to which authferry and the command belong.
+pub(crate) fn reaches_command_via_terminal(signal: Signal) -> bool {
     let stdin = io::stdin();
     (signal == Signal::INT || signal == Signal::QUIT)
         && stdin.is_terminal()
         && rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
-/// Returns whether a person sits in front of the command.
-pub(crate) fn is_on_a_terminal() -> bool {
+/// Returns whether standard input is a terminal.
+pub(crate) fn is_interactive() -> bool {
     io::stdin().is_terminal()
 }
 
-/// A handler stays for as long as the process lives, whatever becomes of the stream.
+/// Installs a handler. It stays until the process ends, even if the stream is dropped.
 fn handler(of: Signal) -> io::Result<Stream> {
     signal(SignalKind::from_raw(of.as_raw()))
 }
 
-/// The real-time signals that the C library does not need for itself.
+/// The real-time signals that the C library does not reserve.
 #[cfg(target_os = "linux")]
 fn real_time() -> impl Iterator<Item = Signal> {
     use rustix_libc_wrappers::process::SignalExt;
@@ -137,8 +137,8 @@ fn real_time() -> impl Iterator<Item = Signal> {
     std::iter::empty()
 }
 
-/// The signals that the process was started to ignore, as bits; none where the system does
-/// not tell.
+/// The signals that the process was started to ignore, as bits; none where `/proc` does not show
+/// them.
 struct Ignored(u64);
 
 impl Ignored {

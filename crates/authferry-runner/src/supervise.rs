@@ -3,36 +3,36 @@
 //! Between the provider's spend and Codex's write, only Codex has the login, for as long as the
 //! provider takes. The rotating process may end earlier, by a signal or a timeout. So a supervisor
 //! starts Codex in a new session and runs as long as Codex. If the rotating process ends first, the
-//! supervisor completes the rotation: it logs in to the store, renews the lease, waits for Codex, and
-//! persists the login that Codex writes.
+//! supervisor completes the rotation: it logs in to the store, renews the lease, waits for Codex,
+//! and persists the login that Codex writes.
 
 use std::{ffi::OsString, fs, io, path::Path, process::Command, time::Duration};
 
 use authferry_codex::{Home, Look};
-use authferry_core::{Goal, Outcome, Policy, SecretStore, Terms, Trip};
+use authferry_core::{Goal, Outcome, Policy, RoundTrip, SecretStore, Terms};
 use rustix::process::{Pid, Signal, getppid};
 use tokio::time::timeout;
 
-use crate::child::Family;
-use crate::lease::{self, Lease};
+use crate::child::ProcessTree;
+use crate::lease::{self, LeaseKeeper};
 use crate::own_time::Limit;
-use crate::signals::Told;
+use crate::signals::SignalEvent;
 use crate::watch::Watch;
-use crate::{Job, NotBegun, Receipt, Report, Rotating, Signals, drive, records, seen, terms};
+use crate::{Job, Receipt, Report, Rotating, Signals, StartError, drive, records, seen, terms};
 
-/// After this time without a write no refresh can be under way any more, in the time that this
-/// process has run: no network keeps a silent connection for longer.
+/// After this time without a write, no refresh can be in flight any more: no network keeps a silent
+/// connection longer. A [`Limit`] counts only the time in which this process has run.
 pub(crate) const SPENT_LIMIT: Duration = Duration::from_mins(15);
 
-/// How long the store may take to say that the claim is still ours.
-const CLAIM_TIMEOUT: Duration = Duration::from_secs(20);
+/// The timeout for acquiring the lease again.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The longest time for the store that can be written down: longer than any job takes.
-const LONGEST: Duration = Duration::from_hours(24 * 365);
+/// The longest store timeout that is passed on: longer than any job runs.
+const MAX_STORE_TIMEOUT: Duration = Duration::from_hours(24 * 365);
 
-/// The name of the command, and its options.
+/// Returns the subcommand that starts the supervisor, and its options.
 pub(crate) fn arguments(rotating: &Rotating<'_>, home: &Path, holder: u64) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = ["apart", "--parent"].map(OsString::from).into();
+    let mut arguments: Vec<OsString> = ["supervise", "--parent"].map(OsString::from).into();
     arguments.push(std::process::id().to_string().into());
     arguments.extend(["--home".into(), home.into()]);
     arguments.extend(["--holder".into(), holder.to_string().into()]);
@@ -41,77 +41,79 @@ pub(crate) fn arguments(rotating: &Rotating<'_>, home: &Path, holder: u64) -> Ve
         Policy::Theirs => "theirs",
     };
     arguments.extend(["--on-conflict".into(), policy.into()]);
-    let patience = rotating.patience.min(LONGEST).as_millis();
-    let patience = format!("{patience}ms");
-    arguments.extend(["--patience".into(), patience.into()]);
+    let store_timeout = rotating.store_timeout.min(MAX_STORE_TIMEOUT).as_millis();
+    let store_timeout = format!("{store_timeout}ms");
+    arguments.extend(["--store-timeout".into(), store_timeout.into()]);
     for variable in &rotating.codex.withheld {
         arguments.extend(["--withhold".into(), variable.clone()]);
     }
     arguments
 }
 
-/// What became of a supervised Codex.
+/// The result of a supervised Codex.
 #[derive(Debug)]
 pub enum Supervised {
-    /// It has ended with this code; 128 + n for signal n.
+    /// Codex has exited with this code; 128 + n for signal n.
     Ended(u8),
     /// The rotating process has ended; Codex is still running.
     Orphaned(Box<Orphan>),
 }
 
-/// A Codex whose rotation has ended before it.
+/// A Codex that outlives its rotating process.
 #[derive(Debug)]
 pub struct Orphan {
-    pub(crate) family: Family,
-    /// Until when it may have spent the token.
+    pub(crate) tree: ProcessTree,
+    /// Until when Codex may spend the token.
     pub(crate) limit: Limit,
 }
 
-/// Runs Codex until it ends, or until the parent of this process does. No signal ends this process.
+/// Starts Codex and waits until Codex exits or our parent process ends. In the second case Codex is
+/// still running. No signal that can be caught ends this process.
 pub async fn supervise(
     command: &mut Command,
     parent: i32,
     signals: &mut Signals,
 ) -> io::Result<Supervised> {
-    // Its signal wakes us up; what counts is who the parent is.
+    // The parent's death signal only wakes us up; the parent's pid decides.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
     let is_orphan = || getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(parent);
     if is_orphan() {
-        return Err(io::Error::other("the process that rotates is gone"));
+        return Err(io::Error::other("the rotating process has ended"));
     }
-    let mut family = Family::spawn(command)?;
+    let mut tree = ProcessTree::spawn(command)?;
     let mut limit = Limit::new(SPENT_LIMIT);
-    while !family.command_is_gone() {
+    while !tree.has_command_ended() {
         if is_orphan() {
-            return Ok(Supervised::Orphaned(Box::new(Orphan { family, limit })));
+            return Ok(Supervised::Orphaned(Box::new(Orphan { tree, limit })));
         }
-        // Where the parent's end sends no signal, each tick looks for it.
+        // Not every system sends a signal when the parent dies: check at each tick too.
         let tick = limit.wake();
         tokio::select! {
-            told = signals.next() => match told {
-                Told::Child | Told::End(_) | Told::Other(_) => {}
+            event = signals.next() => match event {
+                SignalEvent::Child | SignalEvent::End(_) | SignalEvent::Other(_) => {}
             },
             () = tokio::time::sleep_until(tick) => {}
         }
-        limit.run();
+        limit.elapsed();
     }
-    Ok(Supervised::Ended(family.end().unwrap_or(u8::MAX)))
+    Ok(Supervised::Ended(tree.exit_code().unwrap_or(u8::MAX)))
 }
 
-/// Completes a rotation whose process has ended: waits for Codex, persists what it wrote, and removes
-/// the private home unless the next job needs it. `holder`: the holder of the lease.
+/// Completes a rotation whose process has ended: waits for Codex, persists what it wrote, and
+/// removes the private home unless the next job needs it. `holder`: the holder of the lease.
 ///
-/// A home in which Codex wrote nothing is kept too: the next job says that the login may be spent.
+/// A home in which Codex wrote nothing is kept too: the next job reports that the login may be
+/// spent.
 pub async fn take_over(
     job: &Job<'_>,
     orphan: Orphan,
     holder: u64,
     signals: &mut Signals,
-) -> Result<Report, NotBegun> {
+) -> Result<Report, StartError> {
     let receipt = Receipt::read(job.home)?;
     let receipt = receipt.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-    let mut lease = regain(job.store, job.writer, holder).await;
+    let mut lease = reacquire_lease(job.store, job.writer, holder).await;
     let watch = Watch::new(job.home.auth_file());
     let look = job.home.settled_look().unwrap_or(Look::Missing);
     let base = receipt.base.clone();
@@ -119,40 +121,45 @@ pub async fn take_over(
         is_rotation: true,
         ..terms(job, Goal::Run)?
     };
-    let step = Trip::join(terms, base, &records(job), seen(&look));
-    let driver = drive::Driver::new(job, None, look, None, true)
+    let step = RoundTrip::join(terms, base, &records(job), seen(&look));
+    let driver = drive::RoundTripDriver::new(job, None, look, None, true)
         .resumed(&receipt, None)
         .supervising(orphan, watch)
-        .holding(lease.as_mut());
+        .with_lease(lease.as_mut());
     let report = Box::pin(driver.drive(step, signals)).await;
     if let Some(lease) = lease {
         lease.release().await;
     }
-    if is_done(&report) {
+    if is_home_disposable(&report) {
         remove(job.home);
     }
     Ok(report)
 }
 
-/// The lease, if it is still ours. Without it, the store's swap still protects the login.
-async fn regain<'a>(store: &'a dyn SecretStore, writer: &str, holder: u64) -> Option<Lease<'a>> {
-    let claims = store.claims()?;
-    let bid = lease::bid(writer, holder);
-    let claim = timeout(CLAIM_TIMEOUT, claims.acquire(&bid)).await;
-    Some(Lease::new(claims, claim.ok()?.ok()?))
+/// Acquires the lease again, if it is still ours. Without it, the store's swap still protects the
+/// login.
+async fn reacquire_lease<'a>(
+    store: &'a dyn SecretStore,
+    writer: &str,
+    holder: u64,
+) -> Option<LeaseKeeper<'a>> {
+    let leases = store.leases()?;
+    let request = lease::new_request(writer, holder);
+    let lease = timeout(LEASE_TIMEOUT, leases.acquire(&request)).await;
+    Some(LeaseKeeper::new(leases, lease.ok()?.ok()?))
 }
 
 /// Whether nothing in the private home is needed any more.
-fn is_done(report: &Report) -> bool {
+fn is_home_disposable(report: &Report) -> bool {
     let settled = match report.outcome {
         Outcome::Persisted { .. } => true,
-        Outcome::Superseded { rescued, .. } | Outcome::Stranded { rescued, .. } => rescued,
+        Outcome::Superseded { rescued, .. } | Outcome::NotPersisted { rescued, .. } => rescued,
         Outcome::Unchanged | Outcome::Unsettled | Outcome::Restored | Outcome::Refused(_) => false,
     };
-    settled && report.left == 0 && report.left_running == 0
+    settled && report.unkillable == 0 && report.left_running == 0
 }
 
-/// Removes the folder of the rotation. What cannot be removed is found by the next job.
+/// Removes the folder of the rotation. If that fails, the next job finds the folder.
 fn remove(home: &Home) {
     if let Some(folder) = home.dir().parent() {
         fs::remove_dir_all(folder).ok();

@@ -1,17 +1,16 @@
-//! Where this process runs, and whether the platform ends a process with its job.
+//! Where this process runs, and whether the platform kills a process at the end of its job.
 
 use std::fs;
 
-/// Marks a process as a part of a job on GitHub: the runner kills every process with it in its
-/// environment when the job ends.
+/// Marks a process as part of a job on GitHub: when the job ends, the runner kills every process
+/// that has it in its environment.
 pub(crate) const TRACKING_ID: &str = "RUNNER_TRACKING_ID";
 
-/// The namespace of process ids in which a machine boots: its number is part of the kernel's
-/// interface (`PROC_PID_INIT_INO`).
+/// The PID namespace in which a machine boots: its number is part of the kernel's interface
+/// (`PROC_PID_INIT_INO`).
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
-/// What a control group of a container has in its path where the container shares the process ids
-/// of its host.
+/// Parts of the control group path of a container that shares the PID namespace of its host.
 const CONTAINERS: [&str; 6] = [
     "/docker",
     "/kubepods",
@@ -21,7 +20,7 @@ const CONTAINERS: [&str; 6] = [
     "/buildkit",
 ];
 
-/// Whether the platform ends a process when this one ends, or soon after it.
+/// Whether the platform kills a process when this one ends, or soon after.
 pub(crate) fn ends_with_the_job(is_tracked: bool, surroundings: Surroundings) -> bool {
     is_tracked || surroundings.is_container || surroundings.is_first_process
 }
@@ -29,9 +28,9 @@ pub(crate) fn ends_with_the_job(is_tracked: bool, surroundings: Surroundings) ->
 /// Where this process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Surroundings {
-    /// In a container, whose processes end with its first one.
+    /// This process is in a container, whose processes end with its first one.
     pub(crate) is_container: bool,
-    /// This process is the first one of its container, or of its namespace.
+    /// This process is the first one of its container or PID namespace.
     pub(crate) is_first_process: bool,
 }
 
@@ -46,20 +45,19 @@ impl Surroundings {
     }
 }
 
-/// Returns the namespace of process ids that this process is in; `None` if `/proc` does not show it.
+/// Returns the PID namespace of this process; `None` if `/proc` does not show it.
 fn pid_namespace() -> Option<String> {
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
     Some(namespace.to_str()?.to_owned())
 }
 
-/// Returns the namespace of process ids of this process, unless that is the machine's own.
+/// Returns the PID namespace of this process, unless it is the machine's own.
 pub(crate) fn inner_pid_namespace() -> Option<String> {
     pid_namespace().filter(|namespace| namespace != FIRST_NAMESPACE)
 }
 
-/// Whether a process with this namespace of process ids and these control groups runs in a
-/// container. A file such as `/.dockerenv` proves nothing: virtual machines are made from images
-/// too.
+/// Whether a process with this PID namespace and these control groups runs in a container. A file
+/// such as `/.dockerenv` proves nothing: virtual machines are made from images too.
 fn is_container(namespace: Option<&str>, groups: &str) -> bool {
     namespace.is_some_and(|it| it != FIRST_NAMESPACE)
         || CONTAINERS.iter().any(|name| groups.contains(name))

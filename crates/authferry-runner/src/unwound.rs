@@ -1,4 +1,4 @@
-//! What is left to do when something panics: a library with which a store is reached, or we.
+//! Catches panics of a store's library or of authferry itself.
 
 use std::{
     future::{Future, poll_fn},
@@ -8,13 +8,13 @@ use std::{
 
 use authferry_core::{ErrorKind, SecretStore, StoreError};
 
-/// It panicked; what it says is on standard error.
+/// A panic; its message is on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("authferry failed within, which is a fault of its own: what it said is above")]
+#[error("internal error: authferry panicked, see the message above")]
 pub struct Panicked;
 
 impl Panicked {
-    /// The error of a store within which it happened.
+    /// The store error for a panic in this operation.
     pub(crate) fn at(self, store: &dyn SecretStore, operation: &'static str) -> StoreError {
         StoreError {
             kind: ErrorKind::Unexpected,
@@ -25,7 +25,8 @@ impl Panicked {
     }
 }
 
-/// Awaits something that may panic. What it has left half-done is not to be used any more.
+/// Awaits a future that may panic. After a panic, the state that the future used must not be used
+/// again.
 pub(crate) async fn guarded<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
     let mut future = Box::pin(future);
     poll_fn(|context| {

@@ -1,6 +1,6 @@
-//! Who uses a home, and whether a job may begin there.
+//! Which processes use a home, and whether a job may begin there.
 //!
-//! What is seen and what follows from it are kept apart: [`of`], [`Owner::state`] look, [`admit`] and
+//! Observations and decisions are separate: [`of`] and [`Owner::state`] observe, [`admit`] and
 //! [`leftover`] decide.
 
 use std::{
@@ -22,18 +22,18 @@ use crate::processes::{self, Process};
 use crate::rotate::unix_now;
 use crate::supervise::SPENT_LIMIT;
 
-/// A process that uses a home, or that belongs to a job that is still running.
+/// A process that uses a home, or belongs to a job that is still running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     process: Process,
-    /// Whether it is a Codex, or was started by one.
+    /// Whether the process is a Codex, or a descendant of one.
     is_codex: bool,
-    /// By which rule it rotates a login. Of a process that is not a Codex none is known.
+    /// The rule by which the process rotates a login. `Any` for a process that is not a Codex.
     rule: DueRule,
 }
 
 impl fmt::Display for User {
-    /// The name of the program and the process. Its arguments are not for a log.
+    /// The name of the program and the pid. The arguments are not for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.process.name.chars().filter(|c| !c.is_control());
         write!(
@@ -61,13 +61,13 @@ impl User {
         }
     }
 
-    /// Whether it may have spent the refresh token of the login that was read from the home.
+    /// Whether the process may have spent the refresh token of the login in `look`.
     pub(crate) fn may_have_spent(&self, look: &Look) -> bool {
         codex_process::may_be_spent(look, self.rule)
     }
 
-    /// For how long the login that was read from the home has been due for it, by the clock of the
-    /// machine; the longest time if the file holds no login.
+    /// How long ago the login in `look` became due, by this process's rule and the wall clock. Zero
+    /// if it is not due; the maximum if `look` holds no login.
     pub(crate) fn due_since(&self, look: &Look) -> Duration {
         let Look::Usable { generation, .. } = look else {
             return Duration::MAX;
@@ -77,19 +77,19 @@ impl User {
         Duration::from_secs(since.and_then(|it| u64::try_from(it).ok()).unwrap_or(0))
     }
 
-    /// Asks the process to end, or makes it end.
+    /// Sends the process a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Whether the process is above us: it started what started us.
+    /// Whether the process is an ancestor of this process.
     pub(crate) fn is_above_us(&self) -> bool {
-        processes::our_line()
+        processes::our_ancestry()
             .iter()
             .any(|it| it.id == self.process.id)
     }
 
-    /// Whether the process still is what it was.
+    /// Whether the process is still running and its pid was not reused.
     pub(crate) fn is_there(&self) -> bool {
         self.process.is_there()
     }
@@ -105,9 +105,9 @@ impl User {
     }
 }
 
-/// Returns who uses a home: a process that has a file in it open for writing, or is a Codex whose
-/// home it is. Not this process, those above it (an agent may call us), or others of authferry.
-/// `None` where processes cannot be seen.
+/// Returns which processes use a home: a process that has a file in it open for writing, or a Codex
+/// that has it as its home. Excluded are this process, its ancestors (an agent may call us), and
+/// other processes of authferry. `None` where processes are not visible.
 pub(crate) fn of(home: &Home) -> Option<Vec<User>> {
     if !processes::are_visible() {
         return None;
@@ -115,7 +115,7 @@ pub(crate) fn of(home: &Home) -> Option<Vec<User>> {
     let Some(folder) = folder(home) else {
         return Some(Vec::new());
     };
-    let us = processes::our_line();
+    let us = processes::our_ancestry();
     let ours = us.first().and_then(|us| processes::executable(us.id));
     let others = processes::all().filter(|id| !us.iter().any(|process| process.id == *id));
     let users = others
@@ -124,10 +124,11 @@ pub(crate) fn of(home: &Home) -> Option<Vec<User>> {
     Some(users.map(User::new).collect())
 }
 
-/// Whether a Codex above this process has its home here: it started the agent that started us.
+/// Returns a Codex of this home among the ancestors of this process: it started the agent that
+/// started us.
 pub(crate) fn above_us(home: &Home) -> Option<User> {
     let folder = folder(home)?;
-    let above = processes::our_line().into_iter().skip(1);
+    let above = processes::our_ancestry().into_iter().skip(1);
     let mut codexes = above.filter(|process| is_codex_of(process.id, &folder));
     codexes.next().map(User::new)
 }
@@ -145,13 +146,13 @@ fn is_codex_of(id: i32, folder: &Path) -> bool {
     CodexProcess::of(id).is_some_and(|codex| codex.uses(folder))
 }
 
-/// Whether a process is a Codex or a descendant of one: its commands run as long as Codex does.
+/// Whether a process is a Codex or a descendant of one, such as a command that Codex runs.
 fn is_of_a_codex(process: &Process) -> bool {
-    let line = processes::line_of(Some(process.clone()));
+    let line = processes::ancestry_of(Some(process.clone()));
     line.iter().any(|process| is_codex(process.id))
 }
 
-/// Who holds the lock of a home, as far as the kernel shows it.
+/// Returns the process that holds the lock of a home, as far as the kernel shows it.
 pub(crate) fn lock_holder(home: &Home) -> Option<User> {
     let found = fs::metadata(home.dir()).ok()?;
     let (device, file) = (found.dev(), found.ino());
@@ -165,7 +166,7 @@ pub(crate) fn lock_holder(home: &Home) -> Option<User> {
     Process::of(holder?).map(User::new)
 }
 
-/// Who restored a login: its job, and the process that called us.
+/// Who restored a login: the job, and the process that called us.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Owner {
@@ -183,22 +184,22 @@ pub(crate) struct Caller {
     boot: String,
 }
 
-/// What there is to say of the job that a receipt names.
+/// The state of the job that a receipt names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JobState {
-    /// There is no receipt, or nothing is known of its job.
+    /// There is no receipt, or its job is unknown.
     Unknown,
-    /// It is this one.
+    /// The receipt names this job.
     Ours,
-    /// It is another one, and this process of it is still running.
+    /// The receipt names another job, and this process of that job is still running.
     Live(User),
-    /// It is another one, and has ended.
+    /// The receipt names another job, which has ended.
     Over,
 }
 
-/// GitHub's runner starts one such process for each job.
-const RUNNER_OF_A_JOB: &str = "Runner.Worker";
-/// What starts services lives as long as the machine.
+/// GitHub's runner starts one process of this name for each job.
+const JOB_RUNNER: &str = "Runner.Worker";
+/// The service manager runs as long as the machine, so it is no caller of a job.
 const SERVICE_MANAGER: &str = "systemd";
 
 impl Owner {
@@ -225,10 +226,10 @@ impl Owner {
         }
     }
 
-    /// A running process of another job. Both jobs have a name that a CI system gave them.
+    /// Returns a running process of another job, if a CI system named both jobs.
     pub(crate) fn other_job(&self) -> Option<User> {
         let (job, ours) = (self.job.as_ref()?, JobIdentity::ours()?);
-        let is_other = *job != ours && job.is_given() && ours.is_given();
+        let is_other = *job != ours && job.is_named_by_ci() && ours.is_named_by_ci();
         is_other.then(|| self.live_process())?
     }
 
@@ -237,7 +238,7 @@ impl Owner {
         self.job.is_some() && processes::are_visible() && self.live_process().is_none()
     }
 
-    /// A process of the job that is still running.
+    /// Returns a running process of the job.
     fn live_process(&self) -> Option<User> {
         let caller = self.caller.as_ref().and_then(Caller::process);
         if let Some(caller) = caller {
@@ -256,8 +257,8 @@ impl Caller {
 }
 
 fn caller() -> Option<Caller> {
-    let above: Vec<_> = processes::our_line().into_iter().skip(1).collect();
-    let of_the_job = above.iter().find(|it| it.name == RUNNER_OF_A_JOB);
+    let above: Vec<_> = processes::our_ancestry().into_iter().skip(1).collect();
+    let of_the_job = above.iter().find(|it| it.name == JOB_RUNNER);
     let caller = of_the_job.or(above.first())?;
     let is_of_the_machine = caller.id == 1 || caller.name == SERVICE_MANAGER;
     (!is_of_the_machine).then_some(())?;
@@ -268,7 +269,7 @@ fn caller() -> Option<Caller> {
     })
 }
 
-/// A process of a job that is neither of a Codex nor of authferry.
+/// Returns a running process of a job, if one belongs neither to a Codex nor to authferry.
 fn live_process_of(job: &JobIdentity) -> Option<User> {
     let us = processes::ourselves()?;
     let ours = processes::executable(us.id);
@@ -286,8 +287,8 @@ fn live_process_of(job: &JobIdentity) -> Option<User> {
 /// Who holds the lock of a home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
-    Nobody,
-    /// A watch, which makes way.
+    None,
+    /// A watch, which hands the home over on request.
     Watch,
     /// A job or a rotation.
     Job,
@@ -298,11 +299,11 @@ pub(crate) enum Holder {
 pub(crate) enum Admission {
     /// The home is free.
     Free,
-    /// A watch of the same job holds it: the login stays in the home when this use ends.
+    /// A watch of the same job holds the lock: the login stays in the home when this use ends.
     Nested,
-    /// A watch whose job is over holds it.
+    /// A watch whose job is over holds the lock.
     TakesOver,
-    /// The home is in use, by this process if that is known.
+    /// The home is in use, by this process if it is known.
     Refused(Option<User>),
 }
 
@@ -313,40 +314,41 @@ pub(crate) fn admit(holder: Holder, job: JobState) -> Admission {
         (_, JobState::Live(user)) => Admission::Refused(Some(user)),
         (Holder::Watch, JobState::Ours) => Admission::Nested,
         (Holder::Watch, JobState::Over | JobState::Unknown) => Admission::TakesOver,
-        (Holder::Nobody, JobState::Ours | JobState::Over | JobState::Unknown) => Admission::Free,
+        (Holder::None, JobState::Ours | JobState::Over | JobState::Unknown) => Admission::Free,
     }
 }
 
-/// What is known of a process that uses the home in which a job is to begin.
+/// Facts about a process that uses the home in which a job begins.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct ObservedProcess {
     pub(crate) is_codex: bool,
     /// The state of its job.
     pub(crate) job: JobState,
     /// The state of the job that the home's receipt names.
     pub(crate) receipt: JobState,
     pub(crate) has_receipt: bool,
-    /// Whether its login was due, so that it may have spent it.
+    /// Whether the home's login is due, so that the process may have spent it.
     pub(crate) is_due: bool,
-    /// For how long it has been there and has written nothing.
+    /// How long the process has been running since the last write of the auth file, or since the
+    /// login became due.
     pub(crate) idle: Duration,
 }
 
-/// What is to be done about it.
+/// How a job treats a process that uses its home.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Leftover {
-    /// Nothing: it is of this job.
+    /// The process belongs to this job: leave it alone.
     Ours,
-    /// Another job owns it: this job does not begin.
+    /// Nothing shows that an earlier job left the process: this job does not begin.
     Foreign,
-    /// An earlier job left it, and it may be about to write the next login: it is not ended.
+    /// An earlier job left the process, which may be about to write the next login: do not kill it.
     MayWrite,
-    /// An earlier job left it: it is ended if it does not end by itself.
+    /// An earlier job left the process: kill it if it does not end by itself.
     Ordinary,
 }
 
-/// Decides what a process is to a job that begins.
-pub(crate) fn leftover(found: &Found) -> Leftover {
+/// Decides how a job that begins treats a process.
+pub(crate) fn leftover(found: &ObservedProcess) -> Leftover {
     let is_ours = [&found.job, &found.receipt].contains(&&JobState::Ours);
     let is_live = matches!(found.job, JobState::Live(_));
     if is_ours {
@@ -361,11 +363,16 @@ pub(crate) fn leftover(found: &Found) -> Leftover {
 }
 
 impl User {
-    /// What is known of it.
-    pub(crate) fn found(&self, receipt: Option<&Owner>, is_due: bool, idle: Duration) -> Found {
+    /// Collects the facts about the process.
+    pub(crate) fn observe(
+        &self,
+        receipt: Option<&Owner>,
+        is_due: bool,
+        idle: Duration,
+    ) -> ObservedProcess {
         let job = Identities::new().of(&self.process);
         let owner = Owner { job, caller: None };
-        Found {
+        ObservedProcess {
             is_codex: self.is_codex,
             job: owner.state(),
             receipt: receipt.map_or(JobState::Unknown, Owner::state),

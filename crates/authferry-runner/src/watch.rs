@@ -1,4 +1,4 @@
-//! Sees that the auth file may have changed.
+//! Notices that the auth file may have changed.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,18 +16,18 @@ use notify::{
 };
 use tokio::sync::Notify;
 
-/// How often to look where nothing notifies us.
-const POLL: Duration = Duration::from_secs(1);
+/// How often to poll without notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A watch on one file, through its directory: Codex 0.169.0 renames a new file over the
-/// old one, and a watch on the old one would never hear of it.
+/// A watch on one file, through its directory: Codex 0.169.0 renames a new file over the old one,
+/// and a watch on the old inode would miss that.
 #[derive(Debug)]
 pub(crate) struct Watch {
     changed: Arc<Notify>,
-    /// The directory is not the one any more that is watched, or nobody watches it any more.
+    /// The watched directory was renamed or removed, or the watcher thread has ended.
     lost: Arc<AtomicBool>,
-    /// `None`: notifications are not to be had (a limit on inotify instances or on threads, an odd
-    /// file system), so every second counts as a change.
+    /// `None`: notifications are not available (a limit on inotify instances or on threads, an odd
+    /// file system), so [`Watch::changed`] returns after each [`POLL_INTERVAL`].
     watcher: Option<RecommendedWatcher>,
 }
 
@@ -35,7 +35,8 @@ impl Watch {
     /// Begins to watch `file`, which need not exist; its directory must.
     pub(crate) fn new(file: &Path) -> Self {
         let (changed, lost) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        // The library ignores that it gets no thread, and panics as soon as it needs it.
+        // The library `notify` ignores that its thread did not start, and panics when it needs the
+        // thread.
         let watcher = || watcher(file, Arc::clone(&changed), Arc::clone(&lost)).ok();
         let watcher = catch_unwind(AssertUnwindSafe(watcher)).ok().flatten();
         Self {
@@ -45,13 +46,12 @@ impl Watch {
         }
     }
 
-    /// Waits until the file may have changed since the last time. Loses nothing when
-    /// dropped half-way.
+    /// Waits until the file may have changed since the last call. Cancel-safe.
     pub(crate) async fn changed(&self) {
         if self.watcher.is_some() && !self.lost.load(Ordering::Relaxed) {
             self.changed.notified().await;
         } else {
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -63,25 +63,25 @@ fn watcher(
 ) -> notify::Result<RecommendedWatcher> {
     let directory = file.parent().unwrap_or(file);
     let (file, home) = (file.to_owned(), directory.to_owned());
-    let end = End {
+    let lost_on_drop = LostOnDrop {
         changed: Arc::clone(&changed),
         lost: Arc::clone(&lost),
     };
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let _at_the_end = &end;
+        let _lost_on_drop = &lost_on_drop;
         let Ok(event) = event else {
             return;
         };
-        let concerns = |path: &Path| event.paths.iter().any(|it| it == path);
-        let is_moved = matches!(
+        let affects = |path: &Path| event.paths.iter().any(|it| it == path);
+        let is_renamed_or_removed = matches!(
             event.kind,
             EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
         );
-        if concerns(&home) && is_moved {
+        if affects(&home) && is_renamed_or_removed {
             lost.store(true, Ordering::Relaxed);
             changed.notify_one();
         }
-        if (concerns(&file) && is_a_write(event.kind)) || event.need_rescan() {
+        if (affects(&file) && is_a_write(event.kind)) || event.need_rescan() {
             changed.notify_one();
         }
     })?;
@@ -89,20 +89,21 @@ fn watcher(
     Ok(watcher)
 }
 
-/// Goes with the thread that watches, whatever ends it.
-struct End {
+/// The watcher thread drops this when it ends; the drop sets `lost` and wakes the waiting task.
+struct LostOnDrop {
     changed: Arc<Notify>,
     lost: Arc<AtomicBool>,
 }
 
-impl Drop for End {
+impl Drop for LostOnDrop {
     fn drop(&mut self) {
         self.lost.store(true, Ordering::Relaxed);
         self.changed.notify_one();
     }
 }
 
-/// Opening and reading are events as well, and our own looks would set off the next look.
+/// Whether an event may be a write. Opens and reads are events as well: without this filter, each
+/// of our reads would trigger the next.
 fn is_a_write(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
@@ -118,12 +119,12 @@ fn is_a_write(kind: EventKind) -> bool {
 mod tests {
     use super::*;
 
-    /// Whatever ends the thread of the library, its handler goes.
+    /// The handler is dropped however the watcher thread ends.
     #[tokio::test(start_paused = true)]
-    async fn a_watcher_that_is_gone_means_polling() {
+    async fn a_lost_watcher_falls_back_to_polling() {
         let folder = tempfile::tempdir().expect("a folder");
         let watch = Watch::new(&folder.path().join("file"));
-        drop(End {
+        drop(LostOnDrop {
             changed: Arc::clone(&watch.changed),
             lost: Arc::clone(&watch.lost),
         });
@@ -131,6 +132,6 @@ mod tests {
         for _ in 0..4 {
             watch.changed().await;
         }
-        assert!(begin.elapsed() >= 3 * POLL);
+        assert!(begin.elapsed() >= 3 * POLL_INTERVAL);
     }
 }

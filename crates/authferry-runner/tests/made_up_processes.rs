@@ -1,6 +1,6 @@
-//! What a job does about a Codex in its home that cannot be staged with a real one: one that has been
-//! there for long, or that is in the middle of a refresh. The processes are made up, in a folder that
-//! is read in place of `/proc`.
+//! How a job treats a Codex in its home that cannot be staged with a real one: one that has been
+//! running for long, or that is in the middle of a refresh. The processes are made up, in a folder
+//! that is read instead of `/proc`.
 
 #![cfg(target_os = "linux")]
 
@@ -16,7 +16,7 @@ use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
 use authferry_core::{Outcome, Refusal};
 use authferry_runner::rescue::Rescue;
-use authferry_runner::{Job, NotBegun, Signals, admit, make_up_processes};
+use authferry_runner::{Job, Signals, StartError, admit, make_up_processes};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -26,17 +26,17 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// A refresh cannot have begun before the login was due, however long the Codex has been idle.
 #[tokio::test(start_paused = true)]
-async fn a_codex_whose_login_has_just_become_due_has_its_fifteen_minutes() {
+async fn a_codex_with_a_newly_due_login_gets_fifteen_minutes() {
     let scene = Scene::new().await;
     let job = scene.job();
-    // Due five minutes before its end.
+    // A login is due five minutes before its expiry.
     scene.write(0, 240);
     let file = fs::File::open(scene.home.auth_file()).expect("there");
     file.set_modified(SystemTime::now() - HOUR).expect("ours");
     scene.start_codex(5_000_001);
 
     let held = admit(&job, MINUTE * 3).await.expect_err("it may write");
-    assert!(matches!(held, NotBegun::LeftOver(_, _)), "{held}");
+    assert!(matches!(held, StartError::LeftoverCodex(_, _)), "{held}");
     scene.write(0, -7200);
     let file = fs::File::open(scene.home.auth_file()).expect("there");
     file.set_modified(SystemTime::now() - HOUR).expect("ours");
@@ -46,9 +46,9 @@ async fn a_codex_whose_login_has_just_become_due_has_its_fifteen_minutes() {
     assert!(began.elapsed() < MINUTE * 2, "{:?}", began.elapsed());
 }
 
-/// A file without a login says nothing of the login that Codex has in its memory.
+/// An unreadable file says nothing about the login that Codex has in memory.
 #[tokio::test(start_paused = true)]
-async fn a_codex_beside_a_torn_file_has_its_fifteen_minutes() {
+async fn a_codex_with_a_torn_auth_file_gets_fifteen_minutes() {
     let scene = Scene::new().await;
     let job = scene.job();
     scene.write(0, 7200);
@@ -56,12 +56,12 @@ async fn a_codex_beside_a_torn_file_has_its_fifteen_minutes() {
     scene.start_codex(5_000_003);
 
     let held = admit(&job, MINUTE * 3).await.expect_err("it may write");
-    assert!(matches!(held, NotBegun::LeftOver(_, _)), "{held}");
+    assert!(matches!(held, StartError::LeftoverCodex(_, _)), "{held}");
 }
 
-/// Codex drops what it got if its file has changed meanwhile.
+/// Codex drops the login that it received if its file has changed meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_file_is_not_replaced_under_a_codex_that_may_have_spent_it() {
+async fn a_login_that_a_codex_may_have_spent_is_not_overwritten() {
     let scene = Scene::new().await;
     let job = scene.job();
     scene.write(0, -60);
@@ -70,17 +70,17 @@ async fn a_file_is_not_replaced_under_a_codex_that_may_have_spent_it() {
 
     let mut signals = Signals::install().expect("signals");
     let refused = authferry_runner::restore(&job, None, &mut signals).await;
-    let refused = refused.expect("a trip").outcome;
-    assert_eq!(refused, Outcome::Refused(Refusal::Overtaken));
+    let refused = refused.expect("a round trip").outcome;
+    assert_eq!(refused, Outcome::Refused(Refusal::ConcurrentWrite));
     assert_eq!(scene.read(), login(0, -60));
 
     fs::remove_dir_all(processes().join("5000002")).expect("there");
     let restored = authferry_runner::restore(&job, None, &mut signals).await;
-    assert_eq!(restored.expect("a trip").outcome, Outcome::Restored);
+    assert_eq!(restored.expect("a round trip").outcome, Outcome::Restored);
     assert_eq!(scene.read(), login(1, 7200));
 }
 
-/// The folder that is read in place of `/proc`: this process, and the first one of the machine.
+/// The folder that is read instead of `/proc`: this process, and the machine's first process.
 fn processes() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -114,7 +114,7 @@ fn add(folder: &Path, id: i32, parent: i32, name: &str, environ: &str) {
     symlink(format!("/made-up/bin/{name}"), folder.join("exe")).expect("room");
 }
 
-/// A home in which a job that is over has left its login.
+/// A home in which a job that is over left its login.
 struct Scene {
     _folder: TempDir,
     store: MemoryStore,
@@ -138,8 +138,8 @@ impl Scene {
         scene.store.put_by_hand(login(0, -60).as_bytes());
         let mut signals = Signals::install().expect("signals");
         let restored = authferry_runner::restore(&scene.job(), None, &mut signals).await;
-        assert_eq!(restored.expect("a trip").outcome, Outcome::Restored);
-        // By another job than ours.
+        assert_eq!(restored.expect("a round trip").outcome, Outcome::Restored);
+        // The receipt belongs to another job.
         let receipt = dir.join("authferry-receipt.json");
         let text = fs::read_to_string(&receipt).expect("there");
         fs::write(receipt, text.replace("made-up-2", "made-up-1")).expect("room");
@@ -148,7 +148,7 @@ impl Scene {
 
     fn job(&self) -> Job<'_> {
         Job {
-            linger: Duration::from_secs(5),
+            exit_grace: Duration::from_secs(5),
             ..Job::new(&self.store, &self.home, &self.rescue, "a job", MINUTE)
         }
     }
@@ -161,7 +161,7 @@ impl Scene {
         fs::read_to_string(self.home.auth_file()).expect("there")
     }
 
-    /// A Codex that was started as the machine was.
+    /// A Codex that was started at boot.
     fn start_codex(&self, id: i32) {
         let home = self.home.dir().display();
         let environ = format!("CODEX_HOME={home}\0CI_JOB_ID=made-up-1\0");
@@ -169,7 +169,7 @@ impl Scene {
     }
 }
 
-/// An auth file whose tokens are made up, and whose access token ends in so many seconds.
+/// An auth file whose tokens are made up, and whose access token expires in `ends_in` seconds.
 fn login(number: usize, ends_in: i64) -> String {
     let begin = *BEGIN.get_or_init(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -1,4 +1,4 @@
-//! What is tried when the provider refuses the login that counts.
+//! Which copies are tried when the provider rejects the store's login.
 
 use std::{
     fs::{self, DirBuilder},
@@ -9,65 +9,65 @@ use std::{
 
 use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
-use authferry_core::rotation::Outcome;
+use authferry_core::rotation::RotationOutcome;
 use authferry_core::{Generation, Policy, Secret, SecretStore};
 use authferry_runner::rescue::Rescue;
 use authferry_runner::{Codex, Job, Rotated, Rotating, Signals, rotate, rotate_first};
 use tempfile::TempDir;
 
-/// How the provider answers who shows it a refresh token.
+/// How the provider answers a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     /// With the next generation.
     Accepts,
-    /// It names the reason.
+    /// A refusal that names the reason.
     NamesTheReason,
-    /// The status alone, as a gateway may give it.
+    /// A refusal with the status alone, as from a gateway.
     Refuses,
-    /// It is not well.
+    /// A server error.
     Fails,
 }
 use Answer::{Accepts, Fails, NamesTheReason, Refuses};
 
 #[tokio::test]
-async fn after_a_refusal_without_a_name_the_next_copy_is_tried_and_counts_if_it_is_accepted() {
+async fn after_an_unnamed_refusal_an_accepted_copy_becomes_the_head() {
     let scene = Scene::new(&[("head", Refuses), ("copy", Accepts)]);
     scene.keep("copy");
     let rotated = scene.rotate().await;
 
-    assert_eq!(scene.asked(), ["head", "copy"]);
+    assert_eq!(scene.tried(), ["head", "copy"]);
     assert_eq!(scene.stored().await, "copy-next");
     assert_eq!(scene.kept(), ["copy", "head"]);
     assert_eq!(scene.note().await, None);
-    assert!(rotated.tried.is_empty() && rotated.not_put_back.is_none());
+    assert!(rotated.tried_copies.is_empty() && rotated.not_put_back.is_none());
 }
 
-/// Nothing but the provider shows whether a copy is live.
+/// Only the provider can show whether a copy is live.
 #[tokio::test]
-async fn a_copy_that_is_not_due_is_rotated_all_the_same() {
+async fn a_copy_that_is_not_due_is_rotated_too() {
     let scene = Scene::new(&[("head", Refuses), ("fresh-copy", Accepts)]);
     scene.keep("fresh-copy");
     scene.rotate().await;
-    assert_eq!(scene.asked(), ["head", "fresh-copy"]);
+    assert_eq!(scene.tried(), ["head", "fresh-copy"]);
     assert_eq!(scene.stored().await, "fresh-copy-next");
 }
 
 #[tokio::test]
-async fn a_gateway_that_refuses_everybody_changes_nothing_for_good() {
+async fn a_gateway_that_refuses_every_login_marks_none_as_dead() {
     let scene = Scene::new(&[("head", Refuses), ("one", Refuses), ("two", Refuses)]);
     scene.keep("one");
     scene.keep("two");
     let rotated = scene.rotate().await;
 
-    let mut asked = scene.asked();
-    asked.sort_unstable();
-    assert_eq!(asked, ["head", "one", "two"], "each once");
+    let mut tried = scene.tried();
+    tried.sort_unstable();
+    assert_eq!(tried, ["head", "one", "two"], "each once");
     assert_eq!(scene.stored().await, "head");
     assert_eq!(scene.kept(), ["head", "one", "two"]);
-    assert_eq!(scene.note().await, None, "a gateway condemns nobody");
-    assert_eq!(rotated.tried.len(), 2);
+    assert_eq!(scene.note().await, None, "a gateway marks no login as dead");
+    assert_eq!(rotated.tried_copies.len(), 2);
     assert_eq!(rotated.not_put_back, None);
-    let report = rotated.trip.expect("a trip was made");
+    let report = rotated.round_trip.expect("a round trip was made");
     let base = report.base.expect("the store was read");
     assert_eq!(base.generation.fingerprint.to_string(), fingerprint("head"));
 
@@ -76,95 +76,95 @@ async fn a_gateway_that_refuses_everybody_changes_nothing_for_good() {
     assert_eq!(scene.stored().await, "head-next");
 }
 
-/// The next rotation asks for what the gateway refused before.
+/// The next rotation tries again what the gateway refused before.
 #[tokio::test]
-async fn a_refusal_without_a_name_is_forgotten_with_the_rotation() {
+async fn an_unnamed_refusal_is_not_remembered() {
     let scene = Scene::new(&[("head", Refuses), ("copy", Refuses)]);
     scene.keep("copy");
     scene.rotate().await;
     scene.answers(&[("head", Refuses), ("copy", Accepts)]);
     scene.rotate().await;
-    assert_eq!(scene.asked(), ["head", "copy", "head", "copy"]);
+    assert_eq!(scene.tried(), ["head", "copy", "head", "copy"]);
     assert_eq!(scene.stored().await, "copy-next");
 }
 
 #[tokio::test]
-async fn a_copy_that_is_refused_by_name_is_noted_and_makes_way_again() {
+async fn a_copy_refused_by_name_is_marked_dead_and_the_head_put_back() {
     let scene = Scene::new(&[("head", Refuses), ("copy", NamesTheReason)]);
     scene.keep("copy");
     let rotated = scene.rotate().await;
     assert_eq!(scene.stored().await, "head");
-    let note = scene.note().await.expect("the provider's own word");
+    let note = scene.note().await.expect("a note");
     assert_eq!(note, format!("refused {}", fingerprint("copy")));
     assert_eq!(rotated.dead, None, "the store's login may be live");
     scene.rotate().await;
-    assert_eq!(scene.asked(), ["head", "copy", "head"]);
+    assert_eq!(scene.tried(), ["head", "copy", "head"]);
 }
 
 #[tokio::test]
-async fn an_outage_is_no_refusal() {
+async fn an_outage_is_not_a_refusal() {
     let scene = Scene::new(&[("head", Fails), ("copy", Accepts)]);
     scene.keep("copy");
     scene.rotate().await;
-    assert_eq!(scene.asked(), ["head"]);
+    assert_eq!(scene.tried(), ["head"]);
     assert_eq!(scene.stored().await, "head");
 
     scene.answers(&[("head", Refuses), ("copy", Fails)]);
     scene.rotate().await;
-    assert_eq!(scene.asked(), ["head", "head", "copy"]);
+    assert_eq!(scene.tried(), ["head", "head", "copy"]);
     assert_eq!(
         scene.stored().await,
         "head",
-        "nothing shows that the copy is live"
+        "no answer shows that the copy is live"
     );
 }
 
-/// A dead login has nothing to come back for.
+/// A head that is dead is not put back.
 #[tokio::test]
-async fn after_a_refusal_by_name_the_copy_stays_until_it_is_refused_itself() {
+async fn after_a_refusal_by_name_the_copy_stays_the_head() {
     let scene = Scene::new(&[("head", NamesTheReason), ("copy", Fails)]);
     scene.keep("copy");
     scene.rotate().await;
-    assert_eq!(scene.asked(), ["head", "copy"]);
+    assert_eq!(scene.tried(), ["head", "copy"]);
     assert_eq!(scene.stored().await, "copy");
-    let note = scene.note().await.expect("the provider's own word");
+    let note = scene.note().await.expect("a note");
     assert_eq!(note, format!("refused {}", fingerprint("head")));
 }
 
-/// Its private home is removed when it is adopted.
+/// The private home of the copy is removed when the copy is adopted.
 #[tokio::test]
-async fn a_copy_of_an_unfinished_rotation_is_kept_before_it_makes_way() {
+async fn a_copy_of_an_unfinished_rotation_is_rescued_before_the_head_is_put_back() {
     let scene = Scene::new(&[("head", Refuses), ("unfinished", Refuses)]);
     scene.leave_unfinished("unfinished");
     scene.rotate().await;
-    assert_eq!(scene.asked(), ["head", "unfinished"]);
+    assert_eq!(scene.tried(), ["head", "unfinished"]);
     assert_eq!(scene.stored().await, "head");
     assert_eq!(scene.kept(), ["head", "unfinished"]);
 }
 
 #[tokio::test]
-async fn another_persons_copy_is_none_of_the_next() {
+async fn a_copy_of_another_account_is_not_tried() {
     let scene = Scene::new(&[("head", Refuses), ("other-account", Accepts)]);
     scene.keep("other-account");
     scene.rotate().await;
-    assert_eq!(scene.asked(), ["head"]);
+    assert_eq!(scene.tried(), ["head"]);
     assert_eq!(scene.stored().await, "head");
 }
 
-/// `--replace` for the home counts for the other copies as well.
+/// `--replace` for the home applies to the other copies as well.
 #[tokio::test]
-async fn a_home_that_may_be_replaced_keeps_no_copy_from_being_tried() {
+async fn replace_for_the_home_lets_other_copies_be_tried() {
     let scene = Scene::new(&[("head", NamesTheReason), ("copy", Accepts)]);
     scene.keep("copy");
     scene.place("of-unknown-family");
     scene.rotate_first(true).await;
-    assert_eq!(scene.asked(), ["head", "copy"]);
+    assert_eq!(scene.tried(), ["head", "copy"]);
     assert_eq!(scene.stored().await, "copy-next");
 }
 
-/// A person touched a tag or the file since the receipt was written.
+/// A tag or the file was edited by hand since the receipt was written.
 #[tokio::test]
-async fn the_proof_leaves_a_login_that_lost_its_stamp_in_its_family() {
+async fn the_proof_keeps_the_family_of_a_login_without_a_stamp() {
     let scene = Scene::new(&[("head", Fails)]);
     scene.leave_receipt("head", "parent", 7);
     scene.rotate_first(false).await;
@@ -220,10 +220,10 @@ impl Scene {
             policy: Policy::Newest,
             writer: "a job",
             due_by: A_DAY_IN_JANUARY,
-            sparing: false,
-            patience: PATIENCE,
-            wait: PATIENCE,
-            shield: PATIENCE,
+            only_after_half_life: false,
+            store_timeout: STORE_TIMEOUT,
+            lease_timeout: STORE_TIMEOUT,
+            cancel_grace: STORE_TIMEOUT,
         }
     }
 
@@ -233,18 +233,18 @@ impl Scene {
         let mut signals = Signals::install().expect("signals");
         let rotated = rotate(&rotating, &mut signals).await.expect("a rotation");
         let rotated = rotated.expect("nothing to be settled");
-        assert_eq!(rotated.outcome, Outcome::Turned);
+        assert_eq!(rotated.outcome, RotationOutcome::Refreshed);
         rotated
     }
 
-    /// What `run` does before its command.
+    /// Rotates as `run` does before its command.
     async fn rotate_first(&self, replace: bool) {
         let home = Home::new(&self.path("home")).expect("a home");
         let (rescue, rotations) = (Rescue::new(self.path("rescue")), self.path("rotations"));
         let job = Job {
             rotations: Some(&rotations),
             replace,
-            ..Job::new(&self.store, &home, &rescue, "a job", PATIENCE)
+            ..Job::new(&self.store, &home, &rescue, "a job", STORE_TIMEOUT)
         };
         let mut signals = Signals::install().expect("signals");
         let rotating = self.rotating(&rescue, &rotations);
@@ -289,10 +289,10 @@ impl Scene {
         private(&home.join(RECEIPT), &receipt(&base("parent")));
     }
 
-    /// Whose refresh tokens the provider was shown, in order.
-    fn asked(&self) -> Vec<String> {
-        let asked = fs::read_to_string(self.path("asked")).unwrap_or_default();
-        asked.lines().map(str::to_owned).collect()
+    /// The refresh tokens that the provider received, in order.
+    fn tried(&self) -> Vec<String> {
+        let tried = fs::read_to_string(self.path("tried")).unwrap_or_default();
+        tried.lines().map(str::to_owned).collect()
     }
 
     async fn stored(&self) -> String {
@@ -319,21 +319,21 @@ impl Scene {
         names
     }
 
-    /// What was left with the lease.
+    /// The note in the lease record.
     async fn note(&self) -> Option<String> {
-        let claims = self.store.claims().expect("memory has claims");
-        claims.look().await.expect("memory").and_then(|it| it.note)
+        let leases = self.store.leases().expect("memory has leases");
+        leases.look().await.expect("memory").and_then(|it| it.note)
     }
 }
 
-/// A program that refreshes as the provider answers, and writes down who was shown.
+/// A Codex that refreshes as the provider answers, and logs each refresh token.
 fn codex(folder: &Path) -> Codex {
     let program = folder.join("codex");
     let text = format!(
         r#"#!/bin/sh
 cd '{}' || exit 1
 name=$(sed 's/.*refresh_token":"\([^"]*\)".*/\1/' "$CODEX_HOME/auth.json")
-echo "$name" >> asked
+echo "$name" >> tried
 case $(cat "answer-$name") in
 Accepts) umask 077; cp "next-$name" "$CODEX_HOME/new" && mv "$CODEX_HOME/new" "$CODEX_HOME/auth.json" ;;
 NamesTheReason) echo 'Failed to refresh token: 400: {{"code": "refresh_token_reused"}}' >&2 ;;
@@ -354,7 +354,8 @@ esac
     }
 }
 
-/// An auth file whose refresh token is the name; it is due unless it is fresh or the next one.
+/// An auth file whose refresh token is the name; it is due unless the name begins with `fresh` or
+/// ends with `next`.
 fn login(name: &str) -> String {
     let account = if name.starts_with("other") {
         "other"
@@ -401,7 +402,7 @@ fn record(name: &str) -> String {
     )
 }
 
-/// A head that the store held, of a family that begins with it.
+/// A base in the store's past, of a family that begins with it.
 fn base(name: &str) -> String {
     let Generation {
         fingerprint,
@@ -423,7 +424,7 @@ fn private(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("our file");
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// 2001-01-20, in Unix seconds.
 const A_DAY_IN_JANUARY: i64 = 979_948_800;

@@ -1,4 +1,4 @@
-//! What an earlier job has left in a home, by a clock of the test's own.
+//! Leftovers of an earlier job in a home, under a paused test clock.
 
 #![cfg(target_os = "linux")]
 
@@ -13,22 +13,22 @@ use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
 use authferry_core::{Outcome, Secret};
 use authferry_runner::rescue::Rescue;
-use authferry_runner::{Job, NotBegun, Receipt, Replace, Signals, admit};
+use authferry_runner::{Job, Receipt, Replace, Signals, StartError, admit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-const LINGER: Duration = Duration::from_secs(30);
+const EXIT_GRACE: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_codex_that_may_write_is_ended_after_fifteen_minutes_without_a_write() {
     let scene = Scene::new(DUE).await;
     let job = scene.job();
-    let mut codex = scene.left_over();
+    let mut codex = scene.start_codex();
     let began = Instant::now();
     let held = admit(&job, MINUTE * 3).await.expect_err("it may write");
-    assert!(matches!(held, NotBegun::LeftOver(_, _)), "{held}");
+    assert!(matches!(held, StartError::LeftoverCodex(_, _)), "{held}");
     assert!(began.elapsed() >= MINUTE * 3 && began.elapsed() < MINUTE * 4);
 
     let began = Instant::now();
@@ -39,14 +39,14 @@ async fn a_codex_that_may_write_is_ended_after_fifteen_minutes_without_a_write()
     assert!(codex.has_ended());
     let mut signals = Signals::install().expect("signals");
     let restored = authferry_runner::restore(&job, None, &mut signals).await;
-    assert_eq!(restored.expect("a trip").outcome, Outcome::Restored);
+    assert_eq!(restored.expect("a round trip").outcome, Outcome::Restored);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_codex_that_writes_has_its_time_anew() {
+async fn a_write_restarts_the_timeout_of_a_codex() {
     let scene = Scene::new(DUE).await;
     let job = scene.job();
-    let mut codex = scene.left_over();
+    let mut codex = scene.start_codex();
     let began = Instant::now();
     let writes = async {
         tokio::time::sleep(MINUTE * 10).await;
@@ -59,19 +59,19 @@ async fn a_codex_that_writes_has_its_time_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_codex_whose_login_is_not_due_has_the_time_of_every_leftover() {
+async fn a_codex_whose_login_is_not_due_gets_the_exit_grace() {
     let scene = Scene::new(NOT_DUE).await;
     let job = scene.job();
-    let mut codex = scene.left_over();
+    let mut codex = scene.start_codex();
     let began = Instant::now();
     let admitted = admit(&job, Duration::ZERO).await.expect("it may go");
-    assert!(began.elapsed() >= LINGER && began.elapsed() < MINUTE);
+    assert!(began.elapsed() >= EXIT_GRACE && began.elapsed() < MINUTE);
     assert!(!admitted.ended.expect("it was ended").may_be_spent);
     assert!(codex.has_ended());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_ends_a_minute_after_its_job_and_leaves_everything() {
+async fn a_watch_ends_a_minute_after_its_job_and_leaves_file_and_receipt() {
     let scene = Scene::new(NOT_DUE).await;
     let job = scene.job();
     let receipt = Receipt::read(&scene.home)
@@ -89,7 +89,7 @@ async fn a_watch_ends_a_minute_after_its_job_and_leaves_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_goes_on_for_as_long_as_its_job() {
+async fn a_watch_runs_as_long_as_its_job() {
     let scene = Scene::new(NOT_DUE).await;
     let mut step = Command::new("sleep")
         .arg("1000")
@@ -109,11 +109,11 @@ async fn a_watch_goes_on_for_as_long_as_its_job() {
     assert!(in_time.is_err(), "it ended before its job");
 }
 
-/// Last refreshed long ago, and just now as far as any Codex is concerned.
+/// A login refreshed long ago is due; one refreshed in the future is not.
 const DUE: &str = "2020-01-01T00:00:00Z";
 const NOT_DUE: &str = "2090-01-01T00:00:00Z";
 
-/// A home in which a job that is over has left its login.
+/// A home in which a job that is over left its login.
 struct Scene {
     folder: TempDir,
     store: MemoryStore,
@@ -147,14 +147,14 @@ impl Scene {
             refused: Vec::new(),
             writer: "a person",
             rescue: &scene.rescue,
-            patience: MINUTE,
+            store_timeout: MINUTE,
         })
         .await
         .expect("an empty store");
         let mut signals = Signals::install().expect("signals");
         authferry_runner::restore(&scene.job(), None, &mut signals)
             .await
-            .expect("a trip");
+            .expect("a round trip");
         let receipt = scene.home.dir().join("authferry-receipt.json");
         let text = fs::read(&receipt).expect("a receipt");
         let mut receipt_value: Value = serde_json::from_slice(&text).expect("JSON");
@@ -166,7 +166,7 @@ impl Scene {
 
     fn job(&self) -> Job<'_> {
         Job {
-            linger: LINGER,
+            exit_grace: EXIT_GRACE,
             ..Job::new(&self.store, &self.home, &self.rescue, "a job", MINUTE)
         }
     }
@@ -176,7 +176,7 @@ impl Scene {
     }
 
     /// A Codex that hangs.
-    fn left_over(&self) -> LeftOver {
+    fn start_codex(&self) -> LeftoverCodex {
         let codex = self.folder.path().join("codex");
         fs::copy("/bin/sleep", &codex).expect("room");
         let mut command = Command::new(codex);
@@ -185,15 +185,15 @@ impl Scene {
             .env("CODEX_HOME", self.home.dir())
             .env("CI_JOB_ID", &self.job_name)
             .env_remove("RUNNER_TRACKING_ID");
-        LeftOver(command.spawn().expect("a program"))
+        LeftoverCodex(command.spawn().expect("a program"))
     }
 }
 
-/// Ended when dropped.
-struct LeftOver(Child);
+/// A leftover Codex, killed when dropped.
+struct LeftoverCodex(Child);
 
-impl LeftOver {
-    /// Whether it was ended by others. The clock of the test does not wait for the kernel: this does.
+impl LeftoverCodex {
+    /// Whether it was ended by the job. The test clock does not wait for the kernel, so this does.
     fn has_ended(&mut self) -> bool {
         let limit = std::time::Instant::now() + MINUTE;
         while std::time::Instant::now() < limit {
@@ -206,7 +206,7 @@ impl LeftOver {
     }
 }
 
-impl Drop for LeftOver {
+impl Drop for LeftoverCodex {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();

@@ -1,4 +1,4 @@
-//! Something panics in the middle of a job: what the command wrote is kept.
+//! Panics during a job: what the command wrote is rescued.
 
 use std::{
     fmt, fs,
@@ -17,25 +17,25 @@ use authferry_core::{
     Version,
 };
 use authferry_runner::rescue::Rescue;
-use authferry_runner::{CommandEnd, Job, Replace, Report, Signals, Witness};
+use authferry_runner::{CommandEnd, Job, LoginObserver, Replace, Report, Signals};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// One process makes one trip at a time.
+/// One process makes one round trip at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// A store whose library panics from the nth request on.
+/// A store whose library panics after `max_requests` requests.
 #[derive(Debug)]
 struct Panicking {
     store: MemoryStore,
-    asked: AtomicUsize,
-    good: usize,
+    requests: AtomicUsize,
+    max_requests: usize,
 }
 
 impl Panicking {
     fn count(&self) {
-        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-        assert!(asked < self.good, "the library panics");
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
+        assert!(requests < self.max_requests, "the library panics");
     }
 }
 
@@ -67,20 +67,20 @@ impl SecretStore for Panicking {
     }
 }
 
-/// Panics on the nth login that it sees.
+/// An observer that panics on the nth login.
 #[derive(Debug, Default)]
-struct Startled {
+struct PanickingObserver {
     seen: AtomicUsize,
     on: usize,
 }
 
-impl Witness for Startled {
-    fn sees(&self, _: &Secret) {
+impl LoginObserver for PanickingObserver {
+    fn on_login(&self, _: &Secret) {
         let seen = self.seen.fetch_add(1, Ordering::Relaxed);
-        assert!(seen + 1 != self.on, "the witness panics");
+        assert!(seen + 1 != self.on, "the observer panics");
     }
 
-    fn command_begins(&self) {}
+    fn on_command_start(&self) {}
 }
 
 /// A home, and a store with login 1.
@@ -107,7 +107,7 @@ impl Scene {
             refused: Vec::new(),
             writer: "a person",
             rescue: &Rescue::new(above.path().join("rescue")),
-            patience: PATIENCE,
+            store_timeout: STORE_TIMEOUT,
         })
         .await
         .expect("an empty store");
@@ -119,8 +119,8 @@ impl Scene {
         }
     }
 
-    /// Runs a command that rotates to login 2 and ends a while later.
-    async fn run(&self, good: usize, witness: Option<&dyn Witness>) -> Report {
+    /// Runs a command that rotates to login 2 and ends 0.5 s later.
+    async fn run(&self, max_requests: usize, observer: Option<&dyn LoginObserver>) -> Report {
         let next = self.above.path().join("next.json");
         fs::write(&next, login(2)).expect("room");
         let mut command = Command::new("sh");
@@ -131,18 +131,18 @@ impl Scene {
         command.arg("-c").arg(script).arg(self.home.dir());
         let store = Panicking {
             store: self.store.clone(),
-            asked: AtomicUsize::new(0),
-            good,
+            requests: AtomicUsize::new(0),
+            max_requests,
         };
         let rescue = Rescue::new(self.above.path().join("rescue"));
         let job = Job {
-            witness,
+            observer,
             ..job(&store, &self.home, &rescue)
         };
         let mut signals = Signals::install().expect("signals");
         authferry_runner::run(&job, command, None, None, &mut signals)
             .await
-            .expect("a trip")
+            .expect("a round trip")
     }
 
     fn rescued(&self) -> Vec<PathBuf> {
@@ -155,16 +155,19 @@ impl Scene {
     }
 
     fn assert_rescued(&self, report: &Report) {
-        let stranded = matches!(
+        let is_rescued = matches!(
             report.outcome,
-            Outcome::Stranded {
+            Outcome::NotPersisted {
                 cause: Cause::Store,
                 rescued: true
             }
         );
-        assert!(stranded, "{report:?}");
+        assert!(is_rescued, "{report:?}");
         assert!(matches!(report.command, Some(CommandEnd::Exited(7))));
-        assert!(self.above.path().join("done").exists(), "it did not wait");
+        assert!(
+            self.above.path().join("done").exists(),
+            "the job did not wait for the command"
+        );
         let rescued: Vec<_> = report
             .rescued
             .iter()
@@ -177,18 +180,18 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_store_that_panics_has_said_nothing() {
+async fn a_panicking_swap_counts_as_ambiguous() {
     let scene = Scene::new().await;
     let report = scene.run(1, None).await;
     scene.assert_rescued(&report);
-    assert!(report.doubtful, "nobody knows how far the swap came");
+    assert!(report.doubtful, "the swap may have landed");
     let error = report.store_error.expect("a reason");
     let why = std::error::Error::source(&error).expect("a cause");
-    assert!(why.to_string().contains("fault of its own"), "{why}");
+    assert!(why.to_string().contains("panicked"), "{why}");
 }
 
 #[tokio::test]
-async fn a_store_that_panics_before_the_command_refuses_the_job() {
+async fn a_panicking_read_before_the_command_refuses_the_job() {
     let scene = Scene::new().await;
     let report = scene.run(0, None).await;
     assert_eq!(report.outcome, Outcome::Refused(Refusal::Unreadable));
@@ -196,25 +199,25 @@ async fn a_store_that_panics_before_the_command_refuses_the_job() {
     assert!(!scene.above.path().join("done").exists());
 }
 
-/// The first sight is of the login that is placed, the second of the one that Codex wrote.
+/// The observer is called with the placed login first, then with the one that Codex wrote.
 #[tokio::test]
-async fn a_panic_of_our_own_keeps_what_the_command_wrote() {
+async fn an_internal_panic_rescues_what_the_command_wrote() {
     let scene = Scene::new().await;
-    let witness = Startled {
+    let observer = PanickingObserver {
         on: 2,
-        ..Startled::default()
+        ..PanickingObserver::default()
     };
-    let report = scene.run(usize::MAX, Some(&witness)).await;
+    let report = scene.run(usize::MAX, Some(&observer)).await;
     scene.assert_rescued(&report);
-    // The next job adopts it, for the file and the receipt stay.
+    // File and receipt stay, so the next job adopts the login.
     assert!(scene.home.auth_file().exists());
     assert!(scene.home.dir().join("authferry-receipt.json").exists());
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Job<'a> {
-    Job::new(store, home, rescue, "a job", PATIENCE)
+    Job::new(store, home, rescue, "a job", STORE_TIMEOUT)
 }
 
 /// An auth file whose tokens are made up; a higher number was issued later.

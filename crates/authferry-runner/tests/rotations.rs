@@ -1,5 +1,5 @@
-//! Rotations of a login that moves at the worst moment: what no real store can be made to do
-//! at will.
+//! Rotations with a store that misbehaves at the worst moment, which no real store can be made to
+//! do on demand.
 
 use std::{
     fmt, fs,
@@ -11,96 +11,102 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_conformance::MemoryStore;
-use authferry_core::rotation::{Hindrance, Outcome};
+use authferry_core::rotation::{Blocker, RotationOutcome};
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Claims, ErrorKind, Guarantees, Policy, RecordState, Secret,
-    SecretStore, Stamp, Standing, StoreError, Stored, Version,
+    CasError, ErrorKind, Guarantees, Lease, LeaseError, LeaseRequest, LeaseStatus, Leases, Policy,
+    RecordState, Secret, SecretStore, Stamp, StoreError, Stored, Version,
 };
 use authferry_runner::{Codex, Rotated, Rotating, Signals, rotate};
 use tempfile::TempDir;
 
-/// Somebody else has rotated between our look at the store and the moment we got the claim.
+/// Another job has rotated between our read of the store and our acquisition of the lease.
 #[tokio::test]
-async fn a_claim_on_a_login_that_moved_is_worth_nothing() {
+async fn a_login_rotated_before_the_lease_is_not_rotated_again() {
     let scene = TempDir::new().expect("a temporary folder");
-    let store = Odd::new(Happens::Moves(ROTATED));
-    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+    let store = FaultyStore::new(Misbehavior::Rotates(ROTATED));
+    let rotated = rotate_once(&store, scene.path(), A_DAY_IN_JANUARY).await;
 
-    assert_eq!(rotated.outcome, Outcome::Fresh);
-    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    assert_eq!(rotated.outcome, RotationOutcome::Fresh);
+    assert!(!scene.path().join("started").exists(), "Codex was started");
     assert_eq!(held(&store), [DUE, ROTATED]);
-    assert_given_back(&store).await;
+    assert_lease_released(&store).await;
 }
 
-/// A server that lags behind may show the login, to whoever has just got the claim, that its
-/// last holder has spent.
+/// A lagging replica may show the new lease holder the login that the previous holder has spent.
 #[tokio::test]
-async fn a_look_that_shows_what_was_there_before_spends_nothing() {
+async fn a_stale_read_spends_no_token() {
     let scene = TempDir::new().expect("a temporary folder");
-    let store = Odd::new(Happens::LagsBehind(ROTATED));
-    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+    let store = FaultyStore::new(Misbehavior::StaleReads(ROTATED));
+    let rotated = rotate_once(&store, scene.path(), A_DAY_IN_JANUARY).await;
 
-    assert_eq!(rotated.outcome, Outcome::Fresh);
-    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    assert_eq!(rotated.outcome, RotationOutcome::Fresh);
+    assert!(!scene.path().join("started").exists(), "Codex was started");
     assert_eq!(held(&store), [DUE, ROTATED]);
-    assert_given_back(&store).await;
+    assert_lease_released(&store).await;
 }
 
-/// As with a policy that names the claim, and not the login.
+/// For example, a policy that covers the lease but not the login.
 #[tokio::test]
-async fn a_store_that_takes_no_login_has_none_spent() {
+async fn a_store_that_rejects_writes_spends_no_token() {
     let scene = TempDir::new().expect("a temporary folder");
-    let store = Odd::new(Happens::IsClosed);
-    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+    let store = FaultyStore::new(Misbehavior::RejectsWrites);
+    let rotated = rotate_once(&store, scene.path(), A_DAY_IN_JANUARY).await;
 
-    assert_eq!(rotated.outcome, Outcome::Hindered(Hindrance::Unwritable));
-    assert!(!scene.path().join("started").exists(), "Codex was asked");
-    let error = rotated.store_error.expect("the store's words");
+    assert_eq!(
+        rotated.outcome,
+        RotationOutcome::Blocked(Blocker::Unwritable)
+    );
+    assert!(!scene.path().join("started").exists(), "Codex was started");
+    let error = rotated.store_error.expect("a store error");
     assert_eq!(error.kind, ErrorKind::PermissionDenied);
     assert_eq!(held(&store), [DUE]);
-    assert_given_back(&store).await;
+    assert_lease_released(&store).await;
 }
 
-/// What it has written is what the next one rests on, and Codex begins with.
+/// The next write and Codex continue from what the first swap wrote.
 #[tokio::test]
-async fn a_proof_whose_answer_was_lost_is_asked_for_again() {
+async fn a_proof_with_an_ambiguous_swap_is_retried() {
     let scene = TempDir::new().expect("a temporary folder");
-    let store = Odd::new(Happens::Mumbles);
-    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+    let store = FaultyStore::new(Misbehavior::LosesAnswer);
+    let rotated = rotate_once(&store, scene.path(), A_DAY_IN_JANUARY).await;
 
-    assert_eq!(rotated.outcome, Outcome::Turned);
-    assert!(scene.path().join("started").exists(), "Codex was not asked");
+    assert_eq!(rotated.outcome, RotationOutcome::Refreshed);
+    assert!(
+        scene.path().join("started").exists(),
+        "Codex was not started"
+    );
     assert_eq!(held(&store), [DUE, DUE, DUE]);
-    assert_given_back(&store).await;
+    assert_lease_released(&store).await;
 }
 
-/// This machine slept, or the store took its time: somebody else may be at it already.
+/// This machine slept, or the store was slow: another job may be rotating already.
 #[tokio::test]
-async fn a_claim_that_has_ended_is_worth_nothing() {
+async fn an_expired_lease_starts_no_refresh() {
     let scene = TempDir::new().expect("a temporary folder");
-    let store = Odd::new(Happens::Ends);
-    let rotated = rotated(&store, scene.path(), A_DAY_IN_JANUARY).await;
+    let store = FaultyStore::new(Misbehavior::ExpiredLease);
+    let rotated = rotate_once(&store, scene.path(), A_DAY_IN_JANUARY).await;
 
-    assert_eq!(rotated.outcome, Outcome::Turned);
-    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    assert_eq!(rotated.outcome, RotationOutcome::Refreshed);
+    assert!(!scene.path().join("started").exists(), "Codex was started");
     assert!(held(&store).iter().all(|held| held == DUE));
 }
 
-/// Where we would rotate any login whatever, as with a horizon that is longer than one lives.
+/// Even if `due_by` makes every login due, as with a `--rotate-within` longer than a login's
+/// lifetime.
 #[tokio::test]
-async fn what_the_holder_of_a_claim_has_rotated_is_not_rotated_again() {
+async fn a_login_that_the_lease_holder_rotated_is_not_rotated_again() {
     let scene = TempDir::new().expect("a temporary folder");
-    let store = Odd::new(Happens::IsTurned(GOOD_FOR_LONG));
-    let rotated = rotated(&store, scene.path(), i64::MAX).await;
+    let store = FaultyStore::new(Misbehavior::RotatesAndHolds(GOOD_FOR_LONG));
+    let rotated = rotate_once(&store, scene.path(), i64::MAX).await;
 
-    assert_eq!(rotated.outcome, Outcome::Fresh);
-    assert!(!scene.path().join("started").exists(), "Codex was asked");
+    assert_eq!(rotated.outcome, RotationOutcome::Fresh);
+    assert!(!scene.path().join("started").exists(), "Codex was started");
 }
 
-/// Rotates what the store holds, with a Codex that tells by a file that it was started.
-async fn rotated(store: &Odd, scene: &Path, due_by: i64) -> Rotated {
+/// Rotates what the store holds, with a Codex that creates a file when it starts.
+async fn rotate_once(store: &FaultyStore, scene: &Path, due_by: i64) -> Rotated {
     store.memory.put_by_hand(DUE.as_bytes());
-    let codex = tripwire(scene);
+    let codex = fake_codex(scene);
     let temp = scene.join("temp");
     fs::create_dir(&temp).expect("room");
     let rotating = Rotating {
@@ -111,62 +117,65 @@ async fn rotated(store: &Odd, scene: &Path, due_by: i64) -> Rotated {
         policy: Policy::Newest,
         writer: "a job",
         due_by,
-        sparing: false,
-        patience: PATIENCE,
-        wait: PATIENCE,
-        shield: PATIENCE,
+        only_after_half_life: false,
+        store_timeout: STORE_TIMEOUT,
+        lease_timeout: STORE_TIMEOUT,
+        cancel_grace: STORE_TIMEOUT,
     };
     let mut signals = Signals::install().expect("signals");
     let rotated = rotate(&rotating, &mut signals).await.expect("a rotation");
     rotated.expect("nothing to be settled")
 }
 
-/// Everything that the store ever held.
-fn held(store: &Odd) -> Vec<String> {
+/// All values that the store has held.
+fn held(store: &FaultyStore) -> Vec<String> {
     let history = store.memory.history().into_iter();
     let texts = history.map(|it| String::from_utf8_lossy(it.secret.expose()).into_owned());
     texts.collect()
 }
 
-async fn assert_given_back(store: &Odd) {
-    let next = store.claims_of_memory().acquire(&bid()).await;
-    assert!(next.is_ok(), "the claim was not given back: {next:?}");
+async fn assert_lease_released(store: &FaultyStore) {
+    let next = store.memory_leases().acquire(&lease_request()).await;
+    assert!(next.is_ok(), "the lease was not released: {next:?}");
 }
 
-/// A store at which something happens, most often as we are about to get the claim.
+/// A store that misbehaves, mostly just before the lease is acquired.
 #[derive(Debug)]
-struct Odd {
+struct FaultyStore {
     memory: MemoryStore,
-    happens: Happens,
-    /// How often it has happened, where it happens more than once.
+    misbehavior: Misbehavior,
+    /// How often the fault has occurred, if it occurs more than once.
     times: AtomicU32,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Happens {
-    /// Somebody rotates the login to this one.
-    Moves(&'static str),
-    /// The same, and they still hold the claim.
-    IsTurned(&'static str),
-    /// The same, and the next looks show what was there before.
-    LagsBehind(&'static str),
-    /// So much time passes that the claim has ended.
-    Ends,
-    /// It gives the claim, and takes no login.
-    IsClosed,
+enum Misbehavior {
+    /// Another job rotates the login to this one.
+    Rotates(&'static str),
+    /// Another job rotates the login to this one and still holds the lease.
+    RotatesAndHolds(&'static str),
+    /// Another job rotates the login to this one, and the next reads are stale.
+    StaleReads(&'static str),
+    /// The acquired lease has already expired.
+    ExpiredLease,
+    /// It grants the lease and rejects writes.
+    RejectsWrites,
     /// The first answer to a write is lost.
-    Mumbles,
+    LosesAnswer,
 }
 
 #[async_trait]
-impl SecretStore for Odd {
+impl SecretStore for FaultyStore {
     fn guarantees(&self) -> Guarantees {
         self.memory.guarantees()
     }
 
     async fn read(&self) -> Result<Option<Stored>, StoreError> {
         let history = self.memory.history();
-        if matches!(self.happens, Happens::LagsBehind(_)) && history.len() > 1 && self.again(2) {
+        if matches!(self.misbehavior, Misbehavior::StaleReads(_))
+            && history.len() > 1
+            && self.occurs_again(2)
+        {
             return Ok(history.into_iter().next());
         }
         self.memory.read().await
@@ -184,88 +193,90 @@ impl SecretStore for Odd {
             store: self.to_string(),
             source: None,
         };
-        if matches!(self.happens, Happens::IsClosed) {
+        if matches!(self.misbehavior, Misbehavior::RejectsWrites) {
             return Err(CasError::Refused(error(ErrorKind::PermissionDenied)));
         }
         let swapped = self.memory.compare_and_swap(expected, new, stamp).await;
-        if matches!(self.happens, Happens::Mumbles) && self.again(1) {
+        if matches!(self.misbehavior, Misbehavior::LosesAnswer) && self.occurs_again(1) {
             return Err(CasError::Ambiguous(error(ErrorKind::Unavailable)));
         }
         swapped
     }
 
-    fn claims(&self) -> Option<&dyn Claims> {
+    fn leases(&self) -> Option<&dyn Leases> {
         Some(self)
     }
 }
 
 #[async_trait]
-impl Claims for Odd {
-    async fn acquire(&self, bid: &Bid) -> Result<Claim, ClaimError> {
-        match self.happens {
-            Happens::Moves(to) | Happens::LagsBehind(to) => {
+impl Leases for FaultyStore {
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Lease, LeaseError> {
+        match self.misbehavior {
+            Misbehavior::Rotates(to) | Misbehavior::StaleReads(to) => {
                 self.memory.put_by_hand(to.as_bytes());
-                self.claims_of_memory().acquire(bid).await
+                self.memory_leases().acquire(request).await
             }
-            Happens::IsTurned(to) => {
+            Misbehavior::RotatesAndHolds(to) => {
                 self.memory.put_by_hand(to.as_bytes());
                 let owner = "another job".to_owned();
                 let state = RecordState::new(Version::new("1"), b"held until 0");
-                Err(ClaimError::Held {
+                Err(LeaseError::Held {
                     owner,
                     until: 0,
                     state,
                 })
             }
-            Happens::Ends => {
-                let claim = self.claims_of_memory().acquire(bid).await?;
-                Ok(Claim { until: 1, ..claim })
+            Misbehavior::ExpiredLease => {
+                let lease = self.memory_leases().acquire(request).await?;
+                Ok(Lease { until: 1, ..lease })
             }
-            Happens::IsClosed | Happens::Mumbles => self.claims_of_memory().acquire(bid).await,
+            Misbehavior::RejectsWrites | Misbehavior::LosesAnswer => {
+                self.memory_leases().acquire(request).await
+            }
         }
     }
 
-    async fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
-        self.claims_of_memory().renew(claim, until).await
+    async fn renew(&self, lease: &Lease, until: u64) -> Result<Lease, LeaseError> {
+        self.memory_leases().renew(lease, until).await
     }
 
-    async fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
-        self.claims_of_memory().release(claim).await
+    async fn release(&self, lease: &Lease) -> Result<(), LeaseError> {
+        self.memory_leases().release(lease).await
     }
 
-    async fn look(&self) -> Result<Option<Standing>, ClaimError> {
-        self.claims_of_memory().look().await
+    async fn look(&self) -> Result<Option<LeaseStatus>, LeaseError> {
+        self.memory_leases().look().await
     }
 }
 
-impl Odd {
-    fn new(happens: Happens) -> Self {
-        let memory = MemoryStore::new("odd");
+impl FaultyStore {
+    fn new(misbehavior: Misbehavior) -> Self {
+        let memory = MemoryStore::new("faulty");
         Self {
             memory,
-            happens,
+            misbehavior,
             times: AtomicU32::new(0),
         }
     }
 
-    /// Whether it happens once more, of so many times in all.
-    fn again(&self, of: u32) -> bool {
+    /// Whether the fault occurs once more, of `of` times in all.
+    fn occurs_again(&self, of: u32) -> bool {
         self.times.fetch_add(1, Ordering::Relaxed) < of
     }
 
-    fn claims_of_memory(&self) -> &dyn Claims {
-        self.memory.claims().expect("memory has claims")
+    fn memory_leases(&self) -> &dyn Leases {
+        self.memory.leases().expect("memory has leases")
     }
 }
 
-impl fmt::Display for Odd {
+impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.memory.fmt(f)
     }
 }
 
-/// A program that does nothing but tell that it was started.
-fn tripwire(folder: &Path) -> Codex {
+/// A Codex that only creates a file when it starts.
+fn fake_codex(folder: &Path) -> Codex {
     let program: PathBuf = folder.join("codex");
     let text = format!("#!/bin/sh\ntouch '{}'\n", folder.join("started").display());
     fs::write(&program, text).expect("room");
@@ -279,9 +290,9 @@ fn tripwire(folder: &Path) -> Codex {
     }
 }
 
-/// Somebody else, who is too early for a claim that is still held.
-fn bid() -> Bid {
-    Bid {
+/// A request of another job, which fails while the lease is held.
+fn lease_request() -> LeaseRequest {
+    LeaseRequest {
         owner: "another job".to_owned(),
         holder: 2,
         now: 1,
@@ -290,7 +301,7 @@ fn bid() -> Bid {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// 2001-01-20, in Unix seconds.
 const A_DAY_IN_JANUARY: i64 = 979_948_800;

@@ -1,4 +1,4 @@
-//! A watch and what comes after it, in one process.
+//! A watch and the commands that follow it, in one process.
 
 use std::{fs, os::unix::fs::DirBuilderExt, pin::pin, time::Duration};
 
@@ -9,16 +9,16 @@ use authferry_runner::rescue::Rescue;
 use authferry_runner::{Job, Placement, Receipt, Replace, Signals};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn what_a_watch_has_persisted_is_no_news_to_a_persist_that_has_read_the_receipt_before() {
+async fn a_persist_with_a_stale_receipt_accepts_what_a_watch_persisted() {
     let (_above, store, home, rescue) = scene().await;
     let job = job(&store, &home, &rescue);
     let mut signals = Signals::install().expect("signals");
     authferry_runner::restore(&job, None, &mut signals)
         .await
-        .expect("a trip");
+        .expect("a round trip");
     let before = Receipt::read(&home).expect("readable").expect("a receipt");
 
     let mut others = Signals::install().expect("signals");
@@ -35,8 +35,8 @@ async fn what_a_watch_has_persisted_is_no_news_to_a_persist_that_has_read_the_re
     let (watched, persisted) = tokio::join!(watching, persisting);
 
     let watched = watched.expect("a watch");
-    assert_eq!((watched.writes.len(), watched.left_due), (2, None));
-    let persisted = persisted.expect("a trip");
+    assert_eq!((watched.writes.len(), watched.unpersisted), (2, None));
+    let persisted = persisted.expect("a round trip");
     assert_eq!(persisted.outcome, Outcome::Unchanged);
     assert_eq!(persisted.began, Some(before.base.generation.fingerprint));
     assert!(persisted.base.expect("known").generation != before.base.generation);
@@ -45,13 +45,13 @@ async fn what_a_watch_has_persisted_is_no_news_to_a_persist_that_has_read_the_re
 }
 
 #[tokio::test]
-async fn a_home_is_free_for_a_job_before_which_a_watch_makes_way() {
+async fn a_home_with_a_watch_counts_as_free_and_the_watch_keeps_running() {
     let (_above, store, home, rescue) = scene().await;
     let job = job(&store, &home, &rescue);
     let mut signals = Signals::install().expect("signals");
     authferry_runner::restore(&job, None, &mut signals)
         .await
-        .expect("a trip");
+        .expect("a round trip");
     let before = Receipt::read(&home).expect("readable").expect("a receipt");
     let held = store.read().await.expect("memory").expect("a login");
 
@@ -61,7 +61,7 @@ async fn a_home_is_free_for_a_job_before_which_a_watch_makes_way() {
         while !home.dir().join("authferry-watch").exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        authferry_runner::foresee(&job, &held)
+        authferry_runner::preview_restore(&job, &held)
     };
     let foreseen = tokio::select! {
         ended = &mut watching => panic!("{ended:?}"),
@@ -71,7 +71,7 @@ async fn a_home_is_free_for_a_job_before_which_a_watch_makes_way() {
     assert_eq!(foreseen.outcome, Outcome::Restored);
     assert_eq!(foreseen.placement, Some(Placement::Kept));
     let go_on = tokio::time::timeout(Duration::from_millis(50), &mut watching);
-    assert!(go_on.await.is_err(), "the watch was asked to leave");
+    assert!(go_on.await.is_err(), "the watch ended");
 }
 
 /// A home, and a store that holds login 0.
@@ -96,7 +96,7 @@ async fn scene() -> (TempDir, MemoryStore, Home, Rescue) {
         refused: Vec::new(),
         writer: "a person",
         rescue: &rescue,
-        patience: PATIENCE,
+        store_timeout: STORE_TIMEOUT,
     })
     .await
     .expect("an empty store");
@@ -109,7 +109,7 @@ async fn stored(store: &MemoryStore) -> String {
 }
 
 fn job<'a>(store: &'a dyn SecretStore, home: &'a Home, rescue: &'a Rescue) -> Job<'a> {
-    Job::new(store, home, rescue, "a job", PATIENCE)
+    Job::new(store, home, rescue, "a job", STORE_TIMEOUT)
 }
 
 /// An auth file whose tokens are made up; a higher number was issued later.

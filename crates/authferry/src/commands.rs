@@ -1,13 +1,13 @@
-//! One function a command.
+//! The commands: one function each.
 
-mod ahead;
-mod apart;
 mod doctor;
 mod refresh;
 mod rescue;
+mod rotate_first;
+mod round_trips;
 mod seed;
 mod status;
-mod trips;
+mod supervise;
 mod watch;
 
 use std::{
@@ -23,36 +23,35 @@ use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
 
 use crate::args::{Command, Global};
-use crate::ending::{Ending, Result};
 use crate::exit;
+use crate::messages;
+use crate::outcome::{Ending, Result};
 use crate::plan::Plan;
-use crate::telling;
 
-/// Carries a command out.
+/// Executes a command.
 pub(crate) fn run(command: Command, global: &Global) -> Result<Ending> {
     match command {
-        Command::Run(args) => trips::run(&args, global),
-        Command::Restore(args) => trips::restore(&args, global),
+        Command::Run(args) => round_trips::run(&args, global),
+        Command::Restore(args) => round_trips::restore(&args, global),
         Command::Watch(args) => watch::watch(&args, global),
-        Command::Persist(args) => trips::persist(&args, global),
+        Command::Persist(args) => round_trips::persist(&args, global),
         Command::Refresh(args) => refresh::refresh(&args, global),
         Command::Seed(args) => seed::seed(&args, global),
-        Command::Apart(args) => apart::apart(&args, global),
+        Command::Supervise(args) => supervise::supervise(&args, global),
         Command::Rescue(args) => rescue::rescue(&args, global),
         Command::Status(args) => status::status(&args, global),
         Command::Doctor(args) => doctor::doctor(&args, global),
     }
 }
 
-/// How long a store may take to end what was begun to reach it, on top of its own time: a job that
-/// is cancelled has no more.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The timeout to close a store, after its other timeouts: a cancelled job has no more time.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Awaits what works with the stores on this one thread, and closes them. A thread that
-/// hangs in a file system is left behind.
+/// Runs a future on this thread, and closes the stores. Does not wait for a thread that hangs in a
+/// file system.
 fn block_on<T>(plan: &Plan, future: impl Future<Output = T>) -> Result<T> {
     let runtime = runtime()?;
-    begin_threads(&runtime)?;
+    start_blocking_threads(&runtime)?;
     let value = runtime.block_on(async {
         authferry_runner::survive_file_size_limit();
         let value = future.await;
@@ -63,60 +62,60 @@ fn block_on<T>(plan: &Plan, future: impl Future<Output = T>) -> Result<T> {
     Ok(value)
 }
 
-/// Releases what opening the stores acquired. It does not wait for a server that does not answer:
-/// what is not released expires.
+/// Releases what opening the stores acquired. Does not wait for a server that does not answer: what
+/// is not released expires.
 async fn close(plan: &Plan) {
-    let _in_time = timeout(FAREWELL, plan.store.close()).await;
+    let _in_time = timeout(CLOSE_TIMEOUT, plan.store.close()).await;
     if let Some(second) = &plan.second_store {
-        let _in_time = timeout(FAREWELL, second.close()).await;
+        let _in_time = timeout(CLOSE_TIMEOUT, second.close()).await;
     }
 }
 
-/// Reads the second store before anything may be spent: it may hold a later login.
-async fn look_into_second_store(rescue: &Rescue, limit: Duration) -> Result<()> {
-    let looked = rescue.look(limit).await;
-    Ok(looked.map_err(|error| telling::second_store(&error))?)
+/// Reads the second store before a token is spent: it may hold a later login.
+async fn read_second_store(rescue: &Rescue, limit: Duration) -> Result<()> {
+    let loaded = rescue.load_second_store(limit).await;
+    Ok(loaded.map_err(|error| messages::second_store(&error))?)
 }
 
-/// What awaits, on this one thread.
+/// Builds the runtime of this thread.
 fn runtime() -> Result<Runtime> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
-        .thread_keep_alive(A_JOB)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
         .build();
     Ok(runtime.map_err(|error| {
-        Ending::refused(exit::FAILED, "the system gives no event queue").caused_by(&error)
+        Ending::refused(exit::FAILED, "the system provides no event queue").caused_by(&error)
     })?)
 }
 
-/// Longer than any job: a thread for what blocks is never given back.
-const A_JOB: Duration = Duration::from_hours(24 * 365);
+/// Longer than any job: the runtime never ends a thread for blocking calls.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_hours(24 * 365);
 
-/// As many as that: the second is for what hangs in the first.
-const THREADS: usize = 2;
+/// The number of threads for blocking calls: the second works while a call hangs in the first.
+const BLOCKING_THREADS: usize = 2;
 
-/// Begins the threads for what blocks (the disk, the look-up of a name), before anything is touched:
-/// the command may use up what the system has. A request then waits for a thread that is there, where
-/// the runtime would panic without any.
-fn begin_threads(runtime: &Runtime) -> Result<()> {
+/// Starts the threads for blocking calls (disk, name resolution) before anything is touched: the
+/// command may use up the system's threads. A call then waits for an existing thread. Without one,
+/// the runtime would panic.
+fn start_blocking_threads(runtime: &Runtime) -> Result<()> {
     let refused = || {
-        Ending::refused(exit::FAILED, "the system gives no thread").hint(
-            "raise the limit for processes (`ulimit -u`, or that of the container), and run the \
-             command again",
+        Ending::refused(exit::FAILED, "the system cannot create a thread").hint(
+            "raise the process limit (`ulimit -u`, or that of the container), and run the command \
+             again",
         )
     };
-    // The runtime does not say that it gets none, but panics.
+    // The runtime panics if it gets no thread.
     let spare = thread::Builder::new().spawn(|| ());
     let spare = spare.map_err(|error| refused().caused_by(&error))?;
     spare.join().ok();
     let mut busy = Vec::new();
-    for _ in 0..THREADS {
+    for _ in 0..BLOCKING_THREADS {
         let (hold, released) = channel::<()>();
-        let begun = catch_unwind(AssertUnwindSafe(|| {
-            // Each is busy until all have begun, or one would do the work of two.
+        let started = catch_unwind(AssertUnwindSafe(|| {
+            // Each thread stays busy until all have started: an idle one would be reused.
             drop(runtime.spawn_blocking(move || released.recv().ok()));
         }));
-        if begun.is_err() {
+        if started.is_err() {
             return Err(refused().into());
         }
         busy.push(hold);
@@ -124,7 +123,7 @@ fn begin_threads(runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-/// The Unix second that is so far away.
+/// The time after `span` from now, in Unix seconds.
 pub(crate) fn from_now(span: Duration) -> i64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

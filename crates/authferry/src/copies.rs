@@ -1,44 +1,48 @@
-//! What the copies on this machine are worth compared with the store, for people.
+//! The verdicts on the copies outside of the store, for messages and reports.
 
 use std::{io, time::Duration};
 
 use authferry_core::copies::{Copy, Rules, Verdict, settle};
 use authferry_core::{Fingerprint, Held, Stored};
-use authferry_runner::Mark;
+use authferry_runner::DeadLoginNote;
 use authferry_runner::rescue::{Location, Record, Rescue};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::messages::time::at;
 use crate::plan::Plan;
-use crate::telling::time::at;
 
-/// A copy of a login of this store, and what it is worth now.
-pub(crate) struct Judged {
+/// A copy of a login of this store, with its verdict.
+pub(crate) struct JudgedCopy {
     pub(crate) location: Location,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) verdict: Verdict,
     pub(crate) record: Option<Record>,
 }
 
-/// Judges the copies that can be seen outside of the home.
+/// Judges the copies outside of the home.
 ///
-/// Which logins the provider refused is looked up only if there is a copy.
-pub(crate) async fn judged(
+/// Reads the list of refused logins only if there is a copy.
+pub(crate) async fn judge(
     plan: &Plan,
     rescue: &Rescue,
     stored: Option<&Stored>,
-    patience: Duration,
-) -> io::Result<Vec<Judged>> {
+    store_timeout: Duration,
+) -> io::Result<Vec<JudgedCopy>> {
     let head = stored.map(|stored| {
         let generation = authferry_codex::parse(&stored.secret).ok();
         Held::new(stored.version.clone(), generation, stored.stamp.as_ref())
     });
     let store = plan.store.to_string();
-    let found = authferry_runner::look(&store, rescue, Some(&plan.rotations))?;
+    let found = authferry_runner::find_read_only(&store, rescue, Some(&plan.rotations))?;
     let refused = if found.is_empty() {
         Vec::new()
     } else {
-        let refused = timeout(patience, Mark::refused(&*plan.store)).await;
+        let refused = timeout(
+            store_timeout,
+            DeadLoginNote::refused_generations(&*plan.store),
+        )
+        .await;
         refused.unwrap_or_default()
     };
     let rules = Rules {
@@ -50,10 +54,10 @@ pub(crate) async fn judged(
     let judged = found
         .into_iter()
         .zip(verdicts)
-        // Of another store's login there is nothing to be said here.
+        // Skips a copy of another address, unless it may be a later login of this store.
         .filter(|(found, verdict)| found.elsewhere.is_none() || *verdict != Verdict::Listed)
         .filter_map(|(found, verdict)| {
-            Some(Judged {
+            Some(JudgedCopy {
                 fingerprint: found.fingerprint()?,
                 verdict,
                 location: found.location,
@@ -64,29 +68,29 @@ pub(crate) async fn judged(
     Ok(judged)
 }
 
-/// The copies, for programs: the same in every report.
-pub(crate) fn for_programs(copies: &[Judged]) -> Vec<Value> {
-    copies.iter().map(Judged::for_programs).collect()
+/// The copies as JSON, the same in every report.
+pub(crate) fn to_json(copies: &[JudgedCopy]) -> Vec<Value> {
+    copies.iter().map(JudgedCopy::to_json).collect()
 }
 
-impl Judged {
-    /// Whether the next job puts it into the store.
+impl JudgedCopy {
+    /// Whether the next job puts the copy into the store.
     pub(crate) fn is_adopted(&self) -> bool {
         matches!(self.verdict, Verdict::Later | Verdict::WrittenAfterHead)
     }
 
-    /// Says what it is worth.
-    pub(crate) fn worth(&self) -> &'static str {
-        worth(self.verdict)
+    /// Describes the verdict.
+    pub(crate) fn description(&self) -> &'static str {
+        describe(self.verdict)
     }
 
-    /// Says in one line which login it is, what it is worth and where it is.
+    /// One line: the fingerprint, the verdict and the location.
     pub(crate) fn line(&self) -> String {
-        let (login, worth, place) = (self.fingerprint, self.worth(), &self.location);
-        format!("{login}, {worth}: {place}")
+        let (login, verdict, place) = (self.fingerprint, self.description(), &self.location);
+        format!("{login}, {verdict}: {place}")
     }
 
-    fn for_programs(&self) -> Value {
+    fn to_json(&self) -> Value {
         json!({
             "file": self.location.place(),
             "fingerprint": self.fingerprint.to_string(),
@@ -98,56 +102,60 @@ impl Judged {
     }
 }
 
-/// Encrypted copies, of which this machine knows the name alone. Each line comes with whether the
-/// copy may be later than the head.
+/// The encrypted copies, of which this machine can read only the names: whether each may be later
+/// than the head, and a line about it.
 pub(crate) fn encrypted(rescue: &Rescue, head: Option<Fingerprint>) -> Vec<(bool, String)> {
     let head = head.map(|head| head.to_string());
     let files = rescue.encrypted().unwrap_or_default().into_iter();
     let line = |location: Location| {
         let (login, place) = (location.name(), location.place());
         if Some(&login) == head.as_ref() {
-            let worth = worth(Verdict::IsHead);
-            (false, format!("{login}, encrypted, {worth}: {place}"))
+            let verdict = describe(Verdict::IsHead);
+            (false, format!("{login}, encrypted, {verdict}: {place}"))
         } else {
-            let worth = "encrypted: whether it is later than the store's is not known";
-            (true, format!("{login}, {worth}: {place}"))
+            let verdict = "encrypted: may be later than the store's login";
+            (true, format!("{login}, {verdict}: {place}"))
         }
     };
     files.map(line).collect()
 }
 
-/// Returns a sentence on what a copy is worth compared with the store's login.
-pub(crate) fn worth(verdict: Verdict) -> &'static str {
+/// Describes a verdict: how the copy compares with the store's login.
+pub(crate) fn describe(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::OnlyCopy => "the store holds no login, and this one is not put there by itself",
+        Verdict::OnlyCopy => "the store holds no login, and no job puts this one there",
         Verdict::IsHead => "the store holds it",
-        Verdict::Ancestor => "replaced: the store held it before its present login",
-        Verdict::OtherFamily => "of another family: tried if the provider refuses the store's",
+        Verdict::Ancestor => "replaced: the store held it before its current login",
+        Verdict::OtherFamily => {
+            "of another family: tried if the provider refuses the store's login"
+        }
         Verdict::RefusedBefore => "refused by the provider",
-        Verdict::Later => "later than the store's: the next job puts it there",
-        Verdict::WrittenAfterHead => "perhaps later than the store's: the next job puts it there",
-        Verdict::Earlier => "earlier than the store's",
+        Verdict::Later => "later than the store's login: the next job puts it into the store",
+        Verdict::WrittenAfterHead => {
+            "perhaps later than the store's login: the next job puts it into the store"
+        }
+        Verdict::Earlier => "earlier than the store's login",
         Verdict::Elsewhere => {
-            "perhaps later, and kept for another address: no job begins until it is put into the \
+            "perhaps later, and saved for another address: no job starts until it is put into the \
              store or dropped"
         }
-        Verdict::Unclear => "perhaps later: tried if the provider refuses the store's",
+        Verdict::Unclear => "perhaps later: tried if the provider refuses the store's login",
         Verdict::Missing
         | Verdict::UnusableKnown
-        | Verdict::Unusable
+        | Verdict::AuthFileError
         | Verdict::OtherIdentity
         | Verdict::UnknownEarlier
         | Verdict::UnknownFamily
-        | Verdict::Listed => "not known to belong to the store's login: it is not used by itself",
+        | Verdict::Listed => "not known to belong to the store's login: no job uses it",
     }
 }
 
-/// The verdict, for programs.
+/// The name of a verdict in JSON.
 fn name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::OnlyCopy => "only-copy",
         Verdict::Missing => "missing",
-        Verdict::UnusableKnown | Verdict::Unusable => "unusable",
+        Verdict::UnusableKnown | Verdict::AuthFileError => "unusable",
         Verdict::IsHead => "is-stored",
         Verdict::Ancestor => "replaced",
         Verdict::OtherFamily => "other-family",

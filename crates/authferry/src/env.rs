@@ -1,4 +1,4 @@
-//! Every environment variable that is read, and the only place where that is done.
+//! The environment variables that authferry reads. No other module reads any.
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use authferry_codex::{OVERRIDES, Override};
 #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
 use secrecy::SecretString;
 
-/// The environment, as far as it matters.
+/// The environment variables of every command.
 #[derive(Debug)]
 pub(crate) struct Env {
     /// `AUTHFERRY_STORE`: the store's address.
@@ -15,73 +15,73 @@ pub(crate) struct Env {
     pub(crate) rescue_dir: Option<PathBuf>,
     /// `AUTHFERRY_RESCUE_STORE`: the address of the second store.
     pub(crate) rescue_store: Option<String>,
-    /// `AUTHFERRY_RESCUE_RECIPIENT`: age recipients, with commas or spaces between them.
+    /// `AUTHFERRY_RESCUE_RECIPIENT`: age recipients, separated by commas or spaces.
     pub(crate) rescue_recipients: Vec<String>,
     /// `CODEX_HOME`, as Codex reads it.
     pub(crate) codex_home: Option<PathBuf>,
-    /// `HOME`: the default Codex home and the default state folder lie in it.
+    /// `HOME`: holds the default Codex home and the default state folder.
     pub(crate) home: Option<PathBuf>,
-    /// `XDG_STATE_HOME`: the default store and the rescue folder lie in it.
+    /// `XDG_STATE_HOME`: holds the default store and the rescue folder.
     pub(crate) state_home: Option<PathBuf>,
-    /// `TMPDIR`, or where temporary files are otherwise.
+    /// `TMPDIR`, or `/tmp`.
     pub(crate) temp: PathBuf,
-    /// `PATH`: where the Codex that rotates is looked up, and what that starts in its turn.
+    /// `PATH`: finds the Codex that rotates, and the programs that Codex starts.
     pub(crate) programs: Option<OsString>,
-    /// `CI_JOB_TIMEOUT`: how many seconds the job may take.
+    /// `CI_JOB_TIMEOUT`: the job's timeout in seconds.
     pub(crate) job_timeout: Option<Duration>,
-    /// Whether `RUNNER_TRACKING_ID` is set: the runner of GitHub ends each process that has it when
-    /// the job ends.
+    /// Whether `RUNNER_TRACKING_ID` is set: when the job ends, GitHub's runner kills each process
+    /// that has it.
     pub(crate) is_tracked: bool,
-    /// Those set of the variables under which Codex does not run on the auth file.
+    /// The variables that are set and make Codex ignore the auth file.
     pub(crate) overrides: Vec<Override>,
-    /// What CI systems tell of the job.
+    /// The variables in which CI systems describe the job.
     pub(crate) job: BTreeMap<&'static str, String>,
-    /// `ACTIONS_ID_TOKEN_REQUEST_URL`: where GitHub gives the job a token of its own.
+    /// `ACTIONS_ID_TOKEN_REQUEST_URL`: where the job requests its OIDC token from GitHub.
     #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
     pub(crate) id_token_url: Option<String>,
-    /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`: what it wants to see for it.
+    /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`: the bearer token of that request.
     #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
     pub(crate) id_token_token: Option<SecretString>,
-    /// What AWS's own tools read, and its SDK for Rust does not, or not soon enough.
+    /// The variables that the AWS CLI reads, and the SDK for Rust does not, or too late.
     #[cfg(feature = "aws")]
-    pub(crate) aws: Aws,
-    /// `HTTPS_PROXY` or `ALL_PROXY`, in capitals or not. May hold a password.
+    pub(crate) aws: AwsEnv,
+    /// `HTTPS_PROXY` or `ALL_PROXY`, in upper or lower case. May hold a password.
     #[cfg(feature = "aws")]
     pub(crate) proxy: Option<SecretString>,
-    /// `NO_PROXY`, in capitals or not.
+    /// `NO_PROXY`, in upper or lower case.
     #[cfg(feature = "aws")]
     pub(crate) no_proxy: Option<String>,
-    /// What the tools and libraries of Azure read.
+    /// The variables that Azure's tools and libraries read.
     #[cfg(feature = "azure-kv")]
     pub(crate) azure: Azure,
-    /// What the command line tools of Vault and OpenBao read.
+    /// The variables that the CLIs of Vault and OpenBao read.
     #[cfg(feature = "vault")]
-    pub(crate) vault: Vault,
+    pub(crate) vault: VaultEnv,
 }
 
-/// Where GitHub's runner wants to be told things.
+/// The files that GitHub's runner reads.
 #[derive(Debug)]
 pub(crate) struct GitHub {
-    /// `GITHUB_OUTPUT`: a file for what later steps can use.
+    /// `GITHUB_OUTPUT`: the file for the step's outputs.
     pub(crate) output: Option<PathBuf>,
-    /// `GITHUB_STEP_SUMMARY`: a file for what people read.
+    /// `GITHUB_STEP_SUMMARY`: the file for the job summary.
     pub(crate) summary: Option<PathBuf>,
 }
 
 impl GitHub {
     pub(crate) fn read() -> Self {
         Self {
-            output: given("GITHUB_OUTPUT").map(PathBuf::from),
-            summary: given("GITHUB_STEP_SUMMARY").map(PathBuf::from),
+            output: non_empty("GITHUB_OUTPUT").map(PathBuf::from),
+            summary: non_empty("GITHUB_STEP_SUMMARY").map(PathBuf::from),
         }
     }
 }
 
-/// What AWS's own tools read. The SDK finds by itself the region, the profile, the endpoint
-/// and whatever else leads to credentials.
+/// The variables that the AWS CLI reads. The SDK reads the region, the profile, the endpoint and
+/// all other sources of credentials.
 #[cfg(feature = "aws")]
 #[derive(Debug)]
-pub(crate) struct Aws {
+pub(crate) struct AwsEnv {
     /// `AWS_ROLE_ARN`
     pub(crate) role_arn: Option<String>,
     /// `AWS_ROLE_SESSION_NAME`
@@ -94,11 +94,11 @@ pub(crate) struct Aws {
     pub(crate) ca_bundle: Option<PathBuf>,
 }
 
-/// What the tools and libraries of Azure read.
+/// The variables that Azure's tools and libraries read.
 #[cfg(feature = "azure-kv")]
 #[derive(Debug)]
 pub(crate) struct Azure {
-    /// `AZURE_AUTHORITY_HOST`: who gives out tokens, if not the one of the public cloud.
+    /// `AZURE_AUTHORITY_HOST`: the token authority, if not that of the public cloud.
     pub(crate) authority: Option<String>,
     /// `AZURE_TENANT_ID`
     pub(crate) tenant: Option<String>,
@@ -106,20 +106,20 @@ pub(crate) struct Azure {
     pub(crate) client: Option<String>,
     /// `AZURE_CLIENT_SECRET`
     pub(crate) client_secret: Option<SecretString>,
-    /// `AZURE_FEDERATED_TOKEN_FILE`: where a cluster writes the job's own token.
+    /// `AZURE_FEDERATED_TOKEN_FILE`: where a cluster writes the job's OIDC token.
     pub(crate) token_file: Option<PathBuf>,
-    /// `GITLAB_OIDC_TOKEN`: the job's own token, as GitLab's documentation names it for Azure.
+    /// `GITLAB_OIDC_TOKEN`: the job's OIDC token, as named in GitLab's documentation for Azure.
     pub(crate) id_token: Option<SecretString>,
-    /// `IDENTITY_ENDPOINT`: where a machine of Azure's offers its identity.
+    /// `IDENTITY_ENDPOINT`: the endpoint of an Azure machine's managed identity.
     pub(crate) identity_endpoint: Option<String>,
 }
 
-/// What the command line tools of Vault and OpenBao read. Each variable is looked for as
-/// `BAO_…` first and as `VAULT_…` then, as OpenBao's own tool does.
+/// The variables that the CLIs of Vault and OpenBao read. `BAO_…` has precedence over `VAULT_…`, as
+/// in OpenBao's CLI.
 #[cfg(feature = "vault")]
 #[derive(Debug)]
-pub(crate) struct Vault {
-    /// `…_ADDR`: the server's address, or several with commas between them.
+pub(crate) struct VaultEnv {
+    /// `…_ADDR`: the server's address, or several separated by commas.
     pub(crate) addr: Option<String>,
     /// `…_NAMESPACE`
     pub(crate) namespace: Option<String>,
@@ -127,20 +127,20 @@ pub(crate) struct Vault {
     pub(crate) cacert: Option<PathBuf>,
     /// `…_CAPATH`: a folder of such files.
     pub(crate) capath: Option<PathBuf>,
-    /// `…_CLIENT_TIMEOUT`: how long a request may take.
+    /// `…_CLIENT_TIMEOUT`: the timeout of a request.
     pub(crate) client_timeout: Option<String>,
     /// `…_TOKEN`
     pub(crate) token: Option<SecretString>,
-    /// `…_ROLE_ID` and `…_SECRET_ID`: what an AppRole logs in with.
+    /// `…_ROLE_ID` and `…_SECRET_ID`: the credentials of an AppRole.
     pub(crate) role_id: Option<SecretString>,
     pub(crate) secret_id: Option<SecretString>,
-    /// `…_ID_TOKEN`: the job's own token, as GitLab's documentation names it.
+    /// `…_ID_TOKEN`: the job's OIDC token, as named in GitLab's documentation.
     pub(crate) id_token: Option<SecretString>,
 }
 
-/// What GitHub and GitLab tell of a job, of which the trust check and the writer's name
-/// are made.
-const JOB: &[&str] = &[
+/// The variables in which GitHub and GitLab describe a job, for the trust check and the writer's
+/// name.
+const JOB_VARIABLES: &[&str] = &[
     "CI_JOB_URL",
     "CI_MERGE_REQUEST_SOURCE_PROJECT_ID",
     "CI_PROJECT_ID",
@@ -155,9 +155,9 @@ const JOB: &[&str] = &[
 
 impl Env {
     pub(crate) fn read() -> Self {
-        // What is not UTF-8 names nothing that is there, but must not count as unset.
-        let text = |name| given(name).map(|value| value.to_string_lossy().into_owned());
-        let path = |name| given(name).map(PathBuf::from);
+        // A value that is not UTF-8 matches nothing, but must not count as unset.
+        let text = |name| non_empty(name).map(|value| value.to_string_lossy().into_owned());
+        let path = |name| non_empty(name).map(PathBuf::from);
         Self {
             store: text("AUTHFERRY_STORE"),
             rescue_dir: path("AUTHFERRY_RESCUE_DIR"),
@@ -167,17 +167,17 @@ impl Env {
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
             temp: path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp")),
-            programs: given("PATH"),
+            programs: non_empty("PATH"),
             job_timeout: text("CI_JOB_TIMEOUT")
                 .and_then(|seconds| seconds.parse().ok())
                 .map(Duration::from_secs),
-            is_tracked: given("RUNNER_TRACKING_ID").is_some(),
+            is_tracked: non_empty("RUNNER_TRACKING_ID").is_some(),
             overrides: OVERRIDES
                 .iter()
                 .copied()
-                .filter(|o| given(o.variable).is_some())
+                .filter(|o| non_empty(o.variable).is_some())
                 .collect(),
-            job: JOB
+            job: JOB_VARIABLES
                 .iter()
                 .filter_map(|&name| Some((name, text(name)?)))
                 .collect(),
@@ -186,7 +186,7 @@ impl Env {
             #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
             id_token_token: text("ACTIONS_ID_TOKEN_REQUEST_TOKEN").map(SecretString::from),
             #[cfg(feature = "aws")]
-            aws: Aws::read(),
+            aws: AwsEnv::read(),
             #[cfg(feature = "aws")]
             proxy: ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
                 .into_iter()
@@ -197,11 +197,11 @@ impl Env {
             #[cfg(feature = "azure-kv")]
             azure: Azure::read(),
             #[cfg(feature = "vault")]
-            vault: Vault::read(),
+            vault: VaultEnv::read(),
         }
     }
 
-    /// Who writes: the CI job's address, or the host's name.
+    /// The name of this writer: the CI job's URL, or the host name.
     pub(crate) fn writer(&self) -> String {
         let github = || {
             let [server, repository, run] =
@@ -231,15 +231,15 @@ impl Env {
 }
 
 #[cfg(feature = "aws")]
-impl Aws {
+impl AwsEnv {
     fn read() -> Self {
-        let text = |name| given(name).map(|value| value.to_string_lossy().into_owned());
-        let path = |name| given(name).map(PathBuf::from);
+        let text = |name| non_empty(name).map(|value| value.to_string_lossy().into_owned());
+        let path = |name| non_empty(name).map(PathBuf::from);
         Self {
             role_arn: text("AWS_ROLE_ARN"),
             session_name: text("AWS_ROLE_SESSION_NAME"),
             web_identity_token_file: path("AWS_WEB_IDENTITY_TOKEN_FILE"),
-            has_keys: given("AWS_ACCESS_KEY_ID").is_some(),
+            has_keys: non_empty("AWS_ACCESS_KEY_ID").is_some(),
             ca_bundle: path("AWS_CA_BUNDLE"),
         }
     }
@@ -248,14 +248,14 @@ impl Aws {
 #[cfg(feature = "azure-kv")]
 impl Azure {
     fn read() -> Self {
-        let text = |name| given(name).map(|value| value.to_string_lossy().into_owned());
+        let text = |name| non_empty(name).map(|value| value.to_string_lossy().into_owned());
         let secret = |name| text(name).map(SecretString::from);
         Self {
             authority: text("AZURE_AUTHORITY_HOST"),
             tenant: text("AZURE_TENANT_ID"),
             client: text("AZURE_CLIENT_ID"),
             client_secret: secret("AZURE_CLIENT_SECRET"),
-            token_file: given("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
+            token_file: non_empty("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
             id_token: secret("GITLAB_OIDC_TOKEN"),
             identity_endpoint: text("IDENTITY_ENDPOINT"),
         }
@@ -263,12 +263,13 @@ impl Azure {
 }
 
 #[cfg(feature = "vault")]
-impl Vault {
+impl VaultEnv {
     fn read() -> Self {
-        let given =
-            |name: &str| given(&format!("BAO_{name}")).or_else(|| given(&format!("VAULT_{name}")));
-        let text = |name| given(name).map(|value| value.to_string_lossy().into_owned());
-        let path = |name| given(name).map(PathBuf::from);
+        let variable = |name: &str| {
+            non_empty(&format!("BAO_{name}")).or_else(|| non_empty(&format!("VAULT_{name}")))
+        };
+        let text = |name| variable(name).map(|value| value.to_string_lossy().into_owned());
+        let path = |name| variable(name).map(PathBuf::from);
         let secret = |name| text(name).map(SecretString::from);
         Self {
             addr: text("ADDR"),
@@ -285,24 +286,24 @@ impl Vault {
 }
 
 /// Returns the value of a variable in which a CI system names the job.
-pub(crate) fn of_the_job(name: &str) -> Option<String> {
-    given(name).map(|value| value.to_string_lossy().into_owned())
+pub(crate) fn job_variable(name: &str) -> Option<String> {
+    non_empty(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Returns the value of a variable that the user names; such a variable may hold a login.
-pub(crate) fn named(name: &str) -> Option<OsString> {
-    given(name)
+/// Returns the value of a variable that the user chose; it may hold a login.
+pub(crate) fn user_variable(name: &str) -> Option<OsString> {
+    non_empty(name)
 }
 
-/// The words of a list. A text without any is one word, which is good for nothing: a variable that
-/// is set must not count as unset.
+/// Splits a list. A text with separators only becomes one invalid item: a variable that is set must
+/// not count as unset.
 fn list(text: String) -> Vec<String> {
-    let words = text.split(|c: char| c == ',' || c.is_whitespace());
-    let words = words.filter(|word| !word.is_empty()).map(str::to_owned);
-    let words: Vec<_> = words.collect();
-    if words.is_empty() { vec![text] } else { words }
+    let items = text.split(|c: char| c == ',' || c.is_whitespace());
+    let items = items.filter(|item| !item.is_empty()).map(str::to_owned);
+    let items: Vec<_> = items.collect();
+    if items.is_empty() { vec![text] } else { items }
 }
 
-fn given(name: &str) -> Option<OsString> {
+fn non_empty(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -1,13 +1,13 @@
-//! What GitHub's runner is told, on standard output and in files of its own: masks,
-//! annotations, outputs, a job summary.
+//! Output for GitHub's runner, on standard output and in the runner's files: masks, annotations,
+//! outputs, a job summary.
 //!
-//! Only `--github` says so, and only the action that comes with authferry should: a mask is
-//! a token, printed so that the runner prints it never again. That holds as long as the
-//! runner takes the line for an order, so
+//! Only `--github` enables it, and only authferry's action should use that option: a mask prints a
+//! token, so that the runner redacts it from then on. The token stays secret only if the runner
+//! parses the line as a workflow command. So
 //!
-//! - each order is written at once, and in no more bytes than a pipe takes in one piece;
-//! - while a command writes to the same stream, its lines are no orders to the runner
-//!   (`stop-commands`), and none of its unfinished lines swallows one of ours.
+//! - each workflow command is flushed at once, and is short enough for an atomic write to a pipe;
+//! - while the job's command writes to the same stream, the runner ignores workflow commands
+//!   (`stop-commands`), and a mask starts on a new line, after any unfinished line of the command.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -20,29 +20,30 @@ use std::{
     path::Path,
 };
 
-use authferry_codex::each_token;
+use authferry_codex::for_each_token;
 use authferry_core::Secret;
-use authferry_runner::Witness;
+use authferry_runner::LoginObserver;
 use serde_json::Value;
 
 use crate::args::Global;
-use crate::ending::Ending;
 use crate::env;
-use crate::report::NEVER_WAIT;
+use crate::outcome::Ending;
+use crate::report::NONBLOCKING;
 
-/// As long as a mask may be, in bytes; the two lines around it take some hundred more, and a
-/// pipe takes 4096 in one piece.
-const LONGEST: usize = 2048;
+/// The maximum length of a mask, in bytes: the two lines around it take some hundred more, and a
+/// write to a pipe is atomic up to 4096.
+const MAX_MASK_LEN: usize = 2048;
 
-/// The least that is masked, in bytes: what is shorter is no secret, and may be in any word.
-const SHORTEST: usize = 8;
+/// The minimum length of a mask, in bytes: a shorter text is no secret, and may be part of any
+/// word.
+const MIN_MASK_LEN: usize = 8;
 
-/// Masks each token that comes into the home, once.
+/// Masks each token of each login in the home, once.
 #[derive(Debug)]
 pub(crate) struct Masks {
-    /// The word that makes the runner listen again, while a command is on the same stream.
+    /// The token that resumes workflow commands, while the job's command writes to the same stream.
     resume: OnceCell<String>,
-    /// What was masked, by a hash with a key of this process.
+    /// The hashes of the masked texts, keyed with a random key of this process.
     masked: RefCell<HashSet<u64>>,
     hashes: RandomState,
 }
@@ -58,65 +59,67 @@ impl Masks {
 
     fn mask(&self, value: &str) {
         let hash = self.hashes.hash_one(value);
-        if value.len() < SHORTEST || !self.masked.borrow_mut().insert(hash) {
+        if value.len() < MIN_MASK_LEN || !self.masked.borrow_mut().insert(hash) {
             return;
         }
-        let value = data(value);
+        let value = escape_data(value);
         match self.resume.get() {
-            None => say(&format!("::add-mask::{value}\n")),
-            Some(word) => say(&format!(
-                "\n::{word}::\n::add-mask::{value}\n::stop-commands::{word}\n"
+            None => print(&format!("::add-mask::{value}\n")),
+            Some(resume) => print(&format!(
+                "\n::{resume}::\n::add-mask::{value}\n::stop-commands::{resume}\n"
             )),
         }
     }
 }
 
-impl Witness for Masks {
-    fn sees(&self, login: &Secret) {
-        each_token(login, |token| {
-            for piece in pieces(token) {
-                self.mask(piece);
+impl LoginObserver for Masks {
+    fn on_login(&self, login: &Secret) {
+        for_each_token(login, |token| {
+            for part in parts_to_mask(token) {
+                self.mask(part);
             }
         });
     }
 
-    fn command_begins(&self) {
-        // It may be the second time.
+    fn on_command_start(&self) {
+        // A retry starts the command twice.
         self.resume.get_or_init(|| {
-            let word = [1, 2].map(|half| RandomState::new().hash_one(half));
-            let word = format!("authferry-{:016x}{:016x}", word[0], word[1]);
-            say(&format!("::stop-commands::{word}\n"));
-            word
+            let random = [1, 2].map(|half| RandomState::new().hash_one(half));
+            let resume = format!("authferry-{:016x}{:016x}", random[0], random[1]);
+            print(&format!("::stop-commands::{resume}\n"));
+            resume
         });
     }
 }
 
 impl Drop for Masks {
     fn drop(&mut self) {
-        if let Some(word) = self.resume.get() {
-            say(&format!("\n::{word}::\n"));
+        if let Some(resume) = self.resume.get() {
+            print(&format!("\n::{resume}::\n"));
         }
     }
 }
 
-/// What of a token is masked: all of it, and of a JWT also what it claims and its signature,
-/// each by itself. Its head is everybody's.
-fn pieces(token: &str) -> impl Iterator<Item = &str> {
+/// The parts of a token to mask: the whole token, and the payload and the signature of a JWT. The
+/// header of a JWT is no secret.
+fn parts_to_mask(token: &str) -> impl Iterator<Item = &str> {
     let is_jwt = token.starts_with("eyJ") && token.matches('.').count() == 2;
     let parts = token.split('.').skip(1).take(if is_jwt { 2 } else { 0 });
     std::iter::once(token).chain(parts).flat_map(|part| {
-        // The last one begins earlier rather than being short.
-        let last = part.len().saturating_sub(LONGEST);
-        let starts = (0..part.len()).step_by(LONGEST);
-        starts.filter_map(move |start| part.get(start.min(last)..part.len().min(start + LONGEST)))
+        // The last part overlaps the one before rather than being short.
+        let last = part.len().saturating_sub(MAX_MASK_LEN);
+        let starts = (0..part.len()).step_by(MAX_MASK_LEN);
+        starts.filter_map(move |start| {
+            part.get(start.min(last)..part.len().min(start + MAX_MASK_LEN))
+        })
     })
 }
 
-/// Tells the end of a command. What cannot be written is no reason to fail: the login
-/// matters more.
-pub(crate) fn tell(ending: &Ending) {
+/// Writes the end of a command for the runner. A write error does not change the exit code: that
+/// describes the login.
+pub(crate) fn publish(ending: &Ending) {
     let files = env::GitHub::read();
-    say(&annotations(ending));
+    print(&annotations(ending));
     if let Some(file) = files.output {
         append(&file, &outputs(ending)).ok();
     }
@@ -131,20 +134,20 @@ fn annotations(ending: &Ending) -> String {
         let mut lines = vec![ending.message.clone()];
         lines.extend(ending.causes.iter().map(|it| format!("caused by: {it}")));
         lines.extend(ending.hints.iter().map(|it| format!("next: {it}")));
-        order(&mut text, "error", &lines.join("\n"));
+        workflow_command(&mut text, "error", &lines.join("\n"));
     }
     for warning in &ending.warnings {
-        order(&mut text, "warning", warning);
+        workflow_command(&mut text, "warning", warning);
     }
     text
 }
 
-fn order(text: &mut String, level: &str, message: &str) {
+fn workflow_command(text: &mut String, level: &str, message: &str) {
     // Writing to a string cannot fail.
-    writeln!(text, "::{level} title=authferry::{}", data(message)).ok();
+    writeln!(text, "::{level} title=authferry::{}", escape_data(message)).ok();
 }
 
-/// What the action names as its outputs, from the facts of the same meaning.
+/// The outputs of the action, and the facts with their values.
 const OUTPUTS: [(&str, &str); 4] = [
     ("fingerprint", "fingerprint"),
     ("version", "version"),
@@ -155,7 +158,7 @@ const OUTPUTS: [(&str, &str); 4] = [
 fn outputs(ending: &Ending) -> String {
     let mut text = format!("outcome={}\n", ending.outcome);
     for (name, fact) in OUTPUTS {
-        if let Some(value) = shown(ending, fact) {
+        if let Some(value) = as_text(ending, fact) {
             writeln!(text, "{name}={value}").ok();
         }
     }
@@ -183,11 +186,11 @@ fn summary(ending: &Ending) -> String {
         ("store", "store"),
         ("login", "fingerprint"),
         ("version", "version"),
-        ("access token ends", "expires_at"),
+        ("access token expires", "expires_at"),
         ("rotated", "rotated"),
     ]
     .into_iter()
-    .filter_map(|(label, fact)| Some((label, shown(ending, fact)?)))
+    .filter_map(|(label, fact)| Some((label, as_text(ending, fact)?)))
     .collect();
     if !rows.is_empty() {
         text.push_str("| | |\n|---|---|\n");
@@ -199,8 +202,8 @@ fn summary(ending: &Ending) -> String {
     text
 }
 
-/// A fact on one line.
-fn shown(ending: &Ending, fact: &str) -> Option<String> {
+/// A fact as one line of text.
+fn as_text(ending: &Ending, fact: &str) -> Option<String> {
     let text = match ending.facts.get(fact)? {
         Value::String(text) => text.replace(|c: char| c.is_control(), " "),
         Value::Bool(truth) => truth.to_string(),
@@ -225,24 +228,24 @@ fn markdown(text: &str) -> String {
     safe
 }
 
-/// The runner's own way to write a line that has line ends in it.
-fn data(text: &str) -> String {
+/// Escapes `%` and line ends in a workflow command's data. GitHub's runner decodes them.
+fn escape_data(text: &str) -> String {
     text.replace('%', "%25")
         .replace('\r', "%0D")
         .replace('\n', "%0A")
 }
 
-/// In one piece, and at once.
-fn say(text: &str) {
+/// Writes in one piece, and flushes.
+fn print(text: &str) {
     let mut out = io::stdout().lock();
-    // Nobody may be listening any more.
+    // The reader may have closed the stream.
     out.write_all(text.as_bytes()).ok();
     out.flush().ok();
 }
 
 fn append(file: &Path, text: &str) -> io::Result<()> {
     let mut options = File::options();
-    options.append(true).create(true).custom_flags(NEVER_WAIT);
+    options.append(true).create(true).custom_flags(NONBLOCKING);
     let mut file = options.open(file)?;
     file.write_all(text.as_bytes())
 }
@@ -252,36 +255,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_token_is_masked_in_pieces_none_of_which_is_short() {
-        let token = format!("{}end", "abcdefgh".repeat(LONGEST / 4));
-        let masked: Vec<_> = pieces(&token).collect();
+    fn a_long_token_is_masked_in_parts_of_maximum_length() {
+        let token = format!("{}end", "abcdefgh".repeat(MAX_MASK_LEN / 4));
+        let masked: Vec<_> = parts_to_mask(&token).collect();
         assert_eq!(masked.len(), 3);
-        assert!(masked.iter().all(|piece| piece.len() == LONGEST));
+        assert!(masked.iter().all(|part| part.len() == MAX_MASK_LEN));
         let left = masked
             .iter()
-            .fold(token.clone(), |left, piece| left.replace(piece, ""));
+            .fold(token.clone(), |left, part| left.replace(part, ""));
         assert!(left.len() <= 3, "{left}");
         assert!(masked[2].ends_with("end"));
     }
 
     #[test]
-    fn the_head_of_a_jwt_is_not_masked_by_itself() {
-        let masked: Vec<_> = pieces("eyJhbGciOiJub25lIn0.claims.signature").collect();
+    fn the_header_of_a_jwt_is_not_masked() {
+        let masked: Vec<_> = parts_to_mask("eyJhbGciOiJub25lIn0.claims.signature").collect();
         let whole = "eyJhbGciOiJub25lIn0.claims.signature";
         assert_eq!(masked, [whole, "claims", "signature"]);
-        assert_eq!(pieces("a.plain.token").count(), 1);
+        assert_eq!(parts_to_mask("a.plain.token").count(), 1);
     }
 
     #[test]
-    fn every_order_fits_into_what_a_pipe_takes_in_one_piece() {
-        let word = format!("authferry-{:032}", 0);
-        let value = "%25".repeat(LONGEST / 3);
-        let order = format!("\n::{word}::\n::add-mask::{value}\n::stop-commands::{word}\n");
-        assert!(order.len() <= 4096);
+    fn every_mask_fits_into_an_atomic_pipe_write() {
+        let resume = format!("authferry-{:032}", 0);
+        let value = "%25".repeat(MAX_MASK_LEN / 3);
+        let command = format!("\n::{resume}::\n::add-mask::{value}\n::stop-commands::{resume}\n");
+        assert!(command.len() <= 4096);
     }
 
     #[test]
-    fn a_text_stays_on_its_line() {
+    fn line_ends_and_markup_are_escaped() {
         let ending = Ending::bad(120, "left", "a|b\n::error::<script>*c*")
             .hint("50% more")
             .fact("version", "1\noutcome=persisted");

@@ -1,5 +1,5 @@
-//! The files in which authferry keeps a login, or what it knows of one. No report and no log is
-//! written over them.
+//! The files in which authferry keeps a login or its receipt. No report and no log overwrites
+//! them.
 
 use std::{
     fs,
@@ -10,39 +10,38 @@ use std::{
 use crate::args::Global;
 use crate::env::Env;
 
-/// Some files of one folder.
-struct Place {
+/// Files of authferry in one folder.
+struct OwnFiles {
     folder: PathBuf,
-    /// The names; each also with something after a dot. Empty: every file of the folder.
+    /// The file names, each also with any suffix after a dot. Empty: every file in the folder.
     names: Vec<String>,
     owner: String,
 }
 
-/// Returns to what a file belongs, if it is one of authferry's or would become one. The file need
-/// not exist.
+/// Returns the owner of a path, if authferry uses or would create the file there.
 pub(crate) fn owner(path: &Path, global: &Global) -> Option<String> {
-    let target = resolved(path, LINKS);
-    places(global)
+    let target = resolved(path, MAX_LINKS);
+    all(global)
         .into_iter()
-        .find(|place| place.has(&target) || place.has_link_to(path))
-        .map(|place| place.owner)
+        .find(|files| files.contains(&target) || files.has_link_to(path))
+        .map(|files| files.owner)
 }
 
-impl Place {
-    fn has(&self, target: &Path) -> bool {
+impl OwnFiles {
+    fn contains(&self, target: &Path) -> bool {
         let folder = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
         target.parent() == Some(&folder)
             && target.file_name().is_some_and(|name| {
                 let name = name.to_string_lossy();
                 self.names.is_empty()
                     || self.names.iter().any(|own| {
-                        let rest = name.strip_prefix(own.as_str());
-                        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                        let suffix = name.strip_prefix(own.as_str());
+                        suffix.is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('.'))
                     })
             })
     }
 
-    /// Whether a file has a second name here, or lies here under another path.
+    /// Whether `path` leads to one of these files, by a hard link or another path.
     fn has_link_to(&self, path: &Path) -> bool {
         let Some(file) = fs::metadata(path).ok().filter(fs::Metadata::is_file) else {
             return false;
@@ -50,13 +49,13 @@ impl Place {
         let folder = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
         entries
-            .filter(|entry| self.has(&folder.join(entry.file_name())))
+            .filter(|entry| self.contains(&folder.join(entry.file_name())))
             .filter_map(|entry| entry.metadata().ok())
             .any(|own| (own.dev(), own.ino()) == (file.dev(), file.ino()))
     }
 }
 
-fn places(global: &Global) -> Vec<Place> {
+fn all(global: &Global) -> Vec<OwnFiles> {
     let env = Env::read();
     let state = env
         .state_home
@@ -73,24 +72,24 @@ fn places(global: &Global) -> Vec<Place> {
     };
     let second = global.rescue_store.clone().or(env.rescue_store);
     let second = second.and_then(|address| address.strip_prefix("file://").map(PathBuf::from));
-    let place = |file: PathBuf, what| {
+    let of_file = |file: PathBuf, problem| {
         let names = vec![file.file_name()?.to_string_lossy().into_owned()];
-        Some(Place {
-            owner: format!("{what} file://{}", file.display()),
+        Some(OwnFiles {
+            owner: format!("{problem} file://{}", file.display()),
             folder: file.parent()?.to_owned(),
             names,
         })
     };
-    let store = store.and_then(|file| place(file, "the store"));
-    let second = second.and_then(|file| place(file, "the second store"));
-    let home = home.map(|folder| Place {
+    let store = store.and_then(|file| of_file(file, "the store"));
+    let second = second.and_then(|file| of_file(file, "the second store"));
+    let home = home.map(|folder| OwnFiles {
         owner: format!("the login in {}", folder.display()),
         folder,
         names: ["auth.json", "authferry-receipt.json"]
             .map(Into::into)
             .into(),
     });
-    let rescue = rescue.map(|folder| Place {
+    let rescue = rescue.map(|folder| OwnFiles {
         owner: format!("the rescue folder {}", folder.display()),
         folder,
         names: Vec::new(),
@@ -101,10 +100,10 @@ fn places(global: &Global) -> Vec<Place> {
         .collect()
 }
 
-/// As many links as a system follows.
-const LINKS: u32 = 40;
+/// The number of symbolic links that Linux follows.
+const MAX_LINKS: u32 = 40;
 
-/// The path without links, also if there is no such file yet.
+/// Resolves the symbolic links in a path; the file need not exist.
 fn resolved(path: &Path, links: u32) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {

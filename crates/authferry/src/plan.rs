@@ -1,4 +1,4 @@
-//! Arguments and environment, made into a plan with nothing left open.
+//! The plan of a command, made from arguments and environment with every default applied.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -12,36 +12,36 @@ use std::{
 use authferry_codex::Home;
 use authferry_core::{Policy, SecretStore};
 use authferry_runner::rescue::{self, Rescue};
-use authferry_runner::{Codex, Job, Supervisor, Witness};
+use authferry_runner::{Codex, Job, LoginObserver, Supervisor};
 
-use crate::args::{Global, OnConflict, Persisting, Rotating};
+use crate::args::{Global, OnConflict, PersistingArgs, RotatingArgs};
 use crate::commands::from_now;
-use crate::ending::{Ending, Result};
 use crate::env::Env;
 use crate::github::Masks;
+use crate::outcome::{Ending, Result};
 use crate::stores::{self, NoStore};
-use crate::{exit, seal, telling, trust};
+use crate::{exit, messages, seal, trust};
 
-/// How long the first signal is held back by default.
+/// The default of `--cancel-grace`.
 const CANCEL_GRACE: Duration = Duration::from_secs(20);
 const GITHUB_CANCEL_GRACE: Duration = Duration::from_secs(3);
 
-/// What every command works with.
+/// What every command needs.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) env: Env,
     pub(crate) store: Box<dyn SecretStore>,
-    /// The store that gets what this one does not take.
+    /// The store for logins that this one does not accept.
     pub(crate) second_store: Option<Arc<dyn SecretStore>>,
-    /// The environment variables that open either store.
+    /// The environment variables with the credentials of both stores.
     pub(crate) credentials: Vec<String>,
     pub(crate) writer: String,
-    /// The folder in which rotations have their private homes.
+    /// The folder for the private homes of rotations.
     pub(crate) rotations: PathBuf,
 }
 
 impl Plan {
-    /// Finds out which store is meant.
+    /// Opens the stores and sets every default.
     pub(crate) fn new(global: &Global) -> Result<Self> {
         let env = Env::read();
         let address = match global.store.as_ref().or(env.store.as_ref()) {
@@ -56,7 +56,7 @@ impl Plan {
                 let second = stores::open(address, &env);
                 let second = second.map_err(|error| no_store(address, &error))?;
                 if stores::is_same_place(&*opened.store, &*second.store) {
-                    return Err(telling::same_place(&*opened.store).into());
+                    return Err(messages::same_place(&*opened.store).into());
                 }
                 credentials.extend(second.credentials);
                 Some(Arc::from(second.store))
@@ -74,7 +74,7 @@ impl Plan {
         })
     }
 
-    /// Finds out where a login goes that the store will not hold.
+    /// Returns where to save a login that the store does not accept.
     pub(crate) fn rescue(&self, global: &Global) -> Result<Rescue> {
         let mut rescue = Rescue::new(self.rescue_dir(global)?);
         if let Some(second) = &self.second_store {
@@ -91,7 +91,7 @@ impl Plan {
         }
     }
 
-    /// Finds the rescue folder.
+    /// Returns the rescue folder.
     fn rescue_dir(&self, global: &Global) -> Result<PathBuf> {
         match global.rescue_dir.as_ref().or(self.env.rescue_dir.as_ref()) {
             Some(directory) => absolute(directory),
@@ -99,39 +99,41 @@ impl Plan {
         }
     }
 
-    /// Finds out where a login goes that the store will not hold, and refuses a folder in which
-    /// none can be kept.
+    /// Returns where to save a login that the store does not accept, and refuses a folder that
+    /// cannot hold one.
     pub(crate) fn usable_rescue(&self, global: &Global) -> Result<Rescue> {
         let rescue = self.rescue(global)?;
         match rescue::check(rescue.folder()) {
             Ok(()) => Ok(rescue),
-            Err(error) => Err(telling::rescue_folder(rescue.folder(), &error).into()),
+            Err(error) => Err(messages::rescue_folder(rescue.folder(), &error).into()),
         }
     }
 
-    /// Finds the home of Codex, and refuses one in which a login would be ignored, lost or
-    /// published, and an environment under which Codex runs on something else.
+    /// Returns the home of Codex. Refuses a home in which a login would be ignored, lost or
+    /// published, and an environment in which Codex does not use the auth file.
     pub(crate) fn home(&self, global: &Global) -> Result<Home> {
         let home = self.home_as_left(global)?;
         self.environment()?;
-        home.preflight().map_err(|unfit| telling::unfit(&unfit))?;
+        home.preflight()
+            .map_err(|error| messages::home_error(&error))?;
         Ok(home)
     }
 
-    /// Refuses an environment under which Codex does not run on the auth file.
+    /// Refuses an environment in which Codex does not use the auth file.
     pub(crate) fn environment(&self) -> Result<()> {
         let Some(set) = self.env.overrides.first() else {
             return Ok(());
         };
-        let what = format!("while {} is set, Codex {}", set.variable, set.effect);
+        let problem = format!("while {} is set, Codex {}", set.variable, set.effect);
         let hint = format!(
-            "unset {} in this job, or do without authferry",
+            "unset {} in this job, or run Codex without authferry",
             set.variable
         );
-        Err(Ending::refused(exit::REFUSED, what).hint(hint).into())
+        Err(Ending::refused(exit::REFUSED, problem).hint(hint).into())
     }
 
-    /// Finds the home of Codex after a job: whatever became of it, what can be kept is kept.
+    /// Returns the home of Codex without a check: after a job, an unfit home may hold a login to
+    /// save.
     pub(crate) fn home_as_left(&self, global: &Global) -> Result<Home> {
         let directory = match (&global.codex_home, &self.env.codex_home, &self.env.home) {
             (Some(directory), _, _) | (None, Some(directory), _) => directory.clone(),
@@ -139,7 +141,7 @@ impl Plan {
             (None, None, None) => {
                 let ending = Ending::refused(exit::FAILED, "neither CODEX_HOME nor HOME is set");
                 return Err(ending
-                    .hint("name the home of Codex with `--codex-home DIR`")
+                    .hint("set the home of Codex with `--codex-home DIR`")
                     .into());
             }
         };
@@ -147,10 +149,11 @@ impl Plan {
         Ok(home)
     }
 
-    /// The Codex that rotates; it gets neither the store's credentials nor this variable.
+    /// The Codex that rotates. It gets neither the credentials of the stores nor the variable
+    /// `withheld`.
     pub(crate) fn codex(&self, global: &Global, withheld: Option<&str>) -> Result<Codex> {
         let program = match &global.codex {
-            // A bare name is looked up on PATH, by whoever starts it.
+            // The process that starts a bare name looks it up on PATH.
             Some(path) if path.components().count() > 1 => absolute(path)?,
             Some(name) => name.clone(),
             None => PathBuf::from("codex"),
@@ -159,15 +162,15 @@ impl Plan {
         let withheld = credentials.chain(withheld);
         Ok(Codex {
             program,
-            path: self.env.programs.as_deref().and_then(from_anywhere),
+            path: self.env.programs.as_deref().and_then(absolute_search_path),
             withheld: withheld.map(OsString::from).collect(),
             supervisor: self.supervisor(global)?,
             is_tracked: self.env.is_tracked,
         })
     }
 
-    /// How this program starts as the supervisor of a rotation: with the same store and rescue folder,
-    /// from another working directory.
+    /// How to start this program as the supervisor of a rotation: with the same store and rescue
+    /// folder, from any working directory.
     fn supervisor(&self, global: &Global) -> Result<Option<Supervisor>> {
         let Some(program) = this_program() else {
             return Ok(None);
@@ -192,8 +195,8 @@ impl Plan {
         Ok(Some(Supervisor { program, arguments }))
     }
 
-    /// For how long the first signal is held back: GitHub sends the next one after 7.5 seconds, and
-    /// ends the job 2.5 seconds later.
+    /// How long to hold back the first signal. GitHub sends the next one after 7.5 seconds, and
+    /// kills the job 2.5 seconds later.
     pub(crate) fn cancel_grace(&self, given: Option<Duration>) -> Duration {
         let is_github = self.env.job.contains_key("GITHUB_ACTIONS");
         let default = if is_github {
@@ -204,12 +207,12 @@ impl Plan {
         given.unwrap_or(default)
     }
 
-    /// How a login is rotated that Codex would rotate within the span.
+    /// A rotation of a login that Codex would rotate within the given time.
     pub(crate) fn rotating<'a>(
         &'a self,
         codex: &'a Codex,
         rescue: &'a Rescue,
-        args: &Rotating,
+        args: &RotatingArgs,
         within: Duration,
         terms: &JobTerms<'_>,
     ) -> authferry_runner::Rotating<'a> {
@@ -221,33 +224,34 @@ impl Plan {
             policy: terms.policy,
             writer: &self.writer,
             due_by: from_now(within),
-            sparing: false,
-            patience: terms.patience,
-            wait: args.wait,
-            shield: self.cancel_grace(args.cancel_grace),
+            only_after_half_life: false,
+            store_timeout: terms.store_timeout,
+            lease_timeout: args.lease_timeout,
+            cancel_grace: self.cancel_grace(args.cancel_grace),
         }
     }
 
-    /// Refuses a job that a stranger can make run code.
+    /// Refuses a job that may run code of untrusted people.
     pub(crate) fn trust(&self, allow_untrusted: bool, global: &Global) -> Result<()> {
-        match trust::distrust(&self.env) {
+        match trust::distrust_reason(&self.env) {
             Some(reason) if !allow_untrusted => {
                 let ending = Ending::refused(exit::REFUSED, reason);
                 let ending =
-                    ending.hint("use an API key in such a job: a login is for trusted jobs alone");
-                let way = if global.github {
+                    ending.hint("use an API key in such a job: a login is only for trusted jobs");
+                let option = if global.github {
                     "allow-untrusted: true"
                 } else {
                     "--allow-untrusted"
                 };
-                let hint = format!("if nobody else can change what runs here, add `{way}`");
+                let hint =
+                    format!("if only trusted people can change what this job runs, add `{option}`");
                 Err(ending.hint(hint).into())
             }
             _ => Ok(()),
         }
     }
 
-    /// The job for a trip.
+    /// The job of a round trip.
     pub(crate) fn job<'a>(
         &'a self,
         home: &'a Home,
@@ -260,48 +264,53 @@ impl Plan {
             replace: terms.replace,
             allow_account_change: terms.allow_account_change,
             access_only: terms.access_only,
-            witness: terms.masks.map(|masks| masks as &dyn Witness),
-            linger: terms.linger,
+            observer: terms.masks.map(|masks| masks as &dyn LoginObserver),
+            exit_grace: terms.exit_grace,
             cancel_grace: terms.cancel_grace,
-            ..Job::new(&*self.store, home, rescue, &self.writer, terms.patience)
+            ..Job::new(
+                &*self.store,
+                home,
+                rescue,
+                &self.writer,
+                terms.store_timeout,
+            )
         }
     }
 }
 
-/// What the arguments of the trips have in common.
+/// The arguments that all round trips share.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct JobTerms<'a> {
     pub(crate) policy: Policy,
     pub(crate) replace: bool,
     pub(crate) allow_account_change: bool,
     pub(crate) access_only: bool,
-    pub(crate) patience: Duration,
-    pub(crate) linger: Duration,
+    pub(crate) store_timeout: Duration,
+    pub(crate) exit_grace: Duration,
     pub(crate) cancel_grace: Duration,
     pub(crate) masks: Option<&'a Masks>,
 }
 
-impl From<&Persisting> for JobTerms<'_> {
-    fn from(args: &Persisting) -> Self {
+impl From<&PersistingArgs> for JobTerms<'_> {
+    fn from(args: &PersistingArgs) -> Self {
         let policy = policy(args.on_conflict);
         let allow_account_change = args.allow_account_change;
         Self {
             policy,
             allow_account_change,
-            patience: args.common.patience,
+            store_timeout: args.common.store_timeout,
             ..Self::default()
         }
     }
 }
 
-/// Makes a `PATH` of which every part is found from any folder; an empty part is the current
-/// one.
-fn from_anywhere(path: &OsStr) -> Option<OsString> {
+/// Makes each part of `PATH` absolute; an empty part is the current folder.
+fn absolute_search_path(path: &OsStr) -> Option<OsString> {
     let here = std::env::current_dir().ok()?;
     std::env::join_paths(std::env::split_paths(path).map(|part| here.join(part))).ok()
 }
 
-/// Where this program is, even if its file was replaced since it was started.
+/// The path of this program, even if its file was replaced since the start.
 pub(crate) fn this_program() -> Option<PathBuf> {
     let link = Path::new("/proc/self/exe");
     if link.exists() {
@@ -310,7 +319,7 @@ pub(crate) fn this_program() -> Option<PathBuf> {
     std::env::current_exe().ok()
 }
 
-/// Whose generation stays current after a conflict.
+/// The policy for concurrent writes.
 pub(crate) fn policy(on_conflict: OnConflict) -> Policy {
     match on_conflict {
         OnConflict::Newest => Policy::Newest,
@@ -318,20 +327,20 @@ pub(crate) fn policy(on_conflict: OnConflict) -> Policy {
     }
 }
 
-/// The folder for what outlives a job; `instead` is the option that makes it needless.
-fn state_folder(env: &Env, instead: &str) -> Result<PathBuf> {
+/// The state folder. If there is none, the hint names `option`, which replaces the folder.
+fn state_folder(env: &Env, option: &str) -> Result<PathBuf> {
     let default = || Some(env.home.as_ref()?.join(".local/state"));
     let state = env.state_home.clone().or_else(default);
     let Some(state) = state.filter(|state| state.is_absolute()) else {
         let ending = Ending::refused(exit::FAILED, "neither XDG_STATE_HOME nor HOME is set");
-        return Err(ending.hint(format!("add `{instead}`")).into());
+        return Err(ending.hint(format!("add `{option}`")).into());
     };
     Ok(state.join("authferry"))
 }
 
-/// The folder in which rotations have their private homes: one that stays with the machine, so
-/// that the next job finds what a killed one left there. Where there is none, or where it is in a
-/// git work tree, the folder for temporary files.
+/// The folder for the private homes of rotations. It is persistent, so that the next job finds what
+/// a killed one left there. If the state folder is unusable or inside a git work tree, this is the
+/// temporary folder.
 fn rotations(env: &Env) -> PathBuf {
     let folder = state_folder(env, "")
         .ok()
@@ -349,15 +358,15 @@ fn rotations(env: &Env) -> PathBuf {
     usable.unwrap_or_else(|| env.temp.clone())
 }
 
-/// The embedded default needs its folder: no other store's place is made here.
+/// The address of the default store. Only this store's folder is created automatically.
 fn default_store(state: &Path) -> Result<String> {
     let made = fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(state);
     made.map_err(|error| {
-        let what = format!("cannot make the folder {}: {error}", state.display());
-        Ending::refused(exit::FAILED, what)
+        let problem = format!("cannot create the folder {}: {error}", state.display());
+        Ending::refused(exit::FAILED, problem)
     })?;
     Ok(format!("file://{}/login.json", state.display()))
 }
@@ -370,26 +379,27 @@ fn no_current_folder(error: &io::Error) -> Ending {
     Ending::refused(exit::FAILED, "the current folder is unknown").caused_by(error)
 }
 
-/// Tells no more of an address than its scheme: somebody may have put a password into it.
+/// Explains why an address cannot be opened. Prints only its scheme: the address may hold a
+/// password.
 fn no_store(address: &str, error: &NoStore) -> Box<Ending> {
     let ending = match error {
         NoStore::UnknownScheme if address.starts_with('/') => {
             Ending::refused(exit::FAILED, "the address of the store has no scheme")
-                .hint(format!("for a file, that is `file://{address}`"))
+                .hint(format!("for a file, use `file://{address}`"))
         }
         NoStore::UnknownScheme => {
-            let what = match address.split_once(':') {
-                Some((scheme, _)) => format!("no store is known by the scheme `{scheme}:`"),
+            let problem = match address.split_once(':') {
+                Some((scheme, _)) => format!("the scheme `{scheme}:` is unknown"),
                 None => "the address of the store has no scheme".to_owned(),
             };
-            Ending::refused(exit::FAILED, what).hint(format!(
-                "an address begins with one of: {}",
+            Ending::refused(exit::FAILED, problem).hint(format!(
+                "use an address that begins with one of: {}",
                 stores::schemes()
             ))
         }
         NoStore::BadAddress(error) => {
             let mut ending = Ending::refused(exit::FAILED, error).because(&**error);
-            ending.hints.extend(telling::for_opening(error));
+            ending.hints.extend(messages::for_opening(error));
             ending
         }
     };

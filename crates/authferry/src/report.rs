@@ -1,4 +1,4 @@
-//! The file of `--report`: opened before anything is done, written at the end.
+//! The file of `--report`: opened before anything is touched, written at the end.
 
 use std::{
     fs::{self, File, Metadata},
@@ -17,39 +17,39 @@ use authferry_core::Secret;
 use rustix::{fs::OFlags, io::Errno};
 
 use crate::args::Global;
-use crate::ending::{Ending, Result};
+use crate::outcome::{Ending, Result};
 use crate::{exit, own_files};
 
-/// How long the reader of a pipe may take to open it, and to make room in it. A job ends without
-/// its report rather than never.
+/// The timeout for the reader of a pipe to open it, and to read from it. After that, the job ends
+/// without its report.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two attempts to write to a pipe.
-const PIPE_PACE: Duration = Duration::from_millis(10);
+/// The interval between two attempts to write to a pipe.
+const PIPE_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Where the report goes.
 #[derive(Debug)]
 pub(crate) enum ReportFile {
     /// A file, a device, or a pipe that has a reader.
     Open(File),
-    /// A pipe that nobody reads yet.
+    /// A pipe without a reader so far.
     Pipe(PathBuf),
-    /// Our own standard output or error, under whatever name: opened once more, a file would be
-    /// written from its beginning again, and a socket not at all.
+    /// The standard output or error of this process, under any path. Opened again, a file would be
+    /// overwritten from its start, and a socket cannot be opened.
     Stdout,
     Stderr,
 }
 
 impl ReportFile {
-    /// Opens the file of `--report` before anything else is done, so that none is missed at the
-    /// end. Never waits, and changes no file that authferry keeps or that holds a login.
+    /// Opens the file of `--report` first, so that a job does not fail to open it at its end. Does
+    /// not block, and refuses a file that belongs to authferry or holds a login.
     pub(crate) fn open(global: &Global) -> Result<Option<Self>> {
         let Some(path) = &global.report else {
             return Ok(None);
         };
         check(path, "--report", global)?;
         let opened = open(path).map_err(|error| {
-            let what = format!("the report cannot be written to {}", path.display());
-            Ending::refused(exit::FAILED, what).caused_by(&error)
+            let problem = format!("the report cannot be written to {}", path.display());
+            Ending::refused(exit::FAILED, problem).caused_by(&error)
         });
         Ok(Some(opened?))
     }
@@ -64,26 +64,26 @@ impl ReportFile {
     }
 }
 
-/// Refuses a file whose content is worth more than a report.
+/// Refuses a file that a report must not overwrite.
 pub(crate) fn check(path: &Path, option: &str, global: &Global) -> Result<()> {
-    let what = if let Some(owner) = own_files::owner(path, global) {
+    let problem = if let Some(owner) = own_files::owner(path, global) {
         format!("{} belongs to {owner}", path.display())
     } else if holds_a_login(path) {
         format!("{} holds a login", path.display())
     } else {
         return Ok(());
     };
-    Err(Ending::refused(exit::REFUSED, what)
-        .hint(format!("name another file with `{option} FILE`"))
+    Err(Ending::refused(exit::REFUSED, problem)
+        .hint(format!("use another file with `{option} FILE`"))
         .into())
 }
 
-/// Whether a file holds a login. Nothing but a file is read: a pipe may never end.
+/// Whether a file holds a login. Reads only regular files: a pipe may never end.
 fn holds_a_login(path: &Path) -> bool {
     let read = || {
         let file = File::options()
             .read(true)
-            .custom_flags(NEVER_WAIT)
+            .custom_flags(NONBLOCKING)
             .open(path)?;
         let mut bytes = Vec::new();
         if file.metadata()?.is_file() {
@@ -113,7 +113,7 @@ fn open(path: &Path) -> io::Result<ReportFile> {
     Ok(ReportFile::Open(open_for_writing(path, true)?))
 }
 
-/// Whether a stream of ours leads to the same file, pipe or device.
+/// Whether a stream of this process leads to the same file, pipe or device.
 fn is(found: &Metadata, stream: impl AsFd) -> bool {
     let stream = rustix::fs::fstat(stream);
     stream.is_ok_and(|stream| (stream.st_dev, stream.st_ino) == (found.dev(), found.ino()))
@@ -122,7 +122,7 @@ fn is(found: &Metadata, stream: impl AsFd) -> bool {
 fn open_for_writing(path: &Path, truncate: bool) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create(truncate).truncate(truncate);
-    options.custom_flags(NEVER_WAIT).open(path)
+    options.custom_flags(NONBLOCKING).open(path)
 }
 
 /// Opens a pipe as soon as it has a reader.
@@ -131,11 +131,11 @@ fn open_pipe(path: &Path) -> io::Result<File> {
     loop {
         match open_for_writing(path, false) {
             Err(error) if has_no_reader(&error) && begin.elapsed() < PIPE_TIMEOUT => {
-                thread::sleep(PIPE_PACE);
+                thread::sleep(PIPE_RETRY_INTERVAL);
             }
             Err(error) if has_no_reader(&error) => {
-                let what = format!("nobody reads the pipe {}", path.display());
-                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+                let problem = format!("timeout: the pipe {} has no reader", path.display());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
             }
             opened => return opened,
         }
@@ -146,7 +146,7 @@ fn has_no_reader(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::NXIO)
 }
 
-/// Writes everything, also to a pipe that is full for a while.
+/// Writes the whole text, and retries while a pipe is full.
 fn write(mut file: File, text: &str) -> io::Result<()> {
     let begin = Instant::now();
     let mut rest = text.as_bytes();
@@ -158,11 +158,11 @@ fn write(mut file: File, text: &str) -> io::Result<()> {
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < PIPE_TIMEOUT =>
             {
-                thread::sleep(PIPE_PACE);
+                thread::sleep(PIPE_RETRY_INTERVAL);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let what = "the pipe is full, and nobody reads on";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+                let problem = "timeout: the pipe is full, and its reader does not read";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
             }
             Err(error) => return Err(error),
         }
@@ -170,6 +170,7 @@ fn write(mut file: File, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Neither for the other end of a pipe nor for a device, and no terminal becomes ours.
+/// The flags to open a file without blocking on a pipe or device, and without acquiring a
+/// controlling terminal.
 #[expect(clippy::cast_possible_wrap, reason = "small flags")]
-pub(crate) const NEVER_WAIT: i32 = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits() as i32;
+pub(crate) const NONBLOCKING: i32 = OFlags::NONBLOCK.union(OFlags::NOCTTY).bits() as i32;

@@ -1,17 +1,17 @@
 //! Encryption of rescued logins with age.
 //!
-//! No text of a recipient or identity is repeated in a message: a secret key may have been given
-//! for a recipient.
+//! No message repeats the text of a recipient or an identity: a user may have given a secret key as
+//! the recipient.
 
 use std::path::Path;
 
 use authferry_core::Secret;
 use authferry_runner::rescue::Seal;
 
-use crate::ending::{Ending, Result};
 use crate::exit;
+use crate::outcome::{Ending, Result};
 
-/// Returns what encrypts to the recipients, if there are any.
+/// Returns a [`Seal`] that encrypts to the recipients, if there are any.
 pub(crate) fn to(recipients: &[String]) -> Result<Option<Box<dyn Seal>>> {
     if recipients.is_empty() {
         return Ok(None);
@@ -39,7 +39,7 @@ mod implementation {
 
     use super::{Ending, Result, exit};
 
-    /// More than any file of identities takes, in bytes.
+    /// Longer than any file of identities, in bytes.
     const IDENTITY_MAX_LEN: u64 = 64 * 1024;
 
     #[derive(Debug)]
@@ -65,23 +65,23 @@ mod implementation {
     }
 
     fn no_recipient(text: &str) -> Ending {
-        let what = "one of the rescue recipients is no age recipient";
+        let problem = "one of the rescue recipients is not an age recipient";
         let is_key = text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-");
-        Ending::refused(exit::FAILED, what).hint(if is_key {
-            "that is a secret key, which is not to be in a job: `age-keygen -y KEY` prints its recipient"
+        Ending::refused(exit::FAILED, problem).hint(if is_key {
+            "it is a secret key, which does not belong in a job: `age-keygen -y KEY` prints its recipient"
         } else {
-            "a recipient begins with `age1`: `age-keygen -o KEY` makes an identity, and prints its recipient"
+            "a recipient begins with `age1`: `age-keygen -o KEY` creates an identity, and prints its recipient"
         })
     }
 
     pub(super) fn open(file: &Path, encrypted: &[u8], identity: &Path) -> Result<Secret> {
-        let failed = |what: String| Ending::refused(exit::FAILED, what);
+        let failed = |problem: String| Ending::refused(exit::FAILED, problem);
         let (file, key) = (file.display(), identity.display());
         let text = read(identity)
             .map_err(|error| failed(format!("{key} cannot be read")).caused_by(&error))?;
         let no_identity = || {
-            failed(format!("{key} holds no age identity that can be used"))
-                .hint("an identity begins with `AGE-SECRET-KEY-1`, and `age-keygen -o KEY` makes one; decrypt a file that a passphrase protects first: `age -d`")
+            failed(format!("{key} holds no usable age identity"))
+                .hint("an identity begins with `AGE-SECRET-KEY-1`, and `age-keygen -o KEY` creates one; decrypt a passphrase-protected file first: `age -d`")
         };
         let identities = IdentityFile::from_buffer(text.expose()).map_err(|_| no_identity())?;
         let identities = identities.into_identities().map_err(|_| no_identity())?;
@@ -89,17 +89,17 @@ mod implementation {
             return Err(no_identity().into());
         }
         let decryptor = Decryptor::new_buffered(encrypted)
-            .map_err(|_| failed(format!("{file} is no age file, or is damaged")))?;
+            .map_err(|_| failed(format!("{file} is not an age file, or is damaged")))?;
         let identities = identities.iter().map(|it| &**it as &dyn age::Identity);
         let reader = decryptor.decrypt(identities).map_err(|error| {
-            let what = if matches!(error, DecryptError::NoMatchingKeys) {
+            let problem = if matches!(error, DecryptError::NoMatchingKeys) {
                 format!("{file} was not encrypted to the identity in {key}")
             } else {
                 format!("{file} cannot be decrypted: it is damaged")
             };
-            failed(what)
+            failed(problem)
         })?;
-        all_of(reader, encrypted.len())
+        read_to_secret(reader, encrypted.len())
             .map_err(|_| failed(format!("{file} cannot be decrypted: it is damaged")).into())
     }
 
@@ -107,11 +107,12 @@ mod implementation {
         let file = File::open(file)?;
         let len = file.metadata()?.len().min(IDENTITY_MAX_LEN);
         let len = usize::try_from(len).unwrap_or_default();
-        all_of(file.take(IDENTITY_MAX_LEN), len)
+        read_to_secret(file.take(IDENTITY_MAX_LEN), len)
     }
 
-    /// Reads to the end. The buffer does not grow within `len`: no part of it stays in memory.
-    fn all_of(mut reader: impl Read, len: usize) -> io::Result<Secret> {
+    /// Reads to the end. Up to `len` bytes, the buffer does not grow, so that a reallocation leaves
+    /// no secret in memory.
+    fn read_to_secret(mut reader: impl Read, len: usize) -> io::Result<Secret> {
         let mut bytes = Vec::with_capacity(len + 1);
         let read = reader.read_to_end(&mut bytes);
         let secret = Secret::new(bytes);
@@ -138,7 +139,7 @@ mod implementation {
 
     fn not_built() -> Ending {
         Ending::refused(exit::FAILED, "this authferry was built without age")
-            .hint("build it with the feature `age`, or do without recipients and identities")
+            .hint("build it with the feature `age`, or omit recipients and identities")
     }
 }
 
@@ -146,12 +147,12 @@ mod implementation {
 mod tests {
     use super::*;
 
-    /// From age's own tests: everybody knows this key.
+    /// A published key pair, from age's tests.
     const KEY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
     const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 
     #[test]
-    fn what_is_sealed_can_be_opened_with_the_identity_alone() {
+    fn a_sealed_secret_opens_with_the_identity() {
         let seal = to(&[RECIPIENT.to_owned()]).expect("a recipient");
         let seal = seal.expect("one recipient");
         let plain = Secret::new(b"made up ".repeat(10_000));
@@ -172,11 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_a_recipient_is_repeated() {
+    fn messages_do_not_repeat_a_recipient() {
         for bad in [KEY, "age1made-up", "", "made-up"] {
             let refused = to(&[RECIPIENT.to_owned(), bad.to_owned()]).expect_err("no recipient");
-            let told = format!("{refused:?}");
-            assert!(bad.is_empty() || !told.contains(bad), "{told}");
+            let message = format!("{refused:?}");
+            assert!(bad.is_empty() || !message.contains(bad), "{message}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The stores that are compiled in: one entry each.
+//! The stores that are compiled in.
 
 #[cfg(feature = "aws")]
 mod aws;
@@ -13,41 +13,41 @@ use authferry_core::{BoxError, SecretStore};
 
 use crate::env::Env;
 
-/// A kind of store.
-struct Kind {
+/// A kind of store, by the scheme of its address.
+struct StoreKind {
     scheme: &'static str,
     open: fn(&str, &Env) -> Result<Opened, BoxError>,
 }
 
-const KINDS: &[Kind] = &[
+const KINDS: &[StoreKind] = &[
     #[cfg(feature = "aws")]
-    Kind {
+    StoreKind {
         scheme: "aws-sm",
         open: aws::open,
     },
     #[cfg(feature = "azure-kv")]
-    Kind {
+    StoreKind {
         scheme: "azure-kv",
         open: azure::open,
     },
     #[cfg(feature = "file")]
-    Kind {
+    StoreKind {
         scheme: "file",
         open: |address, _| Ok(Opened::new(authferry_file::open(address)?)),
     },
     #[cfg(feature = "vault")]
-    Kind {
+    StoreKind {
         scheme: "vault",
         open: vault::open,
     },
 ];
 
-/// A store, and what opens it.
+/// A store, and the environment variables with its credentials.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Box<dyn SecretStore>,
-    /// The environment variables that let anybody into the store as this job: the command
-    /// does not get them.
+    /// Environment variables that authenticate to the store as this job: the command does not get
+    /// them.
     pub(crate) credentials: Vec<String>,
 }
 
@@ -62,16 +62,16 @@ impl Opened {
     }
 }
 
-/// Why an address leads to no store.
+/// Why an address cannot be opened.
 #[derive(Debug)]
 pub(crate) enum NoStore {
-    /// The scheme is none that is known.
+    /// The scheme is unknown.
     UnknownScheme,
-    /// The scheme's store does not take it.
+    /// The store of the scheme rejects the address.
     BadAddress(BoxError),
 }
 
-/// Opens the store that an address names. No request is made yet.
+/// Opens the store at an address, without a request.
 pub(crate) fn open(address: &str, env: &Env) -> Result<Opened, NoStore> {
     let scheme = address.split_once(':').map(|(scheme, _)| scheme);
     let known = KINDS.iter().find(|kind| Some(kind.scheme) == scheme);
@@ -79,8 +79,8 @@ pub(crate) fn open(address: &str, env: &Env) -> Result<Opened, NoStore> {
     (kind.open)(address, env).map_err(NoStore::BadAddress)
 }
 
-/// Whether two addresses lead to one place, whatever their options are. Two secrets of Azure's that
-/// share a coordinator would take each other's versions for their own.
+/// Whether two addresses name the same place, with any options. Two Azure secrets with the same
+/// coordinator count as one place: each would mistake the other's versions for its versions.
 pub(crate) fn is_same_place(one: &dyn SecretStore, other: &dyn SecretStore) -> bool {
     let [one, other] = [one, other].map(|store| {
         let address = store.to_string();
@@ -91,7 +91,7 @@ pub(crate) fn is_same_place(one: &dyn SecretStore, other: &dyn SecretStore) -> b
     one.0 == other.0 || (one.1.is_some() && one.1 == other.1)
 }
 
-/// The place of a file store without the links on the way to it.
+/// Resolves the symbolic links in the path of a file store.
 fn resolved(place: &str) -> String {
     let path = place.strip_prefix("file://").map(Path::new);
     let folder = path.and_then(|path| path.parent()?.canonicalize().ok());
@@ -101,7 +101,7 @@ fn resolved(place: &str) -> String {
     }
 }
 
-/// The schemes that are known, for people.
+/// The known schemes, as text.
 pub(crate) fn schemes() -> String {
     let names: Vec<_> = KINDS
         .iter()

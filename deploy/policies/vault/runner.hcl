@@ -1,17 +1,17 @@
-# What a job may do: with the login of `vault://secret/ci/codex`, and with nothing else.
+# Rights of a job: the login of `vault://secret/ci/codex`, and nothing else.
 
-# Read the login, and swap the next one in. It cannot create the first one.
+# Read the login, and swap in the next one. A job cannot create the first one.
 path "secret/data/ci/codex" {
   capabilities = ["read", "update"]
 }
 
-# The claim beside it, which the first job to want one creates.
-path "secret/data/ci/codex-claim" {
+# The lease, which the first job that needs it creates.
+path "secret/data/ci/codex-lease" {
   capabilities = ["create", "read", "update"]
 }
 
-# Whether the server keeps what a swap replaces: the setting of the secret, else of the mount.
-# Without these two lines the job keeps a copy in the rescue folder instead.
+# Read whether the server keeps a replaced version: the setting of the secret, else of the mount.
+# Without these two paths the job keeps a copy in the rescue folder instead.
 path "secret/metadata/ci/codex" {
   capabilities = ["read"]
 }
@@ -20,17 +20,17 @@ path "secret/config" {
   capabilities = ["read"]
 }
 
-# Keep the job's token while the job lasts.
+# Renew the job's token while the job runs.
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }
 
-# End it with the job.
+# Revoke it at the end of the job.
 path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
 
-# Tell a token that has ended from a right that is missing.
+# Distinguish an expired token from a missing right.
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }

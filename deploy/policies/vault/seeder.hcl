@@ -1,12 +1,12 @@
-# What a person may do who seeds `vault://secret/ci/codex`, or reseeds it.
+# Rights of a person who seeds or reseeds `vault://secret/ci/codex`.
 
-# See what is there, put the first login, and replace a dead one.
+# Read the login, create the first one, and replace a dead one.
 path "secret/data/ci/codex" {
   capabilities = ["create", "read", "update"]
 }
 
-# Whether the server keeps what a swap replaces: the setting of the secret, else of the mount.
-# Without these two lines a copy goes to the rescue folder instead.
+# Read whether the server keeps a replaced version: the setting of the secret, else of the mount.
+# Without these two paths authferry keeps a copy in the rescue folder instead.
 path "secret/metadata/ci/codex" {
   capabilities = ["read"]
 }
@@ -15,12 +15,12 @@ path "secret/config" {
   capabilities = ["read"]
 }
 
-# End the token with the command, if authferry logged in by itself.
+# Revoke the token at the end, if authferry logged in itself.
 path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
 
-# Tell a token that has ended from a right that is missing.
+# Distinguish an expired token from a missing right.
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }

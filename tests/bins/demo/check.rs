@@ -1,27 +1,27 @@
-//! What is told only if it is so.
+//! Checks of the demo: a row is printed only if its statement holds.
 
 use rig::{MARKERS, Runner};
 
-use crate::{Told, job::Job, page::row, stage};
+use crate::{DemoResult, job::Job, page::row, stage};
 
-/// Goes on only if it is so.
-pub(crate) fn claim(so: bool, what: &str) -> Told {
-    if so {
+/// Fails unless a condition holds.
+pub(crate) fn require(holds: bool, what: &str) -> DemoResult {
+    if holds {
         Ok(())
     } else {
-        Err(format!("it is not so that {what}").into())
+        Err(format!("this does not hold: {what}").into())
     }
 }
 
-/// Tells what is in a home, which must be no login.
-pub(crate) fn no_login(when: &str, machine: &Runner) -> Told {
+/// Prints the content of a home, which must hold no login.
+pub(crate) fn no_login(when: &str, machine: &Runner) -> DemoResult {
     let mut names = stage::names(&machine.codex_home())?;
     let none = !names.iter().any(|name| name == "auth.json");
-    claim(none, &format!("there is no auth.json {when} the run"))?;
+    require(none, &format!("there is no auth.json {when} the run"))?;
     names.retain(|name| name != "config.toml");
     let others = match names.len() {
         0 => "nothing else".to_owned(),
-        count => format!("{count} other things of Codex's"),
+        count => format!("{count} other files of Codex"),
     };
     row(
         when,
@@ -30,20 +30,20 @@ pub(crate) fn no_login(when: &str, machine: &Runner) -> Told {
     Ok(())
 }
 
-/// Tells how a job ended, which must be with this code and without a token in what it printed.
-pub(crate) fn ended(job: &Job, code: i32) -> Told {
-    claim(job.code == Some(code), &format!("the exit code is {code}"))?;
-    let answered = job.said.lines().any(|line| line == "OK");
-    claim(
+/// Prints how a job ended. The exit code must match, and its output must contain no token.
+pub(crate) fn ended(job: &Job, code: i32) -> DemoResult {
+    require(job.code == Some(code), &format!("the exit code is {code}"))?;
+    let answered = job.output.lines().any(|line| line == "OK");
+    require(
         answered == (code == 0),
-        "Codex had an answer only if all went well",
+        "Codex printed an answer only if it succeeded",
     )?;
-    let silent = !MARKERS.iter().any(|marker| job.said.contains(marker));
-    claim(silent, "no token was printed")?;
-    let said = if answered { "said OK, " } else { "" };
+    let silent = !MARKERS.iter().any(|marker| job.output.contains(marker));
+    require(silent, "no token was printed")?;
+    let answer = if answered { "answered OK, " } else { "" };
     row(
         "codex",
-        &format!("{said}exit code {code}, {} ms", job.took.as_millis()),
+        &format!("{answer}exit code {code}, {} ms", job.took.as_millis()),
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A job, and what an eye on it saw.
+//! Runs a job and observes it.
 
 use std::{
     fs::{self, File},
@@ -12,26 +12,26 @@ use std::{
 use rig::{Event, Outcome, Stub, What};
 use time::OffsetDateTime;
 
-use crate::Told;
+use crate::DemoResult;
 
-/// How often to look.
-const PACE: Duration = Duration::from_millis(1);
+/// How often the home and the store are read.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long a job may take before it is killed.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// A job that takes longer is killed.
+const JOB_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What became of a job.
+/// The result of a job.
 pub(crate) struct Job {
     /// The exit code, unless a signal ended it.
     pub(crate) code: Option<i32>,
-    /// All that it printed.
-    pub(crate) said: String,
+    /// The whole output.
+    pub(crate) output: String,
     /// From its start to its end.
     pub(crate) took: Duration,
     /// When it ended.
-    pub(crate) over: OffsetDateTime,
-    /// What it asked of the provider.
-    pub(crate) asked: Vec<Event>,
+    pub(crate) ended: OffsetDateTime,
+    /// The requests to the provider.
+    pub(crate) requests: Vec<Event>,
     /// When a new login was first seen in the home.
     pub(crate) in_home: Option<OffsetDateTime>,
     /// When a new login was first seen in the store.
@@ -39,9 +39,9 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Runs a command to its end, and looks meanwhile for a login newer than `old`.
+    /// Runs a command to its end, and polls for a login newer than `old` meanwhile.
     ///
-    /// What it prints goes to `log`.
+    /// The output goes to `log`.
     pub(crate) fn watch(
         command: &mut Command,
         log: &Path,
@@ -50,7 +50,7 @@ impl Job {
         [home, store]: [&Path; 2],
     ) -> io::Result<Self> {
         let [mut in_home, mut in_store] = [None, None];
-        let look = |file: &Path, seen: &mut Option<OffsetDateTime>| {
+        let poll = |file: &Path, seen: &mut Option<OffsetDateTime>| {
             let new = |bytes: Vec<u8>| bytes != old && stub.is_live(&bytes);
             if seen.is_none() && fs::read(file).is_ok_and(new) {
                 *seen = Some(OffsetDateTime::now_utc());
@@ -64,28 +64,28 @@ impl Job {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > JOB_TIMEOUT {
                 child.kill()?;
             }
-            look(home, &mut in_home);
-            look(store, &mut in_store);
-            thread::sleep(PACE);
+            poll(home, &mut in_home);
+            poll(store, &mut in_store);
+            thread::sleep(POLL_INTERVAL);
         };
         Ok(Self {
             took: began.elapsed(),
-            over: OffsetDateTime::now_utc(),
+            ended: OffsetDateTime::now_utc(),
             code: status.code(),
-            said: fs::read_to_string(log)?,
-            asked: stub.events().split_off(before),
+            output: fs::read_to_string(log)?,
+            requests: stub.events().split_off(before),
             in_home,
             in_store,
         })
     }
 
-    /// Returns when the login was rotated, and the serial of the one that was given for it.
+    /// Returns when the login was rotated, and the serial of the new login.
     ///
-    /// Fails unless that happened just once.
-    pub(crate) fn rotation(&self) -> Told<(OffsetDateTime, u32)> {
+    /// Fails unless it was rotated exactly once.
+    pub(crate) fn rotation(&self) -> DemoResult<(OffsetDateTime, u32)> {
         let rotations = self.refreshes().filter_map(|(at, outcome)| match outcome {
             Outcome::Rotated(serial) => Some((at, serial)),
             Outcome::Reused | Outcome::Revoked | Outcome::Unknown | Outcome::Failed(_) => None,
@@ -103,13 +103,13 @@ impl Job {
         refreshes.any(|(_, outcome)| outcome == Outcome::Reused)
     }
 
-    /// Returns whether the job asked for something.
-    pub(crate) fn did(&self, wanted: impl Fn(&What) -> bool) -> bool {
-        self.asked.iter().any(|event| wanted(&event.what))
+    /// Returns whether the job sent a matching request.
+    pub(crate) fn sent(&self, wanted: impl Fn(&What) -> bool) -> bool {
+        self.requests.iter().any(|event| wanted(&event.what))
     }
 
     fn refreshes(&self) -> impl Iterator<Item = (OffsetDateTime, Outcome)> {
-        self.asked.iter().filter_map(|event| match event.what {
+        self.requests.iter().filter_map(|event| match event.what {
             What::Refresh { outcome, .. } => Some((event.at, outcome)),
             What::Revoke { .. }
             | What::Model { .. }

@@ -1,8 +1,8 @@
-//! The main job, played with the real Codex: a login on machines that forget everything.
+//! The main scenario with the real Codex: a login on ephemeral machines.
 //!
-//! `cargo demo` needs no account and no server: the logins are made up, and a stub on
-//! loopback takes the provider's part. Whatever is told was measured or looked up just
-//! then, and is checked: the exit code is 0 only if all of it is so.
+//! `cargo demo` needs no account and no server: the logins are made up, and a stub on loopback acts as
+//! the provider. Every printed fact is measured and checked: the exit code is 0 only if all of them
+//! hold.
 
 mod check;
 mod job;
@@ -15,77 +15,76 @@ use rig::{ACCESS_LIFETIME, Codex, Login, Runner, Stub, What};
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    check::{claim, ended, no_login},
+    check::{ended, no_login, require},
     page::{line, row},
     stage::{AUTHFERRY, Stage},
 };
 
-/// What the access tokens have still to live: Codex rotates a login that has less than five
-/// minutes left.
-const LEFT: Duration = Duration::minutes(3);
+/// The remaining lifetime of the access tokens: Codex rotates a login with less than 5 minutes left.
+const REMAINING: Duration = Duration::minutes(3);
 
-/// What was found, or why the story cannot be told.
-type Told<T = ()> = Result<T, Box<dyn std::error::Error>>;
+/// A result, or the reason why the demo failed.
+type DemoResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
-    // A machine starts this very file under the product's name, and gets the product.
+    // A machine starts this file under the product's name, which runs the product.
     let called = env::args_os().next().unwrap_or_default();
     if Path::new(&called).file_name() == Some(AUTHFERRY.as_ref()) {
         return authferry::main();
     }
-    match story() {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            line(&format!("\nNot shown: {why}"));
+            line(&format!("\nDemo failed: {why}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn story() -> Told {
-    line("A ChatGPT login of Codex on throw-away machines: with authferry, and without it");
-    row("codex", &format!("{} as it is, from npm", rig::V0_169));
-    let codex = page::meanwhile(
+fn run() -> DemoResult {
+    line("A ChatGPT login of Codex on ephemeral machines: with authferry, and without it");
+    row("codex", &format!("{} from npm, unmodified", rig::V0_169));
+    let codex = page::with_notice(
         || Codex::install(rig::V0_169),
-        || row("", "it is installed now, this once: 10 to 60 seconds"),
+        || row("", "installing it once: 10 to 60 seconds"),
     )?;
     let login = |account| {
-        let issued = OffsetDateTime::now_utc() + LEFT - ACCESS_LIFETIME;
+        let issued = OffsetDateTime::now_utc() + REMAINING - ACCESS_LIFETIME;
         Login::new(account, 1, issued, ACCESS_LIFETIME)
     };
     let (carried, copied) = (login("account-1"), login("account-2"));
     let stub = Stub::start(&carried);
     stub.sign_in(&copied);
-    let stage = Stage::set(codex, stub)?;
+    let stage = Stage::new(codex, stub)?;
     row(
         "provider",
-        "a stub on loopback: a refresh token works once, an access token until the next is given",
+        "a stub on loopback: a refresh token works once, an access token until the next rotation",
     );
     row(
         "logins",
-        "made up; with 3 minutes to go, so that the first Codex that gets one rotates it",
+        "made up; they expire in 3 minutes, so the first Codex rotates them",
     );
     row("machines", "a new home for each, deleted after its run");
 
     with_authferry(&stage, &carried)
-        .and_then(|()| without(&stage, &copied))
-        .map_err(|why| format!("{why}\nWhat there is to look at: {}", stage.folder()))?;
+        .and_then(|()| without_authferry(&stage, &copied))
+        .map_err(|why| format!("{why}\nLogs and store: {}", stage.folder()))?;
 
-    line("\nShown: with authferry the second machine went on with what the first one had got;");
-    line("without it that was gone with the first machine, and the second one could not log in.");
+    line("\nResult: with authferry, the second machine used the login that the first one rotated;");
+    line("without it, that login was lost with the first machine, and the second one had none.");
     Ok(())
 }
 
-/// Two machines, one after the other, and a store.
-fn with_authferry(stage: &Stage, login: &Login) -> Told {
+/// Two machines in sequence, with a store.
+fn with_authferry(stage: &Stage, login: &Login) -> DemoResult {
     stage.seed(login)?;
     let seeded = stage.status()?;
     let first = stage.stored()?;
-    claim(
+    require(
         first == login.auth_json().as_bytes(),
         "the store holds the file",
     )?;
-    claim(seeded.generation == Some(1), "a seed is generation 1")?;
+    require(seeded.generation == Some(1), "a seed is generation 1")?;
     let folder = stage.folder();
     row(
         "store",
@@ -104,27 +103,27 @@ fn with_authferry(stage: &Stage, login: &Login) -> Told {
             .map(|seen| seen.map(|seen| (seen - rotated).whole_milliseconds()));
         let home = home.ok_or("the new login was not seen in the home")?;
         let store = store.ok_or("the new login was not seen in the store")?;
-        let over = (job.over - rotated).whole_milliseconds();
+        let ended_after = (job.ended - rotated).whole_milliseconds();
         row(
             "provider",
             &format!(
-                "gave a new login for the old one; after {home} ms it was in the home, after {store} ms \
-                 in the store, and after {over} ms the run was over"
+                "rotated the login; after {home} ms it was in the home, after {store} ms in the \
+                 store, and after {ended_after} ms the run ended"
             ),
         );
-        row("authferry", &stage.told(&job)?);
+        row("authferry", &stage.summary(&job)?);
         no_login("after", machine)?;
         Ok(serial)
     })?;
     let held = stage.status()?;
     let second = stage.stored()?;
-    let other = held.fingerprint != seeded.fingerprint && held.version != seeded.version;
-    claim(
+    let is_changed = held.fingerprint != seeded.fingerprint && held.version != seeded.version;
+    require(
         stage.stub.is_live(&second),
         "the store holds the live login",
     )?;
-    claim(other, "login and version in the store are others now")?;
-    claim(
+    require(is_changed, "the store has another login and version")?;
+    require(
         held.generation == Some(2),
         "what Codex wrote is generation 2",
     )?;
@@ -136,41 +135,38 @@ fn with_authferry(stage: &Stage, login: &Login) -> Told {
         no_login("before", machine)?;
         let job = stage.watch(machine, &mut run, &second)?;
         ended(&job, 0)?;
-        let taken = What::Model {
+        let accepted = What::Model {
             serial: Some(serial),
             status: 200,
         };
-        claim(
-            job.did(|what| *what == taken),
-            "the new access token was taken",
+        require(
+            job.sent(|what| *what == accepted),
+            "the provider accepted the new access token",
         )?;
-        claim(
-            !job.did(What::is_refresh),
+        require(
+            !job.sent(What::is_refresh),
             "the login was not rotated again",
         )?;
         row(
             "provider",
-            "took the new access token, and was asked for no other",
+            "accepted the new access token, and got no refresh request",
         );
-        row("authferry", &stage.told(&job)?);
+        row("authferry", &stage.summary(&job)?);
         no_login("after", machine)
     })?;
     let untouched = stage.status()? == held && stage.stored()? == second;
-    claim(untouched, "the second run left the store alone")?;
-    row(
-        "store",
-        "as it was: nothing was rotated, so nothing was written",
-    );
+    require(untouched, "the second run did not change the store")?;
+    row("store", "unchanged: no rotation, so no write");
     Ok(())
 }
 
-/// Two machines, one after the other, each with a copy of one file.
-fn without(stage: &Stage, login: &Login) -> Told {
-    line("\nThe same without authferry: each machine gets a copy of one file, as from a CI secret");
+/// Two machines in sequence, each with a copy of the same file.
+fn without_authferry(stage: &Stage, login: &Login) -> DemoResult {
+    line("\nWithout authferry: each machine gets a copy of the same file, as from a CI secret");
     let copy = login.auth_json();
     let name = stage.fingerprint(copy.as_bytes())?;
     let copied = |number, machine: &Runner| {
-        let mut exec = Stage::alone(machine);
+        let mut exec = Stage::codex_only(machine);
         page::heading(number, &exec);
         machine.place(&copy)?;
         row("before", &format!("auth.json with login {name}"));
@@ -181,13 +177,13 @@ fn without(stage: &Stage, login: &Login) -> Told {
         let job = copied(3, machine)?;
         ended(&job, 0)?;
         job.rotation()?;
-        row("provider", "gave a new login for the old one");
+        row("provider", "rotated the login");
         let left = fs::read(machine.auth_file())?;
-        claim(stage.stub.is_live(&left), "the home holds the live login")?;
+        require(stage.stub.is_live(&left), "the home holds the live login")?;
         let name = stage.fingerprint(&left)?;
         row(
             "after",
-            &format!("auth.json with login {name}, which goes with the machine"),
+            &format!("auth.json with login {name}, which is deleted with the machine"),
         );
         Ok(())
     })?;
@@ -195,20 +191,20 @@ fn without(stage: &Stage, login: &Login) -> Told {
     stage.on_a_machine(|machine| {
         let job = copied(4, machine)?;
         ended(&job, 1)?;
-        claim(job.was_refused(), "the provider refused the refresh token")?;
+        require(job.was_refused(), "the provider refused the refresh token")?;
         row(
             "provider",
-            "refresh_token_reused: it was spent on machine 3",
+            "refresh_token_reused: the token was spent on machine 3",
         );
-        let error = job.said.lines().find(|line| line.starts_with("ERROR: "));
-        let error = error.ok_or("Codex did not say what is wrong")?;
-        claim(
+        let error = job.output.lines().find(|line| line.starts_with("ERROR: "));
+        let error = error.ok_or("Codex printed no error")?;
+        require(
             error.contains("refresh token was already used"),
-            "Codex said what is wrong",
+            "Codex printed the cause",
         )?;
         row("codex", error);
         let left = fs::read(machine.auth_file())?;
-        claim(left == copy.as_bytes(), "the file is as it was")?;
+        require(left == copy.as_bytes(), "the file is unchanged")?;
         row("after", &format!("auth.json with login {name}, as before"));
         Ok(())
     })

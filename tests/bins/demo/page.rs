@@ -1,5 +1,5 @@
-//! What is seen of the story.
-#![expect(clippy::print_stdout, reason = "telling is all that the demo is for")]
+//! The output of the demo.
+#![expect(clippy::print_stdout, reason = "the demo prints its results")]
 
 use std::{
     iter,
@@ -8,18 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The width of a page.
+/// The width of the output.
 const WIDTH: usize = 100;
 
-/// How long somebody looks at a page on which nothing happens.
-const SOON: Duration = Duration::from_secs(1);
+/// How long to wait before a notice about slow work.
+const NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// Prints a line.
 pub(crate) fn line(text: &str) {
     println!("{text}");
 }
 
-/// Prints which machine it is that runs this command.
+/// Prints the number of a machine and its command.
 pub(crate) fn heading(machine: u32, command: &Command) {
     let program = command.get_program().display().to_string();
     let arguments = command.get_args().map(|argument| {
@@ -35,7 +35,7 @@ pub(crate) fn heading(machine: u32, command: &Command) {
     line(&format!("\nMachine {machine}: {}", words.join(" ")));
 }
 
-/// Prints a text with a label before it, on as many lines as it needs.
+/// Prints a text with a label, wrapped.
 pub(crate) fn row(label: &str, text: &str) {
     let mut line = format!("  {label:<9}");
     for word in text.split(' ') {
@@ -49,16 +49,16 @@ pub(crate) fn row(label: &str, text: &str) {
     println!("{line}");
 }
 
-/// Works, and tells so if that takes its time.
-pub(crate) fn meanwhile<T: Send>(work: impl FnOnce() -> T + Send, tell: impl FnOnce()) -> T {
+/// Runs `work`, and calls `notify` if it takes longer than a second.
+pub(crate) fn with_notice<T: Send>(work: impl FnOnce() -> T + Send, notify: impl FnOnce()) -> T {
     thread::scope(|scope| {
         let worker = scope.spawn(work);
-        let soon = Instant::now() + SOON;
-        while !worker.is_finished() && Instant::now() < soon {
+        let notice_at = Instant::now() + NOTICE_DELAY;
+        while !worker.is_finished() && Instant::now() < notice_at {
             thread::sleep(Duration::from_millis(10));
         }
         if !worker.is_finished() {
-            tell();
+            notify();
         }
         worker.join().expect("a worker that does not panic")
     })

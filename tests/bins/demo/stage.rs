@@ -1,4 +1,4 @@
-//! Where the story is played: a store that stays, and machines that come and go.
+//! The setup of the demo: a persistent store, and ephemeral machines.
 
 use std::{
     env, fmt,
@@ -14,9 +14,9 @@ use rig::{Codex, Login, Runner, Stub};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Told, check::claim, job::Job};
+use crate::{DemoResult, check::require, job::Job};
 
-/// What this program is called to be the product.
+/// The name under which this program acts as the product.
 pub(crate) const AUTHFERRY: &str = "authferry";
 
 /// The arguments of Codex.
@@ -30,7 +30,7 @@ pub(crate) struct Stage {
     program: PathBuf,
 }
 
-/// What a store says that it holds.
+/// The content of the store, from `authferry status`.
 #[derive(PartialEq)]
 pub(crate) struct Held {
     pub(crate) fingerprint: String,
@@ -39,8 +39,8 @@ pub(crate) struct Held {
 }
 
 impl Stage {
-    /// Removes what an earlier demo left, and sets the stage anew.
-    pub(crate) fn set(codex: Codex, stub: Stub) -> io::Result<Self> {
+    /// Removes the files of an earlier demo, and sets up a new store.
+    pub(crate) fn new(codex: Codex, stub: Stub) -> io::Result<Self> {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
         let folder = target.join("demo");
         if folder.exists() {
@@ -60,58 +60,61 @@ impl Stage {
         })
     }
 
-    /// Returns how the folder with all that outlives the machines is called from here.
+    /// Returns the folder of the store and the logs, relative to the current folder.
     pub(crate) fn folder(&self) -> Display<'_> {
         let here = env::current_dir().unwrap_or_default();
         let folder = self.folder.strip_prefix(here);
         folder.unwrap_or(&self.folder).display()
     }
 
-    /// Returns the file that is the store.
+    /// Returns the file of the store.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.join("login.json")
     }
 
-    /// Returns what the file holds.
+    /// Returns the bytes in the store.
     pub(crate) fn stored(&self) -> io::Result<Vec<u8>> {
         fs::read(self.store())
     }
 
-    /// Runs `authferry seed` on a login, which belongs to the store from there on.
-    pub(crate) fn seed(&self, login: &Login) -> Told {
-        let desk = tempfile::tempdir()?;
-        let file = written(&desk, login.auth_json().as_bytes())?;
+    /// Runs `authferry seed` with a login.
+    pub(crate) fn seed(&self, login: &Login) -> DemoResult {
+        let folder = tempfile::tempdir()?;
+        let file = write_auth_file(&folder, login.auth_json().as_bytes())?;
         let mut seed = self.authferry(&self.store());
         let seeded = seed.arg("seed").arg(file).output()?;
-        let said = String::from_utf8_lossy(&seeded.stderr);
-        claim(
+        let stderr = String::from_utf8_lossy(&seeded.stderr);
+        require(
             seeded.status.success(),
-            &format!("the login is seeded: {said}"),
+            &format!("the login is seeded: {stderr}"),
         )
     }
 
-    /// Asks `authferry status` what the store holds.
-    pub(crate) fn status(&self) -> Told<Held> {
+    /// Returns the store's content by `authferry status`.
+    pub(crate) fn status(&self) -> DemoResult<Held> {
         self.status_of(&self.store())
     }
 
-    /// Asks `authferry status` for the fingerprint of an auth file's bytes.
-    pub(crate) fn fingerprint(&self, auth_json: &[u8]) -> Told<String> {
-        // A file by itself is a store that was filled by hand.
-        let desk = tempfile::tempdir()?;
-        let file = written(&desk, auth_json)?;
+    /// Returns the fingerprint of an auth file by `authferry status`.
+    pub(crate) fn fingerprint(&self, auth_json: &[u8]) -> DemoResult<String> {
+        // A single file is a store that was filled manually.
+        let folder = tempfile::tempdir()?;
+        let file = write_auth_file(&folder, auth_json)?;
         Ok(self.status_of(&file)?.fingerprint)
     }
 
-    /// Has a new machine do something. Then it is gone, unless it went wrong.
-    pub(crate) fn on_a_machine<T>(&self, act: impl FnOnce(&Runner) -> Told<T>) -> Told<T> {
+    /// Runs `act` on a new machine, and deletes the machine if it succeeds.
+    pub(crate) fn on_a_machine<T>(
+        &self,
+        act: impl FnOnce(&Runner) -> DemoResult<T>,
+    ) -> DemoResult<T> {
         let machine = Runner::new(&self.stub, &self.codex)?;
         machine.link(AUTHFERRY, &self.program)?;
         let home = machine.codex_home();
         match act(&machine) {
             Ok(done) => {
                 drop(machine);
-                claim(!home.exists(), "the machine is gone")?;
+                require(!home.exists(), "the machine is deleted")?;
                 Ok(done)
             }
             Err(why) => {
@@ -121,7 +124,7 @@ impl Stage {
         }
     }
 
-    /// Returns the command of a machine that has authferry.
+    /// Returns the command of a machine with authferry.
     pub(crate) fn with_authferry(&self, machine: &Runner) -> Command {
         let mut command = machine.command(AUTHFERRY);
         command
@@ -131,14 +134,14 @@ impl Stage {
         command
     }
 
-    /// Returns the command of a machine that has Codex alone.
-    pub(crate) fn alone(machine: &Runner) -> Command {
+    /// Returns the command of a machine with only Codex.
+    pub(crate) fn codex_only(machine: &Runner) -> Command {
         let mut command = machine.command("codex");
         command.args(EXEC);
         command
     }
 
-    /// Runs a job, with an eye on where a login newer than `old` comes up.
+    /// Runs a job, and records when a login newer than `old` appears.
     pub(crate) fn watch(
         &self,
         machine: &Runner,
@@ -150,30 +153,30 @@ impl Stage {
         Job::watch(command, &log, &self.stub, old, [&home, &store])
     }
 
-    /// Returns what authferry said of the login after a job.
-    pub(crate) fn told(&self, job: &Job) -> Told<String> {
-        let mut lines = job.said.lines();
-        let told = lines.find_map(|line| line.strip_prefix("authferry: "));
-        let told = told.ok_or("authferry did not say what became of the login")?;
-        Ok(told.replace(&self.folder.display().to_string(), "/…"))
+    /// Returns authferry's message about the login after a job.
+    pub(crate) fn summary(&self, job: &Job) -> DemoResult<String> {
+        let mut lines = job.output.lines();
+        let summary = lines.find_map(|line| line.strip_prefix("authferry: "));
+        let summary = summary.ok_or("authferry printed nothing about the login")?;
+        Ok(summary.replace(&self.folder.display().to_string(), "/…"))
     }
 
-    fn status_of(&self, file: &Path) -> Told<Held> {
+    fn status_of(&self, file: &Path) -> DemoResult<Held> {
         let status = self.authferry(file).args(["status", "--json"]).output()?;
-        let told: Value = serde_json::from_slice(&status.stdout)?;
+        let report: Value = serde_json::from_slice(&status.stdout)?;
         let text = |name: &str| {
-            let text = told[name].as_str();
+            let text = report[name].as_str();
             text.map(str::to_owned)
-                .ok_or_else(|| format!("no {name} in {told}"))
+                .ok_or_else(|| format!("no {name} in {report}"))
         };
         Ok(Held {
             fingerprint: text("fingerprint")?,
             version: text("version")?,
-            generation: told["generation"].as_u64(),
+            generation: report["generation"].as_u64(),
         })
     }
 
-    /// `authferry` on the desk of whoever looks after the store.
+    /// `authferry` on the machine of the store's administrator.
     fn authferry(&self, store: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -205,8 +208,8 @@ fn address(store: &Path) -> String {
     format!("file://{}", store.display())
 }
 
-/// Writes an auth file that nobody else may read.
-fn written(folder: &TempDir, auth_json: &[u8]) -> io::Result<PathBuf> {
+/// Writes an auth file of mode 0600.
+fn write_auth_file(folder: &TempDir, auth_json: &[u8]) -> io::Result<PathBuf> {
     let path = folder.path().join("auth.json");
     let mut options = OpenOptions::new();
     let mut file = options

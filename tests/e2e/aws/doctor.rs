@@ -1,4 +1,4 @@
-//! What `doctor` tells of a secret, and what it leaves there.
+//! What `doctor` reports about a secret, and that it leaves the secret unchanged.
 
 use rig::{Login, Runner, What, finish};
 use serde_json::Value;
@@ -10,49 +10,52 @@ use crate::{
 };
 
 #[test]
-fn a_job_by_the_policy_is_ready_and_a_rotation_costs_what_it_is_told() {
+fn a_job_with_the_policy_is_ready_and_a_rotation_costs_as_reported() {
     let stale = Login::stale();
     let site = Site::new(rig::V0_169, &stale).seeded(&stale);
     let runner = site.runner();
-    let told = doctor(&site, &runner, 0);
-    assert_eq!(told["outcome"], "ready");
-    for name in ["store", "login", "claim", "codex"] {
-        assert_eq!(check(&told, name)["state"], "ok", "{told:#}");
+    let report = doctor(&site, &runner, 0);
+    assert_eq!(report["outcome"], "ready");
+    for name in ["store", "login", "lease", "codex"] {
+        assert_eq!(check(&report, name)["state"], "ok", "{report:#}");
     }
-    assert_eq!(told["guarantees"]["swap"], "atomic");
-    assert_eq!(told["guarantees"]["reads"], "eventual");
-    let note = "a rotation makes two versions of the secret, and two of the claim's";
-    assert!(told["store_notes"].to_string().contains(note), "{told:#}");
-    let counts = || (site.versions(), site.versions_of_the_claim());
-    // The claim was taken and given back.
+    assert_eq!(report["guarantees"]["swap"], "atomic");
+    assert_eq!(report["guarantees"]["reads"], "eventual");
+    let note = "a rotation creates two versions of the secret, and two of the lease's";
+    assert!(
+        report["store_notes"].to_string().contains(note),
+        "{report:#}"
+    );
+    let counts = || (site.versions(), site.versions_of_the_lease());
+    // The lease was acquired and released.
     assert_eq!(counts(), (1, 2), "the login was written");
 
     assert_code(&finish(&mut site.run(&runner, GitHub)), 0);
-    assert!(site.is_live(), "the claim was in the way");
+    assert!(site.is_live(), "the lease blocked the rotation");
     assert_eq!(counts(), (1 + 2, 2 + 2));
-    // What is fresh costs nothing.
+    // A fresh login costs no version.
     assert_code(&finish(&mut site.run(&runner, GitHub)), 0);
     assert_eq!(counts(), (1 + 2, 2 + 2));
     assert_eq!(site.stub.count(What::is_rotation), 1);
 }
 
 #[test]
-fn a_probe_finds_out_that_a_job_may_not_claim() {
+fn a_probe_reports_that_a_job_may_not_acquire_the_lease() {
     let stale = Login::stale();
     let site = Site::new(rig::V0_169, &stale).seeded(&stale);
     site.let_do(GitHub, &site.policy("runner"));
-    let told = doctor(&site, &site.runner(), 125);
-    let claim = check(&told, "claim");
-    assert_eq!(claim["state"], "failed", "{told:#}");
-    let hints = claim["hints"].to_string();
+    let report = doctor(&site, &site.runner(), 125);
+    let lease = check(&report, "lease");
+    assert_eq!(lease["state"], "failed", "{report:#}");
+    let hints = lease["hints"].to_string();
     assert!(
         hints.contains("its policy has to allow secretsmanager:GetSecretValue"),
-        "{told:#}"
+        "{report:#}"
     );
-    assert_eq!(check(&told, "login")["state"], "ok", "{told:#}");
+    assert_eq!(check(&report, "login")["state"], "ok", "{report:#}");
 }
 
-/// What `doctor --probe` finds in a job.
+/// Returns the report of `doctor --probe` in a job.
 #[track_caller]
 fn doctor(site: &Site, runner: &Runner, code: i32) -> Value {
     let mut doctor = site.in_job(runner, GitHub, &["doctor", "--probe", "--json"]);

@@ -1,4 +1,4 @@
-//! What is in `deploy/policies/aws` is enough, and nothing in it is too much.
+//! The policies in `deploy/policies/aws` are sufficient and minimal.
 
 use std::{fs, process::Command};
 
@@ -12,26 +12,30 @@ use super::site::{
 };
 use crate::ferry::{assert_code, script, successor};
 
-/// Something that a role has to be able to do.
-struct Deed {
+/// Something that a role must be able to do.
+struct Capability {
     what: &'static str,
     works: fn(&Site, Keys) -> bool,
 }
 
-const PERSISTS: Deed = Deed {
+const PERSISTS: Capability = Capability {
     what: "a job persists its login",
     works: |site, keys| {
         let runner = site.runner();
         let next = successor(&Login::fresh()).auth_json();
-        fs::write(runner.work().join("next"), next).expect("room");
+        fs::write(runner.work().join("next"), next).expect("disk space");
         let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-        let mut run = site.authferry(&runner, &site.place(), &["run", "--patience", "20s", "--"]);
+        let mut run = site.authferry(
+            &runner,
+            &site.place(),
+            &["run", "--store-timeout", "20s", "--"],
+        );
         finish(run.envs(keys).arg(job)).status.code() == Some(0)
     },
 };
 
-const SEEDS: Deed = Deed {
-    what: "a person seeds a login where there is none",
+const SEEDS: Capability = Capability {
+    what: "a person seeds an empty store",
     works: |site, keys| {
         let delete = json!({"SecretId": site.name(), "ForceDeleteWithoutRecovery": true});
         site.hand
@@ -41,8 +45,8 @@ const SEEDS: Deed = Deed {
     },
 };
 
-const RESEEDS: Deed = Deed {
-    what: "a person replaces it",
+const RESEEDS: Capability = Capability {
+    what: "a person replaces the login",
     works: |site, keys| {
         let next = successor(&Login::fresh());
         site.seed(&next, keys, &["--replace"]).status.code() == Some(0)
@@ -60,70 +64,70 @@ fn a_seeder_needs_each_action() {
 }
 
 #[test]
-fn a_runner_is_told_which_action_is_missing() {
+fn the_error_names_the_missing_action() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     for action in actions(&site.policy("runner")) {
         site.let_do(GitHub, &without(&site.policy("runner"), &action));
         let runner = site.runner();
-        fs::write(runner.work().join("next"), successor(&login).auth_json()).expect("room");
+        fs::write(runner.work().join("next"), successor(&login).auth_json()).expect("disk space");
         let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
         let mut run = site.in_job(&runner, GitHub, &["run", "--"]);
         let output = finish(run.arg(job));
-        let said = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
-            said.contains(&format!("is not authorized to perform: {}", action.name)),
-            "{said}"
+            stderr.contains(&format!("is not authorized to perform: {}", action.name)),
+            "{stderr}"
         );
         assert!(
-            said.contains(&format!("hint: its policy has to allow {}", action.name)),
-            "{said}"
+            stderr.contains(&format!("hint: its policy has to allow {}", action.name)),
+            "{stderr}"
         );
     }
 }
 
 #[test]
-fn a_seeder_that_may_not_create_is_told_who_else_can() {
+fn a_seeder_without_the_create_right_gets_a_hint() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login);
     let whole = site.policy("seeder");
     let create = actions(&whole).pop().expect("actions");
     let keys = site.user("seeder", &without(&whole, &create));
     let output = site.seed(&login, keys, &[]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("hint: its policy has to allow secretsmanager:CreateSecret")
-            && said.contains("or somebody else creates the secret"),
-        "{said}"
+        stderr.contains("hint: its policy has to allow secretsmanager:CreateSecret")
+            && stderr.contains("or an administrator creates the secret"),
+        "{stderr}"
     );
 }
 
-/// What keeps a login from being rotated first keeps no job from beginning.
+/// If the rotation fails, the job still starts.
 #[test]
-fn a_job_that_may_not_claim_begins_and_is_told_what_is_missing() {
+fn a_job_without_the_lease_right_starts_with_a_hint() {
     let login = Login::ending_in(time::Duration::minutes(30));
     let site = Site::new(rig::V0_169, &login).seeded(&login);
-    let begins = |hint: &str| {
+    let starts_with = |hint: &str| {
         let runner = site.runner();
         let run = finish(&mut site.in_job(&runner, GitHub, &["run", "--", "true"]));
         assert_code(&run, 0);
-        let said = String::from_utf8_lossy(&run.stderr);
-        assert!(said.contains(hint), "{said}");
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert!(stderr.contains(hint), "{stderr}");
         assert_eq!(site.stub.count(What::is_refresh), 0);
     };
     site.let_do(GitHub, &site.policy("runner"));
-    begins("hint: its policy has to allow secretsmanager:GetSecretValue on this secret");
+    starts_with("hint: its policy has to allow secretsmanager:GetSecretValue on this secret");
 
     site.let_do(GitHub, &site.policy("refresher"));
-    let delete = json!({"SecretId": site.claim(), "ForceDeleteWithoutRecovery": true});
+    let delete = json!({"SecretId": site.lease(), "ForceDeleteWithoutRecovery": true});
     site.hand
         .secrets("delete_secret", &delete)
         .expect("a secret");
-    begins("AWS says the same of a secret that is not there");
+    starts_with("AWS returns the same error for a missing secret");
 }
 
 #[test]
-fn a_runner_sees_no_other_secret_and_creates_or_deletes_none() {
+fn a_runner_reads_no_other_secret_and_creates_or_deletes_none() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let name = site.name();
@@ -140,19 +144,19 @@ fn a_runner_sees_no_other_secret_and_creates_or_deletes_none() {
         let mut aws = site
             .server
             .cli(&["secretsmanager", call, "--secret-id", &secret]);
-        denied(aws.envs(keys.clone()));
+        assert_denied(aws.envs(keys.clone()));
     }
     let mut create = site
         .server
         .cli(&["secretsmanager", "create-secret", "--name", "made-up"]);
-    denied(create.envs(keys));
+    assert_denied(create.envs(keys));
 }
 
 #[test]
-fn github_jobs_are_let_in_by_either_form_of_their_name() {
+fn github_jobs_are_trusted_by_either_form_of_their_subject() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
-    for (subject, is_let_in) in [
+    for (subject, is_trusted) in [
         ("repo:acme/app:ref:refs/heads/main", true),
         ("repo:acme@1234567/app@7654321:ref:refs/heads/main", true),
         ("repo:acme/app:ref:refs/heads/other", false),
@@ -162,50 +166,53 @@ fn github_jobs_are_let_in_by_either_form_of_their_name() {
         ("repo:acme@1234567/app@7654322:ref:refs/heads/main", false),
         ("repo:acme@1234568/app@7654321:ref:refs/heads/main", false),
     ] {
-        is_judged(&site, GitHub, subject, is_let_in);
+        assert_trust(&site, GitHub, subject, is_trusted);
     }
 }
 
 #[test]
-fn gitlab_jobs_are_let_in_by_project_and_branch() {
+fn gitlab_jobs_are_trusted_by_project_and_branch() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
-    for (subject, is_let_in) in [
+    for (subject, is_trusted) in [
         ("project_path:acme/app:ref_type:branch:ref:main", true),
         ("project_path:acme/app:ref_type:tag:ref:main", false),
         ("project_path:acme/app:ref_type:branch:ref:other", false),
         ("project_path:acme/other:ref_type:branch:ref:main", false),
     ] {
-        is_judged(&site, GitLab, subject, is_let_in);
+        assert_trust(&site, GitLab, subject, is_trusted);
     }
     let mut claims = Site::claims(GitLab);
     claims["aud"] = json!("https://vault.example.com");
-    let said = refused(&site, GitLab, claims);
-    assert!(said.contains("allows another audience"), "{said}");
+    let stderr = refused(&site, GitLab, claims);
     assert!(
-        said.contains("hint: add sts.amazonaws.com to the audiences"),
-        "{said}"
+        stderr.contains("does not allow the token's audience"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("hint: add sts.amazonaws.com to the audiences"),
+        "{stderr}"
     );
     let mut claims = Site::claims(GitLab);
     claims["exp"] = json!(1);
-    let said = refused(&site, GitLab, claims);
-    assert!(said.contains("the job's token has ended"), "{said}");
+    let stderr = refused(&site, GitLab, claims);
+    assert!(stderr.contains("the job's token has expired"), "{stderr}");
     let mut claims = Site::claims(GitLab);
     claims["iss"] = json!("https://elsewhere.example");
-    let said = refused(&site, GitLab, claims);
+    let stderr = refused(&site, GitLab, claims);
     assert!(
-        said.contains("no identity provider for the token's issuer"),
-        "{said}"
+        stderr.contains("no identity provider for the token's issuer"),
+        "{stderr}"
     );
 }
 
-/// What the page says is done, to the letter but for whose tokens are trusted.
+/// Runs the commands of the README unchanged, except for the trusted issuer.
 #[test]
-fn the_page_sets_an_account_up() {
+fn the_readme_commands_set_up_an_account() {
     let login = Login::stale();
     let codex = Codex::install(rig::V0_169).expect("Codex from npm");
     let site = Site::on(&Account::on(Aws::moto()), codex, &login);
-    let page = deployed("README.md");
+    let readme = deployed("README.md");
     let scratch = site.runner();
     for file in [
         "github-trust.json",
@@ -214,10 +221,10 @@ fn the_page_sets_an_account_up() {
         "seeder.json",
     ] {
         let text = as_trusted_here(&site, &deployed(file));
-        fs::write(scratch.work().join(file), text).expect("room");
+        fs::write(scratch.work().join(file), text).expect("disk space");
     }
-    // The site has the provider of its own issuer already; the two platforms are one here.
-    let commands = page
+    // The site already has the provider of its issuer, which stands for both platforms.
+    let commands = readme
         .lines()
         .filter_map(|line| line.strip_prefix("    aws "));
     let commands = commands.filter(|line| !line.contains("create-open-id-connect-provider"));
@@ -231,7 +238,7 @@ fn the_page_sets_an_account_up() {
         count += 1;
     }
     assert_eq!(count, 6);
-    let stores = page
+    let stores = readme
         .lines()
         .filter_map(|line| line.strip_prefix("    AUTHFERRY_STORE: "));
     let stores: Vec<_> = stores.collect();
@@ -240,7 +247,7 @@ fn the_page_sets_an_account_up() {
     let policy: Value = serde_json::from_str(&deployed("seeder.json")).expect("JSON");
     let keys = site.user("person", &policy);
     let file = scratch.work().join("login.json");
-    fs::write(&file, login.auth_json()).expect("room");
+    fs::write(&file, login.auth_json()).expect("disk space");
     let mut seed = site.authferry(&scratch, people, &["seed"]);
     assert_code(&finish(seed.arg(file).envs(keys)), 0);
     let held = || site.hand.look("ci/codex").expect("a value").into_bytes();
@@ -250,9 +257,9 @@ fn the_page_sets_an_account_up() {
         site.identify(&mut run, identity, Site::claims(identity));
         assert_code(&finish(&mut run), 0);
     }
-    // The first of them has claimed it and rotated it, and the second has found it fresh.
+    // The first job acquired the lease and rotated; the second found a fresh login.
     assert_eq!(site.stub.count(What::is_rotation), 1);
-    assert!(site.stub.is_live(&held()), "the store is behind");
+    assert!(site.stub.is_live(&held()), "the store has an old login");
 }
 
 fn as_trusted_here(site: &Site, text: &str) -> String {
@@ -261,20 +268,20 @@ fn as_trusted_here(site: &Site, text: &str) -> String {
         .replace("gitlab.com", &host)
 }
 
-fn is_judged(site: &Site, identity: Identity, subject: &str, is_let_in: bool) {
+fn assert_trust(site: &Site, identity: Identity, subject: &str, is_trusted: bool) {
     let mut claims = Site::claims(identity);
     claims["sub"] = json!(subject);
-    if is_let_in {
+    if is_trusted {
         assert_code(&status(site, identity, claims), 0);
     } else {
-        let said = refused(site, identity, claims);
+        let stderr = refused(site, identity, claims);
         assert!(
-            said.contains("its trust policy does not name this job"),
-            "{subject}: {said}"
+            stderr.contains("its trust policy does not name this job"),
+            "{subject}: {stderr}"
         );
         assert!(
-            said.contains("hint: compare `sub` and `aud`"),
-            "{subject}: {said}"
+            stderr.contains("hint: compare `sub` and `aud`"),
+            "{subject}: {stderr}"
         );
     }
 }
@@ -292,29 +299,36 @@ fn status(site: &Site, identity: Identity, claims: Value) -> std::process::Outpu
     finish(&mut status)
 }
 
-fn denied(aws: &mut Command) {
+fn assert_denied(aws: &mut Command) {
     let output = finish(aws);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("AccessDeniedException"), "{aws:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("AccessDeniedException"),
+        "{aws:?}: {stderr}"
+    );
 }
 
-fn each_action_is_needed(role: &str, deeds: &[Deed]) {
+fn each_action_is_needed(role: &str, capabilities: &[Capability]) {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let whole = site.policy(role);
-    let undone = |name: &str, policy: &Value| -> Vec<&str> {
+    let failing_without = |name: &str, policy: &Value| -> Vec<&str> {
         site.hand.put(&site.name(), &login.auth_json());
         let keys = site.user(name, policy);
-        let failing = deeds
+        let failing = capabilities
             .iter()
-            .filter(|deed| !(deed.works)(&site, keys.clone()));
-        failing.map(|deed| deed.what).collect()
+            .filter(|capability| !(capability.works)(&site, keys.clone()));
+        failing.map(|capability| capability.what).collect()
     };
-    assert_eq!(undone("with-all", &whole), [""; 0], "with the whole policy");
+    assert_eq!(
+        failing_without("with-all", &whole),
+        [""; 0],
+        "with the whole policy"
+    );
     let actions = actions(&whole);
     assert!(actions.len() > 2, "the policy was not read: {whole}");
     for (number, action) in actions.iter().enumerate() {
-        let left = undone(&format!("without-{number}"), &without(&whole, action));
+        let left = failing_without(&format!("without-{number}"), &without(&whole, action));
         assert_ne!(
             left, [""; 0],
             "without {} of statement {}",

@@ -1,4 +1,4 @@
-//! A login goes from runner to runner by nothing but the jobs' own identity.
+//! A login is carried from runner to runner, with the jobs' OIDC identity as the only credential.
 
 use std::{fs, time::Duration};
 
@@ -14,30 +14,30 @@ use crate::{
 };
 
 on_each_version![
-    a_job_of_github_goes_on_with_what_the_first_left_behind,
-    a_job_of_gitlab_goes_on_with_what_the_first_left_behind,
-    restore_and_persist_do_as_run_does_on_github,
-    restore_and_persist_do_as_run_does_on_gitlab,
-    what_aws_prints_is_a_file_that_codex_takes,
+    a_second_github_job_uses_the_login_that_the_first_rotated,
+    a_second_gitlab_job_uses_the_login_that_the_first_rotated,
+    restore_and_persist_match_run_on_github,
+    restore_and_persist_match_run_on_gitlab,
+    codex_accepts_the_secret_that_the_aws_cli_prints,
 ];
 
-fn a_job_of_github_goes_on_with_what_the_first_left_behind(version: &str) {
-    runs_go_on(version, GitHub);
+fn a_second_github_job_uses_the_login_that_the_first_rotated(version: &str) {
+    run_twice(version, GitHub);
 }
 
-fn a_job_of_gitlab_goes_on_with_what_the_first_left_behind(version: &str) {
-    runs_go_on(version, GitLab);
+fn a_second_gitlab_job_uses_the_login_that_the_first_rotated(version: &str) {
+    run_twice(version, GitLab);
 }
 
-fn restore_and_persist_do_as_run_does_on_github(version: &str) {
+fn restore_and_persist_match_run_on_github(version: &str) {
     restore_and_persist(version, GitHub);
 }
 
-fn restore_and_persist_do_as_run_does_on_gitlab(version: &str) {
+fn restore_and_persist_match_run_on_gitlab(version: &str) {
     restore_and_persist(version, GitLab);
 }
 
-fn runs_go_on(version: &str, identity: Identity) {
+fn run_twice(version: &str, identity: Identity) {
     let stale = Login::stale();
     let site = Site::new(version, &stale).seeded(&stale);
     for _ in 0..2 {
@@ -53,9 +53,9 @@ fn runs_go_on(version: &str, identity: Identity) {
         1,
         "the token was spent once"
     );
-    // The seed, the proof that it can be written, and what was rotated; the claim was taken and
-    // given back. The second job found nothing to do.
-    assert_eq!((site.versions(), site.versions_of_the_claim()), (3, 2));
+    // The seed, the swap that proves the right to write, and the rotation; the lease was acquired
+    // and released. The second job had nothing to do.
+    assert_eq!((site.versions(), site.versions_of_the_lease()), (3, 2));
 }
 
 fn restore_and_persist(version: &str, identity: Identity) {
@@ -71,7 +71,7 @@ fn restore_and_persist(version: &str, identity: Identity) {
     assert_code(&restored, 0);
     assert_eq!(fs::read(runner.auth_file()).expect("placed"), site.stored());
     assert_code(&finish(&mut runner.exec()), 0);
-    assert!(!site.is_live(), "nobody has persisted yet");
+    assert!(!site.is_live(), "not persisted yet");
     let rotated = fs::read(runner.auth_file()).expect("rotated");
 
     let persisted = finish(&mut site.in_job(&runner, identity, &["-v", "persist"]));
@@ -83,7 +83,7 @@ fn restore_and_persist(version: &str, identity: Identity) {
     }
 }
 
-fn what_aws_prints_is_a_file_that_codex_takes(version: &str) {
+fn codex_accepts_the_secret_that_the_aws_cli_prints(version: &str) {
     let stale = Login::stale();
     let site = Site::new(version, &stale).seeded(&stale);
     assert_code(&finish(&mut site.run(&site.runner(), GitHub)), 0);
@@ -103,12 +103,12 @@ fn what_aws_prints_is_a_file_that_codex_takes(version: &str) {
     assert_code(&get, 0);
     runner
         .place(std::str::from_utf8(&get.stdout).expect("JSON"))
-        .expect("room");
+        .expect("disk space");
     assert_code(&finish(&mut runner.exec()), 0);
     assert_eq!(
         site.stub.count(What::is_refresh),
         1,
-        "it was the newest one"
+        "the CLI printed an old version"
     );
 }
 
@@ -129,39 +129,39 @@ fn a_rotation_is_in_the_store_before_the_run_ends() {
     site.wait_until_live();
     assert!(
         run.try_wait().expect("our child").is_none(),
-        "the run is not over"
+        "the run is still active"
     );
     drop(model);
     assert!(run.wait().expect("our child").success());
-    assert_eq!(site.versions(), 2, "and it was written once");
+    assert_eq!(site.versions(), 2, "written more than once");
 }
 
-/// However long a job holds the claim: it is renewed each 20 seconds.
+/// A long lease makes no more versions: it is renewed every 20 seconds by a tag.
 #[test]
-fn a_claim_that_is_held_to_the_jobs_end_makes_two_versions() {
+fn a_lease_held_for_the_job_makes_two_versions() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let runner = site.runner();
     let mut run = site.in_job(&runner, GitHub, &["run", "--lease", "job", "--"]);
     assert_code(&finish(run.args(["sleep", "25"])), 0);
-    assert_eq!(site.versions_of_the_claim(), 2);
-    let renewals = site.hand.rig("counts", &site.claim())["TagResource"].as_u64();
-    assert!(renewals >= Some(1), "it was not renewed");
+    assert_eq!(site.versions_of_the_lease(), 2);
+    let renewals = site.hand.rig("counts", &site.lease())["TagResource"].as_u64();
+    assert!(renewals >= Some(1), "the lease was not renewed");
 }
 
 #[test]
-fn no_credential_is_given_to_the_command_or_shown() {
+fn credentials_are_hidden_from_the_command_and_the_output() {
     let login = Login::fresh();
     let next = successor(&login);
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let keys = site.user("runner", &site.policy("runner"));
     let runner = site.runner();
-    fs::write(runner.work().join("next"), next.auth_json()).expect("room");
+    fs::write(runner.work().join("next"), next.auth_json()).expect("disk space");
     let job = script(
         &runner,
         r#"env >seen; tr '\0' ' ' </proc/$PPID/cmdline >>seen; cp next "$CODEX_HOME/auth.json""#,
     );
-    // Once as a job with an identity of its own, and once more as one that was given keys.
+    // A job with its OIDC identity, and a job with access keys.
     for (by_role, variables) in [(true, Vec::from(keys.clone())), (false, Vec::from(keys))] {
         let mut run = if by_role {
             site.in_job(&runner, GitLab, &["-v", "run", "--"])
@@ -172,8 +172,8 @@ fn no_credential_is_given_to_the_command_or_shown() {
             .envs(variables.clone())
             .env("AWS_SESSION_TOKEN", "");
         let mut secrets: Vec<_> = variables.into_iter().map(|(_, value)| value).collect();
-        let of_the_job = run.get_envs().filter(|(name, _)| *name == "AWS_ID_TOKEN");
-        secrets.extend(of_the_job.filter_map(|(_, value)| Some(value?.to_str()?.to_owned())));
+        let id_token = run.get_envs().filter(|(name, _)| *name == "AWS_ID_TOKEN");
+        secrets.extend(id_token.filter_map(|(_, value)| Some(value?.to_str()?.to_owned())));
         assert_eq!(secrets.len(), if by_role { 3 } else { 2 });
         let run = finish(&mut run);
         assert_code(&run, 0);
@@ -186,22 +186,25 @@ fn no_credential_is_given_to_the_command_or_shown() {
         );
         assert!(
             seen.contains("AWS_REGION="),
-            "what is no secret stays: {seen}"
+            "variables without secrets must stay: {seen}"
         );
-        let said = [run.stdout, run.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
+        let printed = [run.stdout, run.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
         for secret in &secrets {
             assert!(
                 !seen.contains(secret),
                 "the command was given a credential: {seen}"
             );
-            assert!(!said.contains(secret), "a credential was shown: {said}");
+            assert!(
+                !printed.contains(secret),
+                "a credential was shown: {printed}"
+            );
         }
     }
 }
 
 #[test]
-fn a_login_in_a_variable_fills_an_empty_secret() {
+fn seed_from_env_fills_an_empty_secret() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login);
     let run = || {
@@ -212,10 +215,10 @@ fn a_login_in_a_variable_fills_an_empty_secret() {
     };
     let refused = run();
     assert_code(&refused, 125);
-    let said = String::from_utf8_lossy(&refused.stderr);
+    let printed = String::from_utf8_lossy(&refused.stderr);
     assert!(
-        said.contains("AWS says the same of a secret that is not there"),
-        "{said}"
+        printed.contains("AWS returns the same error for a missing secret"),
+        "{printed}"
     );
     assert_eq!(site.hand.look(&site.name()), None);
     site.hand

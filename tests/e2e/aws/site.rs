@@ -1,4 +1,4 @@
-//! An account that lets jobs in, and jobs that come and go.
+//! An AWS account that trusts jobs, and commands in such jobs.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use rig::{
-    ACCOUNT, Aws, Codex, EXEC, Hand, Issuer, Keys, Login, REGION, Runner, Stub, finish,
+    ACCOUNT, Aws, BotoClient, Codex, EXEC, Issuer, Keys, Login, REGION, Runner, Stub, finish,
     github_claims, gitlab_claims,
 };
 use serde_json::{Value, json};
@@ -20,57 +20,56 @@ use serde_json::{Value, json};
 use crate::any_store::AnyStore;
 use crate::ferry::{assert_code, under_test, wait_until};
 
-/// The repository or project that the policies in `deploy` let in.
+/// The repository or project that the policies in `deploy` trust.
 pub(crate) const PROJECT: &str = "acme/app";
 
-/// How a job shows who it is.
+/// How a job authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// By a token that it fetches from the platform.
+    /// With an ID token that the job requests from the platform.
     GitHub,
-    /// By a token that the platform has put into a variable.
+    /// With an ID token in an environment variable.
     GitLab,
 }
 
-/// A server, and whoever works there by hand.
+/// A server, and a client with all rights.
 pub(crate) struct Account {
     server: Arc<Aws>,
-    hand: Arc<Hand>,
+    hand: Arc<BotoClient>,
 }
 
 impl Account {
-    /// Nobody may do there what no policy allows, but for the hand.
+    /// Makes the server enforce policies, except for the `hand` client.
     pub(crate) fn on(server: Aws) -> Self {
-        let server = server.going_by_policies();
+        let server = server.enforcing_policies();
         Self {
-            hand: Arc::new(server.hand()),
+            hand: Arc::new(server.boto()),
             server: Arc::new(server),
         }
     }
 }
 
-/// A secret's name, and roles for it; the provider's stub, and a Codex to run.
+/// A secret and its roles, with the provider's stub and a Codex.
 pub(crate) struct Site {
     pub(crate) stub: Stub,
     pub(crate) codex: Codex,
     pub(crate) issuer: Issuer,
     pub(crate) server: Arc<Aws>,
-    pub(crate) hand: Arc<Hand>,
-    /// What jobs have that take no role.
+    pub(crate) hand: Arc<BotoClient>,
+    /// The access keys of jobs that assume no role.
     keys: Option<Keys>,
-    /// Part of every name that is this test's alone.
+    /// Part of every name, unique to this test.
     number: u32,
 }
 
 impl Site {
-    /// Sets up a place for `login` on the one server that most tests share, and signs the login
-    /// in.
+    /// Sets up a site on the server that most tests share, and signs `login` in.
     pub(crate) fn new(version: &str, login: &Login) -> Self {
         let codex = Codex::install(version).expect("Codex from npm");
         Self::on(&shared(), codex, login)
     }
 
-    /// Sets up a place on an account, which lets the jobs in that `deploy` does.
+    /// Sets up a site in an account, with the trust policies of `deploy`.
     pub(crate) fn on(account: &Account, codex: Codex, login: &Login) -> Self {
         let site = Self::bare(account, codex, login);
         let provider = json!({
@@ -92,7 +91,7 @@ impl Site {
         site
     }
 
-    /// A place where nobody may do anything, with the secret that the page has people create.
+    /// Sets up a site without rights, with the lease secret of the README's setup.
     fn bare(account: &Account, codex: Codex, login: &Login) -> Self {
         static SITES: AtomicU32 = AtomicU32::new(0);
         let site = Self {
@@ -104,9 +103,9 @@ impl Site {
             keys: None,
             number: SITES.fetch_add(1, Ordering::Relaxed),
         };
-        let claim = json!({"Name": site.claim()});
+        let lease = json!({"Name": site.lease()});
         site.hand
-            .secrets("create_secret", &claim)
+            .secrets("create_secret", &lease)
             .expect("a new secret");
         site
     }
@@ -114,7 +113,7 @@ impl Site {
     #[track_caller]
     pub(crate) fn iam(&self, call: &str, given: &Value) {
         match self.hand.ask("iam", call, given) {
-            // An issuer that is gone had the same port, and the same name with it.
+            // An earlier issuer had the same port, and so the same name.
             Err(no) if no.code == "EntityAlreadyExists" && call.ends_with("_provider") => {}
             answer => drop(answer.unwrap_or_else(|no| panic!("{call}: {no:?}"))),
         }
@@ -125,13 +124,13 @@ impl Site {
         format!("ci-{}/codex", self.number)
     }
 
-    /// A policy of `deploy`, for this test's secret.
+    /// A policy of `deploy`, with this test's secret.
     pub(crate) fn policy(&self, role: &str) -> Value {
         let policy = deployed(&format!("{role}.json")).replace("ci/codex", &self.name());
         serde_json::from_str(&policy).expect("JSON")
     }
 
-    /// Which jobs may take a role, by `deploy` but for whose tokens are trusted.
+    /// A trust policy of `deploy`, with this test's issuer.
     pub(crate) fn trust(&self, identity: Identity) -> Value {
         let host = self.issuer.url().replace("http://", "");
         let (file, platform) = match identity {
@@ -141,7 +140,7 @@ impl Site {
         serde_json::from_str(&deployed(file).replace(platform, &host)).expect("JSON")
     }
 
-    /// Lets jobs with this identity do what a policy says, and nothing else.
+    /// Sets the policy of the role for jobs with this identity.
     pub(crate) fn let_do(&self, identity: Identity, policy: &Value) {
         self.iam(
             "put_role_policy",
@@ -161,7 +160,7 @@ impl Site {
         format!("arn:aws:iam::{ACCOUNT}:role/{}", self.role(identity))
     }
 
-    /// The login's address, as a job with this identity has it.
+    /// The login's address for a job with this identity.
     pub(crate) fn address(&self, identity: Identity) -> String {
         let login = format!("{}?role={}", self.place(), self.role_arn(identity));
         match identity {
@@ -170,12 +169,12 @@ impl Site {
         }
     }
 
-    /// The login's address, without a word on how to log in.
+    /// The login's address, without authentication options.
     pub(crate) fn place(&self) -> String {
         format!("aws-sm://{REGION}/{}", self.name())
     }
 
-    /// The claims of a job that is let in.
+    /// The claims of a trusted job.
     pub(crate) fn claims(identity: Identity) -> Value {
         match identity {
             Identity::GitHub => github_claims(PROJECT),
@@ -183,19 +182,19 @@ impl Site {
         }
     }
 
-    /// A fresh machine without a login.
+    /// A fresh runner without a login.
     pub(crate) fn runner(&self) -> Runner {
         Runner::new(&self.stub, &self.codex).expect("room for a runner")
     }
 
-    /// `authferry` on a runner, which knows where the server is and nothing else.
+    /// `authferry` on a runner, with the address of the server and no credentials.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = self.knowing(runner, store, under_test());
+        let mut command = self.command_at(runner, store, under_test());
         command.args(arguments);
         command
     }
 
-    fn knowing(&self, runner: &Runner, store: &str, program: &str) -> Command {
+    fn command_at(&self, runner: &Runner, store: &str, program: &str) -> Command {
         let mut command = runner.command(program);
         command
             .env("AUTHFERRY_STORE", store)
@@ -203,7 +202,7 @@ impl Site {
         command
     }
 
-    /// `authferry` in a job, with the job's identity for a login and nothing else.
+    /// `authferry` in a job, with the job's identity as the only credential.
     pub(crate) fn in_job(
         &self,
         runner: &Runner,
@@ -215,10 +214,10 @@ impl Site {
         command
     }
 
-    /// Gives a job the identity that its platform has for it.
+    /// Gives a command the ID token of its job.
     pub(crate) fn identify(&self, command: &mut Command, identity: Identity, mut claims: Value) {
         match identity {
-            Identity::GitHub => command.envs(self.issuer.let_fetch(claims)),
+            Identity::GitHub => command.envs(self.issuer.allow_fetch(claims)),
             Identity::GitLab => {
                 if claims["aud"].is_null() {
                     claims["aud"] = json!("sts.amazonaws.com");
@@ -228,7 +227,7 @@ impl Site {
         };
     }
 
-    /// `authferry run -- codex exec …` in a job: what is due is rotated first, under the claim.
+    /// `authferry run -- codex exec …` in a job: rotates a due login first, under the lease.
     pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
         let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
         command.args(EXEC);
@@ -238,14 +237,14 @@ impl Site {
     /// Seeds a login, as a person with the seeder's rights.
     pub(crate) fn seed(&self, login: &Login, keys: Keys, more: &[&str]) -> Output {
         let runner = self.runner();
-        let file = runner.work().join("to-be-seeded.json");
-        fs::write(&file, login.auth_json()).expect("room");
+        let file = runner.work().join("seed.json");
+        fs::write(&file, login.auth_json()).expect("disk space");
         let mut seed = self.authferry(&runner, &self.place(), &["seed"]);
         seed.arg(&file).args(more).envs(keys);
         finish(&mut seed)
     }
 
-    /// Seeds a login where there is none.
+    /// Seeds a login into the empty store.
     #[track_caller]
     pub(crate) fn seeded(self, login: &Login) -> Self {
         let seeder = self.user("seeder", &self.policy("seeder"));
@@ -253,30 +252,30 @@ impl Site {
         self
     }
 
-    /// Makes a user who may do what a policy says.
+    /// Creates a user with a policy, and returns its access keys.
     pub(crate) fn user(&self, name: &str, policy: &Value) -> Keys {
         self.hand.user(&format!("{name}-{}", self.number), policy)
     }
 
-    /// What `aws secretsmanager get-secret-value` gives.
+    /// The value that `aws secretsmanager get-secret-value` prints.
     pub(crate) fn stored(&self) -> Vec<u8> {
         let stored = self.hand.look(&self.name());
         stored.expect("a value in the store").into_bytes()
     }
 
-    /// How many versions there are of the login, with a label or without.
+    /// The number of versions of the login, with or without labels.
     pub(crate) fn versions(&self) -> usize {
         self.versions_of(&self.name())
     }
 
-    /// The name of the secret that holds the claim.
-    pub(crate) fn claim(&self) -> String {
-        format!("{}-claim", self.name())
+    /// The name of the secret that holds the lease.
+    pub(crate) fn lease(&self) -> String {
+        format!("{}-lease", self.name())
     }
 
-    /// How many versions there are of the claim, with a label or without.
-    pub(crate) fn versions_of_the_claim(&self) -> usize {
-        self.versions_of(&self.claim())
+    /// The number of versions of the lease, with or without labels.
+    pub(crate) fn versions_of_the_lease(&self) -> usize {
+        self.versions_of(&self.lease())
     }
 
     fn versions_of(&self, name: &str) -> usize {
@@ -287,7 +286,7 @@ impl Site {
             .map_or(0, Vec::len)
     }
 
-    /// Whether the store holds the one generation with which the login goes on.
+    /// Whether the store holds the live generation of the login.
     pub(crate) fn is_live(&self) -> bool {
         self.stub.is_live(&self.stored())
     }
@@ -305,7 +304,7 @@ fn shared() -> Arc<Account> {
     Arc::clone(&SHARED)
 }
 
-/// With keys, so that a crowd is spared some thousand calls: others are about roles.
+/// Uses access keys, which saves a crowd some thousand calls. Other tests cover roles.
 impl AnyStore for Site {
     fn with(codex: Codex, login: &Login) -> Self {
         let mut site = Self::bare(&shared(), codex, login);
@@ -323,7 +322,7 @@ impl AnyStore for Site {
     }
 
     fn command(&self, runner: &Runner, program: &str) -> Command {
-        let mut command = self.knowing(runner, &self.place(), program);
+        let mut command = self.command_at(runner, &self.place(), program);
         command.envs(self.keys.clone().expect("keys for jobs"));
         command
     }
@@ -332,11 +331,11 @@ impl AnyStore for Site {
         Site::stored(self)
     }
 
-    /// A version is there before it is current, so its own time says nothing.
+    /// The time of the promotion: a version exists before it is current.
     fn written(&self) -> SystemTime {
         let done = self.hand.rig("done", &self.name());
-        let moved = done["UpdateSecretVersionStage"].as_f64();
-        let seconds = moved.expect("a login that was swapped");
+        let promoted = done["UpdateSecretVersionStage"].as_f64();
+        let seconds = promoted.expect("a login that was swapped");
         UNIX_EPOCH + Duration::from_secs_f64(seconds)
     }
 
@@ -346,13 +345,13 @@ impl AnyStore for Site {
                 .hand
                 .secrets("describe_secret", &json!({"SecretId": name}));
             let mut described = described.expect("a secret");
-            // Even a look changes that.
+            // A read changes these two.
             described["LastAccessedDate"].take();
             described["ResponseMetadata"].take();
             described
         };
-        let [login, claim] = [self.name(), self.claim()].map(described);
-        format!("{login} {claim}")
+        let [login, lease] = [self.name(), self.lease()].map(described);
+        format!("{login} {lease}")
     }
 
     fn put(&self, login: &Login, more: &[&str]) -> Output {
@@ -366,7 +365,7 @@ impl AnyStore for Site {
     }
 }
 
-/// A file of `deploy`, as it is shipped.
+/// Reads a file of `deploy/policies/aws`.
 pub(crate) fn deployed(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/aws");
     fs::read_to_string(folder.join(name)).expect("a file that is shipped")

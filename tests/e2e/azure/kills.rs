@@ -1,5 +1,4 @@
-//! A job that is killed between any two of its steps leaves nothing that the next one cannot
-//! finish or drop.
+//! A job is killed at any of its requests: the next job can complete or discard its write.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -12,29 +11,29 @@ use rig::{Call, Login, Moment, Op, finish};
 use super::site::{Identity::GitHub, NAME, Site};
 use crate::ferry::{assert_code, start, successor};
 
-/// More steps than a persist has.
-const STEPS: usize = 40;
+/// More steps than `persist` has.
+const MAX_STEPS: usize = 40;
 
-/// How long a job may take to come to its next step.
-const SOON: Duration = Duration::from_mins(1);
+/// Timeout for a job to reach its next step.
+const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How many jobs are killed at once.
-const AT_ONCE: usize = 4;
+/// How many jobs run concurrently.
+const CONCURRENCY: usize = 4;
 
 #[test]
-fn a_job_that_is_killed_at_any_step_leaves_a_store_that_goes_on() {
+fn a_job_killed_at_any_step_leaves_a_usable_store() {
     let next_step = AtomicUsize::new(0);
     let last_step = AtomicUsize::new(usize::MAX);
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..CONCURRENCY {
             scope.spawn(|| {
                 loop {
                     let step = next_step.fetch_add(1, Ordering::Relaxed);
                     if step > last_step.load(Ordering::Relaxed) {
                         return;
                     }
-                    assert!(step < STEPS, "it never ends");
-                    let killed = [Moment::Before, Moment::After].map(|it| is_killed(step, it));
+                    assert!(step < MAX_STEPS, "too many steps");
+                    let killed = [Moment::Before, Moment::After].map(|it| kill_at(step, it));
                     if killed == [false, false] {
                         last_step.fetch_min(step, Ordering::Relaxed);
                     }
@@ -43,32 +42,32 @@ fn a_job_that_is_killed_at_any_step_leaves_a_store_that_goes_on() {
         }
     });
     let steps = last_step.load(Ordering::Relaxed);
-    // A look, a write, and a look for others who wrote at once.
+    // A read, a write, and a read for concurrent writers.
     assert!(steps >= 3, "{steps} steps");
 }
 
-/// Kills a persist at one of its requests. Returns whether it came so far.
-fn is_killed(step: usize, moment: Moment) -> bool {
+/// Kills `persist` at a request. Returns whether `persist` sent that many requests.
+fn kill_at(step: usize, moment: Moment) -> bool {
     let login = Login::fresh();
     let next = successor(&login);
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let runner = site.runner();
     let restore = ["restore", "--no-watch", "--no-rotate-first"];
     assert_code(&finish(&mut site.in_job(&runner, GitHub, &restore)), 0);
-    runner.place(&next.auth_json()).expect("room");
+    runner.place(&next.auth_json()).expect("disk space");
 
     let seen = AtomicUsize::new(0);
     let is_due =
         move |call: &Call| call.op != Op::SignIn && seen.fetch_add(1, Ordering::Relaxed) == step;
     let hold = site.vault.hold(moment, is_due);
     let mut persist = start(&mut site.in_job(&runner, GitHub, &["persist"]));
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + STEP_TIMEOUT;
     while hold.waiting() == 0 {
         if let Some(status) = persist.try_wait().expect("our child") {
             assert_eq!(status.code(), Some(0));
             return false;
         }
-        assert!(Instant::now() < deadline, "step {step} was never taken");
+        assert!(Instant::now() < deadline, "step {step} was never reached");
         thread::sleep(Duration::from_millis(5));
     }
     persist.kill().expect("our child");
@@ -76,19 +75,23 @@ fn is_killed(step: usize, moment: Moment) -> bool {
     hold.lose();
 
     let what = format!("killed {moment:?} step {step}");
-    let landed = site
+    let applied = site
         .vault
         .versions(NAME)
         .iter()
         .any(|it| it.value == next.auth_json());
     let found = site.restored();
-    if landed {
-        assert_eq!(found, next.auth_json().as_bytes(), "{what}: it is finished");
+    if applied {
+        assert_eq!(
+            found,
+            next.auth_json().as_bytes(),
+            "{what}: it is completed"
+        );
     }
     let either = [login.auth_json(), next.auth_json()];
     assert!(either.iter().any(|it| it.as_bytes() == found), "{what}");
 
-    // The machine is still there, and so is its login.
+    // The machine is persistent, and its login still exists.
     let again = finish(&mut site.in_job(&runner, GitHub, &["-v", "persist"]));
     assert_eq!(again.status.code(), Some(0), "{what}: {again:?}");
     assert_eq!(site.restored(), next.auth_json().as_bytes(), "{what}");

@@ -1,4 +1,4 @@
-//! What is in `deploy/policies/azure` is enough, and nothing in it is too much.
+//! The roles in `deploy/policies/azure` are sufficient and minimal.
 
 use std::{fs, process::Command};
 
@@ -11,35 +11,35 @@ use super::site::{
 };
 use crate::ferry::{assert_code, script, successor};
 
-/// Something that a role has to be able to do. It begins with a stale login in the store.
-struct Deed {
+/// Something that a role must be able to do. The store starts with a stale login.
+struct Capability {
     what: &'static str,
     works: fn(&Site) -> bool,
 }
 
-const RUNNER: &[Deed] = &[Deed {
+const RUNNER: &[Capability] = &[Capability {
     what: "a job persists its login",
     works: |site| {
         let runner = site.runner();
         let next = successor(&Login::fresh()).auth_json();
-        fs::write(runner.work().join("next"), next).expect("room");
+        fs::write(runner.work().join("next"), next).expect("disk space");
         let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-        let run = ["run", "--no-rotate-first", "--patience", "20s", "--"];
+        let run = ["run", "--no-rotate-first", "--store-timeout", "20s", "--"];
         succeeds(site.in_job(&runner, GitHub, &run).arg(job))
     },
 }];
 
-const REFRESHER: &[Deed] = &[Deed {
-    what: "the scheduled job rotates it, under the claim",
+const REFRESHER: &[Capability] = &[Capability {
+    what: "the scheduled job rotates the login, under the lease",
     works: |site| {
-        let refresh = ["refresh", "--patience", "20s"];
+        let refresh = ["refresh", "--store-timeout", "20s"];
         let works = succeeds(&mut site.with_secret(&site.runner(), Role::Refresher, &refresh));
         works && site.is_live()
     },
 }];
 
-const READER: &[Deed] = &[Deed {
-    what: "a job uses it, and has no refresh token",
+const READER: &[Capability] = &[Capability {
+    what: "a job uses the login without its refresh token",
     works: |site| {
         let run = ["run", "--access-only", "--no-rotate-first", "--", "codex"];
         let runner = site.runner();
@@ -52,16 +52,16 @@ const READER: &[Deed] = &[Deed {
     },
 }];
 
-const SEEDER: &[Deed] = &[
-    Deed {
-        what: "a person replaces it",
+const SEEDER: &[Capability] = &[
+    Capability {
+        what: "a person replaces the login",
         works: |site| {
             let reseed = successor(&Login::fresh());
             site.seed(&reseed, &["--replace"]).status.success()
         },
     },
-    Deed {
-        what: "a person enables what was disabled, and has back what was deleted",
+    Capability {
+        what: "a person enables a disabled version, and recovers a deleted secret",
         works: |site| {
             let mut admin = site.by_hand();
             let who = json!({"client": Role::Seeder.client(), "secret": Role::Seeder.secret()});
@@ -100,24 +100,26 @@ fn a_seeder_needs_each_action() {
     each_action_is_needed(Role::Seeder, SEEDER);
 }
 
-/// Sees that everything works with a role, and something fails without each of its actions.
-fn each_action_is_needed(role: Role, deeds: &[Deed]) {
+/// Asserts that everything works with a role, and something fails without each of its actions.
+fn each_action_is_needed(role: Role, capabilities: &[Capability]) {
     let whole = role.actions();
-    let undone = |actions: &[String]| -> Vec<&str> {
-        let site = place();
+    let failing_with = |actions: &[String]| -> Vec<&str> {
+        let site = seeded_site();
         site.allow(role, actions);
-        let failing = deeds.iter().filter(|deed| !(deed.works)(&site));
-        failing.map(|deed| deed.what).collect()
+        let failing = capabilities
+            .iter()
+            .filter(|capability| !(capability.works)(&site));
+        failing.map(|capability| capability.what).collect()
     };
-    assert_eq!(undone(&whole), [""; 0], "with the whole role");
+    assert_eq!(failing_with(&whole), [""; 0], "with the whole role");
     assert!(whole.len() >= 2, "the role was not read");
     for action in &whole {
         let rest: Vec<_> = whole.iter().filter(|it| *it != action).cloned().collect();
-        assert_ne!(undone(&rest), [""; 0], "without {action}");
+        assert_ne!(failing_with(&rest), [""; 0], "without {action}");
     }
 }
 
-fn place() -> Site {
+fn seeded_site() -> Site {
     let login = Login::stale();
     Site::new(rig::V0_169, &login).seeded(&login)
 }
@@ -132,7 +134,7 @@ fn a_person_seeds_an_empty_vault() {
 
 #[test]
 fn a_reader_writes_nothing_and_a_runner_deletes_nothing() {
-    let site = place();
+    let site = seeded_site();
     let ask = |role: Role, request: &Value| {
         let who = json!({"client": role.client(), "secret": role.secret()});
         PythonClient::start(&site.vault, &who, 0).ask(request)
@@ -157,26 +159,26 @@ fn a_reader_writes_nothing_and_a_runner_deletes_nothing() {
         );
     }
     assert_eq!(site.versions(), 1);
-    // Whoever lacks a right is told so, and what became of the login.
+    // The error names the missing right and where the login was kept.
     let runner = site.runner();
     let next = successor(&Login::fresh()).auth_json();
-    fs::write(runner.work().join("next"), next).expect("room");
+    fs::write(runner.work().join("next"), next).expect("disk space");
     let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-    let run = ["run", "--no-rotate-first", "--patience", "20s", "--"];
+    let run = ["run", "--no-rotate-first", "--store-timeout", "20s", "--"];
     let output = finish(site.with_secret(&runner, Role::Reader, &run).arg(job));
     assert_code(&output, 120);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("permission denied") && said.contains("hint: "),
-        "{said}"
+        stderr.contains("permission denied") && stderr.contains("hint: "),
+        "{stderr}"
     );
 }
 
-/// The commands name what is there, and the addresses are ones that authferry takes.
+/// The commands name existing files and roles, and authferry accepts the addresses.
 #[test]
-fn the_page_fits_the_files() {
-    let page = deployed("README.md");
-    let commands: Vec<_> = page
+fn the_readme_matches_the_files() {
+    let readme = deployed("README.md");
+    let commands: Vec<_> = readme
         .lines()
         .filter_map(|line| line.strip_prefix("    "))
         .collect();
@@ -196,7 +198,7 @@ fn the_page_fits_the_files() {
             .iter()
             .any(|command| command.contains(&format!("@{file}")));
         assert!(
-            used && page.contains(&format!("[{file}]({file})")),
+            used && readme.contains(&format!("[{file}]({file})")),
             "{file}"
         );
     }
@@ -221,12 +223,12 @@ fn the_page_fits_the_files() {
         .filter_map(|line| line.strip_prefix("AUTHFERRY_STORE: "))
         .collect();
     let [jobs, _people] = stores.try_into().expect("two addresses");
-    let site = place();
+    let site = seeded_site();
     let host = site.vault.host();
     let store = jobs
         .replace("azure-kv://acme-codex", &format!("azure-kv://{host}"))
         .replace("blob://acmecodex/logins", &site.blobs());
-    assert_eq!(store, site.address(), "but for whose it is");
+    assert_eq!(store, site.address(), "the address of the README");
     for identity in [GitHub, GitLab] {
         let runner = site.runner();
         assert_code(&finish(&mut site.in_job(&runner, identity, &["status"])), 0);

@@ -1,4 +1,4 @@
-//! A login goes from runner to runner by nothing but the jobs' own identity.
+//! A login is carried from runner to runner, with the jobs' OIDC identity as the only credential.
 
 use std::{fs, time::Duration};
 
@@ -15,29 +15,29 @@ use crate::{
 };
 
 on_each_version![
-    a_job_of_github_goes_on_with_what_the_first_left_behind,
-    restore_and_persist_do_as_run_does_on_gitlab,
+    a_second_github_job_uses_the_login_that_the_first_rotated,
+    restore_and_persist_match_run_on_gitlab,
 ];
 
-fn a_job_of_github_goes_on_with_what_the_first_left_behind(version: &str) {
-    runs_go_on(version, GitHub);
+fn a_second_github_job_uses_the_login_that_the_first_rotated(version: &str) {
+    run_twice(version, GitHub);
 }
 
-fn restore_and_persist_do_as_run_does_on_gitlab(version: &str) {
+fn restore_and_persist_match_run_on_gitlab(version: &str) {
     restore_and_persist(version, GitLab);
 }
 
 #[test]
-fn a_job_of_gitlab_goes_on_with_what_the_first_left_behind() {
-    runs_go_on(rig::V0_169, GitLab);
+fn a_second_gitlab_job_uses_the_login_that_the_first_rotated() {
+    run_twice(rig::V0_169, GitLab);
 }
 
 #[test]
-fn restore_and_persist_do_as_run_does_on_github() {
+fn restore_and_persist_match_run_on_github() {
     restore_and_persist(rig::V0_169, GitHub);
 }
 
-fn runs_go_on(version: &str, identity: Identity) {
+fn run_twice(version: &str, identity: Identity) {
     let stale = Login::stale();
     let site = Site::new(version, &stale).seeded(&stale);
     for _ in 0..2 {
@@ -79,7 +79,7 @@ fn restore_and_persist(version: &str, identity: Identity) {
         site.newest()
     );
     assert_code(&finish(&mut runner.exec()), 0);
-    assert!(!site.is_live(), "nobody has persisted yet");
+    assert!(!site.is_live(), "not persisted yet");
     let rotated = fs::read_to_string(runner.auth_file()).expect("rotated");
 
     let persisted = finish(&mut site.in_job(&runner, identity, &["-v", "persist"]));
@@ -92,7 +92,7 @@ fn restore_and_persist(version: &str, identity: Identity) {
 }
 
 #[test]
-fn what_microsofts_client_reads_is_a_file_that_codex_takes_and_it_can_seed_one() {
+fn microsofts_client_seeds_a_login_and_reads_one_that_codex_accepts() {
     let stale = Login::stale();
     let site = Site::new(rig::V0_169, &stale);
     let mut by_hand = site.by_hand();
@@ -102,12 +102,12 @@ fn what_microsofts_client_reads_is_a_file_that_codex_takes_and_it_can_seed_one()
     let runner = site.runner();
     let read = by_hand.get(NAME).expect("a value");
     assert_ne!(read, stale.auth_json());
-    runner.place(&read).expect("room");
+    runner.place(&read).expect("disk space");
     assert_code(&finish(&mut runner.exec()), 0);
     assert_eq!(
         site.stub.count(What::is_refresh),
         1,
-        "it was the newest one"
+        "the client read an old version"
     );
 }
 
@@ -128,22 +128,22 @@ fn a_rotation_is_in_the_store_before_the_run_ends() {
     wait_until("the live generation is in the store", || site.is_live());
     assert!(
         run.try_wait().expect("our child").is_none(),
-        "the run is not over"
+        "the run is still active"
     );
     drop(model);
     assert!(run.wait().expect("our child").success());
-    assert_eq!(site.versions(), 2, "and it was written once");
+    assert_eq!(site.versions(), 2, "written more than once");
 }
 
 #[test]
-fn no_token_is_left_anywhere_and_none_is_given_to_the_command() {
+fn no_token_is_left_on_disk_or_given_to_the_command() {
     let login = Login::fresh();
     let next = successor(&login);
     for identity in [GitHub, GitLab] {
         let site = Site::new(rig::V0_169, &login).seeded(&login);
         let runner = site.runner();
-        fs::write(runner.work().join("next"), next.auth_json()).expect("room");
-        // The command line of authferry is one more place to look at: the shell's parent.
+        fs::write(runner.work().join("next"), next.auth_json()).expect("disk space");
+        // Also search the command line of authferry, the parent of the shell.
         let job = script(
             &runner,
             r#"env >seen; tr '\0' ' ' </proc/$PPID/cmdline >>seen; cp next "$CODEX_HOME/auth.json""#,
@@ -175,7 +175,7 @@ fn no_token_is_left_anywhere_and_none_is_given_to_the_command() {
         );
         assert!(
             seen.contains("AZURE_TENANT_ID="),
-            "what is no secret stays: {seen}"
+            "variables without secrets must stay: {seen}"
         );
         for secret in &own {
             assert!(

@@ -1,4 +1,4 @@
-//! A vault that lets jobs in, and jobs that come and go.
+//! A key vault that trusts jobs, and commands in such jobs.
 
 use std::{
     fs::{self, File},
@@ -19,16 +19,16 @@ use crate::{
     ferry::{assert_code, under_test},
 };
 
-/// The repository or project whose jobs are let in by the files in `deploy`.
+/// The repository or project that the files in `deploy` trust.
 pub(crate) const PROJECT: &str = "acme/app";
 
-/// The secret that the login is in.
+/// The name of the login's secret.
 pub(crate) const NAME: &str = "codex-login";
 
-/// The variable that a job of GitLab has its token in, as GitLab's own pages have it.
+/// The variable with the ID token of a GitLab job, named as in GitLab's documentation.
 pub(crate) const ID_TOKEN: &str = "GITLAB_OIDC_TOKEN";
 
-/// Whom a role is for.
+/// A role of `deploy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Runner,
@@ -37,16 +37,16 @@ pub(crate) enum Role {
     Seeder,
 }
 
-/// How a job shows who it is.
+/// How a job authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// By a token that it fetches from the platform.
+    /// With an ID token that the job requests from the platform.
     GitHub,
-    /// By a token that the platform has put into a variable.
+    /// With an ID token in an environment variable.
     GitLab,
 }
 
-/// A vault for one test; the provider's stub, and a Codex to run.
+/// A vault for one test, with the provider's stub and a Codex.
 pub(crate) struct Site {
     pub(crate) stub: Stub,
     pub(crate) codex: Codex,
@@ -76,7 +76,7 @@ impl Role {
         }
     }
 
-    /// The secret by which a person signs in, or a job elsewhere.
+    /// The client secret of a person, or of a job without an identity.
     pub(crate) fn secret(self) -> String {
         format!("made-up-secret-of-{}", self.client())
     }
@@ -85,7 +85,7 @@ impl Role {
         serde_json::from_str(&deployed(self.file())).expect("JSON")
     }
 
-    /// What it is called.
+    /// The role's name.
     pub(crate) fn name(self) -> String {
         self.definition()["Name"]
             .as_str()
@@ -93,7 +93,7 @@ impl Role {
             .to_owned()
     }
 
-    /// What `deploy` has it allowed.
+    /// The data actions that `deploy` allows.
     pub(crate) fn actions(self) -> Vec<String> {
         let role = self.definition();
         let actions = role["DataActions"].as_array().expect("a list").iter();
@@ -103,7 +103,7 @@ impl Role {
 }
 
 impl Site {
-    /// Sets up a place for `login`, and signs the login in.
+    /// Sets up a vault, and signs `login` in.
     pub(crate) fn new(version: &str, login: &Login) -> Self {
         Self::with_codex(Codex::install(version).expect("Codex from npm"), login)
     }
@@ -114,7 +114,7 @@ impl Site {
             stub: Stub::start(login),
             codex,
             issuer: Issuer::start(),
-            vault: KeyVault::beside(&AZURITE),
+            vault: KeyVault::with_blobs(&AZURITE),
             container: AZURITE.container(),
         };
         for role in Role::ALL {
@@ -123,8 +123,8 @@ impl Site {
         site
     }
 
-    /// Gives an account certain rights, where `deploy` says that it has them, and lets in
-    /// whom it says.
+    /// Gives the account of a role these actions, in the scope of `deploy`, and trusts the jobs that
+    /// `deploy` trusts.
     pub(crate) fn allow(&self, role: Role, actions: &[String]) {
         let right = |action: &String| Right {
             action: action.clone(),
@@ -152,7 +152,7 @@ impl Site {
         );
     }
 
-    /// The claims of a job that is let in.
+    /// The claims of a trusted job.
     pub(crate) fn claims(identity: Identity) -> Value {
         match identity {
             Identity::GitHub => github_claims(PROJECT),
@@ -160,37 +160,37 @@ impl Site {
         }
     }
 
-    /// The login's address, without a word on how to log in.
+    /// The login's address, without authentication options.
     pub(crate) fn place(&self) -> String {
         let host = self.vault.host();
         let blobs = self.blobs();
         format!("azure-kv://{host}/{NAME}?coordinator={blobs}/{NAME}.json")
     }
 
-    /// Where the blobs are.
+    /// The address of the blob container.
     pub(crate) fn blobs(&self) -> String {
         let host = self.vault.host();
         format!("blob://{host}/devstoreaccount1/{}", self.container)
     }
 
-    /// The login's address, as a job has it that logs in with its own token.
+    /// The login's address for a job that authenticates with its ID token.
     pub(crate) fn address(&self) -> String {
         format!("{}&auth=workload", self.place())
     }
 
-    /// A fresh machine without a login.
+    /// A fresh runner without a login.
     pub(crate) fn runner(&self) -> Runner {
         Runner::new(&self.stub, &self.codex).expect("room for a runner")
     }
 
-    /// `authferry` on a runner, which knows who gives out tokens, and nothing else.
+    /// `authferry` on a runner, with the address of the authority and no credentials.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = self.knowing(runner, store, under_test());
+        let mut command = self.command_at(runner, store, under_test());
         command.args(arguments);
         command
     }
 
-    fn knowing(&self, runner: &Runner, store: &str, program: &str) -> Command {
+    fn command_at(&self, runner: &Runner, store: &str, program: &str) -> Command {
         let mut command = runner.command(program);
         command
             .env("AUTHFERRY_STORE", store)
@@ -200,7 +200,7 @@ impl Site {
         command
     }
 
-    /// `authferry` in a job, with the job's identity for a login and nothing else.
+    /// `authferry` in a job, with the job's identity as the only credential.
     pub(crate) fn in_job(
         &self,
         runner: &Runner,
@@ -212,11 +212,11 @@ impl Site {
         command
     }
 
-    /// Gives a job the identity that its platform has for it.
+    /// Gives a command the ID token of its job.
     pub(crate) fn identify(&self, command: &mut Command, identity: Identity, mut claims: Value) {
         command.env("AZURE_CLIENT_ID", Role::Runner.client());
         match identity {
-            Identity::GitHub => command.envs(self.issuer.let_fetch(claims)),
+            Identity::GitHub => command.envs(self.issuer.allow_fetch(claims)),
             Identity::GitLab => {
                 if claims["aud"].is_null() {
                     claims["aud"] = json!(rig::ENTRA_AUDIENCE);
@@ -226,7 +226,7 @@ impl Site {
         };
     }
 
-    /// `authferry` with the secret of an account.
+    /// `authferry` with the client secret of a role.
     pub(crate) fn with_secret(&self, runner: &Runner, role: Role, arguments: &[&str]) -> Command {
         let store = format!("{}&auth=secret", self.place());
         let mut command = self.authferry(runner, &store, arguments);
@@ -236,7 +236,7 @@ impl Site {
         command
     }
 
-    /// `authferry run -- codex exec …` in a job: what is due is rotated first, under the claim.
+    /// `authferry run -- codex exec …` in a job: rotates a due login first, under the lease.
     pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
         let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
         command.args(EXEC);
@@ -246,41 +246,41 @@ impl Site {
     /// Seeds a login, as a person with the seeder's rights.
     pub(crate) fn seed(&self, login: &Login, more: &[&str]) -> Output {
         let runner = self.runner();
-        let file = runner.work().join("to-be-seeded.json");
-        fs::write(&file, login.auth_json()).expect("room");
+        let file = runner.work().join("seed.json");
+        fs::write(&file, login.auth_json()).expect("disk space");
         let mut seed = self.with_secret(&runner, Role::Seeder, &["seed"]);
         finish(seed.arg(&file).args(more))
     }
 
-    /// Seeds a login where there is none.
+    /// Seeds a login into the empty store.
     #[track_caller]
     pub(crate) fn seeded(self, login: &Login) -> Self {
         assert_code(&self.seed(login, &[]), 0);
         self
     }
 
-    /// Microsoft's own client, with all rights.
+    /// Microsoft's client, with all rights.
     pub(crate) fn by_hand(&self) -> PythonClient {
         PythonClient::of(&self.vault)
     }
 
-    /// The value that was written last.
+    /// The value of the newest version.
     pub(crate) fn newest(&self) -> String {
         let versions = self.vault.versions(NAME);
         versions.last().expect("a value in the vault").value.clone()
     }
 
-    /// How many versions there are of the login.
+    /// The number of versions of the login.
     pub(crate) fn versions(&self) -> usize {
         self.vault.versions(NAME).len()
     }
 
-    /// Whether the vault's newest version is the one generation with which the login goes on.
+    /// Whether the vault's newest version is the live generation of the login.
     pub(crate) fn is_live(&self) -> bool {
         self.stub.is_live(self.newest().as_bytes())
     }
 
-    /// What a job finds in the store: nothing but a job itself can tell what counts there.
+    /// The login that a job restores: only authferry can resolve the pointer.
     #[track_caller]
     pub(crate) fn restored(&self) -> Vec<u8> {
         let runner = self.runner();
@@ -307,7 +307,7 @@ impl AnyStore for Site {
     }
 
     fn command(&self, runner: &Runner, program: &str) -> Command {
-        let mut command = self.knowing(runner, &self.address(), program);
+        let mut command = self.command_at(runner, &self.address(), program);
         let claims = Self::claims(Identity::GitHub);
         self.identify(&mut command, Identity::GitHub, claims);
         command
@@ -351,7 +351,7 @@ impl AnyStore for Site {
     }
 }
 
-/// A file of `deploy`, as it is shipped.
+/// Reads a file of `deploy/policies/azure`.
 pub(crate) fn deployed(name: &str) -> String {
     fs::read_to_string(folder().join(name)).expect("a file that is shipped")
 }

@@ -1,4 +1,4 @@
-//! From whom a server's certificate may come.
+//! Which certificate authorities are trusted.
 
 use std::{
     fs,
@@ -11,11 +11,11 @@ use tempfile::TempDir;
 use crate::ferry::{assert_code, under_test};
 
 #[test]
-fn a_private_authority_is_named_in_each_of_the_usual_ways() {
+fn a_private_ca_is_read_from_each_usual_variable() {
     let server = OpenBao::raft();
     let authority = server.authority().expect("a server with TLS");
     let folder = TempDir::with_prefix("authority-").expect("a temporary folder");
-    fs::copy(authority, folder.path().join("authority.pem")).expect("room");
+    fs::copy(authority, folder.path().join("authority.pem")).expect("disk space");
 
     for (variable, path) in [
         ("BAO_CACERT", authority),
@@ -28,27 +28,30 @@ fn a_private_authority_is_named_in_each_of_the_usual_ways() {
         let output = status(&server, |command| {
             command.env(variable, path);
         });
-        // The server was reached, and knows the token.
-        let said = said(&output);
-        assert!(said.contains("holds no login yet"), "{variable}: {said}");
+        // The server was reached and accepted the token.
+        let stderr = stderr(&output);
+        assert!(
+            stderr.contains("holds no login yet"),
+            "{variable}: {stderr}"
+        );
     }
 }
 
 #[test]
-fn a_server_that_nobody_vouches_for_gets_no_token() {
+fn an_untrusted_server_receives_no_token() {
     let [server, other] = [OpenBao::raft(), OpenBao::raft()];
-    let stranger = other.authority().expect("a server with TLS").to_owned();
+    let untrusted = other.authority().expect("a server with TLS").to_owned();
     for variable in ["BAO_CACERT", "SSL_CERT_FILE"] {
         let output = status(&server, |command| {
-            command.env(variable, &stranger);
+            command.env(variable, &untrusted);
         });
         assert_code(&output, 125);
-        let said = said(&output);
+        let stderr = stderr(&output);
         assert!(
-            said.contains("invalid peer certificate"),
-            "{variable}: {said}"
+            stderr.contains("invalid peer certificate"),
+            "{variable}: {stderr}"
         );
-        assert!(said.contains("hint: name the file with the CA"), "{said}");
+        assert!(stderr.contains("to a PEM file with the CA"), "{stderr}");
     }
 }
 
@@ -63,6 +66,6 @@ fn status(server: &OpenBao, change: impl FnOnce(&mut Command)) -> Output {
     finish(&mut command)
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -1,4 +1,4 @@
-//! What `doctor` tells of a real server, and what it leaves there.
+//! What `doctor` reports about a real server, and that it leaves the login unchanged.
 
 use rig::{Login, Runner, What, finish};
 use serde_json::Value;
@@ -10,45 +10,45 @@ use crate::{
 };
 
 #[test]
-fn a_runner_by_the_policy_is_ready_and_a_probe_leaves_the_login_as_it_is() {
+fn a_runner_with_the_policy_is_ready_and_a_probe_keeps_the_login() {
     let stale = Login::stale();
     let site = Site::new(rig::V0_169, &stale).seeded(&stale);
     let runner = site.runner();
-    let told = doctor(&site, &runner, 0);
-    assert_eq!(told["outcome"], "ready");
-    for name in ["store", "login", "claim", "codex"] {
-        assert_eq!(check(&told, name)["state"], "ok", "{told:#}");
+    let report = doctor(&site, &runner, 0);
+    assert_eq!(report["outcome"], "ready");
+    for name in ["store", "login", "lease", "codex"] {
+        assert_eq!(check(&report, name)["state"], "ok", "{report:#}");
     }
-    assert_eq!(told["guarantees"]["swap"], "atomic");
-    assert_eq!(told["guarantees"]["reads"], "eventual");
+    assert_eq!(report["guarantees"]["swap"], "atomic");
+    assert_eq!(report["guarantees"]["reads"], "eventual");
     assert_eq!(site.versions(), 1, "the login was written");
-    assert_eq!(claim_versions(&site), 2, "taken and given back");
-    assert_eq!(site.tokens(GitHub), 0, "a token outlived it");
+    assert_eq!(lease_versions(&site), 2, "acquired and released");
+    assert_eq!(site.tokens(GitHub), 0, "a token outlived doctor");
 
     assert_code(&finish(&mut site.run(&runner, GitHub)), 0);
-    assert!(site.is_live(), "the claim was in the way");
+    assert!(site.is_live(), "the lease blocked the rotation");
     assert_eq!(site.stub.count(What::is_rotation), 1);
-    // What it notes of the price of a rotation.
+    // The cost of a rotation, as in the notes of the report.
     assert_eq!(site.versions() - 1, 2, "of the login");
-    assert_eq!(claim_versions(&site) - 2, 2, "of the claim");
+    assert_eq!(lease_versions(&site) - 2, 2, "of the lease");
 }
 
 #[test]
-fn a_probe_finds_out_that_a_runner_may_only_read() {
+fn a_probe_reports_that_a_runner_may_only_read() {
     let stale = Login::stale();
     let site = Site::new(rig::V0_169, &stale).seeded(&stale);
     let mount = &site.mount;
     let only_read = format!("path \"{mount}/data/{PATH}*\" {{ capabilities = [\"read\"] }}");
     site.admin().policy(&site.named("runner"), &only_read);
-    let told = doctor(&site, &site.runner(), 125);
-    let claim = check(&told, "claim");
-    assert_eq!(claim["state"], "failed", "{told:#}");
-    let hints = claim["hints"].to_string();
-    assert!(hints.contains("policy"), "{told:#}");
-    assert_eq!(check(&told, "login")["state"], "ok", "{told:#}");
+    let report = doctor(&site, &site.runner(), 125);
+    let lease = check(&report, "lease");
+    assert_eq!(lease["state"], "failed", "{report:#}");
+    let hints = lease["hints"].to_string();
+    assert!(hints.contains("policy"), "{report:#}");
+    assert_eq!(check(&report, "login")["state"], "ok", "{report:#}");
 }
 
-/// What `doctor --probe` finds in a job.
+/// Returns the report of `doctor --probe` in a job.
 #[track_caller]
 fn doctor(site: &Site, runner: &Runner, code: i32) -> Value {
     let mut doctor = site.in_job(runner, GitHub, &["doctor", "--probe", "--json"]);
@@ -59,8 +59,8 @@ fn doctor(site: &Site, runner: &Runner, code: i32) -> Value {
     serde_json::from_slice(&doctor.stdout).expect("JSON")
 }
 
-fn claim_versions(site: &Site) -> u64 {
-    let claim = format!("{}/metadata/{PATH}-claim", site.mount);
-    let claim = site.admin().read(&claim).expect("a claim");
-    claim["data"]["current_version"].as_u64().expect("a number")
+fn lease_versions(site: &Site) -> u64 {
+    let lease = format!("{}/metadata/{PATH}-lease", site.mount);
+    let lease = site.admin().read(&lease).expect("a lease");
+    lease["data"]["current_version"].as_u64().expect("a number")
 }

@@ -1,4 +1,4 @@
-//! What is in `deploy/policies/vault` is enough, and nothing in it is too much.
+//! The policies in `deploy/policies/vault` are sufficient and minimal.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use authferry_core::{Bid, SecretStore};
+use authferry_core::{LeaseRequest, SecretStore};
 use authferry_http::{Net, Roots};
 use authferry_vault::{Settings, VaultStore};
 use rig::{Login, OpenBao, finish};
@@ -19,59 +19,59 @@ use super::site::{
 };
 use crate::ferry::{assert_code, script, successor};
 
-/// Something that a role has to be able to do.
-struct Deed {
+/// Something that a role must be able to do.
+struct Capability {
     what: &'static str,
     works: fn(&Site) -> bool,
 }
 
-const RUNNER: &[Deed] = &[
-    Deed {
+const RUNNER: &[Capability] = &[
+    Capability {
         what: "a job persists its login",
         works: |site| {
             let runner = site.runner();
             let next = successor(&Login::fresh()).auth_json();
-            fs::write(runner.work().join("next"), next).expect("room");
+            fs::write(runner.work().join("next"), next).expect("disk space");
             let job = script(&runner, r#"cp next "$CODEX_HOME/auth.json""#);
-            let mut run = site.in_job(&runner, GitHub, &["run", "--patience", "20s", "--"]);
+            let mut run = site.in_job(&runner, GitHub, &["run", "--store-timeout", "20s", "--"]);
             finish(run.arg(job)).status.code() == Some(0)
         },
     },
-    Deed {
-        what: "it takes the claim, renews it, and gives it back",
-        works: |site| claim(site, &site.token("runner")),
+    Capability {
+        what: "it acquires, renews and releases the lease",
+        works: |site| lease_works(site, &site.token("runner")),
     },
-    Deed {
-        what: "it keeps its token alive",
+    Capability {
+        what: "it renews its token",
         works: |site| {
             let renew = site.admin().with_token(&site.token("runner"));
             let reply = renew.request("POST", "auth/token/renew-self", Some(&json!({})));
             reply.expect("a reply").status == 200
         },
     },
-    Deed {
-        what: "it ends its token",
+    Capability {
+        what: "it revokes its token",
         works: |site| {
             let runner = site.runner();
             finish(&mut site.in_job(&runner, GitHub, &["status"]));
             site.tokens(GitHub) == 0
         },
     },
-    Deed {
-        what: "it is told that the server keeps what is replaced",
+    Capability {
+        what: "it can see that the server keeps old versions",
         works: |site| {
             let store = store(site, &site.token("runner"));
             runtime().block_on(store.keeps_history())
         },
     },
-    Deed {
-        what: "it is told what it may not do",
-        works: |site| tells_rights(site, &site.token("runner")),
+    Capability {
+        what: "it gets an error that names the missing right",
+        works: |site| reports_missing_right(site, &site.token("runner")),
     },
 ];
 
-const SEEDER: &[Deed] = &[
-    Deed {
+const SEEDER: &[Capability] = &[
+    Capability {
         what: "a person seeds a login",
         works: |site| {
             let metadata = format!("{}/metadata/{PATH}", site.mount);
@@ -79,15 +79,15 @@ const SEEDER: &[Deed] = &[
             site.seed(&Login::fresh(), &[]).status.code() == Some(0)
         },
     },
-    Deed {
-        what: "a person replaces it",
+    Capability {
+        what: "a person replaces the login",
         works: |site| {
             let next = successor(&Login::fresh());
             site.seed(&next, &["--replace"]).status.code() == Some(0)
         },
     },
-    Deed {
-        what: "a token that was made for it ends with it",
+    Capability {
+        what: "it revokes the token of its job",
         works: |site| {
             site.let_in(GitLab, |role| {
                 role["token_policies"] = json!([site.named("seeder")]);
@@ -96,16 +96,16 @@ const SEEDER: &[Deed] = &[
             site.tokens(GitLab) == 0
         },
     },
-    Deed {
-        what: "a person is told that the server keeps what is replaced",
+    Capability {
+        what: "a person can see that the server keeps old versions",
         works: |site| {
             let store = store(site, &site.token("seeder"));
             runtime().block_on(store.keeps_history())
         },
     },
-    Deed {
-        what: "a person is told what they may not do",
-        works: |site| tells_rights(site, &site.token("seeder")),
+    Capability {
+        what: "a person gets an error that names the missing right",
+        works: |site| reports_missing_right(site, &site.token("seeder")),
     },
 ];
 
@@ -119,9 +119,9 @@ fn a_seeder_needs_each_line() {
     each_line_is_needed("seeder", SEEDER);
 }
 
-/// Who wins the claim has not shown yet that the login can be written.
+/// The right to acquire the lease does not prove the right to write the login.
 #[test]
-fn a_job_that_gets_the_claim_and_may_not_write_the_login_spends_nothing() {
+fn a_job_with_the_lease_but_no_write_right_spends_nothing() {
     let login = Login::stale();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let path = format!("{}/data/{PATH}", site.mount);
@@ -131,15 +131,18 @@ fn a_job_that_gets_the_claim_and_may_not_write_the_login_spends_nothing() {
     let refresh = finish(&mut site.in_job(&site.runner(), GitHub, &["refresh"]));
 
     assert_code(&refresh, 125);
-    let said = String::from_utf8_lossy(&refresh.stderr);
-    assert!(said.contains("permission denied"), "{said}");
-    assert_eq!(site.stub.events(), [], "Codex was asked");
+    let stderr = String::from_utf8_lossy(&refresh.stderr);
+    assert!(stderr.contains("permission denied"), "{stderr}");
+    assert_eq!(site.stub.events(), [], "Codex sent a request");
     assert!(site.is_live());
-    assert!(claim(&site, &site.token("runner")), "it was not given back");
+    assert!(
+        lease_works(&site, &site.token("runner")),
+        "the lease was not released"
+    );
 }
 
 #[test]
-fn a_runner_sees_no_other_secret_and_creates_no_login() {
+fn a_runner_reads_no_other_secret_and_creates_no_login() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let data = json!({"data": {"auth_json": "made-up"}});
@@ -163,18 +166,22 @@ fn a_runner_sees_no_other_secret_and_creates_no_login() {
     site.admin()
         .delete(&format!("{}/metadata/{PATH}", site.mount));
     let reply = runner.request("POST", &path(PATH), Some(&data));
-    assert_eq!(reply.expect("a reply").status, 403, "it created a login");
+    assert_eq!(
+        reply.expect("a reply").status,
+        403,
+        "the runner created a login"
+    );
 }
 
-/// What the page says is done, to the letter but for whose tokens are trusted.
+/// Runs the commands of the README unchanged, except for the trusted issuer.
 #[test]
-fn the_page_sets_a_server_up() {
+fn the_readme_commands_set_up_a_server() {
     let login = Login::fresh();
     let codex = rig::Codex::install(rig::V0_169).expect("Codex from npm");
     let site = Site::on(Arc::new(OpenBao::dev()), codex, &login);
-    let page = deployed("README.md");
+    let readme = deployed("README.md");
     let mut printed = Vec::new();
-    for command in page
+    for command in readme
         .lines()
         .filter_map(|line| line.strip_prefix("    bao "))
     {
@@ -195,7 +202,7 @@ fn the_page_sets_a_server_up() {
         }
     }
     let [role_id, secret_id, seeder] = printed.try_into().expect("three values");
-    let stores = page
+    let stores = readme
         .lines()
         .filter_map(|line| line.strip_prefix("    AUTHFERRY_STORE: "));
     let stores: Vec<_> = stores.collect();
@@ -203,7 +210,7 @@ fn the_page_sets_a_server_up() {
 
     let runner = site.runner();
     let file = runner.work().join("login.json");
-    fs::write(&file, login.auth_json()).expect("room");
+    fs::write(&file, login.auth_json()).expect("disk space");
     let mut seed = site.authferry(&runner, people, &["seed"]);
     assert_code(&finish(seed.arg(file).env("VAULT_TOKEN", seeder)), 0);
     let job = |store: &str, identify: &dyn Fn(&mut Command)| {
@@ -224,30 +231,32 @@ fn the_page_sets_a_server_up() {
     });
 }
 
-/// Sees that everything works with a policy, and something fails without each of its lines.
-fn each_line_is_needed(role: &str, deeds: &[Deed]) {
+/// Asserts that everything works with a policy, and something fails without each of its lines.
+fn each_line_is_needed(role: &str, capabilities: &[Capability]) {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login);
     let whole = site.policy(role);
-    let undone = |policy: &str| -> Vec<&str> {
+    let failing_with = |policy: &str| -> Vec<&str> {
         site.admin().policy(&site.named(role), policy);
-        put_back(&site, &login);
-        let failing = deeds.iter().filter(|deed| !(deed.works)(&site));
-        failing.map(|deed| deed.what).collect()
+        reset_store(&site, &login);
+        let failing = capabilities
+            .iter()
+            .filter(|capability| !(capability.works)(&site));
+        failing.map(|capability| capability.what).collect()
     };
-    assert_eq!(undone(&whole), [""; 0], "with the whole policy");
+    assert_eq!(failing_with(&whole), [""; 0], "with the whole policy");
     let mut lines = 0;
     for (path, right) in rights(&whole) {
         let without = without(&whole, path, right);
-        assert_ne!(undone(&without), [""; 0], "without {right} on {path}");
+        assert_ne!(failing_with(&without), [""; 0], "without {right} on {path}");
         lines += 1;
     }
     assert!(lines > 4, "the policy was not read: {whole}");
 }
 
-/// Lays a login down as it was seeded, and forgets the claim beside it.
-fn put_back(site: &Site, login: &Login) {
-    for path in [PATH.to_owned(), format!("{PATH}-claim")] {
+/// Resets the store to the seeded login without a lease.
+fn reset_store(site: &Site, login: &Login) {
+    for path in [PATH.to_owned(), format!("{PATH}-lease")] {
         site.admin()
             .delete(&format!("{}/metadata/{path}", site.mount));
     }
@@ -264,7 +273,7 @@ fn rights(policy: &str) -> Vec<(&str, &str)> {
         if let Some(rest) = line.strip_prefix("path \"") {
             path = rest.split('"').next().expect("an end");
         } else if line.trim_start().starts_with("capabilities") {
-            // Every second piece stands between quotation marks.
+            // Every second part is between quotation marks.
             rights.extend(
                 line.split('"')
                     .skip(1)
@@ -280,7 +289,7 @@ fn rights(policy: &str) -> Vec<(&str, &str)> {
 fn without(policy: &str, path: &str, right: &str) -> String {
     let (before, after) = policy
         .split_once(&format!("path \"{path}\""))
-        .expect("it is there");
+        .expect("a path of the policy");
     let (of_path, rest) = after.split_once('}').expect("an end");
     let of_path = of_path
         .replace(&format!("\"{right}\", "), "")
@@ -289,10 +298,10 @@ fn without(policy: &str, path: &str, right: &str) -> String {
     format!("{before}path \"{path}\"{of_path}}}{rest}")
 }
 
-/// Takes the claim with a token, renews it, and gives it back.
-fn claim(site: &Site, token: &str) -> bool {
+/// Acquires, renews and releases the lease with a token.
+fn lease_works(site: &Site, token: &str) -> bool {
     let store = store(site, token);
-    let bid = Bid {
+    let request = LeaseRequest {
         owner: "https://ci.example/acme/app/runs/1".to_owned(),
         holder: 1,
         now: 1000,
@@ -300,14 +309,14 @@ fn claim(site: &Site, token: &str) -> bool {
         expired: None,
     };
     runtime().block_on(async {
-        let claims = store.claims().expect("claims");
-        let Ok(claim) = claims.acquire(&bid).await else {
+        let leases = store.leases().expect("leases");
+        let Ok(lease) = leases.acquire(&request).await else {
             return false;
         };
-        let Ok(claim) = claims.renew(&claim, 3000).await else {
+        let Ok(lease) = leases.renew(&lease, 3000).await else {
             return false;
         };
-        claims.release(&claim).await.is_ok()
+        leases.release(&lease).await.is_ok()
     })
 }
 
@@ -336,18 +345,18 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// Whether somebody with a good token is told that it is their rights that are missing.
-fn tells_rights(site: &Site, token: &str) -> bool {
+/// Whether the error for a valid token without rights is a missing right, not a missing login.
+fn reports_missing_right(site: &Site, token: &str) -> bool {
     let elsewhere = format!("vault://{}/ci/other", site.mount);
     let runner = site.runner();
     let mut status = site.authferry(&runner, &elsewhere, &["status"]);
     let output = finish(status.env("VAULT_TOKEN", token));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("permission denied") || said.contains("not logged in"),
-        "{said}"
+        stderr.contains("permission denied") || stderr.contains("not logged in"),
+        "{stderr}"
     );
-    said.contains("permission denied")
+    stderr.contains("permission denied")
 }
 
 fn folder() -> PathBuf {

@@ -1,4 +1,4 @@
-//! A login goes from runner to runner by nothing but the jobs' own identity.
+//! A login is carried from runner to runner, with the jobs' OIDC identity as the only credential.
 
 use std::{fs, time::Duration};
 
@@ -14,30 +14,30 @@ use crate::{
 };
 
 on_each_version![
-    a_job_of_github_goes_on_with_what_the_first_left_behind,
-    a_job_of_gitlab_goes_on_with_what_the_first_left_behind,
-    restore_and_persist_do_as_run_does_on_github,
-    restore_and_persist_do_as_run_does_on_gitlab,
-    what_bao_prints_is_a_file_that_codex_takes,
+    a_second_github_job_uses_the_login_that_the_first_rotated,
+    a_second_gitlab_job_uses_the_login_that_the_first_rotated,
+    restore_and_persist_match_run_on_github,
+    restore_and_persist_match_run_on_gitlab,
+    codex_accepts_the_secret_that_bao_prints,
 ];
 
-fn a_job_of_github_goes_on_with_what_the_first_left_behind(version: &str) {
-    runs_go_on(version, GitHub);
+fn a_second_github_job_uses_the_login_that_the_first_rotated(version: &str) {
+    run_twice(version, GitHub);
 }
 
-fn a_job_of_gitlab_goes_on_with_what_the_first_left_behind(version: &str) {
-    runs_go_on(version, GitLab);
+fn a_second_gitlab_job_uses_the_login_that_the_first_rotated(version: &str) {
+    run_twice(version, GitLab);
 }
 
-fn restore_and_persist_do_as_run_does_on_github(version: &str) {
+fn restore_and_persist_match_run_on_github(version: &str) {
     restore_and_persist(version, GitHub);
 }
 
-fn restore_and_persist_do_as_run_does_on_gitlab(version: &str) {
+fn restore_and_persist_match_run_on_gitlab(version: &str) {
     restore_and_persist(version, GitLab);
 }
 
-fn runs_go_on(version: &str, identity: Identity) {
+fn run_twice(version: &str, identity: Identity) {
     let stale = Login::stale();
     let site = Site::new(version, &stale).seeded(&stale);
     for _ in 0..2 {
@@ -58,7 +58,7 @@ fn runs_go_on(version: &str, identity: Identity) {
         3,
         "the seed, the proof that it can be written, and the rotation"
     );
-    assert_eq!(site.tokens(identity), 0, "a job's token outlived it");
+    assert_eq!(site.tokens(identity), 0, "a token outlived its job");
 }
 
 fn restore_and_persist(version: &str, identity: Identity) {
@@ -74,7 +74,7 @@ fn restore_and_persist(version: &str, identity: Identity) {
     assert_code(&restored, 0);
     assert_eq!(fs::read(runner.auth_file()).expect("placed"), site.stored());
     assert_code(&finish(&mut runner.exec()), 0);
-    assert!(!site.is_live(), "nobody has persisted yet");
+    assert!(!site.is_live(), "not persisted yet");
     let rotated = fs::read(runner.auth_file()).expect("rotated");
 
     let persisted = finish(&mut site.in_job(&runner, identity, &["-v", "persist"]));
@@ -84,10 +84,10 @@ fn restore_and_persist(version: &str, identity: Identity) {
     for output in [restored, persisted] {
         assert_silent(&output, &[stale.auth_json().as_bytes(), &rotated]);
     }
-    assert_eq!(site.tokens(identity), 0, "a job's token outlived it");
+    assert_eq!(site.tokens(identity), 0, "a token outlived its job");
 }
 
-fn what_bao_prints_is_a_file_that_codex_takes(version: &str) {
+fn codex_accepts_the_secret_that_bao_prints(version: &str) {
     let stale = Login::stale();
     let site = Site::new(version, &stale).seeded(&stale);
     assert_code(&finish(&mut site.run(&site.runner(), GitHub)), 0);
@@ -102,12 +102,12 @@ fn what_bao_prints_is_a_file_that_codex_takes(version: &str) {
     assert_code(&get, 0);
     runner
         .place(std::str::from_utf8(&get.stdout).expect("JSON"))
-        .expect("room");
+        .expect("disk space");
     assert_code(&finish(&mut runner.exec()), 0);
     assert_eq!(
         site.stub.count(What::is_refresh),
         1,
-        "it was the newest one"
+        "bao printed an old version"
     );
 }
 
@@ -128,23 +128,23 @@ fn a_rotation_is_in_the_store_before_the_run_ends() {
     site.wait_until_live();
     assert!(
         run.try_wait().expect("our child").is_none(),
-        "the run is not over"
+        "the run is still active"
     );
-    assert_eq!(site.tokens(GitHub), 1, "the job's token while it lasts");
+    assert_eq!(site.tokens(GitHub), 1, "the token of the running job");
     drop(model);
     assert!(run.wait().expect("our child").success());
-    assert_eq!(site.tokens(GitHub), 0, "a job's token outlived it");
-    assert_eq!(site.versions(), 2, "and it was written once");
+    assert_eq!(site.tokens(GitHub), 0, "a token outlived its job");
+    assert_eq!(site.versions(), 2, "written more than once");
 }
 
 #[test]
-fn no_token_is_left_anywhere_and_none_is_given_to_the_command() {
+fn no_token_is_left_on_disk_or_given_to_the_command() {
     let login = Login::fresh();
     let next = successor(&login);
     let site = Site::new(rig::V0_169, &login).seeded(&login);
     let runner = site.runner();
-    fs::write(runner.work().join("next"), next.auth_json()).expect("room");
-    // The command line of authferry is one more place to look at: the shell's parent.
+    fs::write(runner.work().join("next"), next.auth_json()).expect("disk space");
+    // Also search the command line of authferry, the parent of the shell.
     let job = script(
         &runner,
         r#"env >seen; tr '\0' ' ' </proc/$PPID/cmdline >>seen; cp next "$CODEX_HOME/auth.json""#,
@@ -153,13 +153,13 @@ fn no_token_is_left_anywhere_and_none_is_given_to_the_command() {
     let mut run = site.in_job(&runner, GitHub, &["-v", "--report"]);
     run.arg(&report).args(["run", "--"]).arg(job);
     run.env("VAULT_TOKEN", site.token("runner"));
-    let own: Vec<String> = run
+    let secrets: Vec<String> = run
         .get_envs()
         .filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?.to_owned())))
         .filter(|(name, _)| ["VAULT_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"].contains(name))
         .map(|(_, value)| value)
         .collect();
-    assert_eq!(own.len(), 2);
+    assert_eq!(secrets.len(), 2);
 
     let run = finish(&mut run);
     assert_code(&run, 0);
@@ -173,9 +173,9 @@ fn no_token_is_left_anywhere_and_none_is_given_to_the_command() {
     );
     assert!(
         seen.contains("VAULT_ADDR="),
-        "what is no secret stays: {seen}"
+        "variables without secrets must stay: {seen}"
     );
-    for secret in &own {
+    for secret in &secrets {
         assert!(
             !seen.contains(secret),
             "the command was given a credential: {seen}"
@@ -197,9 +197,9 @@ fn no_token_is_left_anywhere_and_none_is_given_to_the_command() {
     }
 }
 
-/// The proof that the detector of the test before could notice.
+/// Shows that the token search of the previous test can find a token.
 #[test]
-fn a_token_of_the_server_is_known_when_it_is_seen() {
+fn the_token_detector_finds_a_server_token() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login);
     for token in [site.server.root_token(), &site.token("runner")] {
@@ -209,7 +209,7 @@ fn a_token_of_the_server_is_known_when_it_is_seen() {
 }
 
 #[test]
-fn a_login_in_a_variable_fills_an_empty_store_if_the_job_may_do_that() {
+fn seed_from_env_fills_an_empty_store_if_the_policy_allows_it() {
     let login = Login::fresh();
     let site = Site::new(rig::V0_169, &login);
     let run = || {

@@ -1,4 +1,4 @@
-//! A server that lets jobs in, and jobs that come and go.
+//! An OpenBao server that trusts jobs, and commands in such jobs.
 
 use std::{
     fs::{self, File},
@@ -20,46 +20,45 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::any_store::AnyStore;
 use crate::ferry::{assert_code, under_test, wait_until};
 
-/// For whom the jobs' tokens are, as the roles in `deploy` have it.
+/// The audience of the jobs' ID tokens, as in the roles of `deploy`.
 pub(crate) const AUDIENCE: &str = "https://vault.example.com";
 
-/// The repository or project that the roles in `deploy` let in.
+/// The repository or project that the roles in `deploy` trust.
 pub(crate) const PROJECT: &str = "acme/app";
 
-/// Where the login is, in a mount of its own.
+/// The path of the login in its mount.
 pub(crate) const PATH: &str = "ci/codex";
 
-/// Where its claim is.
-const CLAIM: &str = "ci/codex-claim";
+/// The path of the lease.
+const LEASE: &str = "ci/codex-lease";
 
-/// How a job shows who it is.
+/// How a job authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// By a token that it fetches from the platform.
+    /// With an ID token that the job requests from the platform.
     GitHub,
-    /// By a token that the platform has put into a variable.
+    /// With an ID token in an environment variable.
     GitLab,
 }
 
-/// A server, with a mount for one test; the provider's stub, and a Codex to run.
+/// A server with a mount for one test, with the provider's stub and a Codex.
 pub(crate) struct Site {
     pub(crate) stub: Stub,
     pub(crate) codex: Codex,
     pub(crate) issuer: Issuer,
     pub(crate) server: Arc<OpenBao>,
-    /// The mount of the key-value engine, and part of every other name on the server.
+    /// The mount of the key-value engine, and a part of every other name on the server.
     pub(crate) mount: String,
 }
 
 impl Site {
-    /// Sets up a place for `login` on the one server that most tests share, and signs the
-    /// login in.
+    /// Sets up a mount on the server that most tests share, and signs `login` in.
     pub(crate) fn new(version: &str, login: &Login) -> Self {
         let codex = Codex::install(version).expect("Codex from npm");
         Self::on(shared(), codex, login)
     }
 
-    /// Sets up a place on a server of the test's own.
+    /// Sets up a mount on the given server.
     pub(crate) fn on(server: Arc<OpenBao>, codex: Codex, login: &Login) -> Self {
         static SITES: AtomicU32 = AtomicU32::new(0);
         let number = SITES.fetch_add(1, Ordering::Relaxed);
@@ -82,23 +81,24 @@ impl Site {
         site
     }
 
-    /// Whoever runs the server.
+    /// The administrator of the server.
     pub(crate) fn admin(&self) -> Admin {
         self.server.admin()
     }
 
-    /// A name on the server that is this test's alone.
+    /// A name on the server, unique to this test.
     pub(crate) fn named(&self, name: &str) -> String {
         format!("{name}-{}", self.mount)
     }
 
-    /// A policy of `deploy`, for this test's mount.
+    /// A policy of `deploy`, with this test's mount.
     pub(crate) fn policy(&self, role: &str) -> String {
         deployed(&format!("{role}.hcl"))
             .replace("path \"secret/", &format!("path \"{}/", self.mount))
     }
 
-    /// Lets jobs in as runners, by the role of `deploy` with a change.
+    /// Creates the auth role for jobs with this identity, from the role file in `deploy`, with this
+    /// test's policy and with `change` applied.
     pub(crate) fn let_in(&self, identity: Identity, change: impl FnOnce(&mut Value)) {
         let file = match identity {
             Identity::GitHub => "github-role.json",
@@ -108,12 +108,12 @@ impl Site {
         role["token_policies"] = json!([self.named("runner")]);
         change(&mut role);
         let path = format!("auth/{}/role/codex-runner", self.auth_mount(identity));
-        // What a role has is kept where a write says nothing of it.
+        // A write keeps the fields of a role that it does not set.
         self.admin().delete(&path);
         self.admin().write(&path, &role);
     }
 
-    /// The claims of a job that is let in.
+    /// The claims of a trusted job.
     pub(crate) fn claims(identity: Identity) -> Value {
         match identity {
             Identity::GitHub => github_claims(PROJECT),
@@ -128,7 +128,7 @@ impl Site {
         }
     }
 
-    /// The login's address, as a job with this identity has it.
+    /// The login's address for a job with this identity.
     pub(crate) fn address(&self, identity: Identity) -> String {
         let [place, mount] = [self.place(), self.auth_mount(identity)];
         let login = format!("{place}?auth=jwt&auth_mount={mount}&role=codex-runner");
@@ -138,24 +138,24 @@ impl Site {
         }
     }
 
-    /// The login's address, without a word on how to log in.
+    /// The login's address, without authentication options.
     pub(crate) fn place(&self) -> String {
         format!("vault://{}/{PATH}", self.mount)
     }
 
-    /// A fresh machine without a login.
+    /// A fresh runner without a login.
     pub(crate) fn runner(&self) -> Runner {
         Runner::new(&self.stub, &self.codex).expect("room for a runner")
     }
 
-    /// `authferry` on a runner, which knows where the server is and nothing else.
+    /// `authferry` on a runner, with the address of the server and no credentials.
     pub(crate) fn authferry(&self, runner: &Runner, store: &str, arguments: &[&str]) -> Command {
-        let mut command = self.knowing(runner, store, under_test());
+        let mut command = self.command_at(runner, store, under_test());
         command.args(arguments);
         command
     }
 
-    fn knowing(&self, runner: &Runner, store: &str, program: &str) -> Command {
+    fn command_at(&self, runner: &Runner, store: &str, program: &str) -> Command {
         let mut command = runner.command(program);
         command
             .env("AUTHFERRY_STORE", store)
@@ -164,7 +164,7 @@ impl Site {
         command
     }
 
-    /// `authferry` in a job, with the job's identity for a login and nothing else.
+    /// `authferry` in a job, with the job's identity as the only credential.
     pub(crate) fn in_job(
         &self,
         runner: &Runner,
@@ -176,10 +176,10 @@ impl Site {
         command
     }
 
-    /// Gives a job the identity that its platform has for it.
+    /// Gives a command the ID token of its job.
     pub(crate) fn identify(&self, command: &mut Command, identity: Identity, mut claims: Value) {
         match identity {
-            Identity::GitHub => command.envs(self.issuer.let_fetch(claims)),
+            Identity::GitHub => command.envs(self.issuer.allow_fetch(claims)),
             Identity::GitLab => {
                 if claims["aud"].is_null() {
                     claims["aud"] = json!(AUDIENCE);
@@ -189,7 +189,7 @@ impl Site {
         };
     }
 
-    /// `authferry run -- codex exec …` in a job: what is due is rotated first, under the claim.
+    /// `authferry run -- codex exec …` in a job: rotates a due login first, under the lease.
     pub(crate) fn run(&self, runner: &Runner, identity: Identity) -> Command {
         let mut command = self.in_job(runner, identity, &["-v", "run", "--", "codex"]);
         command.args(EXEC);
@@ -199,8 +199,8 @@ impl Site {
     /// Seeds a login, as a person with the seeder's rights.
     pub(crate) fn seed(&self, login: &Login, more: &[&str]) -> Output {
         let runner = self.runner();
-        let file = runner.work().join("to-be-seeded.json");
-        fs::write(&file, login.auth_json()).expect("room");
+        let file = runner.work().join("seed.json");
+        fs::write(&file, login.auth_json()).expect("disk space");
         let mut seed = self.authferry(&runner, &self.place(), &["seed"]);
         seed.arg(&file)
             .args(more)
@@ -208,7 +208,7 @@ impl Site {
         finish(&mut seed)
     }
 
-    /// Seeds a login where there is none.
+    /// Seeds a login into the empty store.
     #[track_caller]
     pub(crate) fn seeded(self, login: &Login) -> Self {
         assert_code(&self.seed(login, &[]), 0);
@@ -224,30 +224,30 @@ impl Site {
         }))
     }
 
-    /// What `bao kv get` prints.
+    /// The value that `bao kv get` prints.
     pub(crate) fn stored(&self) -> Vec<u8> {
         let stored = self.server.look_by_hand(&self.mount, PATH, "auth_json");
         stored.expect("a value in the store")
     }
 
-    /// What a version of the value was.
+    /// The value of one version.
     pub(crate) fn version(&self, number: u64) -> Option<String> {
         let path = format!("{}/data/{PATH}?version={number}", self.mount);
         let value = self.admin().read(&path)?["data"]["data"]["auth_json"].clone();
         value.as_str().map(str::to_owned)
     }
 
-    /// How many versions were ever written.
+    /// The number of versions that were ever written.
     pub(crate) fn versions(&self) -> u64 {
         written(&self.admin(), &self.mount)
     }
 
-    /// Whether the store holds the one generation with which the login goes on.
+    /// Whether the store holds the live generation of the login.
     pub(crate) fn is_live(&self) -> bool {
         self.stub.is_live(&self.stored())
     }
 
-    /// How many tokens are there that jobs with this identity have got.
+    /// The number of unexpired tokens of jobs with this identity.
     pub(crate) fn tokens(&self, identity: Identity) -> usize {
         let path = format!("auth/{}/login", self.auth_mount(identity));
         self.admin().leases(&path).len()
@@ -260,13 +260,13 @@ impl Site {
     }
 }
 
-/// The one server that most tests share.
+/// The server that most tests share.
 fn shared() -> Arc<OpenBao> {
     static SHARED: LazyLock<Arc<OpenBao>> = LazyLock::new(|| Arc::new(OpenBao::raft()));
     Arc::clone(&SHARED)
 }
 
-/// With nothing but the identity that GitHub gives a job.
+/// Uses the identity of a GitHub job as the only credential.
 impl AnyStore for Site {
     fn with(codex: Codex, login: &Login) -> Self {
         Self::on(shared(), codex, login).seeded(login)
@@ -281,7 +281,7 @@ impl AnyStore for Site {
     }
 
     fn command(&self, runner: &Runner, program: &str) -> Command {
-        let mut command = self.knowing(runner, &self.address(Identity::GitHub), program);
+        let mut command = self.command_at(runner, &self.address(Identity::GitHub), program);
         self.identify(
             &mut command,
             Identity::GitHub,
@@ -307,8 +307,8 @@ impl AnyStore for Site {
             let path = format!("{}/metadata/{path}", self.mount);
             self.admin().read(&path).map(|found| found["data"].clone())
         };
-        let [login, claim] = [PATH, CLAIM].map(metadata);
-        format!("{login:?} {claim:?}")
+        let [login, lease] = [PATH, LEASE].map(metadata);
+        format!("{login:?} {lease:?}")
     }
 
     fn put(&self, login: &Login, more: &[&str]) -> Output {
@@ -321,7 +321,7 @@ impl AnyStore for Site {
     }
 }
 
-/// How many versions were ever written of the login in a mount.
+/// The number of versions of the login that were ever written in a mount.
 pub(crate) fn written(admin: &Admin, mount: &str) -> u64 {
     let metadata = admin.read(&format!("{mount}/metadata/{PATH}"));
     metadata.map_or(0, |it| {
@@ -329,13 +329,13 @@ pub(crate) fn written(admin: &Admin, mount: &str) -> u64 {
     })
 }
 
-/// A file of `deploy`, as it is shipped.
+/// Reads a file of `deploy/policies/vault`.
 pub(crate) fn deployed(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies/vault");
     fs::read_to_string(folder.join(name)).expect("a file that is shipped")
 }
 
-/// Fails if a text shows a token of the server's, or one of the issuer's.
+/// Fails if a text contains a token of the server or of the issuer.
 #[track_caller]
 pub(crate) fn assert_no_token(site: &Site, what: &str, text: &[u8]) {
     let text = String::from_utf8_lossy(text);
@@ -349,8 +349,8 @@ pub(crate) fn assert_no_token(site: &Site, what: &str, text: &[u8]) {
     }
 }
 
-/// Finds what can be a token of the server's: `s.` and some 24 letters and digits, or
-/// `hvs.` and more.
+/// Finds a possible token of the server: `s.` and about 24 letters and digits, or a longer text after
+/// `hvs.`.
 pub(crate) fn server_token(text: &str) -> Option<&str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.')
         .find(|word| {

@@ -1,77 +1,78 @@
-//! What the runner makes of a step's output: orders are carried out, masks are applied, and
-//! the rest is the log.
+//! How the runner processes a step's output: it executes workflow commands, applies masks, and logs
+//! the rest.
 //!
-//! As `ActionCommandManager` of actions/runner has it: an order is a line that begins with
-//! `::`; after `stop-commands` none is one but the word that was given.
+//! As in `ActionCommandManager` of actions/runner: a workflow command is a line that starts with `::`.
+//! After `stop-commands`, only the given token is a command.
 
-/// The log of one job, and what is masked in it.
+/// The log of a job, with its masks.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
     log: String,
     masks: Vec<String>,
-    /// What the runner shows on the page of the job: the level and the text.
+    /// The annotations on the page of the job: level and text.
     pub(crate) annotations: Vec<(String, String)>,
-    /// Every line as it came, unmasked: what the runner sees, and nobody else.
-    pub(crate) wire: String,
+    /// Every line, unmasked, as only the runner sees it.
+    pub(crate) raw: String,
 }
 
-/// The runner listens to each step anew.
+/// The state of the command parser, one per step.
 #[derive(Debug, Default)]
-pub(crate) struct Ear {
-    stopped: Option<String>,
+pub(crate) struct CommandParser {
+    stop_token: Option<String>,
 }
 
 impl Console {
-    /// Takes a line of a step.
-    pub(crate) fn take(&mut self, ear: &mut Ear, line: &str) {
-        self.wire.push_str(line);
-        self.wire.push('\n');
-        if !self.is_carried_out(ear, line) {
+    /// Processes a line of a step.
+    pub(crate) fn process_line(&mut self, parser: &mut CommandParser, line: &str) {
+        self.raw.push_str(line);
+        self.raw.push('\n');
+        if !self.execute_command(parser, line) {
             self.log.push_str(&self.masked(line));
             self.log.push('\n');
         }
     }
 
-    /// What anybody who may read the repository can see.
+    /// The log that every reader of the repository can see.
     pub(crate) fn log(&self) -> &str {
         &self.log
     }
 
-    /// How many values are masked.
+    /// The masked values.
     pub(crate) fn masks(&self) -> &[String] {
         &self.masks
     }
 
-    fn is_carried_out(&mut self, ear: &mut Ear, line: &str) -> bool {
-        let Some((order, data)) = parse(line) else {
+    /// Executes a workflow command. Returns whether the line was one.
+    fn execute_command(&mut self, parser: &mut CommandParser, line: &str) -> bool {
+        let Some((command, data)) = parse(line) else {
             return false;
         };
-        if let Some(word) = &ear.stopped {
-            if order != *word {
+        if let Some(token) = &parser.stop_token {
+            if command != *token {
                 return false;
             }
-            ear.stopped = None;
-            self.note(line);
+            parser.stop_token = None;
+            self.append(line);
             return true;
         }
-        let (name, _) = order.split_once(' ').unwrap_or((&order, ""));
+        let (name, _) = command.split_once(' ').unwrap_or((&command, ""));
         match name {
             "stop-commands" => {
-                ear.stopped = Some(data);
-                self.note(line);
+                parser.stop_token = Some(data);
+                self.append(line);
             }
             "add-mask" => self.masks.push(data),
             "error" | "warning" | "notice" => {
                 let text = self.masked(&data);
                 self.annotations.push((name.to_owned(), text.clone()));
-                self.note(&text);
+                self.append(&text);
             }
             _ => return false,
         }
         true
     }
 
-    fn note(&mut self, line: &str) {
+    fn append(&mut self, line: &str) {
         self.log.push_str(&self.masked(line));
         self.log.push('\n');
     }
@@ -85,20 +86,20 @@ impl Console {
     }
 }
 
-/// An order and its data, unescaped.
+/// Parses a command and its data, unescaped.
 fn parse(line: &str) -> Option<(String, String)> {
     let rest = line.trim_start().strip_prefix("::")?;
-    let (order, data) = rest.split_once("::")?;
+    let (command, data) = rest.split_once("::")?;
     let data = data
         .replace("%0D", "\r")
         .replace("%0A", "\n")
         .replace("%25", "%");
-    Some((order.to_owned(), data))
+    Some((command.to_owned(), data))
 }
 
 #[test]
-fn orders_are_told_from_text() {
-    let (mut console, mut ear) = (Console::default(), Ear::default());
+fn workflow_commands_are_distinguished_from_text() {
+    let (mut console, mut parser) = (Console::default(), CommandParser::default());
     for line in [
         "::add-mask::one-secret",
         "say one-secret",
@@ -108,7 +109,7 @@ fn orders_are_told_from_text() {
         "::word::",
         "::error title=a::b%0Ac",
     ] {
-        console.take(&mut ear, line);
+        console.process_line(&mut parser, line);
     }
     let log = "say ***\n::stop-commands::word\n::add-mask::text\ntext ::word::\n::word::\nb\nc\n";
     assert_eq!(console.log(), log);

@@ -1,4 +1,4 @@
-//! One job on a throw-away machine: the runner, as far as an action can tell.
+//! One job on an ephemeral machine, with the parts of the runner that an action can observe.
 
 use std::{
     collections::BTreeMap,
@@ -19,40 +19,40 @@ use rig::{MARKERS, Node24, Runner};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::console::{Console, Ear};
+use crate::console::{CommandParser, Console};
 use crate::ferry::files;
 use crate::ferry::under_test;
 
-/// As `workflow-cancellation` of GitHub's documentation has it.
+/// From `workflow-cancellation` of GitHub's documentation.
 const BEFORE_TERM: Duration = Duration::from_millis(7500);
 const BEFORE_KILL: Duration = Duration::from_millis(2500);
 
-/// How long a step may take before it counts as hung.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// A step that takes longer counts as hung.
+const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A job under way.
+/// A running job.
 pub(crate) struct Job {
     pub(crate) runner: Runner,
     node: Node24,
-    /// The action as it was checked out for this job.
+    /// The action, checked out for this job.
     pub(crate) action: PathBuf,
-    /// What `action.yml` says.
+    /// The parsed `action.yml`.
     manifest: Value,
-    /// The job's environment, to which steps can add.
+    /// The job's environment, which steps can extend.
     pub(crate) env: BTreeMap<String, String>,
     console: Arc<Mutex<Console>>,
-    /// The steps whose action has something to do at the end of the job.
+    /// The post steps, in the order of their main steps.
     posts: Vec<Post>,
 }
 
-/// What the runner remembers of a step, for its end.
+/// What the runner keeps of a step for its post step.
 struct Post {
     inputs: Vec<(String, String)>,
     env: Vec<(String, String)>,
     state: BTreeMap<String, String>,
 }
 
-/// A step under way.
+/// A running step.
 pub(crate) struct Step {
     child: Child,
     files: [PathBuf; 5],
@@ -60,7 +60,7 @@ pub(crate) struct Step {
     inputs: Option<Vec<(String, String)>>,
 }
 
-/// What became of a step.
+/// The result of a step.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -68,7 +68,7 @@ pub(crate) struct Ended {
     pub(crate) summary: String,
 }
 
-/// The files by which a step tells the runner things.
+/// The file commands of a step.
 const FILES: [&str; 5] = [
     "GITHUB_STATE",
     "GITHUB_OUTPUT",
@@ -78,7 +78,7 @@ const FILES: [&str; 5] = [
 ];
 
 impl Job {
-    /// Begins a job in a private repository.
+    /// Starts a job in a private repository.
     pub(crate) fn new(runner: Runner, env: BTreeMap<String, String>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let node = Node24::install().expect("Node from npm");
@@ -87,13 +87,13 @@ impl Job {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let action = root.join("actions/authferry");
         for folder in ["temp", "temp/_runner_file_commands", "actions/authferry"] {
-            fs::create_dir_all(root.join(folder)).expect("room");
+            fs::create_dir_all(root.join(folder)).expect("disk space");
         }
         for file in fs::read_dir(deployed()).expect("the action") {
             let file = file.expect("an entry").path();
             if file.is_file() {
                 let name = file.file_name().expect("a name");
-                fs::copy(&file, action.join(name)).expect("room");
+                fs::copy(&file, action.join(name)).expect("disk space");
             }
         }
         let manifest = fs::read_to_string(action.join("action.yml")).expect("the action");
@@ -134,23 +134,23 @@ impl Job {
         job
     }
 
-    /// Sets what the job was set off by.
+    /// Sets the event that triggered the job.
     pub(crate) fn event(&self, event: &Value) {
-        fs::write(self.temp().join("event.json"), event.to_string()).expect("room");
+        fs::write(self.temp().join("event.json"), event.to_string()).expect("disk space");
     }
 
-    /// The folder for what a job does not keep.
+    /// The temporary folder of the job.
     pub(crate) fn temp(&self) -> PathBuf {
         self.runner.root().join("temp")
     }
 
-    /// A step that uses the action, with the program of the tests.
+    /// Runs a step that uses the action, with the program under test.
     pub(crate) fn uses(&mut self, with: &[(&str, &str)]) -> Ended {
         let step = self.start_uses(with);
         self.finish(step)
     }
 
-    /// The same, without waiting for its end.
+    /// Starts a step that uses the action, with the program under test.
     pub(crate) fn start_uses(&mut self, with: &[(&str, &str)]) -> Step {
         let mut with = with.to_vec();
         if !with.iter().any(|(name, _)| *name == "version") {
@@ -159,13 +159,13 @@ impl Job {
         self.start_action(&with, &[])
     }
 
-    /// The same with these inputs and no others, and variables of the step's own.
+    /// Starts a step that uses the action with exactly these inputs, and the step's own variables.
     pub(crate) fn start_action(&mut self, with: &[(&str, &str)], env: &[(String, String)]) -> Step {
         let known = self.manifest["inputs"].as_object().expect("inputs");
         for (name, _) in with {
             assert!(known.contains_key(*name), "there is no input {name}");
         }
-        // The runner gives each input that has no value and no default the empty text.
+        // The runner sets each input without a value and a default to the empty string.
         let inputs = known.iter().map(|(name, input)| {
             let given = with.iter().find(|(given, _)| given == name);
             let default = || input["default"].as_str().unwrap_or_default().to_owned();
@@ -173,7 +173,7 @@ impl Job {
             (format!("INPUT_{}", name.to_uppercase()), value)
         });
         let inputs: Vec<_> = inputs.collect();
-        // Before it begins: it has to come to its end whatever becomes of the step.
+        // Register the post step first: it must run even if the main step fails.
         self.posts.push(Post {
             inputs: inputs.clone(),
             env: env.to_vec(),
@@ -185,29 +185,29 @@ impl Job {
                 .arg(main)
                 .envs(inputs.clone())
                 .envs(env.iter().cloned())
-                .envs(ACTIONS_ALONE);
+                .envs(ACTION_VARIABLES);
         });
         step.inputs = Some(inputs);
         step
     }
 
-    /// A step with `run`.
+    /// Runs a step with `run`.
     pub(crate) fn run(&mut self, script: &str) -> Ended {
         let step = self.start_run(script);
         self.finish(step)
     }
 
-    /// The same, without waiting for its end.
+    /// Starts a step with `run`.
     pub(crate) fn start_run(&mut self, script: &str) -> Step {
         self.start("bash".as_ref(), |command| {
             command.args(["-eo", "pipefail", "-c", script]);
         })
     }
 
-    /// Waits for the end of a step, and of whoever holds its streams.
+    /// Waits until a step has exited and no process holds its streams.
     #[track_caller]
     pub(crate) fn finish(&mut self, mut step: Step) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         let code = loop {
             if let Some(status) = step.child.try_wait().expect("our child") {
                 break status.code();
@@ -218,8 +218,7 @@ impl Job {
         self.end(step, code)
     }
 
-    /// Cancels the job while a step is under way. Returns how the step ended: `None` if it
-    /// had to be killed.
+    /// Cancels the job during a step. The exit code is `None` if the step had to be killed.
     pub(crate) fn cancel(&mut self, mut step: Step) -> Ended {
         let pid = i32::try_from(step.child.id()).expect("a small number");
         let pid = Pid::from_raw(pid).expect("not zero");
@@ -241,7 +240,7 @@ impl Job {
         self.end(step, None)
     }
 
-    /// The end of the job: the posts, last first, and then whoever was left behind is killed.
+    /// Ends the job: runs the post steps, last first, then kills the remaining processes.
     pub(crate) fn end_of_job(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
         while let Some(post) = self.posts.pop() {
@@ -254,7 +253,7 @@ impl Job {
                     .envs(post.inputs)
                     .envs(post.env)
                     .envs(state)
-                    .envs(ACTIONS_ALONE);
+                    .envs(ACTION_VARIABLES);
             });
             ended.push(self.finish(step));
         }
@@ -262,8 +261,8 @@ impl Job {
         ended
     }
 
-    /// The machine is gone, at once and with everybody on it.
-    pub(crate) fn lose(mut self, step: Option<Step>) {
+    /// Kills the machine with all its processes, without post steps.
+    pub(crate) fn kill_machine(mut self, step: Option<Step>) {
         self.kill_orphans();
         if let Some(mut step) = step {
             step.child.wait().expect("our child");
@@ -271,17 +270,17 @@ impl Job {
         self.posts.clear();
     }
 
-    /// The processes of the job that are there.
+    /// The running processes of the job.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        let mark = format!("RUNNER_TRACKING_ID={}", self.env["RUNNER_TRACKING_ID"]);
-        let mine = |process: &u32| {
+        let marker = format!("RUNNER_TRACKING_ID={}", self.env["RUNNER_TRACKING_ID"]);
+        let is_of_job = |process: &u32| {
             let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
             environment
                 .split(|byte| *byte == 0)
-                .any(|it| it == mark.as_bytes())
+                .any(|it| it == marker.as_bytes())
         };
         let all = self.runner.processes().expect("/proc");
-        all.into_iter().filter(mine).collect()
+        all.into_iter().filter(is_of_job).collect()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -289,16 +288,16 @@ impl Job {
     }
 
     pub(crate) fn with_console<T>(&self, look: impl FnOnce(&mut Console) -> T) -> T {
-        look(&mut self.console.lock().expect("nobody panicked"))
+        look(&mut self.console.lock().expect("no panic"))
     }
 
-    /// Where on this machine, or in its log, something can be read that is part of a token.
+    /// The files on this machine, and the log, that contain a part of a token.
     pub(crate) fn traces(&self) -> Vec<String> {
         let mut left = files(self.runner.root());
         left.push(("the log".to_owned(), self.log().into_bytes()));
         let shows = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
-            MARKERS.iter().any(|mark| text.contains(mark))
+            MARKERS.iter().any(|marker| text.contains(marker))
         };
         let found = left.into_iter().filter(|(_, bytes)| shows(bytes));
         found.map(|(place, _)| place).collect()
@@ -312,7 +311,7 @@ impl Job {
     fn kill_orphans(&self) {
         while let Some(process) = self.processes().first() {
             let pid = i32::try_from(*process).expect("a small number");
-            // It may be gone by now.
+            // The process may have exited.
             kill_process(Pid::from_raw(pid).expect("not zero"), Signal::KILL).ok();
             thread::sleep(Duration::from_millis(5));
         }
@@ -329,28 +328,28 @@ impl Job {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         for (name, file) in FILES.iter().zip(&files) {
-            fs::write(file, "").expect("room");
+            fs::write(file, "").expect("disk space");
             command.env(name, file);
         }
         with(&mut command);
         let mut child = command.spawn().expect("a program to start");
-        let (told, lines) = channel();
-        let ear = Arc::new(Mutex::new(Ear::default()));
+        let (closed, lines) = channel();
+        let parser = Arc::new(Mutex::new(CommandParser::default()));
         let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().expect("a pipe"));
         let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("a pipe"));
         for stream in [stdout, stderr] {
-            let (console, ear, told) = (self.console.clone(), ear.clone(), told.clone());
+            let (console, parser, closed) = (self.console.clone(), parser.clone(), closed.clone());
             thread::spawn(move || {
                 let mut lines = BufReader::new(stream);
                 let mut line = Vec::new();
                 while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
                     let text = String::from_utf8_lossy(&line);
-                    let mut console = console.lock().expect("nobody panicked");
-                    let mut ear = ear.lock().expect("nobody panicked");
-                    console.take(&mut ear, text.trim_end_matches(['\n', '\r']));
+                    let mut console = console.lock().expect("no panic");
+                    let mut parser = parser.lock().expect("no panic");
+                    console.process_line(&mut parser, text.trim_end_matches(['\n', '\r']));
                     line.clear();
                 }
-                drop(told);
+                drop(closed);
             });
         }
         Step {
@@ -363,13 +362,13 @@ impl Job {
 
     #[track_caller]
     fn end(&mut self, step: Step, code: Option<i32>) -> Ended {
-        // It ends when nobody holds the streams any more: the runner would wait for five
-        // seconds, and kill whoever does.
-        let held = step.lines.recv_timeout(PATIENCE);
+        // A step ends when no process holds its streams: the runner would wait 5 seconds, and then
+        // kill the holders.
+        let held = step.lines.recv_timeout(STEP_TIMEOUT);
         assert_eq!(
             held,
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected),
-            "somebody holds the step's streams"
+            "a process holds the step's streams"
         );
         let [state, outputs, env, _, summary] = step.files;
         if let (Some(_), Some(post)) = (step.inputs, self.posts.last_mut()) {
@@ -384,18 +383,18 @@ impl Job {
     }
 }
 
-/// What the runner gives to actions, and not to a step with `run`.
-const ACTIONS_ALONE: [(&str, &str); 2] = [
+/// The variables that the runner sets for actions, but not for `run` steps.
+const ACTION_VARIABLES: [(&str, &str); 2] = [
     ("ACTIONS_RUNTIME_TOKEN", "made-up-runtime-token"),
     ("ACTIONS_RUNTIME_URL", "https://runtime.example/"),
 ];
 
-/// The action, as it is shipped.
+/// The folder of the action.
 pub(crate) fn deployed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/github")
 }
 
-/// What one of the runner's files says, in its shorter form.
+/// Reads a file command in its `NAME=VALUE` form.
 fn pairs(file: &Path) -> BTreeMap<String, String> {
     let text = fs::read_to_string(file).expect("a file");
     text.lines()

@@ -1,4 +1,4 @@
-//! GitHub's action, run as the runner runs it.
+//! The GitHub action, run like the real runner does.
 
 #[expect(
     dead_code,
@@ -9,12 +9,12 @@
 #[path = "../../e2e/any_store.rs"]
 mod any_store;
 mod console;
+mod examples;
 #[expect(dead_code, reason = "shared with the end-to-end tests")]
 #[path = "../../e2e/ferry.rs"]
 mod ferry;
 mod job;
 mod jobs;
-mod newcomer;
 mod owners;
 mod program;
 mod scene;

@@ -1,4 +1,4 @@
-//! Which program the action starts.
+//! Which program the action downloads and starts.
 
 use std::{
     collections::BTreeSet,
@@ -15,14 +15,14 @@ use serde_json::json;
 
 use crate::ferry::under_test;
 use crate::job::Job;
-use crate::jobs::assert_well_ended;
+use crate::jobs::assert_clean_end;
 use crate::scene::Scene;
 
-/// As a release names the program for the machines that these tests run on.
+/// The release target of the machines that run these tests.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
 #[test]
-fn the_action_asks_for_just_the_programs_that_a_release_has() {
+fn the_action_knows_exactly_the_programs_of_a_release() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let [release, launcher] = [
         ".github/workflows/release.yml",
@@ -43,14 +43,14 @@ fn the_action_asks_for_just_the_programs_that_a_release_has() {
 }
 
 #[test]
-fn a_release_is_downloaded_if_it_is_the_one_in_the_table() {
+fn a_downloaded_release_must_match_the_digest_table() {
     let scene = Scene::on_a_file(&Login::fresh());
     for code in [0, 124] {
         let mut job = scene.job();
         publish(&mut job, "9.9.9");
         if code != 0 {
             let table = json!({"9.9.9": {TARGET: "0".repeat(64)}});
-            fs::write(job.action.join("releases.json"), table.to_string()).expect("room");
+            fs::write(job.action.join("releases.json"), table.to_string()).expect("disk space");
         }
         let step = job.uses(&[
             ("store", &scene.address()),
@@ -59,22 +59,22 @@ fn a_release_is_downloaded_if_it_is_the_one_in_the_table() {
         ]);
         assert_eq!(step.code, Some(code), "{}", job.log());
         assert_eq!(job.runner.work().join("ran").exists(), code == 0);
-        assert_well_ended(&scene, &mut job);
+        assert_clean_end(&scene, &mut job);
     }
 }
 
 #[test]
-fn a_release_that_is_not_in_the_table_is_not_even_downloaded() {
+fn a_release_without_a_digest_is_not_downloaded() {
     let scene = Scene::on_a_file(&Login::fresh());
     let mut job = scene.job();
     let step = job.uses(&[("store", &scene.address()), ("version", "9.9.9")]);
     assert_eq!(step.code, Some(124), "{}", job.log());
     assert!(job.log().contains("give it as `sha256`"), "{}", job.log());
-    assert_well_ended(&scene, &mut job);
+    assert_clean_end(&scene, &mut job);
 }
 
 #[test]
-fn a_program_on_the_runner_has_to_be_the_one_that_was_meant() {
+fn a_program_on_the_runner_must_match_its_digest() {
     let scene = Scene::on_a_file(&Login::fresh());
     let right = digest(&scene.job(), under_test());
     for (sha256, code) in [(right.to_uppercase(), 0), ("0".repeat(64), 124)] {
@@ -83,38 +83,40 @@ fn a_program_on_the_runner_has_to_be_the_one_that_was_meant() {
         let with = [("store", &*address), ("sha256", &*sha256), ("run", "true")];
         let step = job.uses(&with);
         assert_eq!(step.code, Some(code), "{}", job.log());
-        assert_well_ended(&scene, &mut job);
+        assert_clean_end(&scene, &mut job);
     }
 }
 
 #[test]
-fn a_program_that_was_changed_in_the_job_is_not_started_at_its_end() {
+fn post_does_not_start_a_replaced_program() {
     let scene = Scene::on_a_file(&Login::fresh());
     let mut job = scene.job();
     let program = job.temp().join("authferry");
-    fs::copy(under_test(), &program).expect("room");
+    fs::copy(under_test(), &program).expect("disk space");
     let path = program.display().to_string();
     let step = job.start_action(&[("store", &scene.address()), ("path", &path)], &[]);
     assert_eq!(job.finish(step).code, Some(0), "{}", job.log());
-    // What is running cannot be written to, but replaced.
+    // A running program cannot be overwritten, but replaced.
     fs::remove_file(&program).expect("ours");
-    let mark = job.temp().join("started");
-    fs::write(&program, format!("#!/bin/sh\ntouch {}\n", mark.display())).expect("room");
+    let marker = job.temp().join("started");
+    fs::write(&program, format!("#!/bin/sh\ntouch {}\n", marker.display())).expect("disk space");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("ours");
     let [post] = &job.end_of_job()[..] else {
-        panic!("one step has a post");
+        panic!("expected one post step");
     };
     assert_eq!(post.code, Some(1), "{}", job.log());
-    assert!(!mark.exists());
+    assert!(!marker.exists());
     let annotations = job.with_console(|console| console.annotations.clone());
     assert!(
-        annotations[0].1.contains("is not the program any more"),
+        annotations[0]
+            .1
+            .contains("has changed since the job started"),
         "{annotations:?}"
     );
 }
 
 #[test]
-fn the_state_holds_the_program_its_digest_and_the_home_and_nothing_else() {
+fn the_state_holds_only_the_program_its_digest_and_the_home() {
     let scene = Scene::on_vault(&Login::fresh());
     let mut job = scene.job();
     job.uses(&[("store", &scene.address())]);
@@ -134,41 +136,45 @@ fn the_state_holds_the_program_its_digest_and_the_home_and_nothing_else() {
         home.display()
     );
     assert_eq!(states, [state]);
-    assert_well_ended(&scene, &mut job);
+    assert_clean_end(&scene, &mut job);
 }
 
 #[test]
-fn what_is_misspelt_is_refused() {
+fn invalid_inputs_are_refused() {
     let scene = Scene::on_a_file(&Login::fresh());
     let address = scene.address();
-    let ways: [&[_]; 2] = [
+    let invalid: [&[_]; 2] = [
         &[("store", &*address), ("access-only", "yes")],
         &[("store", &*address), ("run", "true"), ("refresh", "3d")],
     ];
-    for with in ways {
+    for with in invalid {
         let mut job = scene.job();
         assert_eq!(job.uses(with).code, Some(124), "{}", job.log());
-        assert_well_ended(&scene, &mut job);
+        assert_clean_end(&scene, &mut job);
     }
 }
 
-/// Publishes a release, for the machine of one job.
+/// Publishes a release for the machine of one job.
 pub(crate) fn publish(job: &mut Job, version: &str) {
     let path = format!("/acme/authferry/releases/download/v{version}/authferry-{TARGET}");
     let server = serve(path, fs::read(under_test()).expect("the program"));
     job.env.insert("GITHUB_SERVER_URL".to_owned(), server);
     let table = json!({version: {TARGET: digest(job, under_test())}});
-    fs::write(job.action.join("releases.json"), table.to_string()).expect("room");
+    fs::write(job.action.join("releases.json"), table.to_string()).expect("disk space");
 }
 
-/// The digest of a file, by a program of the system's.
+/// The SHA-256 of a file, by `sha256sum`.
 fn digest(job: &Job, file: &str) -> String {
     let output = rig::finish(job.runner.command("sha256sum").arg(file));
-    let said = String::from_utf8_lossy(&output.stdout);
-    said.split_whitespace().next().expect("a digest").to_owned()
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    stdout
+        .split_whitespace()
+        .next()
+        .expect("a digest")
+        .to_owned()
 }
 
-/// Serves one file under one path, for as long as the tests last; returns the address.
+/// Serves one file under one path until the tests end, and returns the address.
 fn serve(path: String, bytes: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("a socket");

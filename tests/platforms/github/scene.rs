@@ -1,4 +1,4 @@
-//! The stores that the jobs share, and what they need to get at them.
+//! The stores that jobs share, and the settings to reach them.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::ferry::{Ferry, wait_until};
 use crate::job::Job;
 use crate::site::{Identity::GitHub, Site, assert_no_token};
 
-/// A store with a login in it, and the provider's stub.
+/// A store with a login, and the provider's stub.
 pub(crate) enum Scene {
     File(Box<Ferry>, Box<Login>),
     Vault(Box<Site>),
@@ -21,12 +21,12 @@ impl Scene {
         Self::File(Box::new(ferry), Box::new(login.clone()))
     }
 
-    /// Where a job logs in by the token that GitHub gives it, and by nothing else.
+    /// A Vault store, with the job's ID token from GitHub as the only credential.
     pub(crate) fn on_vault(login: &Login) -> Self {
         Self::Vault(Box::new(Site::new(rig::V0_169, login).seeded(login)))
     }
 
-    /// Begins a job on a fresh machine.
+    /// Starts a job on a fresh machine.
     pub(crate) fn job(&self) -> Job {
         self.job_on(self.runner())
     }
@@ -63,7 +63,7 @@ impl Scene {
         }
     }
 
-    /// Whether the store holds the one generation with which the login goes on.
+    /// Whether the store holds the live generation of the login.
     pub(crate) fn is_live(&self) -> bool {
         self.stub().is_live(&self.stored())
     }
@@ -73,14 +73,14 @@ impl Scene {
         wait_until("the live generation is in the store", || self.is_live());
     }
 
-    /// Fails if anything that a job has left shows a piece of a token, of whosever.
+    /// Fails if a file or the log of a job contains a part of any token.
     #[track_caller]
-    pub(crate) fn assert_traceless(&self, job: &Job) {
+    pub(crate) fn assert_no_token_left(&self, job: &Job) {
         assert_eq!(job.traces(), Vec::<String>::new());
         if let Self::Vault(site) = self {
             assert_no_token(site, "the log", job.log().as_bytes());
             for (place, bytes) in crate::ferry::files(job.runner.root()) {
-                // The program is no text, and neither is Codex's database.
+                // Skip binary files: the program, and Codex's database.
                 if !bytes.contains(&0) {
                     assert_no_token(site, &place, &bytes);
                 }
@@ -88,7 +88,7 @@ impl Scene {
         }
     }
 
-    /// What the jobs of a workflow have in `env`, or have from the runner.
+    /// The variables of a job, from the `env` of its workflow or from the runner.
     pub(crate) fn variables(&self) -> BTreeMap<String, String> {
         let Self::Vault(site) = self else {
             return BTreeMap::new();
@@ -98,7 +98,7 @@ impl Scene {
         if let Some(file) = site.server.authority() {
             variables.insert("VAULT_CACERT".to_owned(), file.display().to_string());
         }
-        let endpoint = site.issuer.let_fetch(Site::claims(GitHub));
+        let endpoint = site.issuer.allow_fetch(Site::claims(GitHub));
         variables.extend(endpoint.map(|(name, value)| (name.to_owned(), value)));
         variables
     }

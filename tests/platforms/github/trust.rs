@@ -1,14 +1,14 @@
-//! Jobs that are refused.
+//! Untrusted jobs are refused.
 
 use rig::Login;
 use serde_json::{Value, json};
 
-use crate::jobs::assert_well_ended;
+use crate::jobs::assert_clean_end;
 use crate::scene::Scene;
 
 #[test]
 fn a_public_repository_is_refused() {
-    refused(
+    assert_refused(
         &json!({"repository": {"full_name": "acme/app", "private": false, "visibility": "public"}}),
         "the repository is public",
     );
@@ -16,23 +16,23 @@ fn a_public_repository_is_refused() {
 
 #[test]
 fn a_pull_request_from_a_fork_is_refused() {
-    refused(
+    assert_refused(
         &json!({
             "repository": {"full_name": "acme/app", "private": true, "visibility": "private"},
-            "pull_request": {"head": {"repo": {"full_name": "somebody/app"}}},
+            "pull_request": {"head": {"repo": {"full_name": "fork-owner/app"}}},
         }),
         "the pull request comes from a fork",
     );
 }
 
-fn refused(event: &Value, why: &str) {
+fn assert_refused(event: &Value, why: &str) {
     let scene = Scene::on_a_file(&Login::fresh());
     let address = scene.address();
-    let ways: [&[(&str, &str)]; 2] = [
+    let inputs: [&[(&str, &str)]; 2] = [
         &[("store", &address)],
         &[("store", &address), ("run", "touch ran")],
     ];
-    for with in ways {
+    for with in inputs {
         let mut job = scene.job();
         job.event(event);
         let step = job.uses(with);
@@ -46,13 +46,13 @@ fn refused(event: &Value, why: &str) {
         for words in [why, "next: use an API key", "`allow-untrusted: true`"] {
             assert!(text.contains(words), "{text}");
         }
-        assert_well_ended(&scene, &mut job);
+        assert_clean_end(&scene, &mut job);
 
-        // That this is a way on.
+        // The hint works.
         let mut job = scene.job();
         job.event(event);
         let with = [with, &[("allow-untrusted", "true")]].concat();
         assert_eq!(job.uses(&with).code, Some(0), "{}", job.log());
-        assert_well_ended(&scene, &mut job);
+        assert_clean_end(&scene, &mut job);
     }
 }

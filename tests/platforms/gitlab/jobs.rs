@@ -1,4 +1,4 @@
-//! What the component's jobs do to a login.
+//! A login in the jobs of the component.
 
 use std::{
     fs,
@@ -10,33 +10,34 @@ use std::{
 
 use rig::{Codex, Endpoint, Login, Runner, Stub, What};
 
-use crate::pipeline::{AUTHFERRY, Machine, configuration, files, holding, said, shows};
+use crate::pipeline::{
+    AUTHFERRY, Machine, configuration, contains_token, files, files_containing, output_text,
+};
 use crate::store::{FileStore, Store, VaultStore, is_live};
 
 const CODEX: &str = r#"codex exec --skip-git-repo-check --json "Reply OK.""#;
 
-/// The same in a shell of its own, in which the wrapper is ended first, as by a machine that
-/// is out of memory: Codex then rotates with nobody beside it. The script is over when it has
-/// ended too, since it has its output open.
-const ALONE: &str =
+/// `CODEX` after its shell has killed the wrapper, as when the machine is out of memory: Codex then
+/// rotates without authferry. The script ends after Codex, which holds its output stream.
+const CODEX_WITHOUT_WRAPPER: &str =
     r#"sh -c 'kill -KILL $PPID; codex exec --skip-git-repo-check --json "Reply OK."'"#;
 
-/// Leaves a trace on the machine: the work tree is emptied before an `after_script` here.
+/// Leaves a file on the machine: gitlab-ci-local empties the work tree before an `after_script`.
 const TRACE: &str = r#"sh -c 'touch "$HOME/ran"'"#;
 
-/// Everything there is goes into the artifacts and into the cache, whatever becomes of the job.
+/// Saves all files as artifacts and cache, even if the job fails.
 const KEEP_ALL: &str = r#"
 codex:
   artifacts: { when: always, untracked: true, paths: ["**/*", ".*"] }
   cache: { key: everything, when: always, paths: ["**/*", ".*"] }
 "#;
 
-/// The same while the work tree is as the script has left it.
-fn keep_all_at_once() -> String {
+/// Like `KEEP_ALL`, without an `after_script` that empties the work tree.
+fn keep_all_after_script() -> String {
     format!("{KEEP_ALL}  after_script: []\n")
 }
 
-/// The provider, a Codex, and a login that has to be rotated.
+/// The provider, a Codex, and a due login.
 struct Scene {
     login: Login,
     stub: Stub,
@@ -53,16 +54,16 @@ impl Scene {
         }
     }
 
-    /// A machine of the person who seeds.
-    fn desk(&self) -> Runner {
+    /// The machine of the person who seeds.
+    fn admin_machine(&self) -> Runner {
         Runner::new(&self.stub, &self.codex).expect("room for a runner")
     }
 
     fn file(&self) -> FileStore {
-        FileStore::new(&self.desk(), &self.login)
+        FileStore::new(&self.admin_machine(), &self.login)
     }
 
-    /// A fresh machine, with a project that runs something with the login of a store.
+    /// A fresh machine, with a project that runs `run` with the login of a store.
     fn machine(
         &self,
         store: &dyn Store,
@@ -75,40 +76,45 @@ impl Scene {
         all.extend(named.iter().map(|(name, value)| (*name, value.as_str())));
         all.extend(inputs);
         let machine = Machine::new(&self.stub, &self.codex, &configuration(&all, more));
-        store.let_in(machine)
+        store.configure(machine)
     }
 }
 
 #[test]
-fn three_jobs_go_on_with_one_rotation_by_a_file() {
+fn three_jobs_share_one_rotation_on_a_file() {
     let scene = Scene::new();
     three_jobs(&scene, &scene.file());
 }
 
 #[test]
-fn three_jobs_go_on_with_one_rotation_by_vault_and_their_own_identity() {
+fn three_jobs_share_one_rotation_on_vault() {
     let scene = Scene::new();
-    let store = VaultStore::new(&scene.desk(), &scene.login);
+    let store = VaultStore::new(&scene.admin_machine(), &scene.login);
     three_jobs(&scene, &store);
     let written = "the seed, the proof that it can be written, and the rotation";
     assert_eq!(store.versions(), 3, "{written}");
-    assert_eq!(store.tokens(), 0, "a job's token outlived it");
+    assert_eq!(store.tokens(), 0, "a token outlived its job");
 }
 
 fn three_jobs(scene: &Scene, store: &dyn Store) {
-    for (job, more) in [(1, KEEP_ALL), (2, &keep_all_at_once()), (3, KEEP_ALL)] {
+    for (job, more) in [(1, KEEP_ALL), (2, &keep_all_after_script()), (3, KEEP_ALL)] {
         let machine = scene.machine(store, CODEX, &[], more);
         let run = machine.run();
         assert_passed(&run);
-        assert!(is_live(&scene.stub, store), "{}", said(&run));
-        assert_eq!(scene.stub.count(What::is_model_call), job, "{}", said(&run));
+        assert!(is_live(&scene.stub, store), "{}", output_text(&run));
+        assert_eq!(
+            scene.stub.count(What::is_model_call),
+            job,
+            "{}",
+            output_text(&run)
+        );
         assert_clean(&machine, &run, store);
     }
     assert_eq!(scene.stub.count(What::is_rotation), 1);
 }
 
 #[test]
-fn a_script_that_fails_fails_the_job_and_loses_nothing() {
+fn a_failing_script_fails_the_job_and_loses_no_login() {
     let scene = Scene::new();
     let store = scene.file();
     let run = format!("sh -c '{CODEX}; exit 7'");
@@ -116,44 +122,58 @@ fn a_script_that_fails_fails_the_job_and_loses_nothing() {
         &store,
         &run,
         &[("options", "--no-rotate-first")],
-        &keep_all_at_once(),
+        &keep_all_after_script(),
     );
     let run = machine.run();
     assert!(!run.status.success());
-    assert!(said(&run).contains("FAIL 7"), "{}", said(&run));
+    assert!(
+        output_text(&run).contains("FAIL 7"),
+        "{}",
+        output_text(&run)
+    );
     assert_eq!(scene.stub.count(What::is_rotation), 1);
     assert!(is_live(&scene.stub, &store));
     assert_clean(&machine, &run, &store);
 }
 
 #[test]
-fn the_after_script_makes_up_for_a_wrapper_that_is_gone() {
+fn the_after_script_persists_after_the_wrapper_is_killed() {
     let scene = Scene::new();
     let store = scene.file();
-    let machine = scene.machine(&store, ALONE, &[("options", "--no-rotate-first")], KEEP_ALL);
+    let machine = scene.machine(
+        &store,
+        CODEX_WITHOUT_WRAPPER,
+        &[("options", "--no-rotate-first")],
+        KEEP_ALL,
+    );
     let run = machine.run();
-    assert!(!run.status.success(), "{}", said(&run));
+    assert!(!run.status.success(), "{}", output_text(&run));
     assert_eq!(scene.stub.count(What::is_rotation), 1);
-    assert!(is_live(&scene.stub, &store), "{}", said(&run));
+    assert!(is_live(&scene.stub, &store), "{}", output_text(&run));
     assert_clean(&machine, &run, &store);
 }
 
-/// The proof that the test before could notice.
+/// Shows that the previous test can fail.
 #[test]
-fn without_an_after_script_such_a_login_is_left_on_the_machine() {
+fn without_an_after_script_the_login_stays_on_the_machine() {
     let scene = Scene::new();
     let store = scene.file();
     let options = [("options", "--no-rotate-first")];
-    let machine = scene.machine(&store, ALONE, &options, "codex: { after_script: [] }\n");
+    let machine = scene.machine(
+        &store,
+        CODEX_WITHOUT_WRAPPER,
+        &options,
+        "codex: { after_script: [] }\n",
+    );
     let run = machine.run();
     assert_eq!(scene.stub.count(What::is_rotation), 1);
-    assert!(!is_live(&scene.stub, &store), "{}", said(&run));
+    assert!(!is_live(&scene.stub, &store), "{}", output_text(&run));
     let left = fs::read(machine.job_folder().join("home/auth.json"));
     assert!(scene.stub.is_live(&left.expect("the login")));
 }
 
 #[test]
-fn a_machine_that_is_lost_without_an_after_script_takes_no_login_with_it() {
+fn a_machine_lost_before_the_after_script_loses_no_login() {
     let scene = Scene::new();
     let store = scene.file();
     let options = [("options", "--no-rotate-first")];
@@ -167,11 +187,14 @@ fn a_machine_that_is_lost_without_an_after_script_takes_no_login_with_it() {
         .expect("a program to start");
     let deadline = Instant::now() + Duration::from_mins(2);
     while !is_live(&scene.stub, &store) || scene.stub.count(What::is_rotation) == 0 {
-        assert!(Instant::now() < deadline, "it was never written through");
+        assert!(
+            Instant::now() < deadline,
+            "the rotation was not written through"
+        );
         thread::sleep(Duration::from_millis(20));
     }
     assert!(pipeline.try_wait().expect("our child").is_none());
-    machine.die();
+    machine.kill();
     pipeline.wait().expect("our child");
     drop(answer);
 
@@ -181,7 +204,7 @@ fn a_machine_that_is_lost_without_an_after_script_takes_no_login_with_it() {
 }
 
 #[test]
-fn a_public_project_and_a_change_from_a_fork_are_refused() {
+fn a_public_project_and_a_merge_request_from_a_fork_are_refused() {
     let scene = Scene::new();
     let store = scene.file();
     let before = store.stored();
@@ -198,24 +221,24 @@ fn a_public_project_and_a_change_from_a_fork_are_refused() {
         let add = |machine: Machine, (name, value): &(&str, &str)| machine.with(name, *value);
         let machine = variables.iter().fold(machine, add);
         let run = machine.run();
-        let said = said(&run);
-        assert!(said.contains("FAIL 124"), "{said}");
+        let output_text = output_text(&run);
+        assert!(output_text.contains("FAIL 124"), "{output_text}");
         for part in [why, "use an API key in such a job", "--allow-untrusted"] {
-            assert!(said.contains(part), "{said}");
+            assert!(output_text.contains(part), "{output_text}");
         }
-        assert!(!has_run(&machine), "{said}");
+        assert!(!has_run(&machine), "{output_text}");
     }
     assert_eq!(store.stored(), before);
     assert_eq!(scene.stub.events(), []);
 }
 
 #[test]
-fn what_is_under_review_is_not_run() {
+fn a_merge_request_pipeline_does_not_run_the_job() {
     let scene = Scene::new();
     let store = scene.file();
     let machine = scene.machine(&store, TRACE, &[], "");
     assert_passed(&machine.run());
-    assert!(has_run(&machine), "it runs otherwise");
+    assert!(has_run(&machine), "the job does not run in any pipeline");
     let machine = scene.machine(&store, TRACE, &[], "");
     let machine = machine.with("CI_PIPELINE_SOURCE", "merge_request_event");
     machine.run();
@@ -223,7 +246,7 @@ fn what_is_under_review_is_not_run() {
 }
 
 #[test]
-fn a_schedule_keeps_the_login_alive_and_runs_nothing_else() {
+fn a_scheduled_pipeline_runs_only_the_keep_alive() {
     let scene = Scene::new();
     let store = scene.file();
     let machine = scene
@@ -232,7 +255,12 @@ fn a_schedule_keeps_the_login_alive_and_runs_nothing_else() {
         .with("AUTHFERRY_KEEP_ALIVE", "yes");
     let run = machine.run();
     assert_passed(&run);
-    assert_eq!(scene.stub.count(What::is_rotation), 1, "{}", said(&run));
+    assert_eq!(
+        scene.stub.count(What::is_rotation),
+        1,
+        "{}",
+        output_text(&run)
+    );
     assert!(is_live(&scene.stub, &store));
     assert_eq!(scene.stub.count(What::is_model_call), 0);
     assert!(!has_run(&machine));
@@ -240,12 +268,12 @@ fn a_schedule_keeps_the_login_alive_and_runs_nothing_else() {
 }
 
 #[test]
-fn what_is_downloaded_runs_if_it_is_what_was_meant() {
+fn a_download_with_the_right_digest_runs() {
     let scene = Scene::new();
     let store = scene.file();
     let (url, sha256) = (format!("file://{AUTHFERRY}"), digest(Path::new(AUTHFERRY)));
     let machine = scene.machine(&store, CODEX, &[("url", &url), ("sha256", &sha256)], "");
-    fs::remove_file(machine.runner.root().join("bin/authferry")).expect("the image's own");
+    fs::remove_file(machine.runner.root().join("bin/authferry")).expect("the program of the image");
     let run = machine.run();
     assert_passed(&run);
     assert!(is_live(&scene.stub, &store));
@@ -253,7 +281,7 @@ fn what_is_downloaded_runs_if_it_is_what_was_meant() {
 }
 
 #[test]
-fn what_is_downloaded_does_not_run_if_it_is_something_else_or_nobody_says_what() {
+fn a_download_with_a_wrong_or_missing_digest_does_not_run() {
     let scene = Scene::new();
     let store = scene.file();
     let url = format!("file://{AUTHFERRY}");
@@ -261,15 +289,15 @@ fn what_is_downloaded_does_not_run_if_it_is_something_else_or_nobody_says_what()
         let inputs = [("url", url.as_str()), ("sha256", &sha256)];
         let machine = scene.machine(&store, TRACE, &inputs, "");
         let run = machine.run();
-        let said = said(&run);
-        assert!(said.contains("FAIL 125"), "{said}");
-        assert!(said.contains("has another SHA-256"), "{said}");
-        assert!(!has_run(&machine), "{said}");
+        let output_text = output_text(&run);
+        assert!(output_text.contains("FAIL 125"), "{output_text}");
+        assert!(output_text.contains("has another SHA-256"), "{output_text}");
+        assert!(!has_run(&machine), "{output_text}");
     }
 }
 
 #[test]
-fn the_after_script_does_not_run_what_the_command_has_put_in_its_place() {
+fn the_after_script_does_not_run_a_replaced_program() {
     let scene = Scene::new();
     let store = scene.file();
     let (url, sha256) = (format!("file://{AUTHFERRY}"), digest(Path::new(AUTHFERRY)));
@@ -277,36 +305,39 @@ fn the_after_script_does_not_run_what_the_command_has_put_in_its_place() {
     let run = r#"sh -c 'kill -KILL $PPID; rm $AUTHFERRY_DIR/bin/authferry; echo "touch $HOME/ran" >$AUTHFERRY_DIR/bin/authferry; chmod +x $AUTHFERRY_DIR/bin/authferry; touch $HOME/done'"#;
     let machine = scene.machine(&store, run, &inputs, "");
     let run = machine.run();
-    let said = said(&run);
+    let output_text = output_text(&run);
     assert!(
-        said.contains("has changed since it was downloaded"),
-        "{said}"
+        output_text.contains("has changed since it was downloaded"),
+        "{output_text}"
     );
-    assert!(machine.runner.root().join("home/done").exists(), "{said}");
-    assert!(!has_run(&machine), "{said}");
+    assert!(
+        machine.runner.root().join("home/done").exists(),
+        "{output_text}"
+    );
+    assert!(!has_run(&machine), "{output_text}");
 }
 
-/// The proof that the search for tokens, which most tests end with, could find one.
+/// Shows that the token search of the other tests can find a token.
 #[test]
-fn a_token_that_a_job_leaves_somewhere_is_found() {
+fn the_token_search_finds_a_leaked_token() {
     let scene = Scene::new();
     let store = scene.file();
     let run = r#"sh -c 'cp "$CODEX_HOME/auth.json" left; cp left "$HOME"; cat left'"#;
-    let machine = scene.machine(&store, run, &[], &keep_all_at_once());
+    let machine = scene.machine(&store, run, &[], &keep_all_after_script());
     let run = machine.run();
     assert_passed(&run);
-    assert!(shows(said(&run).as_bytes(), &[]));
-    let found = holding(machine.runner.root(), &[]);
+    assert!(contains_token(output_text(&run).as_bytes(), &[]));
+    let found = files_containing(machine.runner.root(), &[]);
     for part in ["home", "builds", "artifacts", "cache", "output"] {
-        let somewhere = |path: &Path| path.display().to_string().contains(part);
+        let is_in_part = |path: &Path| path.display().to_string().contains(part);
         assert!(
-            found.iter().any(|path| somewhere(path)),
+            found.iter().any(|path| is_in_part(path)),
             "{part}: {found:?}"
         );
     }
 }
 
-/// Whether the machine has the trace of a command that has run.
+/// Whether the machine has the file of `TRACE`.
 fn has_run(machine: &Machine) -> bool {
     machine.runner.root().join("home/ran").exists()
 }
@@ -320,18 +351,25 @@ fn digest(file: &Path) -> String {
 
 #[track_caller]
 fn assert_passed(run: &Output) {
-    assert!(run.status.success(), "{}", said(run));
+    assert!(run.status.success(), "{}", output_text(run));
 }
 
-/// Fails if the output, or anything that the pipeline left on the machine, shows a token, or
-/// if the artifacts or the cache hold a receipt.
+/// Fails if the output or a file on the machine contains a token, or if the artifacts or the cache
+/// contain a receipt.
 #[track_caller]
 fn assert_clean(machine: &Machine, run: &Output, store: &dyn Store) {
     let secrets = store.secrets();
     let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
-    assert!(!shows(said(run).as_bytes(), &secrets), "{}", said(run));
+    assert!(
+        !contains_token(output_text(run).as_bytes(), &secrets),
+        "{}",
+        output_text(run)
+    );
     let root = machine.runner.root();
-    assert_eq!(holding(root, &secrets), Vec::<std::path::PathBuf>::new());
+    assert_eq!(
+        files_containing(root, &secrets),
+        Vec::<std::path::PathBuf>::new()
+    );
     let receipts = files(root).into_iter().filter(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.contains("authferry-receipt")

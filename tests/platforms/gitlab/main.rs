@@ -1,6 +1,6 @@
-//! GitLab's component, run for real: the pipeline of a project that includes it.
+//! The GitLab component, run in the pipeline of a project that includes it.
 
+mod documentation;
 mod jobs;
 mod pipeline;
 mod store;
-mod text;

@@ -1,4 +1,4 @@
-//! Pipelines that run the component as it is shipped, each on a machine of its own.
+//! Pipelines that run the component unmodified, each on a separate machine.
 
 use std::{
     fs,
@@ -13,38 +13,38 @@ use rig::{Codex, GitlabCiLocal, MARKERS, Runner, Stub, finish, finish_within};
 
 pub(crate) const AUTHFERRY: &str = env!("CARGO_BIN_EXE_authferry-under-test");
 
-/// The project that a pipeline is of.
+/// The project of a pipeline.
 const PROJECT: &str = "https://gitlab.example.com/acme/app.git";
 
-/// Where the component is published, as the README has it.
+/// The address of the component in the README.
 const COMPONENT: &str = "https://gitlab.example.com/acme/authferry.git";
 
-/// The version that the README asks for.
+/// The version of the component in the README.
 const TAG: &str = env!("CARGO_PKG_VERSION");
 
-/// A job brings up half a dozen processes and copies the project several times.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// Timeout of a pipeline: a job starts about six processes and copies the project several times.
+const PIPELINE_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// A machine on which one pipeline of a project is run, and what the project's settings say.
+/// A machine for one pipeline, and the variables of its project.
 pub(crate) struct Machine {
     pub(crate) runner: Runner,
     variables: Vec<(String, String)>,
 }
 
 impl Machine {
-    /// Sets up a machine with a clone of a project that has this configuration.
+    /// Sets up a machine with a clone of a project with this configuration.
     pub(crate) fn new(stub: &Stub, codex: &Codex, configuration: &str) -> Self {
         static PROGRAM: LazyLock<GitlabCiLocal> =
             LazyLock::new(|| GitlabCiLocal::install().expect("gitlab-ci-local from npm"));
         let runner = Runner::new(stub, codex).expect("room for a runner");
-        runner.link("rsync", PROGRAM.rsync()).expect("room");
-        runner.link("node-24", &PROGRAM.node()).expect("room");
+        runner.link("rsync", PROGRAM.rsync()).expect("disk space");
+        runner.link("node-24", &PROGRAM.node()).expect("disk space");
         runner
             .link("gitlab-ci-local", PROGRAM.script())
-            .expect("room");
+            .expect("disk space");
         runner
             .link("authferry", Path::new(AUTHFERRY))
-            .expect("room");
+            .expect("disk space");
         let machine = Self {
             runner,
             variables: Vec::new(),
@@ -54,7 +54,7 @@ impl Machine {
         machine
     }
 
-    /// Adds a variable, as the project's settings or its schedule do.
+    /// Adds a variable of the project's settings or of its schedule.
     pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
         self
@@ -62,15 +62,15 @@ impl Machine {
 
     /// The command that runs the pipeline.
     ///
-    /// A job finds the machine's own configuration of Codex in its home.
+    /// Copies the machine's `config.toml` into the home of the job.
     pub(crate) fn pipeline(&self) -> Command {
         let home = self.job_folder().join("home");
         if !home.exists() {
             let mut folders = fs::DirBuilder::new();
             folders.recursive(true).mode(0o700);
-            folders.create(&home).expect("room");
+            folders.create(&home).expect("disk space");
             let own = self.runner.codex_home().join("config.toml");
-            fs::copy(own, home.join("config.toml")).expect("room");
+            fs::copy(own, home.join("config.toml")).expect("disk space");
         }
         let mut command = self.runner.command("node-24");
         command
@@ -79,8 +79,7 @@ impl Machine {
             .args(["--state-dir", "../state"])
             .args(["--ignore-predefined-vars", "CI_PROJECT_DIR"])
             .current_dir(self.project());
-        // It runs the job of an image in a shell here, and yet says where in a container that
-        // would be.
+        // gitlab-ci-local runs the job in a shell, and would set the path that a container has.
         let build = self.state().join("builds/codex");
         command
             .arg("--variable")
@@ -91,36 +90,36 @@ impl Machine {
         command
     }
 
-    /// Runs the pipeline to its end.
+    /// Runs the pipeline until it ends.
     #[track_caller]
     pub(crate) fn run(&self) -> Output {
-        finish_within(PATIENCE, &mut self.pipeline())
+        finish_within(PIPELINE_TIMEOUT, &mut self.pipeline())
     }
 
-    /// What the pipeline comes to when everything that the platform adds is put in.
+    /// The expanded configuration of the pipeline.
     #[track_caller]
     pub(crate) fn preview(&self) -> String {
-        let preview = finish_within(PATIENCE, self.pipeline().arg("--preview"));
-        assert!(preview.status.success(), "{}", said(&preview));
+        let preview = finish_within(PIPELINE_TIMEOUT, self.pipeline().arg("--preview"));
+        assert!(preview.status.success(), "{}", output_text(&preview));
         String::from_utf8(preview.stdout).expect("YAML")
     }
 
-    /// Ends every process at once, as a machine does that dies.
-    pub(crate) fn die(&self) {
+    /// Kills every process, like a machine that dies.
+    pub(crate) fn kill(&self) {
         for process in self.runner.processes().expect("a list") {
             let mut kill = Command::new("/bin/kill");
             kill.args(["-KILL", &process.to_string()]);
-            // Some end with those that were killed before them.
+            // Some processes exit with those that were killed before.
             drop(kill.stderr(Stdio::null()).status());
         }
     }
 
-    /// What the component keeps of a job beside its work tree.
+    /// The component's folder of a job, outside of the work tree.
     pub(crate) fn job_folder(&self) -> PathBuf {
         self.state().join("builds/codex.tmp/authferry")
     }
 
-    /// Where the builds, the artifacts, the cache and the logs are.
+    /// The folder of builds, artifacts, cache and logs.
     pub(crate) fn state(&self) -> PathBuf {
         self.runner.root().join("state")
     }
@@ -130,7 +129,7 @@ impl Machine {
         self.runner.work()
     }
 
-    /// Publishes the component with the tag of this version, where git will look for it.
+    /// Publishes the component with the tag of this version, and redirects git to it.
     fn publish(&self) {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/gitlab");
         let published = self.runner.root().join("published");
@@ -138,13 +137,13 @@ impl Machine {
         self.commit(&published);
         self.git(&published, &["tag", TAG]);
         let instead = format!("url.file://{}.insteadOf", published.display());
-        let anywhere = self.runner.root().to_owned();
-        self.git(&anywhere, &["config", "--global", &instead, COMPONENT]);
+        let root = self.runner.root().to_owned();
+        self.git(&root, &["config", "--global", &instead, COMPONENT]);
     }
 
     fn check_out(&self, configuration: &str) {
         let project = self.project();
-        fs::write(project.join(".gitlab-ci.yml"), configuration).expect("room");
+        fs::write(project.join(".gitlab-ci.yml"), configuration).expect("disk space");
         self.commit(&project);
         self.git(&project, &["remote", "add", "origin", PROJECT]);
     }
@@ -152,14 +151,14 @@ impl Machine {
     fn commit(&self, folder: &Path) {
         self.git(folder, &["init", "--quiet", "--initial-branch=main"]);
         self.git(folder, &["add", "--all"]);
-        let somebody = [
+        let author = [
             "-c",
-            "user.name=somebody",
+            "user.name=author",
             "-c",
-            "user.email=nobody@example.com",
+            "user.email=author@example.com",
         ];
-        let commit = ["commit", "--quiet", "--message=As it is"];
-        self.git(folder, &[somebody.as_slice(), &commit].concat());
+        let commit = ["commit", "--quiet", "--message=Test"];
+        self.git(folder, &[author.as_slice(), &commit].concat());
     }
 
     fn git(&self, folder: &Path, arguments: &[&str]) {
@@ -171,12 +170,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // A test that fails in the middle leaves a pipeline behind.
-        self.die();
+        // A failed test leaves a pipeline running.
+        self.kill();
     }
 }
 
-/// A configuration that uses the component, with some of its inputs and with more of YAML.
+/// A configuration that includes the component with these inputs, followed by more YAML.
 pub(crate) fn configuration(inputs: &[(&str, &str)], more: &str) -> String {
     let inputs = inputs.iter().map(|(name, value)| {
         // JSON is YAML.
@@ -188,26 +187,26 @@ pub(crate) fn configuration(inputs: &[(&str, &str)], more: &str) -> String {
     format!("include:\n  - component: {component}\n    inputs:\n{inputs}{more}")
 }
 
-/// Everything that a pipeline printed.
-pub(crate) fn said(output: &Output) -> String {
+/// The whole output of a pipeline.
+pub(crate) fn output_text(output: &Output) -> String {
     let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     String::from_utf8_lossy(&both).into_owned()
 }
 
-/// The paths of what holds one of the made-up tokens, or one of some other secrets.
-pub(crate) fn holding(folder: &Path, secrets: &[&str]) -> Vec<PathBuf> {
+/// The files that contain a made-up token or one of these secrets.
+pub(crate) fn files_containing(folder: &Path, secrets: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in files(folder) {
         let bytes = fs::read(&path).expect("a file");
-        if shows(&bytes, secrets) {
+        if contains_token(&bytes, secrets) {
             found.push(path);
         }
     }
     found
 }
 
-/// Whether a text shows one of the made-up tokens, or one of some other secrets.
-pub(crate) fn shows(text: &[u8], secrets: &[&str]) -> bool {
+/// Whether a text contains a made-up token or one of these secrets.
+pub(crate) fn contains_token(text: &[u8], secrets: &[&str]) -> bool {
     let wanted = MARKERS.iter().chain(secrets);
     wanted.into_iter().any(|secret| {
         text.windows(secret.len())
@@ -215,7 +214,7 @@ pub(crate) fn shows(text: &[u8], secrets: &[&str]) -> bool {
     })
 }
 
-/// Every file in a folder, however deep.
+/// Every file below a folder.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -233,14 +232,14 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("room");
+    fs::create_dir(to).expect("disk space");
     for entry in fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");
         let to = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy(&entry.path(), &to);
         } else {
-            fs::copy(entry.path(), to).expect("room");
+            fs::copy(entry.path(), to).expect("disk space");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the login is between the jobs.
+//! The stores of the login between jobs.
 
 use std::{fs, path::PathBuf};
 
@@ -10,20 +10,20 @@ use crate::pipeline::{AUTHFERRY, Machine};
 
 /// A store that the jobs can reach.
 pub(crate) trait Store {
-    /// The inputs of the component that name it.
+    /// The inputs of the component for this store.
     fn inputs(&self) -> Vec<(&'static str, String)>;
 
-    /// The machine with what the project's settings, and the platform, add to its jobs.
-    fn let_in(&self, machine: Machine) -> Machine;
+    /// Adds the variables of the project's settings and of the platform to a machine.
+    fn configure(&self, machine: Machine) -> Machine;
 
-    /// The bytes that it holds.
+    /// The bytes in the store.
     fn stored(&self) -> Vec<u8>;
 
-    /// What must not be seen, beside the login.
+    /// Secrets that must not leak, in addition to the login.
     fn secrets(&self) -> Vec<String>;
 }
 
-/// A file that every machine can see.
+/// A file that every machine can read.
 pub(crate) struct FileStore(TempDir);
 
 impl FileStore {
@@ -49,7 +49,7 @@ impl Store for FileStore {
         vec![("store", self.address())]
     }
 
-    fn let_in(&self, machine: Machine) -> Machine {
+    fn configure(&self, machine: Machine) -> Machine {
         machine
     }
 
@@ -62,10 +62,10 @@ impl Store for FileStore {
     }
 }
 
-/// A server that lets the project's jobs in by the policies in `deploy`, word for word.
+/// A server that trusts the project's jobs by the unmodified policies in `deploy`.
 pub(crate) struct VaultStore {
     server: OpenBao,
-    /// It is asked for its key at each login.
+    /// The server fetches its key at each login.
     _issuer: Issuer,
     token: String,
 }
@@ -98,7 +98,7 @@ impl VaultStore {
         store
     }
 
-    /// How many versions were ever written.
+    /// The number of versions that were ever written.
     pub(crate) fn versions(&self) -> u64 {
         let metadata = self.server.admin().read("secret/metadata/ci/codex");
         let metadata = metadata.expect("a value in the store");
@@ -107,7 +107,7 @@ impl VaultStore {
             .expect("a number")
     }
 
-    /// How many tokens of jobs are there.
+    /// The number of unexpired tokens of jobs.
     pub(crate) fn tokens(&self) -> usize {
         self.server.admin().leases("auth/gitlab/login").len()
     }
@@ -131,12 +131,12 @@ impl Store for VaultStore {
         ]
     }
 
-    fn let_in(&self, machine: Machine) -> Machine {
+    fn configure(&self, machine: Machine) -> Machine {
         let machine = self
             .settings()
             .into_iter()
             .fold(machine, |machine, (name, value)| machine.with(name, value));
-        // GitLab mints it when the job begins.
+        // GitLab issues it when the job starts.
         machine.with("VAULT_ID_TOKEN", &self.token)
     }
 
@@ -151,14 +151,14 @@ impl Store for VaultStore {
     }
 }
 
-/// Whether a store holds the one generation with which the login goes on.
+/// Whether a store holds the live generation of the login.
 pub(crate) fn is_live(stub: &Stub, store: &dyn Store) -> bool {
     stub.is_live(&store.stored())
 }
 
 fn seed(runner: &Runner, login: &Login, environment: &[(&str, &str)]) {
-    let file = runner.work().join("to-be-seeded.json");
-    fs::write(&file, login.auth_json()).expect("room");
+    let file = runner.work().join("seed.json");
+    fs::write(&file, login.auth_json()).expect("disk space");
     let mut seed = runner.command(AUTHFERRY);
     seed.arg("seed")
         .arg(&file)
@@ -167,7 +167,7 @@ fn seed(runner: &Runner, login: &Login, environment: &[(&str, &str)]) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// A file of `deploy`, as it is shipped.
+/// Reads a file of `deploy/policies/vault`.
 fn deployed(name: &str) -> String {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = folder.join("../deploy/policies/vault").join(name);

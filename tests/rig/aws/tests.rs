@@ -1,17 +1,17 @@
-//! What the store relies on in AWS, as the corrected server does it: each of these is another
-//! thing on moto as it is, or was near enough to be looked at.
+//! What the store relies on in AWS, on the patched moto. The unpatched moto differs in most of
+//! these; the rest are related behaviours.
 
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::{Aws, Hand};
+use super::{Aws, BotoClient};
 
 static SERVER: LazyLock<Aws> = LazyLock::new(Aws::moto);
 
-/// A secret with two versions: `a`, which is current, and `b`, which waits.
+/// A secret with two versions: `a` is current, `b` is pending.
 struct Secret {
-    hand: Hand,
+    boto: BotoClient,
     name: &'static str,
     a: String,
     b: String,
@@ -20,14 +20,14 @@ struct Secret {
 impl Secret {
     fn new(name: &'static str) -> Self {
         let secret = Self {
-            hand: SERVER.hand(),
+            boto: SERVER.boto(),
             name,
             a: "a".repeat(32),
             b: "b".repeat(32),
         };
         let new = json!({"Name": name, "SecretString": "of a", "ClientRequestToken": secret.a});
         secret
-            .hand
+            .boto
             .secrets("create_secret", &new)
             .expect("a new secret");
         secret.put(&secret.b, "of b").expect("another version");
@@ -35,34 +35,36 @@ impl Secret {
     }
 
     fn put(&self, token: &str, value: &str) -> Result<Value, String> {
-        let given = json!({
+        let params = json!({
             "SecretId": self.name,
             "SecretString": value,
             "ClientRequestToken": token,
             "VersionStages": ["WAITING"],
         });
-        self.ask("put_secret_value", &given)
+        self.ask("put_secret_value", &params)
     }
 
     fn promote(&self, to: &str, from: Option<&str>) -> Result<Value, String> {
-        let mut given = json!({
+        let mut params = json!({
             "SecretId": self.name,
             "VersionStage": "AWSCURRENT",
             "MoveToVersionId": to,
         });
         if let Some(from) = from {
-            given["RemoveFromVersionId"] = json!(from);
+            params["RemoveFromVersionId"] = json!(from);
         }
-        self.ask("update_secret_version_stage", &given)
+        self.ask("update_secret_version_stage", &params)
     }
 
-    fn ask(&self, call: &str, given: &Value) -> Result<Value, String> {
-        self.hand.secrets(call, given).map_err(|no| no.code)
+    fn ask(&self, call: &str, params: &Value) -> Result<Value, String> {
+        self.boto
+            .secrets(call, params)
+            .map_err(|refusal| refusal.code)
     }
 
-    /// The one version that has a label.
-    fn with(&self, label: &str) -> Option<String> {
-        let versions = self.hand.versions(self.name);
+    /// The only version that has a label.
+    fn version_with(&self, label: &str) -> Option<String> {
+        let versions = self.boto.versions(self.name);
         let has = |labels: &Value| {
             labels
                 .as_array()
@@ -74,7 +76,7 @@ impl Secret {
         holder
     }
 
-    /// What is read without a word on which version.
+    /// Reads the value without naming a version.
     fn read(&self) -> String {
         let read = self.ask("get_secret_value", &json!({"SecretId": self.name}));
         read.expect("a value")["SecretString"]
@@ -84,12 +86,12 @@ impl Secret {
     }
 }
 
-fn no(code: &str) -> Result<Value, String> {
+fn refusal(code: &str) -> Result<Value, String> {
     Err(code.to_owned())
 }
 
 #[test]
-fn the_label_moves_from_where_it_is_and_from_nowhere_else() {
+fn the_label_moves_only_from_its_current_version() {
     let secret = Secret::new("moves");
     let (a, b, nowhere) = (secret.a.as_str(), secret.b.as_str(), "c".repeat(32));
     for (to, from, code) in [
@@ -98,19 +100,21 @@ fn the_label_moves_from_where_it_is_and_from_nowhere_else() {
         (b, Some(nowhere.as_str()), "ResourceNotFoundException"),
         (nowhere.as_str(), Some(a), "ResourceNotFoundException"),
     ] {
-        assert_eq!(secret.promote(to, from), no(code), "{to} {from:?}");
+        assert_eq!(secret.promote(to, from), refusal(code), "{to} {from:?}");
         assert_eq!(
-            secret.with("AWSCURRENT").as_deref(),
+            secret.version_with("AWSCURRENT").as_deref(),
             Some(a),
             "{to} {from:?}"
         );
         assert_eq!(secret.read(), "of a");
     }
-    secret.promote(b, Some(a)).expect("from where it is");
-    assert_eq!(secret.with("AWSCURRENT").as_deref(), Some(b));
-    assert_eq!(secret.with("AWSPREVIOUS").as_deref(), Some(a));
+    secret
+        .promote(b, Some(a))
+        .expect("a swap from the current version");
+    assert_eq!(secret.version_with("AWSCURRENT").as_deref(), Some(b));
+    assert_eq!(secret.version_with("AWSPREVIOUS").as_deref(), Some(a));
     assert_eq!(
-        secret.with("WAITING").as_deref(),
+        secret.version_with("WAITING").as_deref(),
         Some(b),
         "other labels stay"
     );
@@ -118,77 +122,80 @@ fn the_label_moves_from_where_it_is_and_from_nowhere_else() {
 }
 
 #[test]
-fn a_plain_put_after_a_promotion_moves_the_label_on() {
+fn a_plain_put_after_a_promotion_moves_the_label() {
     let secret = Secret::new("plain");
     secret
         .promote(&secret.b, Some(&secret.a))
-        .expect("from where it is");
-    secret.hand.put(secret.name, "by hand");
-    let by_hand = secret.with("AWSCURRENT").expect("one");
+        .expect("a swap from the current version");
+    secret.boto.put(secret.name, "by hand");
+    let by_hand = secret.version_with("AWSCURRENT").expect("one");
     assert!(by_hand != secret.a && by_hand != secret.b);
-    assert_eq!(secret.with("AWSPREVIOUS").as_ref(), Some(&secret.b));
+    assert_eq!(secret.version_with("AWSPREVIOUS").as_ref(), Some(&secret.b));
     assert_eq!(
-        secret.with("WAITING").as_ref(),
+        secret.version_with("WAITING").as_ref(),
         Some(&secret.b),
         "other labels stay"
     );
     assert_eq!(secret.read(), "by hand");
     let stale = secret.promote(&secret.a, Some(&secret.b));
-    assert_eq!(stale, no("InvalidParameterException"));
+    assert_eq!(stale, refusal("InvalidParameterException"));
 }
 
 #[test]
-fn the_same_token_is_the_same_version_or_nothing() {
+fn a_repeated_request_token_returns_its_version_or_fails() {
     let secret = Secret::new("same");
     secret
         .promote(&secret.b, Some(&secret.a))
-        .expect("from where it is");
+        .expect("a swap from the current version");
     secret.put(&secret.b, "of b").expect("nothing to do");
-    assert_eq!(secret.with("AWSCURRENT").as_ref(), Some(&secret.b));
+    assert_eq!(secret.version_with("AWSCURRENT").as_ref(), Some(&secret.b));
     assert_eq!(
         secret.put(&secret.b, "other"),
-        no("ResourceExistsException")
+        refusal("ResourceExistsException")
     );
     assert_eq!(secret.read(), "of b");
 }
 
 #[test]
-fn a_label_is_on_one_version_and_there_are_twenty_at_most() {
+fn a_label_is_on_one_version_and_the_limit_is_twenty() {
     let secret = Secret::new("labels");
     secret
         .put(&"c".repeat(32), "of c")
         .expect("another version");
-    assert_eq!(secret.with("WAITING"), Some("c".repeat(32)));
-    // Two are there already: AWSCURRENT and WAITING.
-    for (count, answer) in [(19, no("LimitExceededException")), (18, Ok(json!(null)))] {
+    assert_eq!(secret.version_with("WAITING"), Some("c".repeat(32)));
+    // Two labels exist already: AWSCURRENT and WAITING.
+    for (count, answer) in [
+        (19, refusal("LimitExceededException")),
+        (18, Ok(json!(null))),
+    ] {
         let labels: Vec<_> = (0..count).map(|number| format!("label {number}")).collect();
-        let given =
+        let params =
             json!({"SecretId": secret.name, "SecretString": "more", "VersionStages": labels});
-        let put = secret.ask("put_secret_value", &given).map(|_| json!(null));
+        let put = secret.ask("put_secret_value", &params).map(|_| json!(null));
         assert_eq!(put, answer, "{count}");
     }
 }
 
 #[test]
-fn a_value_is_one_of_two_kinds_and_not_too_long() {
+fn a_value_has_one_of_two_kinds_and_a_length_limit() {
     let secret = Secret::new("values");
     let longest = "x".repeat(65_536);
     secret.put(&"c".repeat(32), &longest).expect("it fits");
     let longer = secret.put(&"d".repeat(32), &format!("{longest}x"));
-    assert_eq!(longer, no("InvalidParameterException"));
+    assert_eq!(longer, refusal("InvalidParameterException"));
     let both = json!({"SecretId": secret.name, "SecretString": "x", "SecretBinary": "x"});
     assert_eq!(
         secret.ask("put_secret_value", &both),
-        no("InvalidParameterException")
+        refusal("InvalidParameterException")
     );
 }
 
 #[test]
-fn what_waits_to_be_deleted_takes_nothing() {
+fn a_secret_in_deletion_rejects_writes() {
     let secret = Secret::new("marked");
     let delete = json!({"SecretId": secret.name, "RecoveryWindowInDays": 7});
     secret.ask("delete_secret", &delete).expect("a secret");
-    let refused = no("InvalidRequestException");
+    let refused = refusal("InvalidRequestException");
     assert_eq!(secret.put(&"c".repeat(32), "of c"), refused);
     assert_eq!(secret.promote(&secret.b, Some(&secret.a)), refused);
     assert_eq!(

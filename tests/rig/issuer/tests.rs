@@ -1,4 +1,4 @@
-//! The endpoint for jobs, asked by a client that does no more than it has to.
+//! The endpoint for jobs, called by a minimal client.
 
 use std::{
     io::{Read, Write},
@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::*;
 
 #[test]
-fn a_job_gets_a_token_for_whom_it_says_and_others_get_none() {
+fn only_the_job_gets_a_token_for_its_audience() {
     let issuer = Issuer::start();
-    let [(_, url), (_, bearer)] = issuer.let_fetch(github_claims("acme/app"));
+    let [(_, url), (_, bearer)] = issuer.allow_fetch(github_claims("acme/app"));
 
     let (status, body) = get(&format!("{url}&audience=vault.example"), &bearer);
     assert_eq!(status, 200);

@@ -1,4 +1,5 @@
-//! The way to the blobs of Azurite, which itself lets everybody do everything.
+//! The proxy to the blobs of Azurite. Azurite allows every request, so the stand-in checks the
+//! right before it forwards one.
 
 use std::sync::Arc;
 
@@ -10,17 +11,17 @@ use axum::{
 
 use crate::Azurite;
 
-/// The resource for which a token has to be.
+/// The audience that a token must have.
 pub(super) const RESOURCE: &str = "https://storage.azure.com";
 
-/// Leads requests on to Azurite as they are.
+/// Forwards requests to Azurite unchanged.
 pub(super) struct Blobs {
     url: String,
     client: reqwest::Client,
     _azurite: Arc<Azurite>,
 }
 
-/// What belongs to one connection, and not to what goes over it.
+/// Headers that belong to one connection and must not be forwarded.
 const OF_THE_CONNECTION: [HeaderName; 4] = [
     header::HOST,
     header::CONNECTION,
@@ -63,7 +64,7 @@ impl Blobs {
     }
 }
 
-/// An answer that says no, in the shape that the blob service gives it.
+/// A refusal in the format of the blob service.
 pub(super) fn failure(status: u16, code: &'static str, message: &str) -> Response {
     let status = StatusCode::from_u16(status).expect("an HTTP status");
     let body = format!(

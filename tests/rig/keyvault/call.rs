@@ -1,21 +1,21 @@
-//! What a request is about.
+//! The operation and target of a request.
 
 use axum::http::Method;
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What it asks for.
+    /// The operation.
     pub op: Op,
-    /// Of what: a secret's name, `CONTAINER/BLOB`, or who signs in.
+    /// The target: a secret's name, `CONTAINER/BLOB`, or the account that signs in.
     pub name: String,
-    /// Which version, if it names one.
+    /// The version, if the request names one.
     pub version: Option<String>,
-    /// Who asks; nobody, where no good token was shown.
+    /// The caller; `None` without a good token.
     pub caller: Option<String>,
 }
 
-/// What can be asked for.
+/// The operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Op {
     /// `GET /secrets/NAME`, with a version or without.
@@ -38,18 +38,18 @@ pub enum Op {
     Purge,
     /// Reads a blob.
     ReadBlob,
-    /// Writes a blob, or has a lease on it.
+    /// Writes a blob, or acquires a lease on it.
     WriteBlob,
     /// Deletes a blob.
     DeleteBlob,
-    /// `POST /TENANT/oauth2/v2.0/token`, or what a managed identity asks instead.
+    /// `POST /TENANT/oauth2/v2.0/token`, or the equivalent request for a managed identity.
     SignIn,
     /// Anything else.
     Other,
 }
 
 impl Op {
-    /// Returns the action that somebody has to be allowed, as role definitions call it.
+    /// Returns the action that the caller needs, as role definitions name it.
     pub(super) fn action(self) -> Option<&'static str> {
         Some(match self {
             Self::GetSecret => "Microsoft.KeyVault/vaults/secrets/getSecret/action",
@@ -81,7 +81,7 @@ impl Op {
 
 impl Call {
     pub(super) fn parse(method: &Method, path: &str) -> Self {
-        // One client writes a version that it does not name as an empty one.
+        // One client sends an empty version where it names none.
         let path = path.trim_matches('/');
         let parts: Vec<_> = path.split('/').collect();
         let verb = method.as_str();
@@ -118,7 +118,7 @@ impl Call {
         }
     }
 
-    /// Returns what a right can be restricted to.
+    /// Returns the object to which a right can be restricted.
     pub(super) fn thing(&self) -> &str {
         let (container, _) = self.name.split_once('/').unwrap_or((&self.name, ""));
         container

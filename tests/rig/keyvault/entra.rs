@@ -1,4 +1,4 @@
-//! Who may do what, and the endpoint that gives out access tokens.
+//! Accounts and their rights, and the endpoint that issues access tokens.
 
 use std::{
     collections::BTreeMap,
@@ -18,17 +18,17 @@ use time::OffsetDateTime;
 use super::{TENANT, encode, random_hex};
 use crate::Issuer;
 
-/// For whom a job's token has to be.
+/// The audience that a job's token must have.
 pub const AUDIENCE: &str = "api://AzureADTokenExchange";
 
-/// Whoever signs in: an application, or an identity of a machine.
+/// An account: an application, or an identity of a machine.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
-    /// The secrets that are good for a sign-in.
+    /// The secrets with which the account can sign in.
     pub secrets: Vec<String>,
-    /// The jobs whose own tokens are.
+    /// The jobs whose own tokens can sign in as the account.
     pub jobs: Vec<Job>,
-    /// What it may do, and where.
+    /// The rights of the account.
     pub rights: Vec<Right>,
 }
 
@@ -40,17 +40,17 @@ pub struct Job {
     key: Vec<u8>,
 }
 
-/// An action on data that somebody may take.
+/// The right to an action on data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Right {
-    /// As role definitions have it; a `*` at the end stands for anything.
+    /// The action as role definitions name it; a `*` at the end matches anything.
     pub action: String,
-    /// The secret or container that it is for; none: all of them.
+    /// The secret or container to which the right is restricted; `None` means all.
     pub only: Option<String>,
 }
 
 impl Job {
-    /// Lets the jobs of an issuer in that have a certain subject.
+    /// Accepts the jobs of an issuer with a certain subject.
     #[must_use]
     pub fn of(issuer: &Issuer, subject: &str) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Right {
     }
 }
 
-/// The accounts of one tenant, and the tokens that they were given.
+/// The accounts of one tenant, and the tokens that were issued to them.
 #[derive(Default)]
 pub(super) struct Entra {
     pub(super) accounts: BTreeMap<String, Account>,
@@ -102,10 +102,10 @@ pub(super) struct Refused {
 }
 
 impl Entra {
-    /// Gives out a token for a resource.
+    /// Issues a token for a resource.
     pub(super) fn issue(&mut self, account: &str, resource: &str, lifetime: Duration) -> String {
         let resource = resource.trim_end_matches('/');
-        let token = shaped(resource, account, lifetime);
+        let token = entra_token(resource, account, lifetime);
         let issued = Token {
             account: account.to_owned(),
             resource: resource.to_owned(),
@@ -115,19 +115,19 @@ impl Entra {
         token
     }
 
-    /// Returns who shows a token that is good for a resource.
+    /// Returns the account of a token that is valid for a resource.
     pub(super) fn caller(&self, bearer: &str, resource: &str) -> Option<String> {
         let token = self.tokens.get(bearer)?;
         let is_good = token.resource == resource && token.ends > Instant::now();
         is_good.then(|| token.account.clone())
     }
 
-    /// Returns every token that is good, or was once.
+    /// Returns every token that was ever issued.
     pub(super) fn issued(&self) -> Vec<String> {
         self.tokens.keys().cloned().collect()
     }
 
-    /// Takes back every token, as when somebody's access is cut.
+    /// Revokes every token.
     pub(super) fn revoke_all(&mut self) {
         self.tokens.clear();
     }
@@ -197,11 +197,11 @@ impl Entra {
     }
 }
 
-/// Looks whether a job's token lets it in.
+/// Checks whether a job's token can sign in.
 fn judge(assertion: &str, jobs: &[Job]) -> Result<(), Refused> {
     let refuse =
         |number, message: String| Err(Refused::new(401, "invalid_client", number, message));
-    let Some((signed, signature, claims)) = take_apart(assertion) else {
+    let Some((signed, signature, claims)) = split_jwt(assertion) else {
         return refuse(50_027, "JWT token is invalid or malformed.".to_owned());
     };
     let claim = |name: &str| claims[name].as_str().unwrap_or_default();
@@ -239,7 +239,7 @@ fn judge(assertion: &str, jobs: &[Job]) -> Result<(), Refused> {
             ),
         );
     }
-    // Upper and lower case are not the same here.
+    // The comparison is case-sensitive.
     if !of_issuer.any(|job| job.subject == subject) {
         return refuse(
             700_213,
@@ -251,10 +251,10 @@ fn judge(assertion: &str, jobs: &[Job]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Returns a token of the shape that Entra gives it. The signature is none.
-pub(crate) fn shaped(resource: &str, account: &str, lifetime: Duration) -> String {
+/// Returns a token in the format of Entra. The signature is not real.
+pub(crate) fn entra_token(resource: &str, account: &str, lifetime: Duration) -> String {
     let now = OffsetDateTime::now_utc();
-    // Azurite looks at all of these but the last two, and at the signature not at all.
+    // Azurite checks all of these but the last two, and not the signature.
     let claims = json!({
         "aud": resource,
         "iss": format!("https://sts.windows.net/{TENANT}/"),
@@ -269,7 +269,7 @@ pub(crate) fn shaped(resource: &str, account: &str, lifetime: Duration) -> Strin
     format!("{header}.{claims}.{}", encode(b"made up"))
 }
 
-fn take_apart(token: &str) -> Option<(&str, Vec<u8>, Value)> {
+fn split_jwt(token: &str) -> Option<(&str, Vec<u8>, Value)> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (_, payload) = signed.split_once('.')?;
     let [signature, payload] = [signature, payload].map(|part| URL_SAFE_NO_PAD.decode(part));

@@ -1,4 +1,4 @@
-//! How a request is refused.
+//! Refusals.
 
 use axum::{
     Json,
@@ -7,18 +7,18 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-/// An answer that says no, in the shape that Key Vault gives it.
+/// A refusal in the format of Key Vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The HTTP status.
     pub status: u16,
-    /// What kind of failure it is.
+    /// The error code.
     pub code: &'static str,
-    /// Which one of that kind, where Key Vault tells it.
+    /// The inner error code, where Key Vault gives one.
     pub inner: Option<&'static str>,
-    /// For people.
+    /// The error message.
     pub message: String,
-    /// After how many seconds the client may come back, if it is told that.
+    /// The seconds of `Retry-After`, if the answer has one.
     pub retry_after: Option<u32>,
 }
 
@@ -44,14 +44,13 @@ impl Failure {
         }
     }
 
-    /// The service itself has failed.
+    /// The service itself failed.
     #[must_use]
     pub fn server_error() -> Self {
         Self::new(500, "InternalServerError", "The service failed")
     }
 
-    /// There were too many requests. The one reply that was published whole has no
-    /// `Retry-After`.
+    /// Too many requests. The only reply that was published whole has no `Retry-After`.
     #[must_use]
     pub fn throttled(retry_after: Option<u32>) -> Self {
         Self {
@@ -65,7 +64,7 @@ impl Failure {
         }
     }
 
-    /// Somebody writes to the same secret at this moment.
+    /// Another write to the same secret is in progress.
     #[must_use]
     pub fn overlap(name: &str) -> Self {
         Self::new(
@@ -79,7 +78,7 @@ impl Failure {
         )
     }
 
-    /// A token that is good in itself is not known here yet.
+    /// The token is valid, but the service does not know it yet.
     #[must_use]
     pub fn token_not_known_yet() -> Self {
         Self::new(

@@ -1,4 +1,4 @@
-//! What a vault holds, and what becomes of it.
+//! The secrets of a vault, and the operations on them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,16 +10,16 @@ use time::OffsetDateTime;
 
 use super::{Rules, failure::Failure, random_hex};
 
-/// How many rows fit on a page.
-pub(super) const PAGE: usize = 25;
+/// The maximum rows of a page.
+pub(super) const MAX_PAGE_ROWS: usize = 25;
 
-/// How long a value may be, in bytes.
-const ROOM: usize = 25 * 1024;
+/// The maximum length of a value, in bytes.
+const MAX_VALUE_BYTES: usize = 25 * 1024;
 
-/// How many tags a version may have.
-const TAGS: usize = 15;
+/// The maximum number of tags of a version.
+const MAX_TAGS: usize = 15;
 
-/// How long a deleted secret can be had back.
+/// How long a deleted secret can be recovered.
 const RECOVERABLE_DAYS: i64 = 90;
 
 /// One version of a secret.
@@ -29,7 +29,7 @@ pub struct Version {
     pub id: String,
     /// The value.
     pub value: String,
-    /// What its writer left beside it.
+    /// The tags that its writer set.
     pub tags: BTreeMap<String, String>,
     /// Whether it can be read.
     pub enabled: bool,
@@ -37,7 +37,7 @@ pub struct Version {
     pub created: i64,
     updated: i64,
     content_type: Option<String>,
-    /// When it was really there.
+    /// When it really became visible.
     pub written: SystemTime,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Secrets {
     recovering: BTreeMap<String, (Vec<Version>, Instant)>,
     /// Names that cannot be written yet, until when and why.
     held: BTreeMap<String, (Instant, &'static str)>,
-    /// Names that somebody writes to.
+    /// Names with a write in progress.
     busy: BTreeSet<String>,
 }
 
@@ -62,7 +62,7 @@ struct Deleted {
     ready: Instant,
 }
 
-/// What is written of a secret, but for its value.
+/// A change of a secret's version, except its value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Change {
     enabled: Option<bool>,
@@ -70,12 +70,12 @@ pub(super) struct Change {
     tags: Option<BTreeMap<String, String>>,
 }
 
-/// Somewhere in a list.
+/// A position in a list.
 pub(super) struct Page<'a> {
-    /// What the address of the next page begins with.
+    /// The start of the next page's address.
     pub(super) address: String,
     pub(super) size: usize,
-    /// The last row that was seen.
+    /// The last row of the previous page.
     pub(super) after: Option<&'a str>,
 }
 
@@ -97,7 +97,7 @@ impl Change {
 }
 
 impl Secrets {
-    /// Reserves a name for a write, and returns the value that it is about.
+    /// Reserves a name for a write and returns the value to write.
     pub(super) fn begin(
         &mut self,
         name: &str,
@@ -107,7 +107,7 @@ impl Secrets {
         let Some(value) = body["value"].as_str() else {
             return Err(Failure::bad_parameter("Property value has invalid value"));
         };
-        if value.len() > ROOM {
+        if value.len() > MAX_VALUE_BYTES {
             return Err(Failure::bad_parameter(
                 "The request body or value is over the allowed limit of 25k",
             ));
@@ -121,12 +121,12 @@ impl Secrets {
         Ok(value.to_owned())
     }
 
-    /// Whether a version of this secret is on its way.
+    /// Whether a write to this secret is in progress.
     pub(super) fn is_busy(&self, name: &str) -> bool {
         self.busy.contains(name)
     }
 
-    /// Adds a version that was stamped at a time.
+    /// Adds a version with a given time stamp.
     pub(super) fn put(
         &mut self,
         host: &str,
@@ -154,7 +154,7 @@ impl Secrets {
         Ok(shown)
     }
 
-    /// Shows a version with its value; the newest one, if none is named.
+    /// Returns a version with its value; the newest one by default.
     pub(super) fn get(
         &mut self,
         host: &str,
@@ -171,8 +171,8 @@ impl Secrets {
         Ok(shown)
     }
 
-    /// Changes a version, the newest one, if none is named. Nobody can tell that it was
-    /// another one before: the last writer wins.
+    /// Changes a version, the newest one by default. The last writer wins, and a caller cannot
+    /// detect that the newest version was another one before.
     pub(super) fn update(
         &mut self,
         host: &str,
@@ -202,7 +202,7 @@ impl Secrets {
         Ok(version.show(host, name))
     }
 
-    /// Lists the versions of a secret, without their values. One that is missing has none.
+    /// Lists the versions of a secret without their values. A missing secret has none.
     pub(super) fn versions(&mut self, host: &str, name: &str, page: &Page, rules: &Rules) -> Value {
         self.settle();
         let versions = self.live.get(name).into_iter().flatten();
@@ -222,7 +222,7 @@ impl Secrets {
         page.cut(rows.collect(), rules)
     }
 
-    /// Deletes a secret with all its versions, so that it can be had back.
+    /// Deletes a secret with all its versions; it can be recovered.
     pub(super) fn delete(
         &mut self,
         host: &str,
@@ -244,9 +244,9 @@ impl Secrets {
         Ok(shown)
     }
 
-    /// Shows a deleted secret, once the deletion is over.
+    /// Returns a deleted secret once the deletion is complete.
     pub(super) fn get_deleted(&mut self, host: &str, name: &str) -> Result<Value, Failure> {
-        let gone = || {
+        let not_found = || {
             Failure::new(
                 404,
                 "SecretNotFound",
@@ -257,14 +257,14 @@ impl Secrets {
             .deleted
             .get(name)
             .filter(|deleted| deleted.ready <= Instant::now());
-        let deleted = deleted.ok_or_else(gone)?;
+        let deleted = deleted.ok_or_else(not_found)?;
         if deleted.newest().is_some_and(|version| !version.enabled) {
             return Err(Failure::disabled());
         }
         Ok(deleted.show(host, name))
     }
 
-    /// Begins to bring a deleted secret back.
+    /// Starts to recover a deleted secret.
     pub(super) fn recover(
         &mut self,
         host: &str,
@@ -278,14 +278,14 @@ impl Secrets {
             name.to_owned(),
             (deleted.versions, now + rules.recover_delay),
         );
-        // A write is refused for a while even after the value can be read again.
+        // The service refuses a write for a while even after the value can be read again.
         let until = now + 2 * rules.recover_delay;
         self.held
             .insert(name.to_owned(), (until, "ObjectIsBeingRecovered"));
         Ok(shown.unwrap_or_default())
     }
 
-    /// Ends a deleted secret for good.
+    /// Deletes a deleted secret for good.
     pub(super) fn purge(&mut self, name: &str, rules: &Rules) -> Result<(), Failure> {
         self.take_deleted(name)?;
         let until = Instant::now() + rules.delete_delay;
@@ -294,7 +294,7 @@ impl Secrets {
         Ok(())
     }
 
-    /// What a person sees who looks into the vault itself: oldest first.
+    /// Returns every version, oldest first, as seen in the vault itself.
     pub(super) fn all(&self, name: &str) -> Vec<Version> {
         self.live.get(name).cloned().unwrap_or_default()
     }
@@ -326,7 +326,7 @@ impl Secrets {
         Ok(self.deleted.remove(name).expect("it was just there"))
     }
 
-    /// Makes those readable that are recovered by now.
+    /// Makes recovered secrets readable whose delay is over.
     fn settle(&mut self) {
         let now = Instant::now();
         let ready: Vec<_> = self
@@ -341,7 +341,7 @@ impl Secrets {
         }
     }
 
-    /// Says no if a name cannot be written to because of what was deleted there.
+    /// Refuses a name that cannot be written because of a deletion.
     fn free(&self, name: &str) -> Result<(), Failure> {
         let now = Instant::now();
         let held = self.held.get(name).filter(|(until, _)| *until > now);
@@ -353,7 +353,7 @@ impl Secrets {
                 None => return Ok(()),
             },
         };
-        let said = match why {
+        let state = match why {
             "ObjectIsDeletedButRecoverable" => {
                 "in a deleted but recoverable state, and its name cannot be reused; in this \
                  state, the secret can only be recovered or purged."
@@ -361,7 +361,7 @@ impl Secrets {
             "ObjectIsBeingRecovered" => "being recovered and cannot be re-created; retry later.",
             _ => "being deleted and cannot be re-created; retry later.",
         };
-        let message = format!("Secret {name} is currently {said}");
+        let message = format!("Secret {name} is currently {state}");
         Err(Failure::new(409, "Conflict", message).with_inner(why))
     }
 }
@@ -406,14 +406,14 @@ impl Deleted {
 }
 
 impl Page<'_> {
-    /// Cuts the next page out of rows, of which some are hidden from the caller: a page may
-    /// be short, or empty, and have a next one.
+    /// Returns the next page of the rows, some of which are hidden from the caller: a page may be
+    /// short or empty and still have a next one.
     fn cut(&self, mut rows: Vec<(String, Value)>, rules: &Rules) -> Value {
         rows.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut rows: Vec<_> = rows.into_iter().map(|(id, row)| (id, Some(row))).collect();
         if !rows.is_empty() {
             let (first, last) = (rules.hidden_rows / 2, rules.hidden_rows.div_ceil(2));
-            // These sort before and after each name that a row can have.
+            // These names sort before and after every possible row.
             let before = (0..first).map(|number| (format!("!{number:04}"), None));
             let after = (0..last).map(|number| (format!("~{number:04}"), None));
             rows = before.chain(rows).chain(after).collect();
@@ -439,7 +439,7 @@ impl Page<'_> {
 }
 
 fn is_older(written: SystemTime, lag: Duration) -> bool {
-    // A clock that was set back shows it late.
+    // After the clock was set back, the version is listed late.
     written.elapsed().is_ok_and(|age| age >= lag)
 }
 
@@ -457,6 +457,6 @@ fn parse_tags(tags: &Map<String, Value>) -> Result<BTreeMap<String, String>, Fai
         Some((name.clone(), value?.to_owned()))
     });
     let tags: Option<BTreeMap<_, _>> = tags.collect();
-    tags.filter(|tags| tags.len() <= TAGS)
+    tags.filter(|tags| tags.len() <= MAX_TAGS)
         .ok_or_else(|| Failure::bad_parameter("The tags are not valid"))
 }

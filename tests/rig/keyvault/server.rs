@@ -22,13 +22,13 @@ use tokio::sync::oneshot;
 use super::{
     Call, Fault, IDENTITY, IDENTITY_HEADER, Moment, Op, Shared, TENANT, blobs,
     failure::Failure,
-    secrets::{Change, PAGE, Page, stamp},
+    secrets::{Change, MAX_PAGE_ROWS, Page, stamp},
     tls::{Connection, TlsListener},
 };
 use crate::pki::Pki;
 
-/// How often a waiting write looks whether it may go on.
-const TICK: Duration = Duration::from_millis(10);
+/// The polling interval of a waiting write.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Serves until `stopped`, then drops every connection.
 pub(super) fn serve(
@@ -54,7 +54,7 @@ pub(super) fn serve(
         let listener = TlsListener::new(listener, pki).expect("a socket");
         tokio::select! {
             _ = stopped => {}
-            served = axum::serve(listener, endpoints) => served.expect("a server that goes on"),
+            served = axum::serve(listener, endpoints) => served.expect("a running server"),
         }
     });
 }
@@ -85,7 +85,7 @@ async fn answer(
         query,
         body,
     };
-    // What has arrived is done, even if whoever asked is gone before it is.
+    // The server completes a request that has arrived, even if the client is gone.
     let task = tokio::spawn(async move {
         let mut call = Call::parse(&request.method, request.uri.path());
         let response = shared.handle(&mut call, &request, &connection).await;
@@ -95,7 +95,7 @@ async fn answer(
     task.await.expect("an answer")
 }
 
-/// Where a client finds the endpoint for tokens.
+/// Returns the document in which a client finds the token endpoint.
 async fn discovery(headers: HeaderMap) -> Json<Value> {
     let url = format!("https://{}", host(&headers));
     Json(json!({
@@ -173,7 +173,7 @@ impl Shared {
         inner.entra.caller(bearer, resource)
     }
 
-    /// Says whom to ask for a token. It says no more of one that was shown and is not good.
+    /// Returns the 401 that names the token endpoint. It does not say why a token was rejected.
     fn challenge(&self, request: &Request, storage: bool) -> Response {
         if storage {
             return blobs::failure(
@@ -329,9 +329,9 @@ impl Shared {
             (value, rules.put_stuck)
         };
         let began = Instant::now();
-        // A test may shorten it meanwhile.
+        // A test may shorten the latency meanwhile.
         while began.elapsed() < self.lock().rules.put_latency {
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         let stamp = stamp();
         tokio::time::sleep(after).await;
@@ -341,13 +341,13 @@ impl Shared {
 }
 
 fn page<'a>(request: &Request, host: &str, after: Option<&'a str>) -> Result<Page<'a>, Failure> {
-    let wish = request.query.get("maxresults");
-    let size = wish.map_or(Some(PAGE), |size| size.parse().ok());
-    let size = size.filter(|size| (1..=PAGE).contains(size));
+    let requested = request.query.get("maxresults");
+    let size = requested.map_or(Some(MAX_PAGE_ROWS), |size| size.parse().ok());
+    let size = size.filter(|size| (1..=MAX_PAGE_ROWS).contains(size));
     let Some(size) = size else {
         return Err(Failure::bad_parameter("maxresults is invalid"));
     };
-    // The service names the port, even the usual one.
+    // The service includes the port, even the default one.
     let host = if host.contains(':') {
         host.to_owned()
     } else {
@@ -355,8 +355,9 @@ fn page<'a>(request: &Request, host: &str, after: Option<&'a str>) -> Result<Pag
     };
     let version = request.query.get("api-version").map_or("", String::as_str);
     let path = request.uri.path();
-    let wish = wish.map_or_else(String::new, |wish| format!("&maxresults={wish}"));
-    let address = format!("https://{host}{path}?api-version={version}{wish}");
+    let requested =
+        requested.map_or_else(String::new, |requested| format!("&maxresults={requested}"));
+    let address = format!("https://{host}{path}?api-version={version}{requested}");
     Ok(Page {
         address,
         size,

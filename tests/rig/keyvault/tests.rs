@@ -1,4 +1,5 @@
-//! The stand-in does what its table says, and Microsoft's own client takes it for the real one.
+//! The stand-in does what its table says, and Microsoft's own client works with it as with the real
+//! service.
 
 mod blobs;
 mod deleted;
@@ -15,20 +16,20 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{KeyVault, Rules};
-use crate::{No, PythonClient};
+use crate::{PythonClient, Refusal};
 
-/// How long a test waits for what is bound to happen.
-const SOON: Duration = Duration::from_secs(20);
+/// Timeout for an expected event.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A vault, and two clients that are signed in there.
+/// A vault and two clients that are signed in there.
 struct Scene {
     vault: KeyVault,
     client: PythonClient,
     other: PythonClient,
 }
 
-/// Returns the scene that the tests take turns on, with the usual rules: to start a client
-/// takes long. Each test has secrets of its own.
+/// Returns the shared scene with the default rules: starting a client is slow. Each test uses its
+/// own secrets.
 fn scene() -> MutexGuard<'static, Scene> {
     static SCENE: LazyLock<Mutex<Scene>> = LazyLock::new(|| {
         let vault = KeyVault::start();
@@ -44,9 +45,9 @@ fn scene() -> MutexGuard<'static, Scene> {
     scene
 }
 
-/// Has a client do something that it must not be able to.
+/// Sends a request that must be refused.
 #[track_caller]
-fn refused(client: &mut PythonClient, request: &Value) -> No {
+fn refused(client: &mut PythonClient, request: &Value) -> Refusal {
     let answer = client.ask(request);
     answer.expect_err("this should have been refused")
 }
@@ -55,24 +56,28 @@ fn refused(client: &mut PythonClient, request: &Value) -> No {
 fn done(client: &mut PythonClient, request: &Value) -> Value {
     client
         .ask(request)
-        .unwrap_or_else(|no| panic!("{request}: {no:?}"))
+        .unwrap_or_else(|refusal| panic!("{request}: {refusal:?}"))
 }
 
 #[track_caller]
 fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + TIMEOUT;
     while !happened() {
-        assert!(Instant::now() < deadline, "it never happened that {what}");
+        assert!(Instant::now() < deadline, "timeout waiting until {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// What a refusal is known by.
-fn kind(no: &No) -> (Option<u64>, Option<&str>, Option<&str>) {
-    (no.status, no.code.as_deref(), no.inner.as_deref())
+/// The status and codes of a refusal.
+fn kind(refusal: &Refusal) -> (Option<u64>, Option<&str>, Option<&str>) {
+    (
+        refusal.status,
+        refusal.code.as_deref(),
+        refusal.inner.as_deref(),
+    )
 }
 
-/// The names of versions as they were listed.
+/// The names of versions in listing order.
 fn ids(listed: &Value) -> Vec<&str> {
     let listed = listed.as_array().into_iter().flatten();
     listed.filter_map(|it| it["version"].as_str()).collect()
@@ -86,7 +91,7 @@ fn list(name: &str) -> Value {
     json!({"op": "versions", "name": name})
 }
 
-/// One plain request, and the status, headers and body of its answer.
+/// Sends one plain request and returns the status, headers and body of the answer.
 fn http(
     vault: &KeyVault,
     method: &str,

@@ -24,7 +24,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::pki::Pki;
 
-/// Hands out connections on which TLS has begun.
+/// Accepts connections and completes their TLS handshake.
 pub(super) struct TlsListener {
     address: SocketAddr,
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
@@ -44,10 +44,11 @@ impl TlsListener {
                     continue;
                 };
                 let (acceptor, hand_out) = (acceptor.clone(), hand_out.clone());
-                // Apart from the others: who connects and says nothing holds up nobody.
+                // In its own task: a client that connects and stays silent must not block the
+                // others.
                 tokio::spawn(async move {
                     drop(stream.set_nodelay(true));
-                    // Whoever does not trust us goes away here.
+                    // The handshake fails for a client that does not trust us.
                     if let Ok(stream) = acceptor.accept(stream).await {
                         drop(hand_out.send((stream, peer)).await);
                     }
@@ -84,14 +85,14 @@ fn config(pki: &Pki) -> io::Result<ServerConfig> {
         .map_err(io::Error::other)
 }
 
-/// A second handle on the connection that a request came in by.
+/// A second handle on the connection of a request.
 #[derive(Clone)]
 pub(super) struct Connection(Arc<Socket>);
 
 impl Connection {
-    /// Ends the connection before anything is sent.
+    /// Closes the connection before an answer is sent.
     pub(super) fn sever(&self) {
-        // If it has ended already, all the better.
+        // It may have ended already.
         drop(self.0.shutdown(Shutdown::Both));
     }
 }

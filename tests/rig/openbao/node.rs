@@ -1,4 +1,4 @@
-//! One process of a server.
+//! One server process.
 
 use std::{
     io,
@@ -11,19 +11,19 @@ use std::{
 };
 
 use super::{
-    PATIENCE,
-    admin::{Admin, Door},
+    START_TIMEOUT,
+    admin::{Admin, AdminEndpoint},
     health,
 };
 use crate::{
-    kept::{Kept, free_ports},
     pki::Pki,
+    scoped_process::{ScopedProcess, free_ports},
 };
 
-/// How often a server is given other ports because somebody else took its own.
+/// How many pairs of ports to try when another program takes the chosen ones.
 const ATTEMPTS: u32 = 5;
 
-/// What a server is like.
+/// The kind of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Dev,
@@ -34,61 +34,61 @@ pub(super) enum Mode {
 pub(super) struct Node {
     program: PathBuf,
     mode: Mode,
-    kept: Mutex<Kept>,
+    process: Mutex<ScopedProcess>,
     folder: PathBuf,
     port: u16,
     pki: Option<Pki>,
-    /// How it was started, to do so again.
+    /// The arguments of the first start, for a restart.
     arguments: Vec<std::ffi::OsString>,
 }
 
 impl Node {
     pub(super) fn new(program: &Path, mode: Mode) -> io::Result<Self> {
-        let kept = Kept::new("openbao-")?;
+        let process = ScopedProcess::new("openbao-")?;
         Ok(Self {
             program: program.to_owned(),
             mode,
-            folder: kept.folder().to_owned(),
-            kept: Mutex::new(kept),
+            folder: process.folder().to_owned(),
+            process: Mutex::new(process),
             port: 0,
             pki: None,
             arguments: Vec::new(),
         })
     }
 
-    /// Starts it for the first time, on ports that are free.
+    /// Starts the server for the first time, on free ports.
     pub(super) fn launch(&mut self, command: &dyn Fn(&Self) -> Command) {
         for _ in 0..ATTEMPTS {
             self.port = free_ports();
             let mut command = command(self);
             self.arguments = command.get_args().map(ToOwned::to_owned).collect();
-            self.kept().start(&mut command).expect("a program");
-            if self.comes_up() {
+            self.process().start(&mut command).expect("a program");
+            if self.wait_until_ready() {
                 return;
             }
         }
-        panic!("OpenBao does not start:\n{}", self.last_words());
+        panic!("OpenBao does not start:\n{}", self.output_tail());
     }
 
-    /// Starts it once more as it was.
-    pub(super) fn start_again(&self) {
+    /// Starts the server again with the same arguments.
+    pub(super) fn restart_process(&self) {
         assert_eq!(self.mode, Mode::Raft, "nothing would be left of it");
         let mut command = self.bao();
         command.args(&self.arguments);
-        self.kept().start(&mut command).expect("a program");
+        self.process().start(&mut command).expect("a program");
         assert!(
-            self.comes_up(),
+            self.wait_until_ready(),
             "OpenBao does not start again:\n{}",
-            self.last_words()
+            self.output_tail()
         );
     }
 
     pub(super) fn kill(&self) {
-        self.kept().kill();
+        self.process().kill();
     }
 
     pub(super) fn signal(&self, name: &str) {
-        let pid = self.kept().pid().expect("it was started").to_string();
+        let pid = self.process().pid().expect("it was started").to_string();
         let sent = Command::new("/bin/kill")
             .args([&format!("-{name}"), &pid])
             .status();
@@ -103,10 +103,10 @@ impl Node {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn door(&self) -> Door {
+    pub(super) fn endpoint(&self) -> AdminEndpoint {
         match self.mode {
-            Mode::Dev => Door::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))),
-            Mode::Raft => Door::Unix(self.socket()),
+            Mode::Dev => AdminEndpoint::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))),
+            Mode::Raft => AdminEndpoint::Unix(self.socket()),
         }
     }
 
@@ -130,7 +130,7 @@ impl Node {
         self.pki = Some(pki);
     }
 
-    /// The program, with nothing of the test's environment.
+    /// The `bao` command with an otherwise empty environment.
     pub(super) fn bao(&self) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -140,25 +140,25 @@ impl Node {
         command
     }
 
-    pub(super) fn last_words(&self) -> String {
-        self.kept().last_words()
+    pub(super) fn output_tail(&self) -> String {
+        self.process().output_tail()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn process(&self) -> MutexGuard<'_, ScopedProcess> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until it answers at all; `false` if it ends instead.
-    fn comes_up(&self) -> bool {
-        let admin = Admin::new(self.door(), "");
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits until the server answers; `false` if its process ends first.
+    fn wait_until_ready(&self) -> bool {
+        let admin = Admin::new(self.endpoint(), "");
+        let deadline = Instant::now() + START_TIMEOUT;
         while Instant::now() < deadline {
-            // Asked first: what answers may be somebody else's who took the port.
-            if !self.kept().is_alive() {
+            // Check the process first: another program may have taken the port and answer.
+            if !self.process().is_alive() {
                 return false;
             }
             if health(&admin).is_some() {
-                return self.kept().is_alive();
+                return self.process().is_alive();
             }
             thread::sleep(Duration::from_millis(10));
         }

@@ -1,4 +1,4 @@
-//! How a server is started, and with what settings.
+//! The commands that start a server, and their settings.
 
 use std::{fs, path::Path, process::Command};
 
@@ -16,7 +16,7 @@ pub(super) fn dev(node: &Node) -> Command {
     command
 }
 
-/// A server with TLS and Raft, which joins the one that leads, if any does.
+/// A server with TLS and Raft, which joins the leader if there is one.
 pub(super) fn raft(node: &Node, number: usize, leader: Option<&str>) -> Command {
     let pki = node.pki().expect("set up");
     let quoted = |path: &Path| json!(path).to_string();

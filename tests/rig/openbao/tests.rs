@@ -1,4 +1,4 @@
-//! The rig's servers do as its tests take for granted.
+//! The rig's servers behave as its tests assume.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::OpenBao;
 use crate::{Issuer, github_claims, gitlab_claims};
 
 #[test]
-fn a_value_put_by_hand_is_found_by_hand() {
+fn bao_kv_get_returns_what_bao_kv_put_wrote() {
     for server in [OpenBao::dev(), OpenBao::raft()] {
         assert_eq!(server.look_by_hand("secret", "ci/codex", "login"), None);
         server.put_by_hand("secret", "ci/codex", "login", b"made-up\n", None);
@@ -22,7 +22,7 @@ fn a_value_put_by_hand_is_found_by_hand() {
 }
 
 #[test]
-fn a_restart_keeps_what_was_written_and_a_seal_hides_it() {
+fn a_restart_keeps_data_and_a_seal_hides_it() {
     let server = OpenBao::raft();
     let value = json!({"data": {"login": "made-up"}});
     server.admin().write("secret/data/kept", &value);
@@ -40,7 +40,7 @@ fn a_restart_keeps_what_was_written_and_a_seal_hides_it() {
 }
 
 #[test]
-fn another_server_leads_when_the_leader_is_gone() {
+fn another_server_leads_after_the_leader_was_killed() {
     let cluster = OpenBao::cluster(3);
     let value = json!({"data": {"login": "made-up"}});
     cluster.admin().write("secret/data/kept", &value);
@@ -56,7 +56,7 @@ fn another_server_leads_when_the_leader_is_gone() {
 }
 
 #[test]
-fn a_job_logs_in_with_a_token_of_the_issuer_and_no_other() {
+fn a_job_logs_in_only_with_a_token_of_the_issuer() {
     let (server, issuer) = (OpenBao::dev(), Issuer::start());
     let admin = server.admin();
     admin.trust("ci", &issuer);
@@ -82,7 +82,7 @@ fn a_job_logs_in_with_a_token_of_the_issuer_and_no_other() {
     let reply = login(&good);
     assert_eq!(reply.status, 200, "{reply:?}");
     assert!(
-        admin.knows(
+        admin.is_valid_token(
             reply.body["auth"]["client_token"]
                 .as_str()
                 .expect("a token")
@@ -93,7 +93,7 @@ fn a_job_logs_in_with_a_token_of_the_issuer_and_no_other() {
     ended["exp"] = json!(1_000_000_000);
     let (tampered, _) = good.rsplit_once('.').expect("a signature");
     let another = Issuer::start();
-    for (bad, said) in [
+    for (bad, expected) in [
         (
             addressed(github_claims("acme/app"), "else"),
             "invalid audience (aud) claim",
@@ -111,8 +111,8 @@ fn a_job_logs_in_with_a_token_of_the_issuer_and_no_other() {
         (format!("{tampered}.{}", "A".repeat(86)), "signature"),
     ] {
         let reply = login(&bad);
-        assert_eq!(reply.status, 400, "{said}: {reply:?}");
+        assert_eq!(reply.status, 400, "{expected}: {reply:?}");
         let errors = reply.body["errors"].to_string().replace("\\\"", "\"");
-        assert!(errors.contains(said), "{said}: {errors}");
+        assert!(errors.contains(expected), "{expected}: {errors}");
     }
 }

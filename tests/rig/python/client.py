@@ -1,7 +1,7 @@
-"""Microsoft's own client for the secrets of Key Vault, asked line by line.
+"""Microsoft's own client for the secrets of Key Vault, driven line by line.
 
-The first line of the input says where the vault is and who asks. Each line after it is one
-operation, and gets one line back: {"ok": ...} or {"error": ...}.
+The first line of the input names the vault and the account. Each later line is one operation,
+and gets one line back: {"ok": ...} or {"error": ...}.
 """
 
 import json
@@ -11,11 +11,11 @@ import sys
 from azure.identity import ClientAssertionCredential, ClientSecretCredential
 from azure.keyvault.secrets import SecretClient
 
-# What goes wrong is told to whoever asked.
+# Each failure goes into the reply, so the log is not needed.
 logging.disable()
 
 
-def tell(message):
+def reply(message):
     print(json.dumps(message), flush=True)
 
 
@@ -33,19 +33,19 @@ def shown(secret):
     }
 
 
-def over(poller):
+def wait_for(poller):
     poller.wait()
     return shown(poller.result())
 
 
-def known(error):
-    """What the client itself makes of a refusal."""
-    told = getattr(error, "error", None)
-    inner = getattr(told, "innererror", None) or {}
+def describe(error):
+    """The refusal as the client reports it."""
+    details = getattr(error, "error", None)
+    inner = getattr(details, "innererror", None) or {}
     return {
         "kind": type(error).__name__,
         "status": getattr(error, "status_code", None),
-        "code": getattr(told, "code", None),
+        "code": getattr(details, "code", None),
         "inner": inner.get("code") if isinstance(inner, dict) else getattr(inner, "code", None),
         "message": str(error),
     }
@@ -89,21 +89,21 @@ def main():
         "update": lambda name, version=None, **more: shown(
             client.update_secret_properties(name, version, **more)
         ),
-        "delete": lambda name: over(client.begin_delete_secret(name)),
-        # These do not wait until it is over.
+        "delete": lambda name: wait_for(client.begin_delete_secret(name)),
+        # This returns before the deletion is complete.
         "deleting": lambda name: client.begin_delete_secret(name).status(),
         "deleted": lambda name: shown(client.get_deleted_secret(name)),
-        "recover": lambda name: over(client.begin_recover_deleted_secret(name)),
+        "recover": lambda name: wait_for(client.begin_recover_deleted_secret(name)),
         "recovering": lambda name: client.begin_recover_deleted_secret(name).status(),
         "purge": lambda name: client.purge_deleted_secret(name),
     }
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            tell({"ok": operations[request.pop("op")](**request)})
-        # Whatever it is, whoever asked is told.
+            reply({"ok": operations[request.pop("op")](**request)})
+        # Every failure goes into the reply.
         except Exception as error:
-            tell({"error": known(error)})
+            reply({"error": describe(error)})
 
 
 main()

@@ -1,73 +1,73 @@
-//! What a stub has seen.
+//! The events that a stub records.
 
 use time::OffsetDateTime;
 
 use super::Fault;
 
-/// One request, as the stub took it.
+/// One request to the stub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// When the request arrived, by the real clock.
     pub arrived: OffsetDateTime,
     /// When the stub decided on it, by the real clock.
     pub at: OffsetDateTime,
-    /// What was asked.
+    /// The request and its result.
     pub what: What,
 }
 
-/// What a request asked for, and what the stub decided.
+/// The request, and the decision of the stub.
 ///
-/// A `serial` names the generation whose token came with the request; `None` if the stub
-/// has never issued that token.
+/// `serial` names the generation of the request's token; `None` if the stub never issued that
+/// token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// New tokens.
+    /// A refresh.
     Refresh {
         /// The generation that the refresh token belongs to.
         serial: Option<u32>,
-        /// The reason that Codex gives; empty where it gives none.
+        /// The reason that Codex gives; empty if it gives none.
         reason: String,
-        /// What the stub decided.
+        /// The decision of the stub.
         outcome: Outcome,
     },
-    /// The end of a login.
+    /// A revocation.
     Revoke {
         /// The generation that the refresh token belongs to.
         serial: Option<u32>,
     },
-    /// An answer of the model.
+    /// A model call.
     Model {
         /// The generation that the bearer belongs to.
         serial: Option<u32>,
         /// The status of the reply.
         status: u16,
     },
-    /// What a line of shell has printed that the model asked for; comes with a model call.
+    /// The output of a shell command that the model requested; comes with a model call.
     Printed {
-        /// As Codex hands it on: the output, and a few lines of its own about it.
+        /// The text as Codex sends it: the output, and a few lines that Codex adds.
         text: String,
     },
-    /// Something that the stub does not have.
+    /// A request to an unknown endpoint.
     Other {
         /// The method and the target.
         request: String,
     },
 }
 
-/// What the token endpoint decided.
+/// The decision of the token endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The refresh token was live: the generation of this serial was issued.
+    /// The refresh token was live. The stub issued the generation of this serial.
     ///
-    /// A [`Fault`] may still have kept some or all of it from the caller.
+    /// A [`Fault`] may still have withheld tokens from the caller.
     Rotated(u32),
-    /// The refresh token had been spent before.
+    /// The refresh token was already spent.
     Reused,
-    /// The refresh token had been revoked.
+    /// The refresh token was revoked.
     Revoked,
-    /// Nobody has ever issued that refresh token.
+    /// The stub never issued that refresh token.
     Unknown,
-    /// The request failed before anything was decided.
+    /// The request failed before the stub decided.
     Failed(Fault),
 }
 
@@ -84,13 +84,13 @@ impl What {
         )
     }
 
-    /// Returns whether this is a refresh, whatever became of it.
+    /// Returns whether this is a refresh, successful or not.
     #[must_use]
     pub fn is_refresh(&self) -> bool {
         matches!(self, Self::Refresh { .. })
     }
 
-    /// Returns whether this is a model call, whatever became of it.
+    /// Returns whether this is a model call, successful or not.
     #[must_use]
     pub fn is_model_call(&self) -> bool {
         matches!(self, Self::Model { .. })

@@ -1,4 +1,4 @@
-//! What the token endpoint knows: which refresh token is live, and whose bearer is good.
+//! The state of the token endpoint: which refresh token is live, and which access token is valid.
 
 use time::{Duration, OffsetDateTime};
 
@@ -13,12 +13,12 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Entry {
     login: Login,
-    /// The place of the login's first generation.
+    /// The index of the login's first generation.
     family: usize,
     state: State,
 }
 
-/// What became of the refresh token of a generation.
+/// The state of a generation's refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Live,
@@ -26,7 +26,7 @@ pub(super) enum State {
     Revoked,
 }
 
-/// A generation, by its place in the ledger.
+/// A generation, by its index in the ledger.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place(usize);
 
@@ -46,9 +46,9 @@ impl Ledger {
             .map(|(place, entry)| (Place(place), entry.login.serial, entry.state))
     }
 
-    /// Adds the generation that follows, with a refresh token of its own or, if it
-    /// `keeps_refresh_token`, with the one before. Person and session stay, but that the session
-    /// is another one if the refresh `changes_session`.
+    /// Adds the next generation, with a new refresh token or, if it `keeps_refresh_token`, with the
+    /// previous one. The person stays the same, and so does the session unless the refresh
+    /// `changes_session`.
     pub(super) fn renew(
         &mut self,
         old: Place,
@@ -79,13 +79,12 @@ impl Ledger {
         next
     }
 
-    /// Takes a refresh token out of use without giving another.
+    /// Revokes a refresh token.
     pub(super) fn revoke(&mut self, place: Place) {
         self.entries[place.0].state = State::Revoked;
     }
 
-    /// Returns the generation that an access token belongs to, and whether no newer one
-    /// of its login has been issued.
+    /// Returns the generation of an access token, and whether it is the newest one of its login.
     pub(super) fn bearer(&self, access_token: &str) -> Option<(&Login, bool)> {
         let (place, entry) = self.find_last(|entry| entry.login.access_token() == access_token)?;
         let newest = self.find_last(|other| other.family == entry.family);

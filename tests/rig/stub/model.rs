@@ -1,4 +1,4 @@
-//! What the model says, as a stream of events, and what it is told.
+//! The model's replies, as a stream of events, and its input.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ pub(super) fn answer() -> String {
     }))
 }
 
-/// The wish that Codex run a line of shell, and tell what that has printed.
+/// A tool call that makes Codex run a shell command and report the output.
 pub(super) fn call(line: &str) -> String {
     stream(&json!({
         "type": "function_call",
@@ -25,7 +25,7 @@ pub(super) fn call(line: &str) -> String {
     }))
 }
 
-/// What the lines of shell have printed that the model asked for in this conversation.
+/// The outputs of the shell commands that the model requested in this conversation.
 pub(super) fn printed_in(request: &Value) -> Vec<String> {
     let items = request["input"].as_array().into_iter().flatten();
     items

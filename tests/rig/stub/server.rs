@@ -41,7 +41,7 @@ pub(super) fn serve(listener: TcpListener, shared: Arc<Shared>, stopped: oneshot
         let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
         tokio::select! {
             _ = stopped => {}
-            served = axum::serve(listener, endpoints) => served.expect("a server that goes on"),
+            served = axum::serve(listener, endpoints) => served.expect("a running server"),
         }
     });
 }
@@ -122,8 +122,8 @@ async fn ask_model(
     }
 }
 
-/// Answers everything else, `CONNECT` of a proxied client included: at once, so that a
-/// client that wants out of the machine does not wait for it.
+/// Answers everything else with 404, including a proxied client's `CONNECT`: at once, so that a
+/// client that calls an outside host does not wait.
 async fn nothing_here(
     Extract(shared): Extract<Arc<Shared>>,
     method: Method,
@@ -145,18 +145,18 @@ impl Shared {
         self.happened.notify_all();
     }
 
-    /// Waits until replies may go out.
+    /// Waits until replies are released.
     async fn released(&self, endpoint: Endpoint) {
         let mut holds = self.gate(endpoint).subscribe();
         holds
             .wait_for(|holds| *holds == 0)
             .await
-            .expect("the sender is in what the server shares");
+            .expect("the server owns the sender");
     }
 }
 
 impl Inner {
-    /// Decides on a refresh. No reply means that the connection is to be dropped.
+    /// Decides on a refresh. `None` drops the connection.
     fn refresh(
         &mut self,
         refresh_token: &str,
@@ -224,14 +224,14 @@ impl Inner {
     }
 }
 
-/// A second handle on the connection that a request came in by.
+/// A second handle on the connection of a request.
 #[derive(Clone)]
 struct Connection(Arc<TcpStream>);
 
 impl Connection {
-    /// Ends the connection before anything is sent.
+    /// Closes the connection before a reply is sent.
     fn sever(&self) -> Response {
-        // If it has ended already, all the better.
+        // It may have ended already.
         drop(self.0.shutdown(Shutdown::Both));
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     }

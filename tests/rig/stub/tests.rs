@@ -1,4 +1,4 @@
-//! The stub, asked by a client that does no more than it has to.
+//! The stub, called by a minimal client.
 
 use std::{
     io::{Read, Write},
@@ -15,7 +15,7 @@ use super::{Bearer, Endpoint, Fault, Outcome, Stub, What};
 use crate::{ACCESS_LIFETIME, Login, Person};
 
 #[test]
-fn a_refresh_token_is_good_for_one_refresh() {
+fn a_refresh_token_is_valid_for_one_refresh() {
     let login = Login::stale();
     let stub = Stub::start(&login);
 
@@ -51,7 +51,7 @@ fn a_refresh_token_is_good_for_one_refresh() {
 }
 
 #[test]
-fn a_refresh_keeps_person_and_session_unless_it_changes_the_session() {
+fn a_refresh_keeps_person_and_session_unless_configured() {
     let login = Login {
         person: Person::named("user-a"),
         ..Login::stale()
@@ -69,7 +69,7 @@ fn a_refresh_keeps_person_and_session_unless_it_changes_the_session() {
 }
 
 #[test]
-fn a_fault_says_what_became_of_the_token() {
+fn a_fault_determines_the_state_of_the_token() {
     let login = Login::stale();
     let stub = Stub::start(&login);
     stub.rules(|rules| {
@@ -105,7 +105,7 @@ fn a_fault_says_what_became_of_the_token() {
 }
 
 #[test]
-fn a_revoked_login_is_over() {
+fn a_revoked_login_is_refused() {
     let login = Login::fresh();
     let stub = Stub::start(&login);
     let token = json!({"token": login.refresh_token});
@@ -117,7 +117,7 @@ fn a_revoked_login_is_over() {
 }
 
 #[test]
-fn the_model_wants_the_newest_bearer() {
+fn the_model_accepts_only_the_newest_access_token() {
     let old = Login::fresh();
     let stub = Stub::start(&old);
     assert_eq!(ask_model(&stub, &old.access_token()), 200);
@@ -131,7 +131,7 @@ fn the_model_wants_the_newest_bearer() {
     stub.rules(|rules| rules.bearer = Bearer::Unexpired);
     assert_eq!(ask_model(&stub, &old.access_token()), 200);
 
-    // A login of its own: neither ends the other, and an ended one is refused anyway.
+    // A separate login: neither login ends the other, and an expired one is refused in any case.
     let stale = Login {
         serial: 100,
         ..Login::stale()
@@ -145,7 +145,7 @@ fn the_model_wants_the_newest_bearer() {
 }
 
 #[test]
-fn a_model_that_wants_something_run_answers_when_it_knows_what_that_printed() {
+fn the_model_answers_after_it_received_the_output_of_its_command() {
     let login = Login::fresh();
     let stub = Stub::start(&login);
     stub.rules(|rules| rules.shell = Some("cat secret".to_owned()));
@@ -221,7 +221,7 @@ fn everything_else_is_refused_at_once() {
 }
 
 #[test]
-fn a_dropped_stub_is_gone_even_if_it_holds_a_reply() {
+fn a_dropped_stub_stops_even_if_it_holds_a_reply() {
     let login = Login::fresh();
     let stub = Stub::start(&login);
     let address = stub.address();
@@ -242,7 +242,7 @@ fn a_dropped_stub_is_gone_even_if_it_holds_a_reply() {
     assert_eq!(reply, "");
 }
 
-/// Stands for the status where the connection ended before there was one.
+/// Stands for the missing status of a closed connection.
 const NO_REPLY: u16 = 0;
 
 fn refresh(stub: &Stub, refresh_token: &str) -> (u16, Value) {
@@ -276,7 +276,7 @@ fn send(stub: &Stub, request: &str, bearer: &str, body: &str) -> (u16, Value) {
     )
 }
 
-/// Sends a request, and returns all that comes back.
+/// Sends a request and returns the whole reply.
 fn exchange(stub: &Stub, request: &str, bearer: &str, body: &str) -> String {
     let mut connection = TcpStream::connect(stub.address()).expect("the stub");
     let length = body.len();
@@ -287,7 +287,7 @@ fn exchange(stub: &Stub, request: &str, bearer: &str, body: &str) -> String {
     )
     .expect("a request");
     let mut reply = String::new();
-    // A connection that is cut may end in an error: what matters is what came before.
+    // A closed connection may end in an error: only the bytes before it matter.
     drop(connection.read_to_string(&mut reply));
     reply
 }

@@ -3,12 +3,12 @@ use super::*;
 use ErrorKind::{
     Full, NotFound, PermissionDenied, Throttled, Unauthenticated, Unavailable, Unexpected,
 };
-use Known::{Moved, Not, Unknown};
+use WriteOutcome::{Conflict, Refused, Unknown};
 
-fn said(status: u16, code: &str, message: &str) -> Failure {
-    Failure {
+fn error_response(status: u16, code: &str, message: &str) -> AwsError {
+    AwsError {
         action: "secretsmanager:PutSecretValue",
-        why: Why::Said {
+        cause: ErrorSource::ErrorResponse {
             status,
             code: code.to_owned(),
             message: message.to_owned(),
@@ -16,120 +16,147 @@ fn said(status: u16, code: &str, message: &str) -> Failure {
     }
 }
 
-fn unanswered(why: Why) -> Failure {
-    Failure {
+fn failed_call(cause: ErrorSource) -> AwsError {
+    AwsError {
         action: "secretsmanager:PutSecretValue",
-        why,
+        cause,
     }
 }
 
-/// What the service says, what is known after a put and after a promotion, and what kind
-/// of failure it is.
-const ANSWERS: &[(u16, &str, &str, Known, Known, ErrorKind)] = &[
+/// An error response, its outcome for a put and for a promotion, and its kind.
+const RESPONSES: &[(u16, &str, &str, WriteOutcome, WriteOutcome, ErrorKind)] = &[
     (
         400,
         "ResourceNotFoundException",
         "Secrets Manager can't find the specified secret.",
-        Moved,
-        Moved,
+        Conflict,
+        Conflict,
         NotFound,
     ),
     (
         400,
         "InvalidParameterException",
         "When you move staging label AWSCURRENT, …",
-        Not,
-        Moved,
+        Refused,
+        Conflict,
         Unexpected,
     ),
     (
         400,
         "InvalidParameterException",
         "Operation not permitted on a replica secret.",
-        Not,
-        Moved,
+        Refused,
+        Conflict,
         PermissionDenied,
     ),
     (
         400,
         "InvalidRequestException",
         "The secret is in another state.",
-        Not,
-        Moved,
+        Refused,
+        Conflict,
         Unexpected,
     ),
     (
         400,
         "InvalidRequestException",
         "You can't perform this operation on the secret because it was marked for deletion.",
-        Not,
-        Not,
+        Refused,
+        Refused,
         NotFound,
     ),
     (
         400,
         "InvalidRequestException",
         "…because it was deleted.",
-        Not,
-        Not,
+        Refused,
+        Refused,
         NotFound,
     ),
-    (400, "ResourceExistsException", "", Not, Not, Unexpected),
+    (
+        400,
+        "ResourceExistsException",
+        "",
+        Refused,
+        Refused,
+        Unexpected,
+    ),
     (
         400,
         "LimitExceededException",
         "You have too many versions.",
-        Not,
-        Not,
+        Refused,
+        Refused,
         Full,
     ),
-    (400, "DecryptionFailure", "", Not, Not, PermissionDenied),
-    (400, "EncryptionFailure", "", Not, Not, PermissionDenied),
+    (
+        400,
+        "DecryptionFailure",
+        "",
+        Refused,
+        Refused,
+        PermissionDenied,
+    ),
+    (
+        400,
+        "EncryptionFailure",
+        "",
+        Refused,
+        Refused,
+        PermissionDenied,
+    ),
     (
         400,
         "AccessDeniedException",
         "User: … is not authorized …",
-        Not,
-        Not,
+        Refused,
+        Refused,
         PermissionDenied,
     ),
-    (403, "AccessDenied", "", Not, Not, PermissionDenied),
+    (403, "AccessDenied", "", Refused, Refused, PermissionDenied),
     (
         400,
         "ThrottlingException",
         "Rate exceeded",
-        Not,
-        Not,
+        Refused,
+        Refused,
         Throttled,
     ),
-    (429, "", "", Not, Not, Throttled),
+    (429, "", "", Refused, Refused, Throttled),
     (
         400,
         "UnrecognizedClientException",
         "The security token included in the request is invalid.",
-        Not,
-        Not,
+        Refused,
+        Refused,
         Unauthenticated,
     ),
     (
         403,
         "InvalidSignatureException",
         "Signature expired: …",
-        Not,
-        Not,
+        Refused,
+        Refused,
         Unauthenticated,
     ),
     (
         400,
         "ExpiredTokenException",
         "The security token included in the request is expired",
-        Not,
-        Not,
+        Refused,
+        Refused,
         Unauthenticated,
     ),
-    (403, "RequestTimeTooSkewed", "", Not, Not, Unauthenticated),
-    (400, "ValidationException", "", Not, Not, Unexpected),
-    (413, "", "", Not, Not, Unexpected),
+    (
+        403,
+        "RequestTimeTooSkewed",
+        "",
+        Refused,
+        Refused,
+        Unauthenticated,
+    ),
+    (400, "ValidationException", "", Refused, Refused, Unexpected),
+    (413, "", "", Refused, Refused, Unexpected),
     (
         500,
         "InternalServiceError",
@@ -142,69 +169,81 @@ const ANSWERS: &[(u16, &str, &str, Known, Known, ErrorKind)] = &[
 ];
 
 #[test]
-fn each_answer_has_its_meaning() {
-    for &(status, code, message, puts, promotes, is) in ANSWERS {
-        let failure = said(status, code, message);
-        assert_eq!(put(&failure), puts, "put: {failure}");
-        assert_eq!(promote(&failure), promotes, "promote: {failure}");
-        assert_eq!(kind(&failure), is, "{failure}");
+fn every_error_response_is_classified() {
+    for &(status, code, message, after_put, after_promotion, wanted) in RESPONSES {
+        let failure = error_response(status, code, message);
+        assert_eq!(put(&failure), after_put, "put: {failure}");
+        assert_eq!(promote(&failure), after_promotion, "promote: {failure}");
+        assert_eq!(kind(&failure), wanted, "{failure}");
     }
 }
 
 #[test]
-fn without_an_answer_it_matters_whether_anything_left() {
-    let no_login = |kind| Why::NoLogin {
+fn a_call_without_a_response_is_unknown_only_if_it_was_sent() {
+    let no_credentials = |kind| ErrorSource::NoCredentials {
         kind,
         obstacle: None,
         text: String::new(),
     };
-    for (why, known, is) in [
+    for (cause, outcome, wanted) in [
         (
-            Why::Unreached(String::new()),
-            Known::Not,
+            ErrorSource::Unreached(String::new()),
+            WriteOutcome::Refused,
             ErrorKind::Unavailable,
         ),
         (
-            Why::Unsent(String::new()),
-            Known::Not,
+            ErrorSource::NotSent(String::new()),
+            WriteOutcome::Refused,
             ErrorKind::Unexpected,
         ),
-        (Why::Kept(String::new()), Known::Not, ErrorKind::Unsafe),
         (
-            no_login(ErrorKind::Unauthenticated),
-            Known::Not,
+            ErrorSource::Plaintext(String::new()),
+            WriteOutcome::Refused,
+            ErrorKind::Unsafe,
+        ),
+        (
+            no_credentials(ErrorKind::Unauthenticated),
+            WriteOutcome::Refused,
             ErrorKind::Unauthenticated,
         ),
         (
-            no_login(ErrorKind::Unavailable),
-            Known::Not,
-            ErrorKind::Unavailable,
-        ),
-        (Why::Late, Known::Unknown, ErrorKind::Unavailable),
-        (
-            Why::Broken(String::new()),
-            Known::Unknown,
+            no_credentials(ErrorKind::Unavailable),
+            WriteOutcome::Refused,
             ErrorKind::Unavailable,
         ),
         (
-            Why::Unintelligible(200),
-            Known::Unknown,
+            ErrorSource::Timeout,
+            WriteOutcome::Unknown,
+            ErrorKind::Unavailable,
+        ),
+        (
+            ErrorSource::Broken(String::new()),
+            WriteOutcome::Unknown,
+            ErrorKind::Unavailable,
+        ),
+        (
+            ErrorSource::Unintelligible(200),
+            WriteOutcome::Unknown,
             ErrorKind::Unexpected,
         ),
     ] {
-        let failure = unanswered(why);
-        assert_eq!(put(&failure), known, "{failure}");
-        assert_eq!(promote(&failure), known, "{failure}");
-        assert_eq!(kind(&failure), is, "{failure}");
+        let failure = failed_call(cause);
+        assert_eq!(put(&failure), outcome, "{failure}");
+        assert_eq!(promote(&failure), outcome, "{failure}");
+        assert_eq!(kind(&failure), wanted, "{failure}");
     }
 }
 
 #[test]
-fn what_people_can_mend_is_named() {
-    let marked =
+fn obstacles_that_a_person_can_fix_are_named() {
+    let deletion =
         "You can't perform this operation on the secret because it was marked for deletion.";
-    for (code, message, stands) in [
-        ("InvalidRequestException", marked, Some(Obstacle::Marked)),
+    for (code, message, wanted) in [
+        (
+            "InvalidRequestException",
+            deletion,
+            Some(Obstacle::DeletionScheduled),
+        ),
         (
             "InvalidParameterException",
             "Operation not permitted on a replica secret.",
@@ -231,12 +270,12 @@ fn what_people_can_mend_is_named() {
         ("InternalServiceError", "", None),
     ] {
         assert_eq!(
-            said(400, code, message).obstacle(),
-            stands,
+            error_response(400, code, message).obstacle(),
+            wanted,
             "{code}: {message}"
         );
     }
-    let untrusted = Why::Unreached("invalid peer certificate: UnknownIssuer".to_owned());
-    assert_eq!(unanswered(untrusted).obstacle(), Some(Obstacle::Untrusted));
-    assert_eq!(unanswered(Why::Late).obstacle(), None);
+    let untrusted = ErrorSource::Unreached("invalid peer certificate: UnknownIssuer".to_owned());
+    assert_eq!(failed_call(untrusted).obstacle(), Some(Obstacle::Untrusted));
+    assert_eq!(failed_call(ErrorSource::Timeout).obstacle(), None);
 }

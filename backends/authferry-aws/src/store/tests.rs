@@ -1,7 +1,7 @@
 use authferry_core::{Origin, WriteId};
 
 use super::*;
-use crate::canned::{Canned, no, yes};
+use crate::canned::{Canned, error_response, success};
 
 const TOKEN: &str = "00000000000000010000000000000002-r3-0505050505050505";
 
@@ -11,7 +11,10 @@ fn login() -> Secret {
 
 fn stamp() -> Stamp {
     Stamp {
-        id: WriteId { trip: 1, number: 2 },
+        id: WriteId {
+            nonce: 1,
+            number: 2,
+        },
         count: 3,
         origin: Origin::Rotation,
         family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
@@ -20,8 +23,8 @@ fn stamp() -> Stamp {
     }
 }
 
-fn put() -> crate::canned::Answer {
-    yes(&format!(r#"{{"VersionId":"{TOKEN}"}}"#))
+fn put() -> crate::canned::CannedResponse {
+    success(&format!(r#"{{"VersionId":"{TOKEN}"}}"#))
 }
 
 async fn swap(service: &Canned) -> Result<Version, CasError> {
@@ -33,10 +36,10 @@ async fn swap(service: &Canned) -> Result<Version, CasError> {
 }
 
 #[tokio::test]
-async fn a_swap_puts_a_version_aside_and_moves_the_label_from_the_expected_one() {
-    let service = Canned::new([put(), yes("{}")]);
+async fn a_swap_puts_a_pending_version_and_moves_the_label_from_the_expected_one() {
+    let service = Canned::new([put(), success("{}")]);
     assert_eq!(swap(&service).await.expect("a swap").as_str(), TOKEN);
-    let [put, promote] = service.asked().try_into().expect("two calls");
+    let [put, promote] = service.requests().try_into().expect("two calls");
     assert_eq!(put.action, "PutSecretValue");
     for part in [
         r#""SecretId":"ci/codex""#,
@@ -56,15 +59,15 @@ async fn a_swap_puts_a_version_aside_and_moves_the_label_from_the_expected_one()
     }
 }
 
-/// The first attempt may have gone through: a second one would run into it.
+/// The first attempt may have succeeded: a retry would conflict with it.
 #[tokio::test]
 async fn a_promotion_is_sent_once() {
-    for answer in [
-        no(500, "InternalServiceError"),
-        no(503, ""),
-        no(400, "ThrottlingException"),
+    for response in [
+        error_response(500, "InternalServiceError"),
+        error_response(503, ""),
+        error_response(400, "ThrottlingException"),
     ] {
-        let service = Canned::new([put(), answer, yes("{}")]);
+        let service = Canned::new([put(), response, success("{}")]);
         drop(swap(&service).await.expect_err("not done"));
         assert_eq!(
             service.actions(),
@@ -74,12 +77,12 @@ async fn a_promotion_is_sent_once() {
 }
 
 #[tokio::test]
-async fn what_was_not_put_is_not_promoted() {
-    let service = Canned::new([no(400, "AccessDeniedException")]);
+async fn a_failed_put_is_not_promoted() {
+    let service = Canned::new([error_response(400, "AccessDeniedException")]);
     let answer = swap(&service).await;
     assert!(matches!(answer, Err(CasError::Refused(_))), "{answer:?}");
-    // Nor is what came to be under another name than was asked for.
-    let other = Canned::new([yes(r#"{"VersionId":"another"}"#)]);
+    // The store does not promote a version whose ID the service changed either.
+    let other = Canned::new([success(r#"{"VersionId":"another"}"#)]);
     let answer = swap(&other).await;
     assert!(matches!(answer, Err(CasError::Ambiguous(_))), "{answer:?}");
     for service in [service, other] {

@@ -42,14 +42,14 @@ fn a_blob_is_in_an_account_or_on_a_host() {
         let address = parsed(&format!("azure-kv://v/codex?coordinator=blob://{blob}"));
         let found = &address.coordinator;
         assert_eq!(found.url().as_str(), url);
-        assert_eq!(found.claim().url().as_str(), format!("{url}-claim"));
+        assert_eq!(found.lease().url().as_str(), format!("{url}-lease"));
         assert_eq!(found.to_string(), format!("blob://{blob}"));
         assert_eq!(parsed(&address.to_string()), address);
     }
 }
 
 #[test]
-fn the_place_is_shown_without_the_way_in() {
+fn the_place_is_displayed_without_the_authentication() {
     let place = format!("azure-kv://v/codex?{BLOB_OPTION}");
     let address = parsed(&format!(
         "azure-kv://v/codex?auth=workload&id_token=CI_TOKEN&{BLOB_OPTION}"
@@ -61,7 +61,7 @@ fn the_place_is_shown_without_the_way_in() {
 }
 
 #[test]
-fn what_is_no_address_is_refused_without_its_text() {
+fn an_invalid_address_is_rejected_and_not_repeated() {
     let rows = [
         ("vault://v/codex", BadAddress::Scheme),
         ("azure-kv://v?coordinator=blob://acct/a/b", BadAddress::Path),
@@ -83,15 +83,15 @@ fn what_is_no_address_is_refused_without_its_text() {
         ),
         (
             "azure-kv:///codex?coordinator=blob://acct/a/b",
-            BadAddress::Vault,
+            BadAddress::KeyVault,
         ),
         (
             "azure-kv://made_up/codex?coordinator=blob://acct/a/b",
-            BadAddress::Vault,
+            BadAddress::KeyVault,
         ),
         (
             "azure-kv://v:made-up/codex?coordinator=blob://acct/a/b",
-            BadAddress::Vault,
+            BadAddress::KeyVault,
         ),
         (
             "azure-kv://v/made_up?coordinator=blob://acct/a/b",
@@ -130,11 +130,11 @@ fn what_is_no_address_is_refused_without_its_text() {
             BadAddress::User,
         ),
     ];
-    are_refused(&rows);
+    assert_rejected(&rows);
     let long = "a".repeat(260);
     let address = format!("azure-kv://v/codex?coordinator=blob://acct/a/{long}");
     assert_eq!(address.parse::<Address>(), Err(BadAddress::Long));
-    for (len, is_name) in [(MAX_NAME, true), (MAX_NAME + 1, false)] {
+    for (len, is_name) in [(MAX_NAME_LEN, true), (MAX_NAME_LEN + 1, false)] {
         let name = "a".repeat(len);
         let address = format!("azure-kv://v/{name}?{BLOB_OPTION}").parse::<Address>();
         assert_eq!(address.is_ok(), is_name, "{address:?}");
@@ -142,7 +142,7 @@ fn what_is_no_address_is_refused_without_its_text() {
 }
 
 #[test]
-fn what_is_no_option_is_refused_without_its_text() {
+fn an_invalid_option_is_rejected_and_not_repeated() {
     let rows = [
         (
             "azure-kv://v/codex?coordinator=blob://acct/a/b&token=made-up",
@@ -158,7 +158,7 @@ fn what_is_no_option_is_refused_without_its_text() {
         ),
         (
             "azure-kv://v/codex?coordinator=blob://acct/a/b&id_token=A",
-            BadAddress::Idle("id_token"),
+            BadAddress::NotApplicable("id_token"),
         ),
         (
             "azure-kv://v/codex?coordinator=blob://acct/a/b&auth=workload&id_token=eyJmade-up",
@@ -166,14 +166,14 @@ fn what_is_no_option_is_refused_without_its_text() {
         ),
         (
             "azure-kv://v/codex?coordinator=blob://acct/a/b&auth=workload&id_token=A&id_token_file=/b",
-            BadAddress::Twice,
+            BadAddress::TwoTokenSources,
         ),
     ];
-    are_refused(&rows);
+    assert_rejected(&rows);
 }
 
 #[track_caller]
-fn are_refused(rows: &[(&str, BadAddress)]) {
+fn assert_rejected(rows: &[(&str, BadAddress)]) {
     for (text, why) in rows {
         let found = text.parse::<Address>().expect_err(text);
         assert_eq!(found, *why, "{text}");
@@ -182,7 +182,7 @@ fn are_refused(rows: &[(&str, BadAddress)]) {
 }
 
 #[test]
-fn without_a_blob_there_is_no_address_and_the_refusal_names_a_new_coordinator() {
+fn an_address_without_a_coordinator_is_rejected_and_suggests_one() {
     let rows = [
         ("acme-codex", Some("acme-codex"), Some("acmecodex"), None),
         (

@@ -1,26 +1,26 @@
-//! What each answer means, as far as it is known what Azure answers.
+//! The classification of Azure's known error responses.
 
 use authferry_core::ErrorKind::{
     self, NotFound, PermissionDenied, Throttled, TooLarge, Unauthenticated, Unavailable, Unexpected,
 };
 
-use super::{Unwritten, of_blob, of_put, of_vault};
+use super::{PutFailure, blob_error, put_error, vault_error};
 use crate::{
-    trouble::Trouble,
-    wire::{Answer, Failure, NoToken},
+    azure_error::AzureError,
+    wire::{AzureFailure, ErrorResponse, TokenError},
 };
 
-fn answer(status: u16, code: &str, inner: &str) -> Answer {
-    Answer {
+fn error_response(status: u16, code: &str, inner: &str) -> ErrorResponse {
+    ErrorResponse {
         status,
         code: code.to_owned(),
         inner: inner.to_owned(),
-        ..Answer::default()
+        ..ErrorResponse::default()
     }
 }
 
 #[test]
-fn every_answer_to_a_put_says_what_is_known() {
+fn every_error_of_a_put_is_classified() {
     for (status, inner, kind, is_certain) in [
         (400, "", Unexpected, true),
         (401, "", Unauthenticated, true),
@@ -29,7 +29,7 @@ fn every_answer_to_a_put_says_what_is_known() {
         (403, "AccessDenied", PermissionDenied, true),
         (404, "", Unexpected, true),
         (408, "", Unavailable, false),
-        // Two writes at once, of which nobody says what becomes of the one that is told so.
+        // Two concurrent writes: Azure does not document the effect of the refused one.
         (409, "", Unavailable, false),
         (409, "ObjectIsDeletedButRecoverable", NotFound, true),
         (409, "ObjectIsBeingDeleted", Unavailable, true),
@@ -41,39 +41,50 @@ fn every_answer_to_a_put_says_what_is_known() {
         (503, "", Unavailable, false),
         (504, "", Unavailable, false),
     ] {
-        let (found, certain) = match of_put(Failure::Answer(answer(status, "Any", inner))) {
-            Unwritten::Refused(trouble) => (trouble.kind(), true),
-            Unwritten::Unknown(trouble) => (trouble.kind(), false),
+        let (found, certain) = match put_error(AzureFailure::ErrorResponse(error_response(
+            status, "Any", inner,
+        ))) {
+            PutFailure::Refused(error) => (error.kind(), true),
+            PutFailure::Unknown(error) => (error.kind(), false),
         };
         assert_eq!((found, certain), (kind, is_certain), "{status} {inner}");
     }
 }
 
 #[test]
-fn a_put_that_never_left_was_not_done_and_one_without_an_answer_may_have_been() {
-    let certain = |failure: Failure| matches!(of_put(failure), Unwritten::Refused(_));
-    let no = answer(400, "700213", "");
-    assert!(certain(Failure::NoToken(NoToken::Answer(no))));
-    assert!(certain(Failure::Impostor));
-    assert!(!certain(Failure::Unintelligible));
+fn a_put_that_was_not_sent_is_refused_and_one_without_a_response_is_unknown() {
+    let certain = |failure: AzureFailure| matches!(put_error(failure), PutFailure::Refused(_));
+    let rejected = error_response(400, "700213", "");
+    assert!(certain(AzureFailure::NoToken(TokenError::ErrorResponse(
+        rejected
+    ))));
+    assert!(certain(AzureFailure::Impostor));
+    assert!(!certain(AzureFailure::Unintelligible));
 }
 
 #[test]
-fn a_key_that_is_not_known_yet_is_no_bad_token() {
-    let unknown = Answer {
+fn an_unknown_signing_key_is_transient() {
+    let unknown = ErrorResponse {
         text: "AKV10046: Unable to resolve the key".to_owned(),
-        ..answer(401, "Unauthorized", "")
+        ..error_response(401, "Unauthorized", "")
     };
-    let trouble = of_vault(Failure::Answer(unknown), "look");
-    assert_eq!(trouble.kind(), Unavailable, "{trouble}");
-    let wrong = of_vault(Failure::Answer(answer(401, "Unauthorized", "")), "look");
-    assert!(matches!(wrong, Trouble::BadToken));
+    let error = vault_error(AzureFailure::ErrorResponse(unknown), "read");
+    assert_eq!(error.kind(), Unavailable, "{error}");
+    let wrong = vault_error(
+        AzureFailure::ErrorResponse(error_response(401, "Unauthorized", "")),
+        "read",
+    );
+    assert!(matches!(wrong, AzureError::BadToken));
 }
 
 #[test]
-fn each_no_of_a_storage_account_is_told_apart() {
+fn every_error_of_a_storage_account_is_classified() {
     let kind = |status: u16, code: &str| -> ErrorKind {
-        of_blob(Failure::Answer(answer(status, code, "")), "look").kind()
+        blob_error(
+            AzureFailure::ErrorResponse(error_response(status, code, "")),
+            "read",
+        )
+        .kind()
     };
     for (status, code, known) in [
         (401, "InvalidAuthenticationInfo", Unauthenticated),

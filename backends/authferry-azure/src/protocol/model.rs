@@ -1,10 +1,10 @@
-//! Walks through every order in which things can happen to some writers of one secret.
+//! Model checks the protocol: explores every interleaving of some writers of one secret.
 //!
-//! Writers stop for any time between any two steps, die, and come back with the same write.
-//! A put may land after its sender has given up on it. A list comes in two pages, read one
-//! after the other, and may lag behind. A person may put a value or delete all of them at any
-//! moment. After each step the pointer is checked, at each end the outcome is, and in each
-//! state that was reached it is checked what somebody would find who comes then.
+//! Writers pause between any two steps, crash, and restart with the same write. A put may land
+//! after its sender's timeout. A list comes in two pages, read one after the other, and may be
+//! stale. A person may put a value or delete all versions at any moment. The model checks the
+//! pointer after each step and the outcome of each operation. In each reached state it also
+//! checks the result of a new reader and a new writer.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -14,22 +14,22 @@ mod world;
 
 use world::World;
 
-/// What is to be explored.
+/// The parameters of one exploration.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     writers: u8,
     readers: u8,
     /// How often a person puts a value.
     reseeds: u8,
-    /// How often a person deletes all versions for good.
+    /// How often a person purges all versions.
     wipes: u8,
-    /// How often a writer dies, or gives up on what it asked for.
+    /// How often a writer crashes or times out.
     deaths: u8,
-    /// How many of the dead come back with the same write.
+    /// How many crashed writers restart with the same write.
     returns: u8,
-    /// Whether a list may show less than a look at the newest version.
+    /// Whether a list may be staler than a read of the newest version.
     lag: bool,
-    /// Whether there is a pointer already.
+    /// Whether the pointer exists at the start.
     pointer: bool,
 }
 
@@ -130,19 +130,19 @@ fn a_writer_that_dies_a_reseed_and_everything_deleted() {
 
 #[expect(
     clippy::print_stderr,
-    reason = "how much was explored; seen with --nocapture"
+    reason = "the number of states; visible with --nocapture"
 )]
 fn explore(plan: Plan) {
     let first = World::new(plan);
     let mut numbers = HashMap::from([(first.clone(), 0_usize)]);
     let mut parents: Vec<Vec<usize>> = vec![vec![]];
     let mut ends = vec![];
-    let mut places = HashSet::new();
+    let mut bare_worlds = HashSet::new();
     let mut queue = VecDeque::from([(first, 0)]);
     while let Some((world, number)) = queue.pop_front() {
         let bare = world.without_actors();
-        if places.insert(bare.clone()) {
-            bare.check_who_comes_now();
+        if bare_worlds.insert(bare.clone()) {
+            bare.check_newcomers();
         }
         let next = world.next();
         if world.is_over() {
@@ -161,15 +161,12 @@ fn explore(plan: Plan) {
         }
     }
     let states = numbers.len();
-    let mut reaches_an_end = vec![false; states];
+    let mut can_end = vec![false; states];
     while let Some(number) = ends.pop() {
-        if !std::mem::replace(&mut reaches_an_end[number], true) {
+        if !std::mem::replace(&mut can_end[number], true) {
             ends.extend(&parents[number]);
         }
     }
-    assert!(
-        reaches_an_end.iter().all(|&ok| ok),
-        "somebody waits for ever"
-    );
+    assert!(can_end.iter().all(|&ok| ok), "an operation never ends");
     eprintln!("{states} states: {plan:?}");
 }

@@ -1,9 +1,8 @@
-//! What came of a request that brought nothing, without the libraries' own errors: they hold
-//! whole answers.
+//! Failed requests. They replace the libraries' errors, which contain whole responses.
 
 use std::{error::Error, time::Duration};
 
-use authferry_http::{NoJobToken, Silence};
+use authferry_http::{HttpError, JobTokenError};
 use azure_core::{
     error::ErrorKind,
     http::{
@@ -13,99 +12,105 @@ use azure_core::{
 };
 use serde::Deserialize;
 
-/// Why there is nothing to show for a request.
+/// Why a request failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// Nothing was answered.
-    Silent(Silence),
-    /// The server says no.
-    Answer(Answer),
-    /// It says something that makes no sense.
+pub(crate) enum AzureFailure {
+    /// No complete response.
+    Silent(HttpError),
+    /// An error response.
+    ErrorResponse(ErrorResponse),
+    /// A response that cannot be parsed.
     Unintelligible,
-    /// It wants a token that is not for itself.
+    /// A challenge for a token of another domain.
     Impostor,
-    /// There is no token, and nothing was asked of it.
-    NoToken(NoToken),
+    /// No token: the request was not sent.
+    NoToken(TokenError),
 }
 
-/// A no of the server's.
+/// An error response of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct ErrorResponse {
     pub(crate) status: u16,
-    /// The server's name for it.
+    /// The error code.
     pub(crate) code: String,
-    /// The more exact name, where there is one.
+    /// The inner error code, if there is one.
     pub(crate) inner: String,
-    /// The server's words, fit to be shown.
+    /// The server's error text, sanitized.
     pub(crate) text: String,
-    /// How long it wants to be left alone.
+    /// The server's `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
 }
 
 /// Why there is no token.
 #[derive(Debug)]
-pub(crate) enum NoToken {
-    /// Whoever gives them out does not answer.
-    Silent(Silence),
-    /// It says no. The code is its number for it.
-    Answer(Answer),
-    /// The job has none to show.
-    NoJobToken(NoJobToken),
-    /// The tool that was asked says this.
+pub(crate) enum TokenError {
+    /// No complete response of the token authority.
+    Silent(HttpError),
+    /// The authority's error response, with its AADSTS code.
+    ErrorResponse(ErrorResponse),
+    /// The job's OIDC token is not available.
+    NoJobToken(JobTokenError),
+    /// The error of the Azure CLI.
     Tool(String),
 }
 
-/// A server that was not named.
+/// A server that neither the address nor the settings name.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}, which is none of the servers that were named")]
-pub(crate) struct Elsewhere(pub(crate) String);
+#[error("{0}, which neither the address nor the settings name")]
+pub(crate) struct UnknownServer(pub(crate) String);
 
-/// The longest piece of a server's words that is shown.
-const MAX_TEXT: usize = 300;
+/// The longest error text in characters.
+const MAX_CHARS: usize = 300;
 
-impl Failure {
+impl AzureFailure {
     /// Returns whether the same request may succeed a little later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Silent(silence) => match silence {
-                Silence::Unreached(_) | Silence::Late | Silence::Broken(_) => true,
-                Silence::Elsewhere(_) | Silence::Unmade(_) | Silence::TooLong(_) => false,
+                HttpError::ConnectFailed(_) | HttpError::Timeout | HttpError::ConnectionLost(_) => {
+                    true
+                }
+                HttpError::ForeignRedirect(_)
+                | HttpError::InvalidRequest(_)
+                | HttpError::TooLong(_) => false,
             },
-            Self::Answer(answer) | Self::NoToken(NoToken::Answer(answer)) => answer.is_transient(),
-            Self::NoToken(NoToken::Silent(_)) => true,
-            Self::NoToken(NoToken::NoJobToken(_) | NoToken::Tool(_))
+            Self::ErrorResponse(answer) | Self::NoToken(TokenError::ErrorResponse(answer)) => {
+                answer.is_transient()
+            }
+            Self::NoToken(TokenError::Silent(_)) => true,
+            Self::NoToken(TokenError::NoJobToken(_) | TokenError::Tool(_))
             | Self::Unintelligible
             | Self::Impostor => false,
         }
     }
 
-    /// Returns whether it is this very no.
-    pub(crate) fn is_answer(&self, status: u16, code: &str) -> bool {
-        matches!(self, Self::Answer(answer) if answer.status == status && answer.code == code)
+    /// Returns whether this is the given error response.
+    pub(crate) fn is_response(&self, status: u16, code: &str) -> bool {
+        matches!(self, Self::ErrorResponse(answer) if answer.status == status && answer.code == code)
     }
 }
 
-impl Answer {
+impl ErrorResponse {
     fn is_transient(&self) -> bool {
         matches!(self.status, 408 | 429 | 500..) || self.is_unknown_key()
     }
 
-    /// Returns whether the server does not know yet by what a token is signed.
+    /// Returns whether the server does not know the token's signing key yet.
     pub(crate) fn is_unknown_key(&self) -> bool {
         self.status == 401 && self.text.contains("AKV10046")
     }
 }
 
-impl From<azure_core::Error> for Failure {
+impl From<azure_core::Error> for AzureFailure {
     fn from(error: azure_core::Error) -> Self {
         if matches!(error.kind(), ErrorKind::Credential) {
-            return Self::NoToken(NoToken::of(error));
+            return Self::NoToken(TokenError::of(error));
         }
         if let Some(silence) = silence(&error) {
             return Self::Silent(silence);
         }
         if let Some(answer) = answer(&error) {
-            return Self::Answer(answer);
+            return Self::ErrorResponse(answer);
         }
         if error.to_string().starts_with("challenge resource") {
             return Self::Impostor;
@@ -114,7 +119,7 @@ impl From<azure_core::Error> for Failure {
     }
 }
 
-impl NoToken {
+impl TokenError {
     fn of(error: azure_core::Error) -> Self {
         if let Some(silence) = silence(&error) {
             return Self::Silent(silence);
@@ -123,7 +128,7 @@ impl NoToken {
         let mut error = error;
         loop {
             if let Some(answer) = answer(&error) {
-                return Self::Answer(answer);
+                return Self::ErrorResponse(answer);
             }
             let Ok(below) = error.into_inner() else {
                 return Self::Tool(tool_text(&text));
@@ -131,7 +136,7 @@ impl NoToken {
             match below.downcast::<azure_core::Error>() {
                 Ok(inner) => error = *inner,
                 Err(below) => {
-                    return match below.downcast::<NoJobToken>() {
+                    return match below.downcast::<JobTokenError>() {
                         Ok(missing) => Self::NoJobToken(*missing),
                         Err(_) => Self::Tool(tool_text(&text)),
                     };
@@ -141,25 +146,25 @@ impl NoToken {
     }
 }
 
-/// Looks for the failure of the connection below an error.
-fn silence(error: &azure_core::Error) -> Option<Silence> {
+/// Finds an HTTP error among the sources of an error.
+fn silence(error: &azure_core::Error) -> Option<HttpError> {
     let mut below: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = below {
         if let Some(error) = error.downcast_ref::<reqwest::Error>() {
-            return Some(Silence::from(error));
+            return Some(HttpError::from(error));
         }
-        if let Some(Silence::TooLong(max)) = error.downcast_ref() {
-            return Some(Silence::TooLong(*max));
+        if let Some(HttpError::TooLong(max)) = error.downcast_ref() {
+            return Some(HttpError::TooLong(*max));
         }
-        if let Some(elsewhere) = error.downcast_ref::<Elsewhere>() {
-            return Some(Silence::Elsewhere(elsewhere.to_string()));
+        if let Some(unknown) = error.downcast_ref::<UnknownServer>() {
+            return Some(HttpError::ForeignRedirect(unknown.to_string()));
         }
         below = error.source();
     }
     None
 }
 
-fn answer(error: &azure_core::Error) -> Option<Answer> {
+fn answer(error: &azure_core::Error) -> Option<ErrorResponse> {
     let ErrorKind::HttpResponse {
         status,
         error_code,
@@ -168,31 +173,31 @@ fn answer(error: &azure_core::Error) -> Option<Answer> {
     else {
         return None;
     };
-    let body = raw_response.as_deref().map(words).unwrap_or_default();
+    let body = raw_response.as_deref().map(parse_body).unwrap_or_default();
     let status = u16::from(*status);
-    Some(Answer {
+    Some(ErrorResponse {
         status,
         code: body.code.or_else(|| error_code.clone()).unwrap_or_default(),
         inner: body.inner.unwrap_or_default(),
-        text: shown(&body.text.unwrap_or_default()),
+        text: sanitize(&body.text.unwrap_or_default()),
         retry_after: raw_response.as_deref().and_then(retry_after),
     })
 }
 
 #[derive(Default)]
-struct Words {
+struct ErrorBody {
     code: Option<String>,
     inner: Option<String>,
     text: Option<String>,
 }
 
-/// Reads the body of a no, which is JSON from a vault and from whoever gives out tokens. That
-/// of a storage account is XML, and tells nothing that its code does not.
-fn words(reply: &RawResponse) -> Words {
+/// Parses the body of an error response: JSON from a vault and from the token authority. The body
+/// of a storage account is XML and adds nothing to its error code.
+fn parse_body(reply: &RawResponse) -> ErrorBody {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Body {
-        Vault {
+        KeyVault {
             error: Detail,
         },
         Authority {
@@ -213,7 +218,7 @@ fn words(reply: &RawResponse) -> Words {
         code: Option<String>,
     }
     match serde_json::from_slice(reply.body()) {
-        Ok(Body::Vault { error }) => Words {
+        Ok(Body::KeyVault { error }) => ErrorBody {
             code: error.code,
             inner: error.innererror.and_then(|inner| inner.code),
             text: error.message,
@@ -222,12 +227,12 @@ fn words(reply: &RawResponse) -> Words {
             error,
             error_codes,
             error_description,
-        }) => Words {
+        }) => ErrorBody {
             code: Some(error_codes.first().map_or(error, u64::to_string)),
             inner: None,
             text: error_description,
         },
-        Err(_) => Words::default(),
+        Err(_) => ErrorBody::default(),
     }
 }
 
@@ -239,24 +244,23 @@ fn retry_after(reply: &RawResponse) -> Option<Duration> {
         .or_else(|| number(RETRY_AFTER).map(Duration::from_secs))
 }
 
-/// Returns the first sentence or so of a server's words: what comes then are numbers for a
-/// support request, and the address of a page.
-fn shown(text: &str) -> String {
+/// Sanitizes a server's text: the first line, without the trace IDs and the link that follow.
+fn sanitize(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let end = line.find(" Trace ID:").unwrap_or(line.len());
     let end = line[..end]
         .char_indices()
-        .nth(MAX_TEXT)
+        .nth(MAX_CHARS)
         .map_or(end, |(at, _)| at);
     line[..end].trim().to_owned()
 }
 
-/// Returns what a tool has said, without what the library says before and after it.
+/// Returns the message of a tool, without the text that the library adds around it.
 fn tool_text(text: &str) -> String {
     let text = text
         .split_once("authentication failed.")
         .map_or(text, |(_, text)| text);
     let lines = text.lines().map(str::trim);
     let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with("To troubleshoot"));
-    shown(lines.next().unwrap_or("no reason given"))
+    sanitize(lines.next().unwrap_or("no reason given"))
 }

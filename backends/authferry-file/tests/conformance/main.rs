@@ -1,4 +1,4 @@
-//! The file store passes the suite that every store passes.
+//! Runs the conformance suite on the file store.
 
 mod refusals;
 
@@ -20,26 +20,26 @@ fn main() -> ExitCode {
         .permissions(Permissions::from_mode(0o700))
         .tempdir()
         .expect("a folder");
-    authferry_conformance::main(Folder(folder))
+    authferry_conformance::main(FolderFixture(folder))
 }
 
 /// A folder with one file for each place.
-struct Folder(TempDir);
+struct FolderFixture(TempDir);
 
-impl Drop for Folder {
+impl Drop for FolderFixture {
     fn drop(&mut self) {
         refusals::make_removable(self.0.path());
     }
 }
 
-impl Folder {
+impl FolderFixture {
     fn path(&self, place: &str) -> PathBuf {
         self.0.path().join(place)
     }
 }
 
 #[async_trait]
-impl Fixture for Folder {
+impl Fixture for FolderFixture {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             swap: Swap::Atomic,
@@ -50,7 +50,7 @@ impl Fixture for Folder {
         }
     }
 
-    fn claims(&self) -> bool {
+    fn leases(&self) -> bool {
         true
     }
 
@@ -62,8 +62,8 @@ impl Fixture for Folder {
         put_by_hand(&self.path(place), login).expect("a file that can be written");
     }
 
-    async fn put_claim_by_hand(&self, place: &str, text: &[u8]) {
-        let path = self.path(&format!("{place}.claim"));
+    async fn put_lease_by_hand(&self, place: &str, text: &[u8]) {
+        let path = self.path(&format!("{place}.lease"));
         put_by_hand(&path, text).expect("a file that can be written");
     }
 
@@ -78,7 +78,7 @@ impl Fixture for Folder {
     }
 
     async fn refusals(&self, login: &[u8]) -> Vec<Refusal> {
-        refusals::all(self.0.path(), login).expect("files as they must not be")
+        refusals::all(self.0.path(), login).expect("unsafe files")
     }
 }
 
@@ -87,7 +87,7 @@ fn open(path: &Path) -> Box<dyn SecretStore> {
     Box::new(authferry_file::open(&address).expect("an address"))
 }
 
-/// Does as `cp` does: writes over a file that is there, in place.
+/// Overwrites a file in place, like `cp`.
 fn put_by_hand(path: &Path, login: &[u8]) -> io::Result<()> {
     fs::OpenOptions::new()
         .write(true)

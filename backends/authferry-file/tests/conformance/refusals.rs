@@ -1,4 +1,4 @@
-//! Every way in which the files can be as they must not be.
+//! Every unsafe or malformed state of the files.
 
 use std::{
     fs::{self, Permissions},
@@ -19,119 +19,119 @@ use crate::{open, put_by_hand};
 
 const PREFIX: &str = "refusing-";
 
-/// Spoils one thing about the login's file, which is there and as it must be.
-type Spoil = fn(&Path) -> io::Result<()>;
+/// Breaks one property of the login's file, which is valid before.
+type Break = fn(&Path) -> io::Result<()>;
 
-/// One way, with what is told of it.
-struct Way {
+/// A bad state, with the errors that it must cause.
+struct BadState {
     name: &'static str,
-    spoil: Spoil,
+    break_it: Break,
     on_read: Option<ErrorKind>,
     on_swap: ErrorKind,
-    /// Whether it takes root, or anybody else.
+    /// Whether only root can cause it (`true`), or only other users (`false`).
     by_root: Option<bool>,
 }
 
-const fn way(name: &'static str, kind: ErrorKind, spoil: Spoil) -> Way {
-    Way {
+const fn bad_state(name: &'static str, kind: ErrorKind, break_it: Break) -> BadState {
+    BadState {
         name,
-        spoil,
+        break_it,
         on_read: Some(kind),
         on_swap: kind,
         by_root: None,
     }
 }
 
-const WAYS: &[Way] = &[
-    way("a login that all can read", Unsafe, |login| {
+const BAD_STATES: &[BadState] = &[
+    bad_state("a login that all can read", Unsafe, |login| {
         mode(login, 0o644)
     }),
-    way("a login that the group can read", Unsafe, |login| {
+    bad_state("a login that the group can read", Unsafe, |login| {
         mode(login, 0o640)
     }),
-    way("a login that the group can write", Unsafe, |login| {
+    bad_state("a login that the group can write", Unsafe, |login| {
         mode(login, 0o620)
     }),
-    way("a login behind a symbolic link", Unsafe, |login| {
+    bad_state("a login behind a symbolic link", Unsafe, |login| {
         symlink(moved(login)?, login)
     }),
-    way("a login with two names", Unsafe, |login| {
+    bad_state("a login with two names", Unsafe, |login| {
         fs::hard_link(login, login.with_added_extension("other"))
     }),
-    way("a folder in the login's place", Unsafe, |login| {
+    bad_state("a folder in the login's place", Unsafe, |login| {
         moved(login)?;
         fs::create_dir(login)
     }),
-    way("a pipe in the login's place", Unsafe, |login| {
+    bad_state("a pipe in the login's place", Unsafe, |login| {
         moved(login)?;
         pipe(login)
     }),
-    way("a socket in the login's place", Unsafe, |login| {
+    bad_state("a socket in the login's place", Unsafe, |login| {
         moved(login)?;
         UnixListener::bind(login).map(drop)
     }),
-    Way {
+    BadState {
         by_root: Some(true),
-        ..way("a login of somebody else's", Unsafe, give_away)
+        ..bad_state("a login of another user", Unsafe, give_away)
     },
-    way("a login that is too long", TooLarge, |login| {
+    bad_state("a login that is too long", TooLarge, |login| {
         put_by_hand(login, &vec![b' '; 1024 * 1024 + 1])
     }),
-    way("a file beside it that all can read", Unsafe, |login| {
+    bad_state("a metadata file that all can read", Unsafe, |login| {
         meta(login, "{}")?;
         mode(&login.with_added_extension("meta"), 0o644)
     }),
-    way("a file beside it behind a link", Unsafe, |login| {
+    bad_state("a metadata file behind a link", Unsafe, |login| {
         symlink("/dev/null", login.with_added_extension("meta"))
     }),
-    way("a file beside it that is empty", Malformed, |login| {
+    bad_state("a metadata file that is empty", Malformed, |login| {
         meta(login, "")
     }),
-    way("a login in the file beside it", Malformed, |login| {
+    bad_state("a login in the metadata file", Malformed, |login| {
         fs::copy(login, login.with_added_extension("meta")).map(drop)
     }),
-    way("a token in the file beside it", Malformed, |login| {
+    bad_state("a token in the metadata file", Malformed, |login| {
         meta(login, "\"made-up-token\"")
     }),
-    way("a file beside it of another format", Malformed, |login| {
+    bad_state("a metadata file of another format", Malformed, |login| {
         meta(login, "{\"format\":2}")
     }),
-    way("a lock that all can take", Unsafe, |login| {
+    bad_state("a lock that all can take", Unsafe, |login| {
         lock(login, 0o666)
     }),
-    way("a lock behind a symbolic link", Unsafe, |login| {
+    bad_state("a lock behind a symbolic link", Unsafe, |login| {
         symlink(login, login.with_added_extension("lock"))
     }),
-    way("a folder in the lock's place", Unsafe, |login| {
+    bad_state("a folder in the lock's place", Unsafe, |login| {
         fs::create_dir(login.with_added_extension("lock"))
     }),
-    way("a folder that all can write to", Unsafe, |login| {
+    bad_state("a folder that all can write to", Unsafe, |login| {
         mode(folder(login), 0o777)
     }),
-    way("a sticky folder that all can write to", Unsafe, |login| {
+    bad_state("a sticky folder that all can write to", Unsafe, |login| {
         mode(folder(login), 0o1777)
     }),
-    way("a folder that the group can write to", Unsafe, |login| {
+    bad_state("a folder that the group can write to", Unsafe, |login| {
         mode(folder(login), 0o770)
     }),
-    Way {
+    BadState {
         by_root: Some(true),
-        ..way("a folder of somebody else's", Unsafe, |login| {
+        ..bad_state("a folder of another user", Unsafe, |login| {
             give_away(folder(login))
         })
     },
-    way("a folder that is missing", NotFound, |login| {
+    bad_state("a folder that is missing", NotFound, |login| {
         fs::remove_dir_all(folder(login))
     }),
-    way("a file in the folder's place", NotFound, |login| {
+    bad_state("a file in the folder's place", NotFound, |login| {
         fs::remove_dir_all(folder(login))?;
         put_by_hand(folder(login), b"")
     }),
-    Way {
+    BadState {
         on_read: None,
-        // Nothing is closed to root.
+        // Root can write to every folder.
         by_root: Some(false),
-        ..way(
+        ..bad_state(
             "a folder that we cannot write to",
             PermissionDenied,
             |login| {
@@ -142,15 +142,15 @@ const WAYS: &[Way] = &[
     },
 ];
 
-/// Spoils one fresh place under `root` in each way that this user can.
-#[expect(clippy::print_stderr, reason = "what is not tried is said")]
+/// Creates one new place under `root` for each bad state that this user can cause.
+#[expect(clippy::print_stderr, reason = "a skipped check is reported")]
 pub(crate) fn all(root: &Path, login: &[u8]) -> io::Result<Vec<Refusal>> {
     let we_are_root = rustix::process::geteuid().is_root();
     let mut refusals = Vec::new();
-    for way in WAYS {
-        if way.by_root.is_some_and(|by_root| by_root != we_are_root) {
+    for state in BAD_STATES {
+        if state.by_root.is_some_and(|by_root| by_root != we_are_root) {
             let who = if we_are_root { "" } else { "not " };
-            eprintln!("not tried, since we are {who}root: {}", way.name);
+            eprintln!("skipped, because we are {who}root: {}", state.name);
             continue;
         }
         let folder = Builder::new()
@@ -160,23 +160,23 @@ pub(crate) fn all(root: &Path, login: &[u8]) -> io::Result<Vec<Refusal>> {
             .keep();
         let path = folder.join("login.json");
         put_by_hand(&path, login)?;
-        (way.spoil)(&path)?;
+        (state.break_it)(&path)?;
         refusals.push(Refusal {
-            name: way.name,
+            name: state.name,
             place: path.display().to_string(),
             store: open(&path),
-            on_read: way.on_read,
-            on_swap: way.on_swap,
+            on_read: state.on_read,
+            on_swap: state.on_swap,
         });
     }
     Ok(refusals)
 }
 
-/// Opens the folders that were closed, so that they can be removed.
+/// Restores the permissions of the folders, so that they can be removed.
 pub(crate) fn make_removable(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            // What cannot be opened stays, and the test has said what it had to say.
+            // Ignore an error: the test is over.
             mode(&entry.path(), 0o700).ok();
         }
     }
@@ -190,7 +190,7 @@ fn mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-/// Moves the login away, and returns where it went.
+/// Moves the login away, and returns its new path.
 fn moved(login: &Path) -> io::Result<PathBuf> {
     let away = login.with_added_extension("away");
     fs::rename(login, &away)?;

@@ -1,4 +1,4 @@
-//! Kill -9 at any instruction.
+//! SIGKILL at any instruction of a writer.
 
 use std::{
     collections::HashMap,
@@ -12,28 +12,28 @@ use authferry_core::Version;
 
 use crate::rig::{self, Login};
 
-/// The number of kills, if enough of them hit a write.
+/// The minimum number of kills.
 const KILLS: u64 = 120;
 
-/// The most kills: on a busy machine few of them hit.
-pub(crate) const KILLS_AT_MOST: u64 = 3000;
+/// The maximum number of kills: on a busy machine few kills hit a write.
+pub(crate) const MAX_KILLS: u64 = 3000;
 
-/// Long enough for a kill to fall into the writing.
+/// The size of a login, in bytes: large enough that a kill can hit the write.
 const LEN: usize = 64 * 1024;
 
 /// Writes one login after another until it is killed.
 pub(crate) fn writer(login: &Login) {
     loop {
         let (number, version) = login.look().expect("a place").expect("a login");
-        rig::say(&format!("sends {}", number + 1));
+        rig::print_line(&format!("sends {}", number + 1));
         let version = login
             .swap(Some(&version), 1, number + 1, LEN)
             .expect("the only writer");
-        rig::say(&format!("wrote {} {version}", number + 1));
+        rig::print_line(&format!("wrote {} {version}", number + 1));
     }
 }
 
-pub(crate) fn a_writer_killed_at_any_instruction_loses_nothing() {
+pub(crate) fn a_writer_killed_at_any_instruction_loses_no_login() {
     let folder = rig::folder();
     let path = folder.path().join("login.json");
     let login = Login::at(&path);
@@ -44,18 +44,18 @@ pub(crate) fn a_writer_killed_at_any_instruction_loses_nothing() {
     let mut write_time = start.elapsed();
     note(&mut versions, &first, number);
     let mut random = 7_u64;
-    let (mut unanswered, mut left) = (0, 0);
+    let (mut unconfirmed, mut left) = (0, 0);
 
-    for kill in 0..KILLS_AT_MOST {
-        // Otherwise the kills fell where nothing could go wrong.
-        if kill >= KILLS && unanswered > 0 && left > 0 {
+    for kill in 0..MAX_KILLS {
+        // Go on until some kills have hit a write.
+        if kill >= KILLS && unconfirmed > 0 && left > 0 {
             break;
         }
-        // A write takes as long as the machine lets it: the kill falls into two of them.
+        // Scale with the measured write time: the kill falls into the first two writes.
         let time = 2 * write_time.mul_f64(fraction(&mut random));
-        let said = run_and_kill("writer", &path, time);
+        let output = run_and_kill("writer", &path, time);
         let mut sent = number;
-        for line in said.lines() {
+        for line in output.lines() {
             let mut words = line.split(' ');
             match (words.next(), words.next(), words.next()) {
                 (Some("sends"), Some(next), None) => sent = next.parse().expect("a number"),
@@ -67,46 +67,46 @@ pub(crate) fn a_writer_killed_at_any_instruction_loses_nothing() {
             }
         }
         left += u32::from(!rig::leftovers(folder.path()).is_empty());
-        let (there, version) = login.look().expect("a place").expect("a login");
+        let (stored, version) = login.look().expect("a place").expect("a login");
         assert!(
-            there == number || there == sent,
-            "kill {kill}: {there} is there, {number} was answered, {sent} was sent"
+            stored == number || stored == sent,
+            "kill {kill}: {stored} is stored, {number} was confirmed, {sent} was sent"
         );
-        unanswered += u32::from(sent != number);
-        note(&mut versions, &version, there);
+        unconfirmed += u32::from(sent != number);
+        note(&mut versions, &version, stored);
 
         let start = Instant::now();
-        number = there + 1;
-        // A lock that is not free is an error after the store's own time limit.
+        number = stored + 1;
+        // If the lock is not free, the swap fails after the lock timeout.
         let version = login
             .swap(Some(&version), 2, number, LEN)
-            .expect("nobody else is there");
+            .expect("the only writer");
         write_time = start.elapsed();
         note(&mut versions, &version, number);
         assert!(rig::leftovers(folder.path()).is_empty(), "kill {kill}");
     }
-    assert!(unanswered > 0 && left > 0, "{unanswered} {left}");
+    assert!(unconfirmed > 0 && left > 0, "{unconfirmed} {left}");
 }
 
-/// Lets somebody play `part` for this long after the first word, and returns what was said.
-pub(crate) fn run_and_kill(part: &str, path: &Path, time: Duration) -> String {
-    let mut writer = rig::command(&[], part, path).spawn().expect("a process");
-    let mut listening = BufReader::new(writer.stdout.take().expect("a pipe"));
-    let mut said = String::new();
-    while !said.contains("sends") {
-        let heard = listening.read_line(&mut said).expect("text");
-        assert!(heard > 0, "the writer gave up: {said}");
+/// Runs `role` in a process, kills it after this time from its first output, and returns the output.
+pub(crate) fn run_and_kill(role: &str, path: &Path, time: Duration) -> String {
+    let mut writer = rig::command(&[], role, path).spawn().expect("a process");
+    let mut stdout = BufReader::new(writer.stdout.take().expect("a pipe"));
+    let mut output = String::new();
+    while !output.contains("sends") {
+        let len = stdout.read_line(&mut output).expect("text");
+        assert!(len > 0, "the writer exited: {output}");
     }
     thread::sleep(time);
     writer.kill().expect("a child of ours");
     writer.wait().expect("a child of ours");
-    listening.read_to_string(&mut said).expect("text");
-    said
+    stdout.read_to_string(&mut output).expect("text");
+    output
 }
 
-/// Draws a number from 0 to 1, the same ones in each run.
+/// Returns the next pseudorandom number from 0 to 1; the sequence is the same in each run.
 pub(crate) fn fraction(random: &mut u64) -> f64 {
-    // Knuth's multiplier; the upper bits are the random ones.
+    // Knuth's multiplier; the upper bits are the most random.
     *random = random
         .wrapping_mul(6_364_136_223_846_793_005)
         .wrapping_add(1);
@@ -114,11 +114,11 @@ pub(crate) fn fraction(random: &mut u64) -> f64 {
     f64::from(upper) / f64::from(u32::MAX)
 }
 
-/// Notes that `version` stands for the login `number`, now and ever.
+/// Records that `version` names the login `number`, and checks that it named no other before.
 fn note(versions: &mut HashMap<Version, u64>, version: &Version, number: u64) {
     let before = versions.insert(version.clone(), number);
     assert!(
         before.is_none_or(|before| before == number),
-        "{version} stands for {before:?} and for {number}"
+        "{version} names {before:?} and {number}"
     );
 }

@@ -1,5 +1,4 @@
-//! No room: a limit on the size of files, which every user can set, and a disk that is
-//! full to the brim, where one may be mounted.
+//! A file size limit, which every user can set, and a full disk, if the test may mount one.
 
 use std::{
     fs::{self, OpenOptions},
@@ -8,64 +7,68 @@ use std::{
     process::Command,
 };
 
-use authferry_core::{CasError, ClaimError, ErrorKind, Version};
+use authferry_core::{CasError, ErrorKind, LeaseError, Version};
 
 use crate::rig::{self, Login};
 
-/// Longer than the limit that [`small`] lives with.
+/// Longer than the file size limit of [`write_over_limit`].
 const LONG: usize = 64 * 1024;
 
-/// Tries to write more than it may.
-pub(crate) fn small(login: &Login) {
-    full(&login.swap(None, 1, 1, LONG));
+/// Writes more than the file size limit.
+pub(crate) fn write_over_limit(login: &Login) {
+    expect_full(&login.swap(None, 1, 1, LONG));
     assert_eq!(login.look().expect("a place"), None);
 
     let version = login.swap(None, 1, 2, 100).expect("that much fits");
-    full(&login.swap(Some(&version), 1, 3, LONG));
+    expect_full(&login.swap(Some(&version), 1, 3, LONG));
     assert_eq!(login.look().expect("a place"), Some((2, version.clone())));
     login
         .swap(Some(&version), 1, 4, 100)
         .expect("that much fits");
-    rig::say("done");
+    rig::print_line("done");
 }
 
-pub(crate) fn a_limit_on_the_size_of_files_is_told_as_full() {
+pub(crate) fn a_file_size_limit_is_reported_as_full() {
     let folder = rig::folder();
-    // Four blocks of 512 or 1024 bytes. Who ignores the signal is told by an error.
+    // Four blocks of 512 or 1024 bytes. If the signal is ignored, the write fails with an error.
     let limit = ["sh", "-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\""];
-    let output = rig::command(&limit, "small", &folder.path().join("login.json"))
-        .output()
-        .expect("a process");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let output = rig::command(
+        &limit,
+        "write_over_limit",
+        &folder.path().join("login.json"),
+    )
+    .output()
+    .expect("a process");
+    let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && said.contains("\ndone\n"),
+        output.status.success() && stdout.contains("\ndone\n"),
         "{output:?}"
     );
     assert!(rig::leftovers(folder.path()).is_empty());
 }
 
-/// Swaps on a disk with less and less room.
-pub(crate) fn brim(login: &Login, path: &Path) {
+/// Swaps on a disk, first with some free pages and then with fewer and fewer.
+pub(crate) fn fill_disk(login: &Login, path: &Path) {
     const PAGE: usize = 4096;
     let folder = path.parent().expect("a file in a folder");
-    let room = folder.with_file_name("room");
+    let filler = folder.with_file_name("filler");
     let (mut refused, mut done) = (0, 0);
-    let (mut unclaimed, mut claimed) = (0, 0);
+    let (mut not_acquired, mut acquired) = (0, 0);
     for pages in (0..12).rev() {
-        // Fill the disk to the last byte, and give this much back.
-        fs::remove_file(&room).ok();
+        // Fill the disk to the last byte, and then free this many pages.
+        fs::remove_file(&filler).ok();
         let before = login.look().expect("a place");
         let mut filling = OpenOptions::new()
             .create_new(true)
             .write(true)
-            .open(&room)
+            .open(&filler)
             .expect("room for a name");
-        let mut filled = 0;
+        let mut bytes_written = 0;
         while filling.write_all(&[0]).is_ok() {
-            filled += 1;
+            bytes_written += 1;
         }
         filling
-            .set_len(u64::saturating_sub(filled, (pages * PAGE) as u64))
+            .set_len(u64::saturating_sub(bytes_written, (pages * PAGE) as u64))
             .expect("a shorter file");
 
         let (base, number) = match &before {
@@ -76,41 +79,44 @@ pub(crate) fn brim(login: &Login, path: &Path) {
         match answer {
             Ok(version) => {
                 done += 1;
-                let there = login.look().expect("a place");
-                assert_eq!(there, Some((number, version)));
+                let stored = login.look().expect("a place");
+                assert_eq!(stored, Some((number, version)));
             }
             refusal => {
                 refused += 1;
-                full(&refusal);
+                expect_full(&refusal);
                 assert_eq!(login.look().expect("a place"), before);
             }
         }
-        let there = login.look().expect("a place");
+        let stored = login.look().expect("a place");
         match login.acquire(1, 1) {
-            Ok(claim) => {
-                claimed += 1;
-                // Giving it back may find no room: it ends by itself, and is ours until then.
-                login.release(&claim).ok();
+            Ok(lease) => {
+                acquired += 1;
+                // The release may find no space: the lease then expires.
+                login.release(&lease).ok();
             }
-            Err(ClaimError::Store(error)) => {
-                unclaimed += 1;
+            Err(LeaseError::Store(error)) => {
+                not_acquired += 1;
                 assert_eq!(error.kind, ErrorKind::Full, "{error}");
             }
-            Err(error @ (ClaimError::Held { .. } | ClaimError::Lost)) => panic!("{error}"),
+            Err(error @ (LeaseError::Held { .. } | LeaseError::Lost)) => panic!("{error}"),
         }
-        assert_eq!(login.look().expect("a place"), there);
+        assert_eq!(login.look().expect("a place"), stored);
         assert!(rig::leftovers(folder).is_empty(), "with {pages} pages");
     }
     assert!(refused > 1 && done > 2, "{refused} {done}");
-    assert!(unclaimed > 0 && claimed > 2, "{unclaimed} {claimed}");
-    rig::say("done");
+    assert!(
+        not_acquired > 0 && acquired > 2,
+        "{not_acquired} {acquired}"
+    );
+    rig::print_line("done");
 }
 
-#[expect(clippy::print_stderr, reason = "what is not tried is said")]
-pub(crate) fn a_full_disk_is_told_as_full() {
+#[expect(clippy::print_stderr, reason = "a skipped test is reported")]
+pub(crate) fn a_full_disk_is_reported_as_full() {
     let folder = rig::folder();
     let disk = folder.path().display();
-    // In a mount namespace of its own, so that nothing stays mounted.
+    // In a new mount namespace, so that nothing stays mounted.
     let mount =
         format!("mount -t tmpfs -o size=128k,mode=700 tmpfs '{disk}' && mkdir -m 700 '{disk}/x'");
     let then = format!("{mount} && exec \"$0\" \"$@\"");
@@ -131,26 +137,26 @@ pub(crate) fn a_full_disk_is_told_as_full() {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let why = String::from_utf8_lossy(&output.stderr);
-            eprintln!("not tried, since no disk can be mounted here: {why}");
+            eprintln!("skipped: cannot mount a disk: {why}");
             return;
         }
         Err(error) => {
-            eprintln!("not tried, since no disk can be mounted here: {error}");
+            eprintln!("skipped: cannot mount a disk: {error}");
             return;
         }
     }
     let path = folder.path().join("x").join("login.json");
-    let output = rig::command(&launcher, "brim", &path)
+    let output = rig::command(&launcher, "fill_disk", &path)
         .output()
         .expect("a process");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && said.contains("\ndone\n"),
+        output.status.success() && stdout.contains("\ndone\n"),
         "{output:?}"
     );
 }
 
-fn full(answer: &Result<Version, CasError>) {
+fn expect_full(answer: &Result<Version, CasError>) {
     assert!(
         matches!(answer, Err(CasError::Refused(error)) if error.kind == ErrorKind::Full),
         "{answer:?}"

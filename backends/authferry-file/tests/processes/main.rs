@@ -1,10 +1,10 @@
-//! Several processes at one place, some of which are killed, and disks that are full.
+//! Several processes on one login: kills, races, and full disks.
 //!
-//! This program plays the other processes as well, which is why it has a `main`.
+//! This program has a `main` because it also runs as the other processes.
 
-mod claim;
 mod crash;
 mod full;
+mod lease;
 mod race;
 mod rig;
 
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
-    if rig::play() {
+    if rig::run_role() {
         return ExitCode::SUCCESS;
     }
     let test = |name: &str, run: fn()| {
@@ -24,20 +24,20 @@ fn main() -> ExitCode {
     };
     let trials = vec![
         test(
-            "a_writer_killed_at_any_instruction_loses_nothing",
-            crash::a_writer_killed_at_any_instruction_loses_nothing,
+            "a_writer_killed_at_any_instruction_loses_no_login",
+            crash::a_writer_killed_at_any_instruction_loses_no_login,
         ),
         test(
-            "a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends",
-            claim::a_claimer_killed_at_any_instruction_leaves_a_claim_that_ends,
+            "a_lease_client_killed_at_any_instruction_leaves_a_lease_that_expires",
+            lease::a_lease_client_killed_at_any_instruction_leaves_a_lease_that_expires,
         ),
         test(
-            "a_limit_on_the_size_of_files_is_told_as_full",
-            full::a_limit_on_the_size_of_files_is_told_as_full,
+            "a_file_size_limit_is_reported_as_full",
+            full::a_file_size_limit_is_reported_as_full,
         ),
         test(
-            "a_full_disk_is_told_as_full",
-            full::a_full_disk_is_told_as_full,
+            "a_full_disk_is_reported_as_full",
+            full::a_full_disk_is_reported_as_full,
         ),
         test(
             "racing_processes_lose_no_write",

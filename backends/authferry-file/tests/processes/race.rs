@@ -1,4 +1,4 @@
-//! Several processes that all want to write.
+//! Several processes that write at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::rig::{self, Login};
 const RACERS: usize = 4;
 const WINS: u64 = 25;
 
-/// Counts the login up, as often as it has to win.
+/// Increments the login's number until it has won `WINS` swaps.
 pub(crate) fn racer(login: &Login) {
     let me = u64::from(std::process::id());
     let mut wins = 0;
@@ -21,7 +21,7 @@ pub(crate) fn racer(login: &Login) {
         match login.swap(base.as_ref(), me, next, 2000) {
             Ok(version) => {
                 wins += 1;
-                rig::say(&format!("wrote {next} {version}"));
+                rig::print_line(&format!("wrote {next} {version}"));
             }
             Err(CasError::Conflict) => {}
             Err(CasError::Ambiguous(error) | CasError::Refused(error)) => {

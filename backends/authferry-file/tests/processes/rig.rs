@@ -1,4 +1,4 @@
-//! A process of its own: this program, started again to play one part.
+//! Starts this program again as another process with a role.
 
 use std::{
     env,
@@ -10,19 +10,19 @@ use std::{
 };
 
 use authferry_core::{
-    Bid, CasError, Claim, ClaimError, Claims, Origin, Secret, SecretStore, Stamp, StoreError,
-    Version, WriteId,
+    CasError, Lease, LeaseError, LeaseRequest, Leases, Origin, Secret, SecretStore, Stamp,
+    StoreError, Version, WriteId,
 };
 use authferry_file::FileStore;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-const PART: &str = "AUTHFERRY_TEST_PART";
+const ROLE: &str = "AUTHFERRY_TEST_PART";
 const LOGIN: &str = "AUTHFERRY_TEST_LOGIN";
 
-/// Starts the play of `part` at the login `path`, through `launcher` if there is one.
-/// What the part says comes by standard output.
-pub(crate) fn command(launcher: &[&str], part: &str, path: &Path) -> Command {
+/// Returns the command that runs `role` on the login `path`, through `launcher` if there is one. The
+/// role reports on standard output.
+pub(crate) fn command(launcher: &[&str], role: &str, path: &Path) -> Command {
     let program = env::current_exe().expect("this program");
     let mut words = launcher
         .iter()
@@ -31,38 +31,38 @@ pub(crate) fn command(launcher: &[&str], part: &str, path: &Path) -> Command {
     let mut command = Command::new(words.next().expect("at least this program"));
     command
         .args(words)
-        .env(PART, part)
+        .env(ROLE, role)
         .env(LOGIN, path)
         .stdout(Stdio::piped());
     command
 }
 
-/// Plays the part that a test gave to this process; `false` if none did.
-pub(crate) fn play() -> bool {
-    let (Ok(part), Ok(path)) = (env::var(PART), env::var(LOGIN)) else {
+/// Runs the role that a test gave to this process; `false` if it has none.
+pub(crate) fn run_role() -> bool {
+    let (Ok(role), Ok(path)) = (env::var(ROLE), env::var(LOGIN)) else {
         return false;
     };
     let login = Login::at(Path::new(&path));
-    match part.as_str() {
+    match role.as_str() {
         "writer" => crate::crash::writer(&login),
         "racer" => crate::race::racer(&login),
-        "claimer" => crate::claim::claimer(&login),
-        "small" => crate::full::small(&login),
-        "brim" => crate::full::brim(&login, Path::new(&path)),
-        _ => panic!("no part {part}"),
+        "lease_client" => crate::lease::client(&login),
+        "write_over_limit" => crate::full::write_over_limit(&login),
+        "fill_disk" => crate::full::fill_disk(&login, Path::new(&path)),
+        _ => panic!("no role {role}"),
     }
     true
 }
 
-/// Says a line in one piece, so that who is killed has said it or has not.
-pub(crate) fn say(line: &str) {
-    // The test harness does not always end its own line.
+/// Prints a line with one write, so that a killed process has printed all or nothing of it.
+pub(crate) fn print_line(line: &str) {
+    // The test harness may not have ended its line.
     let line = format!("\n{line}\n");
     io::stdout().write_all(line.as_bytes()).expect("a listener");
     io::stdout().flush().expect("a listener");
 }
 
-/// The store with a runtime to call it from.
+/// A store and a runtime to call it.
 pub(crate) struct Login {
     store: FileStore,
     runtime: Runtime,
@@ -77,19 +77,19 @@ impl Login {
         }
     }
 
-    /// Returns the number of the login that is there and its version. Panics unless it
-    /// is whole and has its own stamp.
+    /// Returns the number and the version of the current login. Panics unless it is whole and has
+    /// its stamp.
     pub(crate) fn look(&self) -> Result<Option<(u64, Version)>, StoreError> {
         let Some(stored) = self.runtime.block_on(self.store.read())? else {
             return Ok(None);
         };
         let stamp = stored.stamp.expect("a stamp");
         let whole = stored.secret.expose() == login(stamp.count, stored.secret.expose().len());
-        assert!(whole, "a mixture under {stamp:?}");
+        assert!(whole, "a torn login under {stamp:?}");
         Ok(Some((stamp.count, stored.version)))
     }
 
-    /// Swaps the login `number` in, written by `writer` in `len` bytes.
+    /// Swaps the login for the one with `number`, of `len` bytes, as `writer`.
     pub(crate) fn swap(
         &self,
         base: Option<&Version>,
@@ -99,7 +99,7 @@ impl Login {
     ) -> Result<Version, CasError> {
         let stamp = Stamp {
             id: WriteId {
-                trip: writer,
+                nonce: writer,
                 number,
             },
             count: number,
@@ -114,33 +114,33 @@ impl Login {
     }
 }
 
-/// The same for the claim beside the login, which is asked for a minute.
+/// The calls of the lease, with a term of one minute.
 impl Login {
-    pub(crate) fn acquire(&self, holder: u64, now: u64) -> Result<Claim, ClaimError> {
-        let bid = Bid {
+    pub(crate) fn acquire(&self, holder: u64, now: u64) -> Result<Lease, LeaseError> {
+        let request = LeaseRequest {
             owner: holder.to_string(),
             holder,
             now,
             until: now + 60,
             expired: None,
         };
-        self.runtime.block_on(self.claims().acquire(&bid))
+        self.runtime.block_on(self.leases().acquire(&request))
     }
 
-    pub(crate) fn renew(&self, claim: &Claim, until: u64) -> Result<Claim, ClaimError> {
-        self.runtime.block_on(self.claims().renew(claim, until))
+    pub(crate) fn renew(&self, lease: &Lease, until: u64) -> Result<Lease, LeaseError> {
+        self.runtime.block_on(self.leases().renew(lease, until))
     }
 
-    pub(crate) fn release(&self, claim: &Claim) -> Result<(), ClaimError> {
-        self.runtime.block_on(self.claims().release(claim))
+    pub(crate) fn release(&self, lease: &Lease) -> Result<(), LeaseError> {
+        self.runtime.block_on(self.leases().release(lease))
     }
 
-    fn claims(&self) -> &dyn Claims {
-        self.store.claims().expect("a file store has claims")
+    fn leases(&self) -> &dyn Leases {
+        self.store.leases().expect("a file store has leases")
     }
 }
 
-/// Returns a login whose every part tells its number.
+/// Returns a login whose every part contains its number.
 fn login(number: u64, len: usize) -> Vec<u8> {
     let part = format!("made-up-{number} ");
     let mut login = part.repeat(len / part.len() + 1).into_bytes();
@@ -148,7 +148,7 @@ fn login(number: u64, len: usize) -> Vec<u8> {
     login
 }
 
-/// Returns a folder for a login, whatever the umask is.
+/// Creates a folder for a login, mode 0700 with any umask.
 pub(crate) fn folder() -> TempDir {
     tempfile::Builder::new()
         .permissions(Permissions::from_mode(0o700))
@@ -156,15 +156,14 @@ pub(crate) fn folder() -> TempDir {
         .expect("a folder")
 }
 
-/// Returns what is in the folder besides the files that belong there: three for the
-/// login and three for its claim.
+/// Returns all files in the folder except the three of the login and the three of its lease.
 pub(crate) fn leftovers(folder: &Path) -> Vec<String> {
     fs::read_dir(folder)
         .expect("a folder")
         .map(|entry| entry.expect("an entry").file_name())
         .map(|name| name.into_string().expect("text"))
         .filter(|name| {
-            let name = name.replace(".claim", "");
+            let name = name.replace(".lease", "");
             !["login.json", "login.json.meta", "login.json.lock"].contains(&&*name)
         })
         .collect()

@@ -48,17 +48,17 @@ fn an_address_names_a_mount_a_path_and_a_field() {
         assert_eq!(address.field, field, "{text}");
         let shown = if shown.is_empty() { text } else { shown };
         assert_eq!(address.to_string().to_lowercase(), shown.to_lowercase());
-        // What is shown is an address of the same place.
+        // The displayed text parses back to the same address.
         let again: Address = address.to_string().parse().expect(text);
         assert_eq!(again, address);
     }
 }
 
 #[test]
-fn an_address_names_the_way_to_log_in() {
+fn an_address_names_the_authentication_method() {
     let auth = |query: &str| {
         let address: Address = format!("vault://kv/a?{query}").parse().expect(query);
-        // How one comes in does not make it another place.
+        // The authentication method does not change the place.
         assert_eq!(address.to_string(), "vault://kv/a");
         address.auth
     };
@@ -103,7 +103,7 @@ fn an_address_names_the_way_to_log_in() {
 }
 
 #[test]
-fn what_could_be_read_in_two_ways_is_refused() {
+fn an_ambiguous_address_is_rejected() {
     for (text, why) in [
         ("", BadAddress::Scheme),
         ("vault:/kv/a", BadAddress::Scheme),
@@ -111,17 +111,17 @@ fn what_could_be_read_in_two_ways_is_refused() {
         ("vault://", BadAddress::Path),
         ("vault://kv", BadAddress::Path),
         ("vault://kv?field=a", BadAddress::Path),
-        ("vault://kv/", BadAddress::Part),
-        ("vault:///a", BadAddress::Part),
-        ("vault://kv/a/", BadAddress::Part),
-        ("vault://kv//a", BadAddress::Part),
-        ("vault://kv/./a", BadAddress::Part),
-        ("vault://kv/a/..", BadAddress::Part),
-        ("vault://kv/%2e%2E/sys", BadAddress::Part),
-        ("vault://../a", BadAddress::Part),
-        ("vault://kv%2F..%2Fsys/a", BadAddress::Part),
-        ("vault://kv%2F/a", BadAddress::Part),
-        ("vault://kv/a%2Fb", BadAddress::Part),
+        ("vault://kv/", BadAddress::Segment),
+        ("vault:///a", BadAddress::Segment),
+        ("vault://kv/a/", BadAddress::Segment),
+        ("vault://kv//a", BadAddress::Segment),
+        ("vault://kv/./a", BadAddress::Segment),
+        ("vault://kv/a/..", BadAddress::Segment),
+        ("vault://kv/%2e%2E/sys", BadAddress::Segment),
+        ("vault://../a", BadAddress::Segment),
+        ("vault://kv%2F..%2Fsys/a", BadAddress::Segment),
+        ("vault://kv%2F/a", BadAddress::Segment),
+        ("vault://kv/a%2Fb", BadAddress::Segment),
         ("vault://kv/a%5Cb", BadAddress::Character),
         ("vault://kv/a\\b", BadAddress::Character),
         ("vault://kv/a#b", BadAddress::Character),
@@ -144,19 +144,22 @@ fn what_could_be_read_in_two_ways_is_refused() {
         ("vault://kv/a?field=b&field=b", BadAddress::Value("field")),
         ("vault://kv/a?field=b.authferry", BadAddress::Field),
         ("vault://kv/a?auth=made-up", BadAddress::Auth),
-        ("vault://kv/a?role=ci", BadAddress::Idle("role")),
+        ("vault://kv/a?role=ci", BadAddress::NotApplicable("role")),
         (
             "vault://kv/a?auth=approle&role=ci",
-            BadAddress::Idle("role"),
+            BadAddress::NotApplicable("role"),
         ),
         (
             "vault://kv/a?auth=token&auth_mount=x",
-            BadAddress::Idle("auth_mount"),
+            BadAddress::NotApplicable("auth_mount"),
         ),
-        ("vault://kv/a?auth=jwt&auth_mount=../sys", BadAddress::Part),
+        (
+            "vault://kv/a?auth=jwt&auth_mount=../sys",
+            BadAddress::Segment,
+        ),
         (
             "vault://kv/a?auth=jwt&id_token=A&id_token_file=b",
-            BadAddress::Twice,
+            BadAddress::TwoTokenSources,
         ),
         (
             "vault://kv/a?auth=jwt&id_token=eyJmade-up.x.y",
@@ -169,9 +172,9 @@ fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn the_claim_stands_beside_the_login() {
+fn the_lease_has_a_secret_next_to_the_login() {
     let address: Address = "vault://kv/ci/codex?field=x".parse().expect("an address");
-    let claim = address.of_claim();
-    assert_eq!(claim.to_string(), "vault://kv/ci/codex-claim?field=claim");
-    assert_eq!(claim.mount, address.mount);
+    let lease = address.of_lease();
+    assert_eq!(lease.to_string(), "vault://kv/ci/codex-lease?field=lease");
+    assert_eq!(lease.mount, address.mount);
 }

@@ -1,346 +1,382 @@
 use authferry_core::ErrorKind;
-use authferry_http::Silence;
+use authferry_http::HttpError;
 
 use super::*;
 
-const PLACE: Place<'_> = Place {
+const PLACE: PathPart<'_> = PathPart {
     mount: "secret",
     path: "ci/codex",
 };
 
-fn no(status: u16, texts: &[&str]) -> Failure {
-    Failure::Answer(Answer {
+fn error_response(status: u16, texts: &[&str]) -> VaultFailure {
+    VaultFailure::ErrorResponse(ErrorResponse {
         status,
         texts: texts.iter().map(ToString::to_string).collect(),
-        gone: None,
+        deleted: None,
     })
 }
 
-/// What a write may have left.
+/// The result of a failed write.
 #[derive(Debug, PartialEq, Eq)]
-enum Left {
-    Another,
-    Nothing(ErrorKind),
-    Doubt(ErrorKind),
+enum WriteResult {
+    Conflict,
+    Refused(ErrorKind),
+    Unknown(ErrorKind),
 }
 
-fn left(failure: Failure) -> Left {
-    match of_write(failure, &PLACE) {
-        Unwritten::Conflict => Left::Another,
-        Unwritten::Refused(trouble) => Left::Nothing(trouble.kind()),
-        Unwritten::Unknown(trouble) => Left::Doubt(trouble.kind()),
+fn classify_write(failure: VaultFailure) -> WriteResult {
+    match write_error(failure, &PLACE) {
+        Unwritten::Conflict => WriteResult::Conflict,
+        Unwritten::Refused(error) => WriteResult::Refused(error.kind()),
+        Unwritten::Unknown(error) => WriteResult::Unknown(error.kind()),
     }
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table, one row for each answer")]
-fn every_answer_to_a_write_says_what_is_known() {
+#[expect(clippy::too_many_lines, reason = "a table, one row for each response")]
+fn every_write_error_is_classified() {
     let mismatch = "check-and-set parameter did not match the current version";
     for (failure, wanted) in [
-        (no(400, &[mismatch]), Left::Another),
+        (error_response(400, &[mismatch]), WriteResult::Conflict),
         (
-            no(400, &["check-and-set parameter required for this call"]),
-            Left::Nothing(ErrorKind::Unexpected),
+            error_response(400, &["check-and-set parameter required for this call"]),
+            WriteResult::Refused(ErrorKind::Unexpected),
         ),
         (
-            no(400, &["error parsing check-and-set parameter"]),
-            Left::Nothing(ErrorKind::Unexpected),
+            error_response(400, &["error parsing check-and-set parameter"]),
+            WriteResult::Refused(ErrorKind::Unexpected),
         ),
         (
-            no(
+            error_response(
                 400,
                 &[
                     "Waiting for the primary to upgrade from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service when the primary is finished.",
                 ],
             ),
-            Left::Nothing(ErrorKind::Unavailable),
+            WriteResult::Refused(ErrorKind::Unavailable),
         ),
-        (no(400, &[]), Left::Nothing(ErrorKind::Unexpected)),
         (
-            no(
+            error_response(400, &[]),
+            WriteResult::Refused(ErrorKind::Unexpected),
+        ),
+        (
+            error_response(
                 400,
                 &[
                     "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly.",
                 ],
             ),
-            Left::Nothing(ErrorKind::Unavailable),
+            WriteResult::Refused(ErrorKind::Unavailable),
         ),
-        // Only a no to the request is a conflict.
-        (no(500, &[mismatch]), Left::Doubt(ErrorKind::Unavailable)),
+        // Only a 400 is a conflict.
         (
-            no(403, &["permission denied"]),
-            Left::Nothing(ErrorKind::PermissionDenied),
-        ),
-        (
-            no(403, &["permission denied", "invalid token"]),
-            Left::Nothing(ErrorKind::Unauthenticated),
+            error_response(500, &[mismatch]),
+            WriteResult::Unknown(ErrorKind::Unavailable),
         ),
         (
-            no(
+            error_response(403, &["permission denied"]),
+            WriteResult::Refused(ErrorKind::PermissionDenied),
+        ),
+        (
+            error_response(403, &["permission denied", "invalid token"]),
+            WriteResult::Refused(ErrorKind::Unauthenticated),
+        ),
+        (
+            error_response(
                 404,
                 &["no handler for route \"nope/data/x\". route entry not found."],
             ),
-            Left::Nothing(ErrorKind::NotFound),
+            WriteResult::Refused(ErrorKind::NotFound),
         ),
         (
-            no(404, &["namespace not found"]),
-            Left::Nothing(ErrorKind::NotFound),
+            error_response(404, &["namespace not found"]),
+            WriteResult::Refused(ErrorKind::NotFound),
         ),
         (
-            no(405, &["unsupported operation"]),
-            Left::Nothing(ErrorKind::Unexpected),
-        ),
-        (no(307, &[]), Left::Nothing(ErrorKind::Unexpected)),
-        (
-            no(412, &["required index state not present"]),
-            Left::Nothing(ErrorKind::Unavailable),
+            error_response(405, &["unsupported operation"]),
+            WriteResult::Refused(ErrorKind::Unexpected),
         ),
         (
-            no(413, &["http: request body too large"]),
-            Left::Nothing(ErrorKind::TooLarge),
+            error_response(307, &[]),
+            WriteResult::Refused(ErrorKind::Unexpected),
         ),
         (
-            no(429, &["request path \"secret\": rate limit quota exceeded"]),
-            Left::Nothing(ErrorKind::Throttled),
-        ),
-        (no(473, &[]), Left::Nothing(ErrorKind::Unavailable)),
-        (
-            no(500, &["internal error"]),
-            Left::Doubt(ErrorKind::Unavailable),
+            error_response(412, &["required index state not present"]),
+            WriteResult::Refused(ErrorKind::Unavailable),
         ),
         (
-            no(500, &["JSON string value exceeds allowed length"]),
-            Left::Nothing(ErrorKind::TooLarge),
+            error_response(413, &["http: request body too large"]),
+            WriteResult::Refused(ErrorKind::TooLarge),
         ),
         (
-            no(
+            error_response(429, &["request path \"secret\": rate limit quota exceeded"]),
+            WriteResult::Refused(ErrorKind::Throttled),
+        ),
+        (
+            error_response(473, &[]),
+            WriteResult::Refused(ErrorKind::Unavailable),
+        ),
+        (
+            error_response(500, &["internal error"]),
+            WriteResult::Unknown(ErrorKind::Unavailable),
+        ),
+        (
+            error_response(500, &["JSON string value exceeds allowed length"]),
+            WriteResult::Refused(ErrorKind::TooLarge),
+        ),
+        (
+            error_response(
                 500,
                 &["put failed due to value being too large; got 1048600 bytes, max: 1048576 bytes"],
             ),
-            Left::Nothing(ErrorKind::TooLarge),
+            WriteResult::Refused(ErrorKind::TooLarge),
         ),
         (
-            no(501, &["not initialized"]),
-            Left::Nothing(ErrorKind::Unavailable),
-        ),
-        (no(502, &[]), Left::Doubt(ErrorKind::Unavailable)),
-        (
-            no(503, &["Vault is sealed"]),
-            Left::Doubt(ErrorKind::Unavailable),
-        ),
-        (no(504, &[]), Left::Doubt(ErrorKind::Unavailable)),
-        (Failure::Unintelligible, Left::Doubt(ErrorKind::Malformed)),
-        (
-            Failure::Silent(Silence::Unreached("refused".into())),
-            Left::Nothing(ErrorKind::Unavailable),
+            error_response(501, &["not initialized"]),
+            WriteResult::Refused(ErrorKind::Unavailable),
         ),
         (
-            Failure::Silent(Silence::Elsewhere("https://x.example".into())),
-            Left::Nothing(ErrorKind::Unavailable),
+            error_response(502, &[]),
+            WriteResult::Unknown(ErrorKind::Unavailable),
         ),
         (
-            Failure::Silent(Silence::Unmade("?".into())),
-            Left::Nothing(ErrorKind::Unexpected),
+            error_response(503, &["Vault is sealed"]),
+            WriteResult::Unknown(ErrorKind::Unavailable),
         ),
         (
-            Failure::Silent(Silence::Late),
-            Left::Doubt(ErrorKind::Unavailable),
+            error_response(504, &[]),
+            WriteResult::Unknown(ErrorKind::Unavailable),
         ),
         (
-            Failure::Silent(Silence::Broken("reset".into())),
-            Left::Doubt(ErrorKind::Unavailable),
+            VaultFailure::Unintelligible,
+            WriteResult::Unknown(ErrorKind::Malformed),
+        ),
+        (
+            VaultFailure::Silent(HttpError::ConnectFailed("refused".into())),
+            WriteResult::Refused(ErrorKind::Unavailable),
+        ),
+        (
+            VaultFailure::Silent(HttpError::ForeignRedirect("https://x.example".into())),
+            WriteResult::Refused(ErrorKind::Unavailable),
+        ),
+        (
+            VaultFailure::Silent(HttpError::InvalidRequest("?".into())),
+            WriteResult::Refused(ErrorKind::Unexpected),
+        ),
+        (
+            VaultFailure::Silent(HttpError::Timeout),
+            WriteResult::Unknown(ErrorKind::Unavailable),
+        ),
+        (
+            VaultFailure::Silent(HttpError::ConnectionLost("reset".into())),
+            WriteResult::Unknown(ErrorKind::Unavailable),
         ),
     ] {
         let text = format!("{failure:?}");
-        assert_eq!(left(failure), wanted, "{text}");
+        assert_eq!(classify_write(failure), wanted, "{text}");
     }
 }
 
 #[test]
-fn every_answer_to_a_read_says_why() {
+fn every_read_error_names_its_cause() {
     for (failure, wanted) in [
         (
-            no(403, &["permission denied"]),
-            "the token's policies do not allow this at secret/data/ci/codex",
+            error_response(403, &["permission denied"]),
+            "the token's policies deny access to secret/data/ci/codex",
         ),
         (
-            no(403, &["1 error occurred: * permission denied"]),
-            "the token's policies do not allow this at secret/data/ci/codex",
+            error_response(403, &["1 error occurred: * permission denied"]),
+            "the token's policies deny access to secret/data/ci/codex",
         ),
         (
-            no(403, &["permission denied", "invalid token"]),
-            "the token is wrong, has ended or is used up",
+            error_response(403, &["permission denied", "invalid token"]),
+            "the Vault token is invalid, expired or used up",
         ),
         (
-            no(
+            error_response(
                 404,
                 &["no handler for route \"secret/data/x\". route entry not found."],
             ),
-            "nothing is mounted at secret",
+            "no secrets engine is mounted at secret",
         ),
         (
-            no(404, &["namespace not found"]),
+            error_response(404, &["namespace not found"]),
             "the server has no such namespace",
         ),
-        (no(503, &["Vault is sealed"]), "the server is sealed"),
-        (no(503, &["OpenBao is sealed"]), "the server is sealed"),
         (
-            no(400, &["some", "words"]),
+            error_response(503, &["Vault is sealed"]),
+            "the server is sealed",
+        ),
+        (
+            error_response(503, &["OpenBao is sealed"]),
+            "the server is sealed",
+        ),
+        (
+            error_response(400, &["some", "words"]),
             "the server answers with status 400: some; words",
         ),
-        (no(502, &[]), "the server answers with status 502"),
         (
-            Failure::Unintelligible,
-            "the answer is none that Vault or OpenBao would give",
+            error_response(502, &[]),
+            "the server answers with status 502",
         ),
-        (Failure::Silent(Silence::Late), "no answer in time"),
+        (
+            VaultFailure::Unintelligible,
+            "the response is not one of Vault or OpenBao",
+        ),
+        (
+            VaultFailure::Silent(HttpError::Timeout),
+            "the request timed out",
+        ),
     ] {
-        assert_eq!(of_read(failure, &PLACE).to_string(), wanted);
+        assert_eq!(read_error(failure, &PLACE).to_string(), wanted);
     }
 }
 
-/// The words are OpenBao's and HashiCorp's own.
+/// The texts are OpenBao's and HashiCorp's.
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table, one row for each answer")]
-fn every_refused_login_says_what_is_wrong() {
-    let there = "the login at auth/jwt was refused: ";
+#[expect(clippy::too_many_lines, reason = "a table, one row for each response")]
+fn every_refused_authentication_names_its_cause() {
+    let prefix = "authentication at auth/jwt was refused: ";
     for (failure, wanted) in [
         (
-            no(
+            error_response(
                 400,
                 &[
                     "error validating token: invalid audience (aud) claim: audience claim does not match any expected audience",
                 ],
             ),
-            "the role allows another audience than the job's token has",
+            "the role does not allow the audience of the job's token",
         ),
         (
-            no(
+            error_response(
                 400,
                 &[
                     "error validating claims: claim \"repository\" does not match any associated bound claim values",
                 ],
             ),
-            "the role is not for this job: claim \"repository\" does not match any associated bound claim values",
+            "the role does not allow this job's token: claim \"repository\" does not match any associated bound claim values",
         ),
         (
-            no(
+            error_response(
                 400,
                 &["error validating claims: claim \"repository\" is missing"],
             ),
-            "the role is not for this job: claim \"repository\" is missing",
+            "the role does not allow this job's token: claim \"repository\" is missing",
         ),
         (
-            no(
+            error_response(
                 400,
                 &["error validating token: invalid subject (sub) claim"],
             ),
-            "the role is not for this job: invalid subject (sub) claim",
+            "the role does not allow this job's token: invalid subject (sub) claim",
         ),
         (
-            no(400, &["claim \"sub\" not found in token"]),
-            "the role is not for this job: claim \"sub\" not found in token",
+            error_response(400, &["claim \"sub\" not found in token"]),
+            "the role does not allow this job's token: claim \"sub\" not found in token",
         ),
         (
-            no(
+            error_response(
                 400,
                 &["error validating token: invalid expiration time (exp) claim: token is expired"],
             ),
-            "the job's token has ended, or is not valid yet: invalid expiration time (exp) claim: token is expired",
+            "the job's token has expired or is not valid yet: invalid expiration time (exp) claim: token is expired",
         ),
         (
-            no(
+            error_response(
                 400,
                 &["error validating token: invalid not before (nbf) claim: token not yet valid"],
             ),
-            "the job's token has ended, or is not valid yet: invalid not before (nbf) claim: token not yet valid",
+            "the job's token has expired or is not valid yet: invalid not before (nbf) claim: token not yet valid",
         ),
         (
-            no(400, &["error validating token: invalid issuer (iss) claim"]),
-            "the auth method trusts another issuer than that of the job's token",
+            error_response(400, &["error validating token: invalid issuer (iss) claim"]),
+            "the auth method does not trust the issuer of the job's token",
         ),
         (
-            no(
+            error_response(
                 400,
                 &[
                     "error validating token: error verifying token signature: no known key successfully validated the token signature",
                 ],
             ),
-            "the auth method knows no key that has signed the job's token",
+            "the auth method has no key that verifies the signature of the job's token",
         ),
         (
-            no(400, &["missing role"]),
-            "no role is named, and the auth method has no default",
+            error_response(400, &["missing role"]),
+            "no role is given, and the auth method has no default role",
         ),
         (
-            no(400, &["role \"ci\" could not be found"]),
+            error_response(400, &["role \"ci\" could not be found"]),
             "the auth method has no such role",
         ),
         (
-            no(400, &["invalid role or secret ID"]),
-            "the role ID or the secret ID is wrong, has ended or is used up",
+            error_response(400, &["invalid role or secret ID"]),
+            "the role ID or the secret ID is wrong, expired or used up",
         ),
         (
-            no(400, &["could not load configuration"]),
-            "there is no such auth method, or it is not configured",
+            error_response(400, &["could not load configuration"]),
+            "the auth method does not exist or is not configured",
         ),
         (
-            no(403, &["permission denied"]),
-            "there is no such auth method, or it is not configured",
+            error_response(403, &["permission denied"]),
+            "the auth method does not exist or is not configured",
         ),
         (
-            no(
+            error_response(
                 404,
                 &["no handler for route \"auth/jwt/login\". route entry not found."],
             ),
-            "there is no such auth method, or it is not configured",
+            "the auth method does not exist or is not configured",
         ),
-        (no(400, &["something new"]), "status 400: something new"),
+        (
+            error_response(400, &["something new"]),
+            "status 400: something new",
+        ),
     ] {
-        let trouble = of_login(failure, "jwt");
-        assert_eq!(trouble.to_string(), format!("{there}{wanted}"));
-        assert_eq!(trouble.kind(), ErrorKind::Unauthenticated);
+        let error = auth_error(failure, "jwt");
+        assert_eq!(error.to_string(), format!("{prefix}{wanted}"));
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     }
     for (failure, wanted, kind) in [
         (
-            no(404, &["namespace not found"]),
+            error_response(404, &["namespace not found"]),
             "the server has no such namespace",
             ErrorKind::NotFound,
         ),
         (
-            no(503, &["Vault is sealed"]),
+            error_response(503, &["Vault is sealed"]),
             "the server is sealed",
             ErrorKind::Unavailable,
         ),
         (
-            no(429, &[]),
+            error_response(429, &[]),
             "the server answers with status 429",
             ErrorKind::Throttled,
         ),
         (
-            Failure::Silent(Silence::Late),
-            "no answer in time",
+            VaultFailure::Silent(HttpError::Timeout),
+            "the request timed out",
             ErrorKind::Unavailable,
         ),
     ] {
-        let trouble = of_login(failure, "jwt");
-        assert_eq!(trouble.to_string(), wanted);
-        assert_eq!(trouble.kind(), kind);
+        let error = auth_error(failure, "jwt");
+        assert_eq!(error.to_string(), wanted);
+        assert_eq!(error.kind(), kind);
     }
 }
 
 #[test]
-fn a_token_is_bad_if_it_may_not_even_look_at_itself() {
-    assert_eq!(of_look_up(&Ok(())), Token::Good);
+fn a_token_that_cannot_look_itself_up_is_unknown() {
+    assert_eq!(token_state(&Ok(())), TokenState::Known);
     assert_eq!(
-        of_look_up(&Err(no(403, &["permission denied"]))),
-        Token::Bad
+        token_state(&Err(error_response(403, &["permission denied"]))),
+        TokenState::Unknown
     );
     for unknown in [
-        no(503, &["Vault is sealed"]),
-        Failure::Silent(Silence::Late),
-        Failure::Unintelligible,
+        error_response(503, &["Vault is sealed"]),
+        VaultFailure::Silent(HttpError::Timeout),
+        VaultFailure::Unintelligible,
     ] {
-        assert_eq!(of_look_up(&Err(unknown)), Token::Good);
+        assert_eq!(token_state(&Err(unknown)), TokenState::Known);
     }
 }

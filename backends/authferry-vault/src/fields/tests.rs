@@ -10,10 +10,10 @@ fn login() -> Secret {
     Secret::new(LOGIN.as_bytes().to_vec())
 }
 
-fn ours() -> Stamp {
+fn our_stamp() -> Stamp {
     Stamp {
         id: WriteId {
-            trip: 0xfeed,
+            nonce: 0xfeed,
             number: 7,
         },
         count: u64::MAX,
@@ -24,46 +24,46 @@ fn ours() -> Stamp {
     }
 }
 
-fn at(number: u64) -> Point {
-    Point {
+fn id(number: u64) -> VersionId {
+    VersionId {
         number,
         created: "2026-11-23T15:17:59.268708289Z".into(),
     }
 }
 
-fn held(number: u64, data: Value) -> Held {
+fn held(number: u64, data: Value) -> SecretFields {
     let Value::Object(data) = data else {
         panic!("no object")
     };
-    let found = Found {
-        at: at(number),
+    let found = KvSecret {
+        id: id(number),
         data: Some(data),
     };
-    Held::new(Some(found), FIELD).expect("sound data")
+    SecretFields::new(Some(found), FIELD).expect("sound data")
 }
 
-fn next(held: Held) -> Value {
-    Value::Object(held.next(FIELD, &login(), &ours()).expect("text"))
+fn next(held: SecretFields) -> Value {
+    Value::Object(held.next(FIELD, &login(), &our_stamp()).expect("text"))
 }
 
-fn stamp_of(held: &Held) -> Option<&Stamp> {
+fn stamp_of(held: &SecretFields) -> Option<&Stamp> {
     held.stored.as_ref()?.stamp.as_ref()
 }
 
 #[test]
-fn what_was_written_is_read_back() {
-    let empty = Held::new(None, FIELD).expect("nothing");
+fn a_written_login_is_read_back() {
+    let empty = SecretFields::new(None, FIELD).expect("nothing");
     assert_eq!((empty.number(), empty.version()), (0, None));
     let read = held(1, next(empty));
     let stored = read.stored.as_ref().expect("a login");
     assert_eq!(stored.secret.expose(), LOGIN.as_bytes());
     assert_eq!(stored.version.as_str(), "1@2026-11-23T15:17:59.268708289Z");
-    assert_eq!(stored.stamp, Some(ours()));
-    assert_eq!(read.written_by(&login(), &ours()), read.version());
+    assert_eq!(stored.stamp, Some(our_stamp()));
+    assert_eq!(read.written_by(&login(), &our_stamp()), read.version());
 }
 
 #[test]
-fn what_others_keep_there_stays() {
+fn foreign_fields_are_preserved() {
     let before = json!({"note": "theirs", "auth_json": "{}", "n": 7, "other.authferry": {"x": 1}});
     let after = next(held(4, before));
     assert_eq!(after["note"], "theirs");
@@ -76,46 +76,46 @@ fn what_others_keep_there_stays() {
 }
 
 #[test]
-fn a_stamp_is_of_one_login_in_one_version() {
+fn a_stamp_belongs_to_one_login_in_one_version() {
     let data = next(held(4, json!({})));
-    assert_eq!(stamp_of(&held(5, data.clone())), Some(&ours()));
-    // Rolled back to.
+    assert_eq!(stamp_of(&held(5, data.clone())), Some(&our_stamp()));
+    // `bao kv rollback`.
     assert_eq!(stamp_of(&held(9, data.clone())), None);
-    // Patched over.
+    // `bao kv patch`.
     let mut patched = data.clone();
     patched["auth_json"] = "{}".into();
     assert_eq!(stamp_of(&held(5, patched)), None);
-    // Mangled.
+    // Damaged metadata.
     for (part, value) in [
         ("id", json!("made-up")),
         ("count", json!(-1)),
         ("origin", json!("")),
         ("sha256", json!(null)),
     ] {
-        let mut mangled = data.clone();
-        mangled["auth_json.authferry"][part] = value;
-        assert_eq!(stamp_of(&held(5, mangled)), None, "{part}");
+        let mut damaged = data.clone();
+        damaged["auth_json.authferry"][part] = value;
+        assert_eq!(stamp_of(&held(5, damaged)), None, "{part}");
     }
-    let mut mangled = data;
-    mangled["auth_json.authferry"] = "made-up".into();
-    assert_eq!(stamp_of(&held(5, mangled)), None);
+    let mut damaged = data;
+    damaged["auth_json.authferry"] = "made-up".into();
+    assert_eq!(stamp_of(&held(5, damaged)), None);
 }
 
 #[test]
-fn a_secret_without_the_field_holds_nothing() {
+fn a_secret_without_the_field_is_empty() {
     let found = held(3, json!({"note": "theirs"}));
     assert_eq!((found.number(), found.version()), (3, None));
-    let gone = Found {
-        at: at(6),
+    let gone = KvSecret {
+        id: id(6),
         data: None,
     };
-    let gone = Held::new(Some(gone), FIELD).expect("nothing");
+    let gone = SecretFields::new(Some(gone), FIELD).expect("nothing");
     assert_eq!((gone.number(), gone.version()), (6, None));
     assert_eq!(next(gone)["auth_json.authferry"]["version"], 7);
 }
 
 #[test]
-fn a_field_of_another_type_is_damage() {
+fn a_field_that_is_not_a_string_is_an_error() {
     for value in [
         json!({"tokens": {}}),
         json!(null),
@@ -124,30 +124,35 @@ fn a_field_of_another_type_is_damage() {
     ] {
         let mut data = Map::new();
         data.insert(FIELD.to_owned(), value);
-        let found = Found {
-            at: at(1),
+        let found = KvSecret {
+            id: id(1),
             data: Some(data),
         };
-        let trouble = Held::new(Some(found), FIELD).err().expect("no text");
+        let error = SecretFields::new(Some(found), FIELD)
+            .err()
+            .expect("an error");
         assert!(
-            matches!(&trouble, Trouble::NotText(field) if field == FIELD),
-            "{trouble:?}"
+            matches!(&error, VaultError::NotText(field) if field == FIELD),
+            "{error:?}"
         );
     }
 }
 
 #[test]
-fn what_is_no_text_is_refused() {
-    let empty = Held::new(None, FIELD).expect("nothing");
-    let trouble = empty.next(FIELD, &Secret::new(vec![b'{', 0xff]), &ours());
-    assert!(matches!(trouble, Err(Trouble::NotUtf8)));
+fn a_value_that_is_not_utf8_is_refused() {
+    let empty = SecretFields::new(None, FIELD).expect("nothing");
+    let error = empty.next(FIELD, &Secret::new(vec![b'{', 0xff]), &our_stamp());
+    assert!(matches!(error, Err(VaultError::NotUtf8)));
 }
 
 #[test]
-fn another_write_is_not_this_one() {
+fn another_write_is_not_recognized_as_this_one() {
     let read = held(5, next(held(4, json!({}))));
-    let mut other = ours();
+    let mut other = our_stamp();
     other.id.number += 1;
     assert_eq!(read.written_by(&login(), &other), None);
-    assert_eq!(read.written_by(&Secret::new(b"{}".to_vec()), &ours()), None);
+    assert_eq!(
+        read.written_by(&Secret::new(b"{}".to_vec()), &our_stamp()),
+        None
+    );
 }

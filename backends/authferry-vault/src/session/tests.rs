@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::canned::{Canned, answer, granted, no};
+use crate::canned::{Canned, error_response, granted, response};
 
 fn session(server: &Canned, address: &str, settings: Settings) -> Arc<Session> {
     let settings = Settings {
@@ -13,9 +13,9 @@ fn session(server: &Canned, address: &str, settings: Settings) -> Arc<Session> {
     Arc::new(Session::new(wire, &address, settings))
 }
 
-/// A server that would answer, and is not to be asked.
-async fn ready() -> Arc<Canned> {
-    Canned::new(vec![answer(204, &json!(null))]).await
+/// A server that must receive no request.
+async fn unused_server() -> Arc<Canned> {
+    Canned::new(vec![response(204, &json!(null))]).await
 }
 
 fn by_jwt(server: &Canned) -> Arc<Session> {
@@ -43,8 +43,8 @@ async fn token(session: &Arc<Session>) -> String {
 }
 
 #[tokio::test]
-async fn one_login_serves_all() {
-    let server = Canned::new(vec![granted("made-up-1", 60), answer(204, &json!(null))]).await;
+async fn all_requests_share_one_token() {
+    let server = Canned::new(vec![granted("made-up-1", 60), response(204, &json!(null))]).await;
     let session = by_jwt(&server);
     let (first, second) = tokio::join!(token(&session), token(&session));
     assert_eq!((first, second), ("made-up-1".into(), "made-up-1".into()));
@@ -56,12 +56,12 @@ async fn one_login_serves_all() {
     );
 }
 
-/// What a server says of a time may be more than a clock can hold.
+/// A server may send a TTL that overflows the clock.
 #[tokio::test]
-async fn a_token_may_last_for_ever() {
-    for lease in [u64::MAX, u64::MAX / 2, u64::MAX / 3] {
+async fn a_token_may_have_an_endless_ttl() {
+    for ttl in [u64::MAX, u64::MAX / 2, u64::MAX / 3] {
         let server =
-            Canned::new(vec![granted("made-up-1", lease), answer(204, &json!(null))]).await;
+            Canned::new(vec![granted("made-up-1", ttl), response(204, &json!(null))]).await;
         let session = by_jwt(&server);
         assert_eq!(token(&session).await, "made-up-1");
         assert_eq!(token(&session).await, "made-up-1");
@@ -71,31 +71,31 @@ async fn a_token_may_last_for_ever() {
 }
 
 #[tokio::test]
-async fn nobody_logs_in_who_needs_no_token() {
-    let server = ready().await;
+async fn a_session_without_requests_does_not_authenticate() {
+    let server = unused_server().await;
     by_jwt(&server).close().await;
     assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
-async fn a_token_of_somebody_else_is_not_ended() {
-    let server = ready().await;
+async fn an_existing_token_is_not_revoked() {
+    let server = unused_server().await;
     let session = session(
         &server,
         "vault://secret/a",
         by_token(Some(" made-up\r\n"), None),
     );
-    // The library panics on a line's end.
+    // The library panics on a newline.
     assert_eq!(token(&session).await, "made-up");
     session.close().await;
     assert!(server.requests().is_empty());
-    // Nor is there another one, if it is bad.
+    // The session cannot replace an existing token either.
     let bad = session.token().await.expect("a token");
     assert!(!session.forget(&bad).await);
 }
 
 #[tokio::test]
-async fn a_file_serves_for_want_of_a_token() {
+async fn the_token_file_is_the_fallback() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join(".vault-token");
     fs::write(&file, "made-up-in-a-file\n").expect("a file");
@@ -106,40 +106,47 @@ async fn a_file_serves_for_want_of_a_token() {
     let from_both = open(by_token(Some("made-up"), Some(file.clone())));
     assert_eq!(token(&from_both).await, "made-up");
     fs::write(&file, [0xff, 0xfe]).expect("a file");
-    let told = async |settings| open(settings).token().await.expect_err("none").to_string();
+    let error_of = async |settings| open(settings).token().await.expect_err("none").to_string();
     for (settings, wanted) in [
-        (by_token(None, None), "there is no token".to_owned()),
+        (by_token(None, None), "no Vault token is set".to_owned()),
         (
             by_token(None, Some("/no/such/file".into())),
-            "there is no token".to_owned(),
+            "no Vault token is set".to_owned(),
         ),
-        (by_token(Some(" \n"), None), "there is no token".to_owned()),
+        (
+            by_token(Some(" \n"), None),
+            "no Vault token is set".to_owned(),
+        ),
         (
             by_token(Some("made up"), None),
-            "what is given as a token is none".to_owned(),
+            "the Vault token contains characters other than printable ASCII".to_owned(),
         ),
         (
             by_token(Some("made\u{0}up"), None),
-            "what is given as a token is none".to_owned(),
+            "the Vault token contains characters other than printable ASCII".to_owned(),
         ),
         (
             by_token(None, Some(file.clone())),
-            format!("cannot read the token in {}", file.display()),
+            format!("cannot read the Vault token from {}", file.display()),
         ),
     ] {
-        assert_eq!(told(settings).await, wanted);
+        assert_eq!(error_of(settings).await, wanted);
     }
 }
 
 #[tokio::test]
-async fn each_half_of_an_approle_is_needed() {
-    let server = ready().await;
+async fn an_approle_needs_both_ids() {
+    let server = unused_server().await;
     for (role_id, secret_id, wanted) in [
-        (None, Some("made-up"), "there is no role ID to log in with"),
+        (
+            None,
+            Some("made-up"),
+            "cannot authenticate: no role ID is set",
+        ),
         (
             Some("made-up"),
             None,
-            "there is no secret ID to log in with",
+            "cannot authenticate: no secret ID is set",
         ),
     ] {
         let settings = Settings {
@@ -154,33 +161,33 @@ async fn each_half_of_an_approle_is_needed() {
 }
 
 #[tokio::test]
-async fn a_refused_login_is_told_and_tried_again_when_asked() {
-    let refused = no(400, &["missing role"]);
+async fn a_refused_authentication_is_reported_and_retried_on_the_next_request() {
+    let refused = error_response(400, &["missing role"]);
     let server = Canned::new(vec![refused, granted("made-up-1", 60)]).await;
     let session = by_jwt(&server);
-    let trouble = session.token().await.expect_err("refused");
-    assert!(matches!(trouble, Trouble::Login { .. }), "{trouble:?}");
+    let error = session.token().await.expect_err("refused");
+    assert!(matches!(error, VaultError::AuthRefused { .. }), "{error:?}");
     assert_eq!(token(&session).await, "made-up-1");
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_before_it_ends() {
+async fn a_token_is_renewed_before_it_expires() {
     let server = Canned::new(vec![
         granted("made-up-1", 6),
-        // The first try fails: there is another one before the end.
-        no(503, &["Vault is sealed"]),
+        // The first renewal fails; the session retries before the expiry.
+        error_response(503, &["Vault is sealed"]),
         granted("made-up-1", 3600),
     ])
     .await;
     let session = by_jwt(&server);
     assert_eq!(token(&session).await, "made-up-1");
-    // Nothing is asked for meanwhile.
+    // No other request is sent meanwhile.
     server.seen(3).await;
     let renew = "POST /v1/auth/token/renew-self";
     assert_eq!(server.lines()[1..], [renew, renew]);
     let is_renewed = async || {
-        let held = session.held.lock().await;
-        held.as_ref().is_some_and(Held::lives)
+        let token = session.token.lock().await;
+        token.as_ref().is_some_and(SessionToken::is_valid)
     };
     while !is_renewed().await {
         sleep(Duration::from_millis(10)).await;
@@ -189,7 +196,7 @@ async fn a_token_is_renewed_before_it_ends() {
 }
 
 #[tokio::test]
-async fn a_token_that_has_ended_is_replaced_by_a_new_login() {
+async fn an_expired_token_is_replaced() {
     let server = Canned::new(vec![granted("made-up-1", 1), granted("made-up-2", 3600)]).await;
     let session = by_jwt(&server);
     assert_eq!(token(&session).await, "made-up-1");
@@ -197,7 +204,7 @@ async fn a_token_that_has_ended_is_replaced_by_a_new_login() {
 }
 
 #[tokio::test]
-async fn a_token_without_an_end_is_kept() {
+async fn a_token_without_expiry_is_kept() {
     let server = Canned::new(vec![granted("made-up-1", 0)]).await;
     let session = by_jwt(&server);
     token(&session).await;
@@ -205,26 +212,26 @@ async fn a_token_without_an_end_is_kept() {
 }
 
 #[tokio::test]
-async fn a_forgotten_token_is_replaced_once_for_all() {
+async fn a_forgotten_token_is_replaced_once() {
     let server = Canned::new(vec![granted("made-up-1", 60), granted("made-up-2", 60)]).await;
     let session = by_jwt(&server);
     let old = session.token().await.expect("a token");
     assert!(session.forget(&old).await);
     assert_eq!(token(&session).await, "made-up-2");
-    // Somebody who still had the old one must not end the new one.
+    // A request that still holds the old token must not discard the new one.
     assert!(session.forget(&old).await);
     assert_eq!(token(&session).await, "made-up-2");
 }
 
 #[tokio::test]
-async fn what_keeps_a_token_alive_ends_with_the_session() {
+async fn the_renewal_task_ends_with_the_session() {
     let server = Canned::new(vec![granted("made-up-1", 3600)]).await;
     let session = by_jwt(&server);
     token(&session).await;
-    let held = session.held.lock().await.take().expect("a token");
-    let keeper = held.keeper.as_ref().expect("a keeper").abort_handle();
-    assert!(!keeper.is_finished());
-    drop(held);
+    let current = session.token.lock().await.take().expect("a token");
+    let renewal = current.renewal.as_ref().expect("a task").abort_handle();
+    assert!(!renewal.is_finished());
+    drop(current);
     tokio::task::yield_now().await;
-    assert!(keeper.is_finished());
+    assert!(renewal.is_finished());
 }

@@ -4,7 +4,7 @@ use authferry_core::{ErrorKind, Origin, WriteId};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::canned::{Canned, granted, no, version, written, yes};
+use crate::canned::{Canned, error_response, granted, success, version, written};
 
 const ADDRESS: &str = "vault://secret/ci/codex";
 const READ: &str = "GET /v1/secret/data/ci/codex";
@@ -19,7 +19,10 @@ fn login() -> Secret {
 
 fn stamp() -> Stamp {
     Stamp {
-        id: WriteId { trip: 1, number: 2 },
+        id: WriteId {
+            nonce: 1,
+            number: 2,
+        },
         count: 3,
         origin: Origin::Rotation,
         family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
@@ -37,7 +40,7 @@ fn base() -> Version {
 }
 
 fn engine(version: &str) -> String {
-    yes(&json!({"type": "kv", "options": {"version": version}}))
+    success(&json!({"type": "kv", "options": {"version": version}}))
 }
 
 fn by_jwt(server: &Canned) -> VaultStore {
@@ -55,8 +58,8 @@ async fn swap(store: &VaultStore, expected: Option<&Version>) -> Result<Version,
     store.compare_and_swap(expected, &login(), &stamp()).await
 }
 
-/// All that an error can be made to say.
-fn told(error: &StoreError) -> String {
+/// The messages of an error and its sources. Checks that none contains a secret.
+fn full_message(error: &StoreError) -> String {
     let mut text = error.to_string();
     let mut all = format!("{error:?}");
     let mut below = error.source();
@@ -70,7 +73,7 @@ fn told(error: &StoreError) -> String {
 }
 
 #[tokio::test]
-async fn a_swap_looks_and_writes() {
+async fn a_swap_reads_and_writes() {
     let server = Canned::new(vec![version(4, &old()), written(5)]).await;
     let version = swap(&server.store(ADDRESS), Some(&base())).await;
     assert_eq!(
@@ -82,7 +85,7 @@ async fn a_swap_looks_and_writes() {
 }
 
 #[tokio::test]
-async fn a_number_that_comes_again_is_another_version() {
+async fn a_reused_version_number_conflicts() {
     let server = Canned::new(vec![version(4, &old())]).await;
     let older = Version::new("4@2020-01-01T00:00:00Z");
     let answer = swap(&server.store(ADDRESS), Some(&older)).await;
@@ -91,8 +94,8 @@ async fn a_number_that_comes_again_is_another_version() {
 }
 
 #[tokio::test]
-async fn somebody_faster_is_a_conflict() {
-    let faster = no(
+async fn a_lost_race_is_a_conflict() {
+    let faster = error_response(
         400,
         &["check-and-set parameter did not match the current version"],
     );
@@ -102,15 +105,15 @@ async fn somebody_faster_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_the_write_is_ambiguous_and_to_the_look_is_not() {
+async fn a_lost_response_is_ambiguous_for_the_write_only() {
     let server = Canned::new(vec![version(4, &old()), String::new()]).await;
     let answer = swap(&server.store(ADDRESS), Some(&base())).await;
     let Err(CasError::Ambiguous(error)) = answer else {
         panic!("{answer:?}");
     };
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    assert!(told(&error).starts_with(
-        "cannot write vault://secret/ci/codex: the store is not available: the connection broke"
+    assert!(full_message(&error).starts_with(
+        "cannot write vault://secret/ci/codex: the store is not available: the connection was lost"
     ));
 
     let server = Canned::new(vec![String::new(), String::new(), String::new()]).await;
@@ -120,7 +123,7 @@ async fn a_lost_answer_to_the_write_is_ambiguous_and_to_the_look_is_not() {
 }
 
 #[tokio::test]
-async fn a_write_that_landed_is_not_made_again() {
+async fn a_write_that_succeeded_is_not_repeated() {
     let server = Canned::new(vec![version(4, &old()), written(5)]).await;
     let first = swap(&server.store(ADDRESS), Some(&base())).await;
     let data = server.requests()[1].body["data"].clone();
@@ -131,27 +134,28 @@ async fn a_write_that_landed_is_not_made_again() {
 }
 
 #[tokio::test]
-async fn a_store_of_version_1_is_told_before_a_write() {
-    // A place that was never written to looks the same in both.
-    let server = Canned::new(vec![no(404, &[]), engine("1")]).await;
+async fn kv_version_1_is_refused_before_a_write() {
+    // A missing secret gets the same response from both versions.
+    let server = Canned::new(vec![error_response(404, &[]), engine("1")]).await;
     let answer = swap(&server.store(ADDRESS), None).await;
     let Err(CasError::Refused(error)) = answer else {
         panic!("{answer:?}");
     };
     assert_eq!(error.kind, ErrorKind::NotFound);
-    assert!(told(&error).ends_with(
-        "secret is a key-value store of version 1, which cannot compare before it writes"
-    ));
+    assert!(
+        full_message(&error)
+            .ends_with("secret is a KV version 1 secrets engine, which has no compare-and-swap")
+    );
     assert_eq!(server.lines(), [READ, ENGINE]);
-    // One that was has an answer of its own.
-    let server = Canned::new(vec![yes(&json!({"auth_json": "made-up"})), engine("1")]).await;
+    // An existing secret gets a different response.
+    let server = Canned::new(vec![success(&json!({"auth_json": "made-up"})), engine("1")]).await;
     let error = server.store(ADDRESS).read().await.expect_err("version 1");
-    assert!(told(&error).contains("version 1"));
+    assert!(full_message(&error).contains("version 1"));
 }
 
 #[tokio::test]
-async fn a_mount_is_asked_about_once() {
-    let nothing = || no(404, &[]);
+async fn the_engine_is_checked_once() {
+    let nothing = || error_response(404, &[]);
     let server = Canned::new(vec![
         nothing(),
         engine("2"),
@@ -169,17 +173,21 @@ async fn a_mount_is_asked_about_once() {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_about_the_mount_goes_on() {
-    let server = Canned::new(vec![no(404, &[]), no(403, &["permission denied"])]).await;
+async fn a_token_without_the_right_to_check_the_engine_can_read() {
+    let server = Canned::new(vec![
+        error_response(404, &[]),
+        error_response(403, &["permission denied"]),
+    ])
+    .await;
     let store = server.store(ADDRESS);
     assert!(store.read().await.expect("an answer").is_none());
     assert_eq!(server.lines(), [READ, ENGINE]);
 }
 
 #[tokio::test]
-async fn a_good_token_without_the_right_is_told_from_a_bad_one() {
-    let denied = || no(403, &["permission denied"]);
-    let good = yes(&json!({"policies": ["default"]}));
+async fn a_missing_right_is_distinguished_from_an_unknown_token() {
+    let denied = || error_response(403, &["permission denied"]);
+    let good = success(&json!({"policies": ["default"]}));
     for (answers, kind, wanted) in [
         (
             vec![denied(), good],
@@ -191,23 +199,23 @@ async fn a_good_token_without_the_right_is_told_from_a_bad_one() {
             ErrorKind::Unauthenticated,
             &[READ, LOOK_UP],
         ),
-        // HashiCorp's tells by itself.
+        // HashiCorp's Vault names the token.
         (
-            vec![no(403, &["permission denied", "invalid token"])],
+            vec![error_response(403, &["permission denied", "invalid token"])],
             ErrorKind::Unauthenticated,
             &[READ],
         ),
     ] {
         let server = Canned::new(answers).await;
         let error = server.store(ADDRESS).read().await.expect_err("denied");
-        assert_eq!(error.kind, kind, "{}", told(&error));
+        assert_eq!(error.kind, kind, "{}", full_message(&error));
         assert_eq!(server.lines(), wanted);
     }
 }
 
 #[tokio::test]
-async fn a_token_of_ours_that_was_ended_is_replaced() {
-    let denied = || no(403, &["permission denied"]);
+async fn a_revoked_token_of_the_session_is_replaced() {
+    let denied = || error_response(403, &["permission denied"]);
     let server = Canned::new(vec![
         granted("made-up-1", 60),
         denied(),
@@ -232,8 +240,8 @@ async fn a_token_of_ours_that_was_ended_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_server_that_denies_every_token_is_left() {
-    let denied = || no(403, &["permission denied", "invalid token"]);
+async fn a_second_denied_token_is_an_error() {
+    let denied = || error_response(403, &["permission denied", "invalid token"]);
     let server = Canned::new(vec![
         granted("made-up-1", 60),
         denied(),
@@ -247,7 +255,7 @@ async fn a_server_that_denies_every_token_is_left() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_or_no_text_asks_nobody_to_write() {
+async fn a_value_too_long_or_not_utf8_is_not_sent() {
     let server = Canned::new(vec![version(4, &old())]).await;
     let store = server.store(ADDRESS);
     let long = Secret::new(vec![b'x'; MAX_LEN + 1]);
@@ -267,9 +275,9 @@ async fn what_is_too_long_or_no_text_asks_nobody_to_write() {
 }
 
 #[tokio::test]
-async fn a_history_is_kept_where_more_than_one_version_was_seen_to_be() {
-    let max = |versions: u64| yes(&json!({"max_versions": versions, "cas_required": false}));
-    let denied = || no(403, &["permission denied"]);
+async fn a_history_needs_two_versions() {
+    let max = |versions: u64| success(&json!({"max_versions": versions, "cas_required": false}));
+    let denied = || error_response(403, &["permission denied"]);
     let cases = [
         (vec![max(1)], false),
         (vec![max(2)], true),
@@ -278,7 +286,7 @@ async fn a_history_is_kept_where_more_than_one_version_was_seen_to_be() {
         (vec![max(0), max(0)], true),
         (vec![denied()], false),
         (vec![max(0), denied()], false),
-        (vec![yes(&json!({}))], false),
+        (vec![success(&json!({}))], false),
     ];
     let of_the_secret = "GET /v1/secret/metadata/ci/codex";
     let asked = [of_the_secret, "GET /v1/secret/config"];
@@ -292,17 +300,17 @@ async fn a_history_is_kept_where_more_than_one_version_was_seen_to_be() {
 }
 
 #[tokio::test]
-async fn nothing_that_is_printed_holds_a_secret() {
+async fn display_and_debug_show_no_secret() {
     let server = Canned::new(vec![version(4, &old())]).await;
     let store = server.store(ADDRESS);
     let stored = store.read().await.expect("a login");
-    let text = format!("{store} {store:?} {:?} {stored:?}", store.claims);
+    let text = format!("{store} {store:?} {:?} {stored:?}", store.leases);
     assert!(text.starts_with("vault://secret/ci/codex VaultStore(vault://secret/ci/codex)"));
     assert!(!text.contains("made-up"), "{text}");
 }
 
 #[test]
-fn what_it_promises_is_this() {
+fn the_guarantees_are_these() {
     let settings = Settings {
         servers: Some("https://vault.example".into()),
         net: authferry_http::Net::default(),
@@ -310,21 +318,21 @@ fn what_it_promises_is_this() {
     };
     let address = || ADDRESS.parse().expect("an address");
     let store = open(address(), settings).expect("a store");
-    let promised = Guarantees {
+    let wanted = Guarantees {
         swap: Swap::Atomic,
         stamps: true,
         reads: Reads::Eventual,
         history: false,
         max_len: 524_288,
     };
-    assert_eq!(store.guarantees(), promised);
+    assert_eq!(store.guarantees(), wanted);
     let nowhere = open(address(), Settings::default());
-    assert!(matches!(nowhere, Err(Misfit::NoServer)));
+    assert!(matches!(nowhere, Err(ConfigError::NoServer)));
 }
 
-/// A standby answers as if the last write had not been.
+/// A standby returns the version before the last write.
 #[tokio::test]
-async fn a_look_that_lags_behind_what_was_written_here_is_made_again() {
+async fn a_read_older_than_our_last_write_is_retried() {
     let newer = json!({"auth_json": "{\"token\":\"made-up-new\"}"});
     let server = Canned::new(vec![
         version(4, &old()),
@@ -341,32 +349,33 @@ async fn a_look_that_lags_behind_what_was_written_here_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_on_lagging_is_not_ready() {
-    let behind = || version(4, &old());
+async fn a_server_that_stays_stale_is_unavailable() {
+    let stale = || version(4, &old());
     let server = Canned::new(vec![
         version(5, &old()),
-        behind(),
-        behind(),
-        behind(),
-        behind(),
-        behind(),
-        behind(),
+        stale(),
+        stale(),
+        stale(),
+        stale(),
+        stale(),
+        stale(),
     ])
     .await;
     let store = server.store(ADDRESS);
     store.read().await.expect("an answer");
     let error = store.read().await.expect_err("an older one");
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    assert!(told(&error).ends_with("it lags behind"), "{}", told(&error));
-    // Nor is it somebody else's write.
+    let text = full_message(&error);
+    assert!(text.contains("reads are stale"), "{text}");
+    // A stale read is not a conflict.
     let answer = swap(&store, Some(&base())).await;
     assert!(matches!(answer, Err(CasError::Refused(_))), "{answer:?}");
     assert_eq!(server.lines(), [READ; 7]);
 }
 
-/// The claim was renewed, and a standby shows it as it was before.
+/// A standby returns the lease as it was before its renewal.
 #[tokio::test]
-async fn a_look_that_lags_behind_what_is_expected_is_no_conflict() {
+async fn a_read_older_than_the_expected_version_is_retried() {
     let server = Canned::new(vec![
         version(4, &old()),
         version(4, &old()),
@@ -380,21 +389,21 @@ async fn a_look_that_lags_behind_what_is_expected_is_no_conflict() {
     assert_eq!(server.lines(), [READ, READ, READ, WRITE]);
 }
 
-/// Its numbers begin anew, and its times go on.
+/// The version numbers restart; the creation times continue.
 #[tokio::test]
-async fn a_secret_that_was_deleted_and_made_anew_does_not_lag() {
-    let anew = |number: u64| {
+async fn a_recreated_secret_is_not_stale() {
+    let recreated = |number: u64| {
         let created = format!("2026-11-24T00:00:{number:02}Z");
         let metadata = json!({
             "created_time": created, "custom_metadata": null, "deletion_time": "",
             "destroyed": false, "version": number,
         });
-        yes(&json!({"data": old(), "metadata": metadata}))
+        success(&json!({"data": old(), "metadata": metadata}))
     };
-    let nothing = || no(404, &[]);
+    let nothing = || error_response(404, &[]);
     let server = Canned::new(vec![
         version(4, &old()),
-        anew(1),
+        recreated(1),
         nothing(),
         engine("2"),
         nothing(),

@@ -1,20 +1,22 @@
-//! The library's requests, sent by a client that has an end to what it reads: the library's own
-//! takes whatever a server sends into memory, twice.
+//! Sends the library's requests with a client that limits the length of a response. The
+//! library's client reads a response of any length into memory, twice.
 
 use async_trait::async_trait;
-use authferry_http::{Silence, read_body};
+use authferry_http::{HttpError, read_body};
 use http::{Request, Response};
 use reqwest::Client as Http;
-use rustify::{Endpoint, client::Client, endpoint::EndpointResult as Answer, errors::ClientError};
+use rustify::{
+    Endpoint, client::Client, endpoint::EndpointResult as RawResult, errors::ClientError,
+};
 use vaultrs::api::{AuthInfo, EndpointMiddleware, EndpointResult};
 
-use super::Failure;
+use super::VaultFailure;
 
-/// The longest answer that is read, in bytes: a value of the largest size, of which JSON may escape
-/// each character, and what stands around it.
-const MAX_ANSWER: usize = 2 * crate::store::MAX_LEN + (64 << 10);
+/// The longest response in bytes: a value of maximum length, in which JSON may escape each
+/// character, plus the fields around it.
+const MAX_RESPONSE_BYTES: usize = 2 * crate::store::MAX_LEN + (64 << 10);
 
-/// One server, with one token.
+/// A client for one server and one token.
 pub(super) struct Api {
     pub(super) http: Http,
     pub(super) base: String,
@@ -22,27 +24,33 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Returns what stands in the answer.
-    pub(super) async fn result<E: Endpoint>(&self, endpoint: E) -> Result<E::Response, Failure> {
-        let answer: EndpointResult<E::Response> = self.send_to(endpoint).await?.wrap()?;
-        answer.data.ok_or(Failure::Unintelligible)
+    /// Sends a request and returns the data of the response.
+    pub(super) async fn result<E: Endpoint>(
+        &self,
+        endpoint: E,
+    ) -> Result<E::Response, VaultFailure> {
+        let result: EndpointResult<E::Response> = self.send_to(endpoint).await?.wrap()?;
+        result.data.ok_or(VaultFailure::Unintelligible)
     }
 
-    /// Returns the token that was granted.
+    /// Sends a request and returns the issued token.
     pub(super) async fn grant<E: Endpoint<Response = ()>>(
         &self,
         endpoint: E,
-    ) -> Result<AuthInfo, Failure> {
-        let answer: EndpointResult<()> = self.send_to(endpoint).await?.wrap()?;
-        answer.auth.ok_or(Failure::Unintelligible)
+    ) -> Result<AuthInfo, VaultFailure> {
+        let result: EndpointResult<()> = self.send_to(endpoint).await?.wrap()?;
+        result.auth.ok_or(VaultFailure::Unintelligible)
     }
 
-    /// For an answer with nothing in it.
-    pub(super) async fn nothing<E: Endpoint>(&self, endpoint: E) -> Result<(), Failure> {
+    /// Sends a request whose response has no body.
+    pub(super) async fn empty<E: Endpoint>(&self, endpoint: E) -> Result<(), VaultFailure> {
         self.send_to(endpoint).await.map(drop)
     }
 
-    async fn send_to<E: Endpoint>(&self, endpoint: E) -> Result<Answer<E::Response>, Failure> {
+    async fn send_to<E: Endpoint>(
+        &self,
+        endpoint: E,
+    ) -> Result<RawResult<E::Response>, VaultFailure> {
         Ok(endpoint.with_middleware(&self.middle).exec(self).await?)
     }
 }
@@ -53,9 +61,9 @@ impl Client for Api {
         let request = reqwest::Request::try_from(request)
             .map_err(|source| ClientError::ReqwestBuildError { source })?;
         let reply = self.http.execute(request).await;
-        let reply = reply.map_err(|error| silent(Silence::from(&error)))?;
+        let reply = reply.map_err(|error| silent(HttpError::from(&error)))?;
         let status = reply.status();
-        let body = read_body(reply, MAX_ANSWER).await.map_err(silent)?;
+        let body = read_body(reply, MAX_RESPONSE_BYTES).await.map_err(silent)?;
         let mut response = Response::new(body);
         *response.status_mut() = status;
         Ok(response)
@@ -66,7 +74,7 @@ impl Client for Api {
     }
 }
 
-fn silent(silence: Silence) -> ClientError {
+fn silent(silence: HttpError) -> ClientError {
     ClientError::ResponseError {
         source: silence.into(),
     }

@@ -1,47 +1,46 @@
-//! What came of a request that brought nothing, without the library's own errors: they hold
-//! whole answers.
+//! Failed requests. They replace the library's errors, which contain whole responses.
 
-use authferry_http::Silence;
+use authferry_http::HttpError;
 use rustify::errors::ClientError as RestError;
 use serde::Deserialize;
 use vaultrs::api::{EndpointError, kv2::responses::SecretVersionMetadata};
 
-use super::Point;
+use super::VersionId;
 
-/// Why there is nothing to show for a request.
+/// Why a request failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// Nothing was answered.
-    Silent(Silence),
-    /// The server says no.
-    Answer(Answer),
-    /// It says something that makes no sense.
+pub(crate) enum VaultFailure {
+    /// No complete response.
+    Silent(HttpError),
+    /// An error response.
+    ErrorResponse(ErrorResponse),
+    /// A response that cannot be parsed.
     Unintelligible,
 }
 
-/// A no of the server's.
+/// An error response of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct ErrorResponse {
     pub(crate) status: u16,
-    /// The server's words, fit to be shown.
+    /// The server's error texts, sanitized.
     pub(crate) texts: Vec<String>,
-    /// A version that is no longer there, which the server tells with a no.
-    pub(crate) gone: Option<Point>,
+    /// The version that was deleted or destroyed: the server reports it with a 404.
+    pub(crate) deleted: Option<VersionId>,
 }
 
-impl Failure {
+impl VaultFailure {
     /// Returns whether the same request may succeed a little later.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Silent(silence) => match silence {
-                // A standby points to the leader that died, until there is another one.
-                Silence::Unreached(_)
-                | Silence::Elsewhere(_)
-                | Silence::Late
-                | Silence::Broken(_) => true,
-                Silence::Unmade(_) | Silence::TooLong(_) => false,
+                // A standby redirects to a leader that died, until the cluster elects another.
+                HttpError::ConnectFailed(_)
+                | HttpError::ForeignRedirect(_)
+                | HttpError::Timeout
+                | HttpError::ConnectionLost(_) => true,
+                HttpError::InvalidRequest(_) | HttpError::TooLong(_) => false,
             },
-            Self::Answer(answer) => {
+            Self::ErrorResponse(answer) => {
                 matches!(answer.status, 412 | 429 | 472 | 473 | 500..)
                     || answer.texts.iter().any(|text| is_not_ready(text))
             }
@@ -50,31 +49,27 @@ impl Failure {
     }
 }
 
-/// Returns whether a store says that it was just mounted.
+/// Returns whether the engine reports that it was just mounted and is still upgrading.
 pub(crate) fn is_not_ready(text: &str) -> bool {
     text.contains("from non-versioned to versioned data")
 }
 
-impl From<RestError> for Failure {
+impl From<RestError> for VaultFailure {
     fn from(error: RestError) -> Self {
         match error {
             RestError::ServerResponseError { code, content } => {
                 let content = content.as_deref().unwrap_or_default();
                 let texts = serde_json::from_str(content).map(|it: EndpointError| it.errors);
-                Self::Answer(Answer {
+                Self::ErrorResponse(ErrorResponse {
                     status: code,
-                    gone: texts.is_err().then(|| gone(content)).flatten(),
-                    texts: texts
-                        .iter()
-                        .flatten()
-                        .map(|text| presentable(text))
-                        .collect(),
+                    deleted: texts.is_err().then(|| deleted_version(content)).flatten(),
+                    texts: texts.iter().flatten().map(|text| sanitize(text)).collect(),
                 })
             }
             RestError::RequestError { source, .. } | RestError::ResponseError { source } => {
-                Self::Silent(match source.downcast::<Silence>() {
+                Self::Silent(match source.downcast::<HttpError>() {
                     Ok(silence) => silence,
-                    Err(_) => Silence::Broken("no reason given".to_owned()),
+                    Err(_) => HttpError::ConnectionLost("no reason given".to_owned()),
                 })
             }
             RestError::ResponseConversionError { .. } | RestError::ResponseParseError { .. } => {
@@ -87,17 +82,19 @@ impl From<RestError> for Failure {
             | RestError::ReqwestBuildError { .. }
             | RestError::UrlBuildError { .. }
             | RestError::UrlQueryParseError { .. }
-            | RestError::UrlParseError { .. } => unmade(),
+            | RestError::UrlParseError { .. } => not_sent(),
         }
     }
 }
 
-fn unmade() -> Failure {
-    Failure::Silent(Silence::Unmade("the library does not take it".to_owned()))
+fn not_sent() -> VaultFailure {
+    VaultFailure::Silent(HttpError::InvalidRequest(
+        "the HTTP library rejects it".to_owned(),
+    ))
 }
 
-/// Returns the version that a 404 tells of: it was deleted or destroyed.
-fn gone(content: &str) -> Option<Point> {
+/// Returns the deleted or destroyed version that the body of a 404 describes.
+fn deleted_version(content: &str) -> Option<VersionId> {
     #[derive(Deserialize)]
     struct Reply {
         data: Data,
@@ -110,15 +107,15 @@ fn gone(content: &str) -> Option<Point> {
     Some(reply.data.metadata.into())
 }
 
-/// Makes a server's text fit to be shown: one line of a length that nothing hides in.
-fn presentable(text: &str) -> String {
-    const LONGEST: usize = 300;
+/// Sanitizes a server's text: one line, 300 characters, no control characters.
+fn sanitize(text: &str) -> String {
+    const MAX_CHARS: usize = 300;
     let words: Vec<_> = text
         .split(|c: char| c.is_whitespace() || c.is_control())
         .collect();
     let words = words.into_iter().filter(|word| !word.is_empty());
     let line = words.collect::<Vec<_>>().join(" ");
-    line.chars().take(LONGEST).collect()
+    line.chars().take(MAX_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -126,12 +123,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_a_server_become_one_short_line() {
+    fn sanitized_text_is_one_short_line() {
         assert_eq!(
-            presentable("1 error occurred:\n\t* permission denied\n\n"),
+            sanitize("1 error occurred:\n\t* permission denied\n\n"),
             "1 error occurred: * permission denied"
         );
-        assert_eq!(presentable("a\u{1b}[2Jb\0c"), "a [2Jb c");
-        assert_eq!(presentable(&"x".repeat(5000)).len(), 300);
+        assert_eq!(sanitize("a\u{1b}[2Jb\0c"), "a [2Jb c");
+        assert_eq!(sanitize(&"x".repeat(5000)).len(), 300);
     }
 }

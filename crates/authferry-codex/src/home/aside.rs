@@ -1,4 +1,4 @@
-//! Takes a file out of its place, looks at it once more, and only then removes it.
+//! Renames a file, reads it again, and only then removes it.
 
 use std::{
     fs::{self, File},
@@ -17,8 +17,8 @@ use crate::{
     look::{look_at, read},
 };
 
-/// Puts the file `new` into the place of `old`, if that is what is expected; returns whether it
-/// was. `new` is gone then, or again what it was.
+/// Replaces the file `old` with `new` if `is_expected` accepts `old`; returns whether it did.
+/// Otherwise removes `new`, unless another process wrote to it while it was in place of `old`.
 pub(super) fn exchange(
     new: &Path,
     old: &Path,
@@ -27,7 +27,7 @@ pub(super) fn exchange(
 ) -> io::Result<bool> {
     match rename(new, old, RenameFlags::EXCHANGE) {
         Ok(()) => {}
-        // There is nothing in its place, and nothing that comes there meanwhile is replaced.
+        // `old` is missing. A file that appears meanwhile is not replaced.
         Err(Errno::NOENT) if !is_expected(&Look::Missing) => return discard(new),
         Err(Errno::NOENT) => {
             return match rename(new, old, RenameFlags::NOREPLACE) {
@@ -37,7 +37,7 @@ pub(super) fn exchange(
                 Err(error) => Err(abandon(new, error.into())),
             };
         }
-        // A file system that cannot exchange two names: what is there was looked at a moment ago.
+        // The file system cannot exchange two names: read `old` just before the rename.
         Err(error) if is_unknown(error) => {
             return if is_expected(&look_at(old)?) {
                 fs::rename(new, old).map(|()| true)
@@ -47,49 +47,49 @@ pub(super) fn exchange(
         }
         Err(error) => return Err(abandon(new, error.into())),
     }
-    // From here on `new` is the name of what was there.
-    let was_there = look_at(new);
-    if was_there.as_ref().is_ok_and(&is_expected) {
+    // From here on, `new` is the path of the old file.
+    let replaced = look_at(new);
+    if replaced.as_ref().is_ok_and(&is_expected) {
         fs::remove_file(new)?;
         return Ok(true);
     }
     rename(new, old, RenameFlags::EXCHANGE)?;
-    was_there?;
-    // Whoever has written to what was in place for a moment keeps what was written.
+    replaced?;
+    // Keep our file if another process wrote to it while it was in place.
     let is_ours = bytes(new)?.is_some_and(|it| it.expose() == secret.expose());
     if is_ours { discard(new) } else { Ok(false) }
 }
 
-/// Removes a file if it is what is expected; returns whether it was.
+/// Removes a file if it is expected; returns whether it was.
 pub(super) fn remove(
     path: &Path,
     aside: &Path,
     is_expected: impl Fn(&Look) -> bool,
 ) -> io::Result<bool> {
     fs::rename(path, aside)?;
-    let was_there = look_at(aside);
-    if was_there.as_ref().is_ok_and(is_expected) {
+    let removed = look_at(aside);
+    if removed.as_ref().is_ok_and(is_expected) {
         fs::remove_file(aside)?;
         return Ok(true);
     }
     put_back(aside, path)?;
-    was_there.map(|_| false)
+    removed.map(|_| false)
 }
 
-/// Gives a file its name again; returns whether that is done, or there is no such file. It stays if
-/// something else has the name.
+/// Renames a file back; returns true also if the file is missing. Does nothing and returns false
+/// if its name is in use.
 pub(super) fn put_back(aside: &Path, path: &Path) -> io::Result<bool> {
     match fs::hard_link(aside, path) {
         Ok(()) => fs::remove_file(aside).map(|()| true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        // A file system that has no second names.
+        // The file system has no hard links.
         Err(_) if path.symlink_metadata().is_err() => fs::rename(aside, path).map(|()| true),
         Err(_) => Ok(false),
     }
 }
 
-/// The bytes of a file that was put aside.
+/// Reads a file that was renamed.
 pub(super) fn bytes(aside: &Path) -> io::Result<Option<Secret>> {
     match File::open(aside) {
         Ok(file) => read(file).map(Some),
@@ -106,14 +106,14 @@ fn is_unknown(error: Errno) -> bool {
     [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP].contains(&error)
 }
 
-/// What was to be placed goes: it is in the store.
+/// Removes the file that was to be placed: its login is in the store.
 fn discard(new: &Path) -> io::Result<bool> {
     fs::remove_file(new)?;
     Ok(false)
 }
 
 fn abandon(new: &Path, error: io::Error) -> io::Error {
-    // What cannot be removed either is found by the next job.
+    // If this fails too, the next job finds the file.
     fs::remove_file(new).ok();
     error
 }

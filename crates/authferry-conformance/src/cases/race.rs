@@ -1,4 +1,4 @@
-//! Many at once.
+//! Concurrent writers and readers.
 
 use std::{
     sync::{
@@ -19,10 +19,10 @@ use crate::{
 
 const ROUNDS: u64 = 60;
 
-/// How many writes and reads must fall into each other.
+/// How many writes and reads must overlap.
 const OVERLAP: usize = 30;
 
-/// The count of reads that tells the reader to stop.
+/// The count of reads that makes the reader stop.
 const ENOUGH: usize = usize::MAX / 2;
 
 pub(super) async fn one_of_many_writers_wins(place: Place) -> Result<(), Failure> {
@@ -60,13 +60,13 @@ pub(super) async fn one_of_many_writers_wins(place: Place) -> Result<(), Failure
                 }
             }
         }
-        base = Some(finish(&place, round, &winners).await?);
+        base = Some(check_round(&place, round, &winners).await?);
     }
     Ok(())
 }
 
-/// Judges a round and returns the version to race for in the next one.
-async fn finish(
+/// Checks the result of a round and returns the base version of the next round.
+async fn check_round(
     place: &Place,
     round: u64,
     winners: &[(Vec<u8>, Stamp, Version)],
@@ -77,30 +77,30 @@ async fn finish(
             "round {round} had {} winners",
             winners.len()
         ),
-        // Several may pass the check before the first one writes: that is what this
-        // declaration owns up to. Somebody wins all the same.
+        // Several writers may pass the check before the first one writes: the declaration allows
+        // it. At least one must win.
         Swap::CheckThenWrite => ensure!(!winners.is_empty(), "round {round} had no winner"),
     }
     let written: Vec<_> = winners
         .iter()
         .map(|(login, stamp, _)| (login.as_slice(), Some(stamp)))
         .collect();
-    let shown = place.shows_one_of(&written).await?;
+    let shown = place.expect_one_of(&written).await?;
     ensure!(
         winners.iter().any(|(_, _, version)| *version == shown),
-        "round {round}: reading gives {shown:?}, which no winner was answered"
+        "round {round}: a read returned {shown:?}, the version of no winner"
     );
     Ok(shown)
 }
 
-pub(super) async fn a_reader_never_sees_a_mixture(place: Place) -> Result<(), Failure> {
+pub(super) async fn a_reader_never_sees_a_torn_value(place: Place) -> Result<(), Failure> {
     let stamp = place.stamp();
     let store = place.open().await;
     let mut version = store
         .compare_and_swap(None, &secret(&login(stamp.count)), &stamp)
         .await?;
     let reads = Arc::new(AtomicUsize::new(0));
-    let reading = tokio::spawn(read_on(
+    let reading = tokio::spawn(read_until_enough(
         place.open().await,
         place.guarantees(),
         Arc::clone(&reads),
@@ -112,16 +112,16 @@ pub(super) async fn a_reader_never_sees_a_mixture(place: Place) -> Result<(), Fa
             .compare_and_swap(Some(&version), &secret(&login(stamp.count)), &stamp)
             .await?;
         writes += 1;
-        // A store in memory would be done before the reader has begun.
+        // Without a delay, a store in memory finishes before the reader starts.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     reads.store(ENOUGH, Ordering::Relaxed);
     reading.await?
 }
 
-/// Reads until told [`ENOUGH`]; every read must give one write's bytes, stamp and
-/// version, and none of another's.
-async fn read_on(
+/// Reads until the count reaches [`ENOUGH`]. Every read must return the bytes, stamp and version of
+/// one write.
+async fn read_until_enough(
     store: Box<dyn SecretStore>,
     guarantees: Guarantees,
     reads: Arc<AtomicUsize>,
@@ -129,10 +129,10 @@ async fn read_on(
     let mut seen: Vec<(Version, Vec<u8>)> = Vec::new();
     while reads.fetch_add(1, Ordering::Relaxed) < ENOUGH {
         let Some(stored) = store.read().await? else {
-            // A read that may lag may still show the place as it was before.
+            // A stale read may still find the place empty.
             ensure!(
                 guarantees.reads == Reads::Eventual && seen.is_empty(),
-                "the value was gone for a moment"
+                "a read found no value between two writes"
             );
             continue;
         };
@@ -141,15 +141,12 @@ async fn read_on(
             let stamp = stored.stamp.as_ref();
             ensure!(
                 stamp.is_some_and(|stamp| bytes == login(stamp.count)),
-                "a read gave one write's bytes with {stamp:?}"
+                "a read returned one write's bytes with another's stamp {stamp:?}"
             );
         }
         match seen.iter().find(|(version, _)| *version == stored.version) {
             Some((version, before)) => {
-                ensure!(
-                    *before == bytes,
-                    "{version:?} stood for two different values"
-                );
+                ensure!(*before == bytes, "{version:?} named two different values");
             }
             None => seen.push((stored.version, bytes)),
         }

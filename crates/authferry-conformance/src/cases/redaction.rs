@@ -1,13 +1,13 @@
-//! Whatever gets printed, it is not the login.
+//! No output contains the login.
 
 use std::{error::Error, fmt::Write};
 
-use authferry_core::{CLOCK_SKEW, CasError, ClaimError, StoreError};
+use authferry_core::{CLOCK_SKEW, CasError, LeaseError, StoreError};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
-    bidder::{NOW, bidders},
     cases::{Failure, ensure},
+    lease_client::{NOW, lease_clients},
     place::{Place, login, secret},
 };
 
@@ -17,10 +17,10 @@ pub(super) async fn no_value_prints_the_login(place: Place) -> Result<(), Failur
         .compare_and_swap(None, &secret(&login(1)), &place.stamp())
         .await?;
     let stored = store.read().await?;
-    silent("the answer to a write", &format!("{version} {version:?}"))?;
-    silent("what a read gives", &format!("{stored:#?}"))?;
-    silent("the handle", &format!("{store} {store:#?}"))?;
-    silent("what the store notes", &store.notes().join(" "))
+    expect_no_login("the result of a write", &format!("{version} {version:?}"))?;
+    expect_no_login("the result of a read", &format!("{stored:#?}"))?;
+    expect_no_login("the handle", &format!("{store} {store:#?}"))?;
+    expect_no_login("the store's notes", &store.notes().join(" "))
 }
 
 pub(super) async fn no_error_prints_the_login(place: Place) -> Result<(), Failure> {
@@ -29,14 +29,14 @@ pub(super) async fn no_error_prints_the_login(place: Place) -> Result<(), Failur
     let conflict = store
         .compare_and_swap(None, &secret(&login(2)), &place.stamp())
         .await;
-    silent("a conflict", &swap_text(conflict.err().as_ref()))?;
+    expect_no_login("a conflict", &swap_text(conflict.err().as_ref()))?;
 
     let mut too_long = login(2);
     too_long.resize(place.guarantees().max_len + 1, b' ');
     let too_long = store
         .compare_and_swap(None, &secret(&too_long), &place.stamp())
         .await;
-    silent(
+    expect_no_login(
         "the refusal of a value that is too long",
         &swap_text(too_long.err().as_ref()),
     )?;
@@ -52,37 +52,37 @@ pub(super) async fn no_error_prints_the_login(place: Place) -> Result<(), Failur
             read.err().as_ref().map(store_text).unwrap_or_default(),
             swap_text(swap.err().as_ref()),
         );
-        silent(refusal.name, &text)?;
+        expect_no_login(refusal.name, &text)?;
     }
     Ok(())
 }
 
-pub(super) async fn no_claim_prints_the_login(place: Place) -> Result<(), Failure> {
-    let Some([first, second]) = bidders(&place).await? else {
+pub(super) async fn no_lease_prints_the_login(place: Place) -> Result<(), Failure> {
+    let Some([first, second]) = lease_clients(&place).await? else {
         return Ok(());
     };
     place.seed(&login(1)).await?;
-    let old = first.wins(NOW).await?;
-    silent("a claim", &format!("{old:#?}"))?;
-    let held = second.claims().acquire(&second.bid(NOW)).await;
-    silent("a claim that is held", &claim_text(held.err().as_ref()))?;
-    second.wins(old.until + CLOCK_SKEW).await?;
-    let lost = first.claims().release(&old).await;
-    silent("a claim that is lost", &claim_text(lost.err().as_ref()))?;
+    let old = first.acquire(NOW).await?;
+    expect_no_login("a lease", &format!("{old:#?}"))?;
+    let held = second.leases().acquire(&second.request(NOW)).await;
+    expect_no_login("a lease that is held", &lease_text(held.err().as_ref()))?;
+    second.acquire(old.until + CLOCK_SKEW).await?;
+    let lost = first.leases().release(&old).await;
+    expect_no_login("a lease that is lost", &lease_text(lost.err().as_ref()))?;
 
     for refusal in place.fixture().refusals(&login(1)).await {
-        if let Some(claims) = refusal.store.claims() {
-            let refused = claims.acquire(&first.bid(NOW)).await;
-            silent(refusal.name, &claim_text(refused.err().as_ref()))?;
+        if let Some(leases) = refusal.store.leases() {
+            let refused = leases.acquire(&first.request(NOW)).await;
+            expect_no_login(refusal.name, &lease_text(refused.err().as_ref()))?;
         }
     }
     Ok(())
 }
 
-fn claim_text(error: Option<&ClaimError>) -> String {
+fn lease_text(error: Option<&LeaseError>) -> String {
     match error {
-        Some(ClaimError::Store(error)) => store_text(error),
-        Some(error @ (ClaimError::Held { .. } | ClaimError::Lost)) => format!("{error} {error:?}"),
+        Some(LeaseError::Store(error)) => store_text(error),
+        Some(error @ (LeaseError::Held { .. } | LeaseError::Lost)) => format!("{error} {error:?}"),
         None => String::new(),
     }
 }
@@ -95,7 +95,7 @@ fn swap_text(error: Option<&CasError>) -> String {
     }
 }
 
-/// Returns all that an error can be made to say.
+/// Returns everything that an error and its causes display.
 fn store_text(error: &StoreError) -> String {
     let mut text = format!("{error} {error:#?}");
     let mut below = error.source();
@@ -107,22 +107,22 @@ fn store_text(error: &StoreError) -> String {
     text
 }
 
-/// Requires that `text` holds no part of a login in any of the usual spellings.
-fn silent(whose: &str, text: &str) -> Result<(), Failure> {
+/// Expects that `text` contains no part of a login in any usual encoding.
+fn expect_no_login(source: &str, text: &str) -> Result<(), Failure> {
     let token = b"made-up-";
-    let spellings = [
+    let encodings = [
         String::from_utf8_lossy(token).into_owned(),
         token.map(|byte| format!("{byte}")).join(", "),
         token.map(|byte| format!("{byte:02x}")).concat(),
-        // The beginning of the file, since base64 depends on where the token stands.
+        // The beginning of the file, because base64 depends on the token's offset.
         STANDARD.encode(&login(1)[..12]),
     ];
-    // Pretty-printed lists have one number to a line.
+    // Pretty-printed lists have one number per line.
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    for spelling in spellings {
+    for encoding in encodings {
         ensure!(
-            !flat.to_lowercase().contains(&spelling.to_lowercase()),
-            "{whose} prints a part of the login, as {spelling:?}"
+            !flat.to_lowercase().contains(&encoding.to_lowercase()),
+            "{source} prints a part of the login, as {encoding:?}"
         );
     }
     Ok(())

@@ -1,16 +1,18 @@
-//! What is refused is told as refused, and nothing is touched.
+//! A refused call returns the right error and changes nothing.
 
 use crate::{
     Refusal,
     cases::{Failure, ensure},
-    place::{Place, login, refused, secret},
+    place::{Place, expect_refused, login, secret},
 };
 
-pub(super) async fn a_refusal_is_told_as_one(place: Place) -> Result<(), Failure> {
+pub(super) async fn a_refused_call_returns_its_error_and_changes_nothing(
+    place: Place,
+) -> Result<(), Failure> {
     let refusals = place.fixture().refusals(&login(1)).await;
     ensure!(
         !refusals.is_empty(),
-        "the fixture knows no handle that is turned away"
+        "the fixture has no handle that the store refuses"
     );
     for refusal in refusals {
         let Refusal {
@@ -23,25 +25,25 @@ pub(super) async fn a_refusal_is_told_as_one(place: Place) -> Result<(), Failure
         let before = place.fixture().look_by_hand(held_at).await;
 
         let read = store.read().await;
-        let as_due = match (&read, on_read) {
+        let is_expected = match (&read, on_read) {
             (Ok(_), None) => true,
             (Err(error), Some(kind)) => error.kind == *kind,
             (Ok(_), Some(_)) | (Err(_), None) => false,
         };
         ensure!(
-            as_due,
-            "{name}: reading was due {on_read:?}, and was answered {read:?}"
+            is_expected,
+            "{name}: a read should return {on_read:?}, and returned {read:?}"
         );
 
-        // Where reading is allowed the swap is one that would go through otherwise.
+        // If reads are allowed, the swap has the current version: only the refusal can stop it.
         let base = read.ok().flatten().map(|stored| stored.version);
         let answer = store
             .compare_and_swap(base.as_ref(), &secret(&login(2)), &place.stamp())
             .await;
-        refused(&answer, *on_swap, name)?;
+        expect_refused(&answer, *on_swap, name)?;
         ensure!(
             place.fixture().look_by_hand(held_at).await == before,
-            "{name}: refused, and the place was touched all the same"
+            "{name}: the swap was refused, but changed the place"
         );
     }
     Ok(())

@@ -1,19 +1,19 @@
-//! What stands beside a value, and what becomes of it when people touch the value.
+//! The stamp of a value, and how a write by hand affects it.
 
 use authferry_core::{Family, Fingerprint, Origin, Stamp};
 
 use crate::{
     cases::{Failure, ensure},
-    place::{Place, conflicts, login, secret},
+    place::{Place, expect_conflict, login, secret},
 };
 
-/// The largest count that fits a stamp: not every store has room for more.
+/// The largest count in a stamp: some stores cannot hold a larger one.
 const LARGEST_COUNT: u64 = 9_999_999_999;
 
-pub(super) async fn each_part_comes_back(place: Place) -> Result<(), Failure> {
+pub(super) async fn every_field_is_read_back(place: Place) -> Result<(), Failure> {
     let store = place.open().await;
     let parts = [
-        // Zeros at both ends must come back too.
+        // Zeros at both ends must be preserved too.
         (1, Origin::Seed, [0; 8], false),
         (
             LARGEST_COUNT,
@@ -39,34 +39,37 @@ pub(super) async fn each_part_comes_back(place: Place) -> Result<(), Failure> {
                 .compare_and_swap(version.as_ref(), &secret(&login), &stamp)
                 .await?,
         );
-        place.shows(&login, Some(&stamp)).await?;
+        place.expect_value(&login, Some(&stamp)).await?;
     }
     Ok(())
 }
 
-/// Whoever touched the value may have put back an older one: only the bytes tell what it is.
+/// A person may have restored an older value: after a write by hand only the bytes count.
 pub(super) async fn the_same_bytes_put_by_hand_lose_the_stamp(place: Place) -> Result<(), Failure> {
     let ours = place.seed(&login(1)).await?;
     place.put_by_hand(&login(1)).await;
-    let by_hand = place.shows(&login(1), None).await?;
-    ensure!(by_hand != ours, "{ours:?} comes a second time");
+    let by_hand = place.expect_value(&login(1), None).await?;
+    ensure!(by_hand != ours, "{ours:?} is reused");
     let answer = place
         .open()
         .await
         .compare_and_swap(Some(&ours), &secret(&login(2)), &place.stamp())
         .await;
-    conflicts(&answer, "a swap of a version that was put again by hand")?;
+    expect_conflict(
+        &answer,
+        "a swap of a version that was written again by hand",
+    )?;
     let stamp = place.stamp();
     let store = place.open().await;
     store
         .compare_and_swap(Some(&by_hand), &secret(&login(1)), &stamp)
         .await?;
-    place.shows(&login(1), Some(&stamp)).await?;
+    place.expect_value(&login(1), Some(&stamp)).await?;
     Ok(())
 }
 
-/// A seed of what is there already: another write, and maybe another family.
-pub(super) async fn a_login_that_is_put_again_is_a_new_version(
+/// Seeding the current value again is a new write, maybe of another family.
+pub(super) async fn rewriting_the_same_login_makes_a_new_version(
     place: Place,
 ) -> Result<(), Failure> {
     let first = place.seed(&login(1)).await?;
@@ -79,10 +82,10 @@ pub(super) async fn a_login_that_is_put_again_is_a_new_version(
     let again = store
         .compare_and_swap(Some(&first), &secret(&login(1)), &stamp)
         .await?;
-    ensure!(again != first, "{first:?} comes a second time");
+    ensure!(again != first, "{first:?} is reused");
     ensure!(
-        place.shows(&login(1), Some(&stamp)).await? == again,
-        "reading gives another version than the write was answered"
+        place.expect_value(&login(1), Some(&stamp)).await? == again,
+        "a read returned another version than the write"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Places in memory, each handle behind a wrapper of the test's choice.
+//! Places in memory; the test can wrap each handle.
 
 use std::{
     collections::HashMap,
@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use authferry_conformance::{Fault, Faulty, Fixture, MemoryStore, Refusal};
 use authferry_core::{ErrorKind, Guarantees, Reads, SecretStore, Swap};
 
-/// What the reference store must declare.
-pub(crate) const OF_THE_REFERENCE: Guarantees = Guarantees {
+/// The guarantees of the reference store.
+pub(crate) const REFERENCE_GUARANTEES: Guarantees = Guarantees {
     swap: Swap::Atomic,
     stamps: true,
     reads: Reads::Strong,
@@ -24,18 +24,18 @@ pub(crate) const OF_THE_REFERENCE: Guarantees = Guarantees {
 /// A fixture on [`MemoryStore`].
 pub(crate) struct Places {
     pub(crate) guarantees: Guarantees,
-    pub(crate) claims: bool,
+    pub(crate) leases: bool,
     stores: Mutex<HashMap<String, MemoryStore>>,
     opened: AtomicU64,
     wrap: Wrap,
-    /// Puts the record of a claim where a wrapper keeps it instead.
-    pub(crate) put_claim: Option<PutClaim>,
+    /// Writes the lease record into the wrapper's store, if the wrapper has one.
+    pub(crate) put_lease: Option<PutLease>,
 }
 
-/// Takes the address of the place and the text.
-pub(crate) type PutClaim = Box<dyn Fn(&str, &[u8]) + Send + Sync>;
+/// The arguments are the address of the place and the text.
+pub(crate) type PutLease = Box<dyn Fn(&str, &[u8]) + Send + Sync>;
 
-/// Puts something around the handle with the given number.
+/// Wraps the handle with the given number.
 type Wrap = Box<dyn Fn(Box<dyn SecretStore>, u64) -> Box<dyn SecretStore> + Send + Sync>;
 
 impl Places {
@@ -43,12 +43,12 @@ impl Places {
         wrap: impl Fn(Box<dyn SecretStore>, u64) -> Box<dyn SecretStore> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            guarantees: OF_THE_REFERENCE,
-            claims: true,
+            guarantees: REFERENCE_GUARANTEES,
+            leases: true,
             stores: Mutex::default(),
             opened: AtomicU64::new(0),
             wrap: Box::new(wrap),
-            put_claim: None,
+            put_lease: None,
         }
     }
 
@@ -73,8 +73,8 @@ impl Fixture for Places {
         self.guarantees
     }
 
-    fn claims(&self) -> bool {
-        self.claims
+    fn leases(&self) -> bool {
+        self.leases
     }
 
     async fn open(&self, place: &str) -> Box<dyn SecretStore> {
@@ -85,11 +85,11 @@ impl Fixture for Places {
         self.at(place).put_by_hand(login);
     }
 
-    async fn put_claim_by_hand(&self, place: &str, text: &[u8]) {
+    async fn put_lease_by_hand(&self, place: &str, text: &[u8]) {
         let store = self.at(place);
-        match &self.put_claim {
+        match &self.put_lease {
             Some(put) => put(&store.to_string(), text),
-            None => store.put_claim_by_hand(text),
+            None => store.put_lease_by_hand(text),
         }
     }
 
@@ -102,15 +102,15 @@ impl Fixture for Places {
         self.at(place).empty();
     }
 
-    /// Nothing protects a place in memory, so a wire that always says no stands in.
+    /// A place in memory has no permissions, so a wrapper refuses every write.
     async fn refusals(&self, login: &[u8]) -> Vec<Refusal> {
         let place = self.at("refusing");
         place.put_by_hand(login);
-        let no = std::iter::repeat(Fault::Refused(ErrorKind::PermissionDenied));
+        let refuse = std::iter::repeat(Fault::Refused(ErrorKind::PermissionDenied));
         vec![Refusal {
-            name: "a store that says no to every write",
+            name: "a store that refuses every write",
             place: "refusing".to_owned(),
-            store: self.wrapped(Faulty::new(Box::new(place), no)),
+            store: self.wrapped(Faulty::new(Box::new(place), refuse)),
             on_read: None,
             on_swap: ErrorKind::PermissionDenied,
         }]

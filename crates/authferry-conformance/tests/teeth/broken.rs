@@ -1,4 +1,4 @@
-//! A store with a bug of one's choice.
+//! A store with a selected bug.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,43 +10,43 @@ use std::{
 
 use async_trait::async_trait;
 use authferry_core::{
-    CasError, Claims, ErrorKind, Guarantees, Secret, SecretStore, Stamp, StoreError, Stored, Swap,
+    CasError, ErrorKind, Guarantees, Leases, Secret, SecretStore, Stamp, StoreError, Stored, Swap,
     Version, WriteId,
 };
 
-/// What is wrong with a store.
+/// A bug in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     None,
     IgnoresExpectation,
     ChecksThenWrites,
     NamesVersionsByContent,
-    NamesVersionsAnewOnRead,
+    RenamesVersionsOnRead,
     DropsStamps,
-    KeepsStampsOverHand,
+    KeepsStampsAfterWritesByHand,
     KeepsStampsOfTheSameBytes,
     ForgetsFamilies,
     ForgetsHints,
-    CutsCounts,
-    IgnoresTheSameBytes,
+    TruncatesCounts,
+    SkipsIdenticalBytes,
     WritesDuplicatesAgain,
-    AnswersForIdsAlone,
+    ComparesIdsOnly,
     WritesInTwoSteps,
     RestartsVersions,
     ReadsInTwoSteps,
-    ReadsLate,
-    ReadsNothingAsAValue,
-    MendsNewlines,
-    CutsTheLongest,
-    CutsTheTooLong,
+    ReadsAreStale,
+    ReadsEmptyPlaceAsValue,
+    NormalizesNewlines,
+    TruncatesTheLongest,
+    TruncatesTheTooLong,
     DeclaresLess,
-    DoubtsConflicts,
-    DoubtsRefusals,
+    ReportsConflictsAsAmbiguous,
+    ReportsRefusalsAsAmbiguous,
     PrintsLogins,
     PrintsLoginsInErrors,
 }
 
-/// A store with a bug, around one that has none.
+/// A wrapper with a bug around a correct store.
 pub(crate) struct Broken {
     pub(crate) bug: Bug,
     pub(crate) declared: Guarantees,
@@ -54,10 +54,10 @@ pub(crate) struct Broken {
     pub(crate) notes: Notes,
 }
 
-/// What the handles of a broken store have in common.
+/// The shared state of a broken store's handles.
 pub(crate) type Notes = Arc<Mutex<HashMap<String, Note>>>;
 
-/// What was noted about one place.
+/// The state of one place.
 #[derive(Default)]
 pub(crate) struct Note {
     stamp: Option<Stamp>,
@@ -79,7 +79,7 @@ impl Broken {
         self.inner.read().await.map_err(CasError::Refused)
     }
 
-    /// Writes over whatever is there.
+    /// Overwrites the current value.
     async fn overwrite(&self, new: &Secret, stamp: &Stamp) -> Result<Version, CasError> {
         loop {
             let current = self.current().await?.map(|stored| stored.version);
@@ -91,7 +91,7 @@ impl Broken {
         }
     }
 
-    /// Returns what was there before the latest write, the first time it is asked.
+    /// Returns the value before the latest write, on the first read.
     fn late(&self, now: Option<Stored>) -> Option<Stored> {
         let copy = now.as_ref().map(duplicate);
         let before = self.with_note(|note| std::mem::replace(&mut note.shown, copy));
@@ -99,7 +99,7 @@ impl Broken {
         if same { now } else { before }
     }
 
-    /// Counts versions from 1 again whenever the place was emptied.
+    /// Restarts the version numbers after the place was emptied.
     fn restarted(&self, version: Version) -> Version {
         self.with_note(|note| {
             let known = note.named.iter().position(|named| *named == version);
@@ -111,7 +111,7 @@ impl Broken {
         })
     }
 
-    /// Finds the version that goes by this restarted name.
+    /// Returns the real version of a restarted number.
     fn resolved(&self, name: &Version) -> Version {
         let number: Option<usize> = name.as_str().parse().ok();
         self.with_note(|note| {
@@ -154,7 +154,7 @@ impl SecretStore for Broken {
             (Bug::NamesVersionsByContent, Some(stored)) => {
                 stored.version = named_by_content(&stored.secret);
             }
-            (Bug::NamesVersionsAnewOnRead, Some(stored)) => {
+            (Bug::RenamesVersionsOnRead, Some(stored)) => {
                 let reads = self.with_note(|note| {
                     note.reads += 1;
                     note.reads
@@ -166,7 +166,7 @@ impl SecretStore for Broken {
             }
             (Bug::RestartsVersions, None) => self.with_note(|note| note.named.clear()),
             (Bug::DropsStamps, Some(stored)) => stored.stamp = None,
-            (Bug::KeepsStampsOverHand, Some(stored)) => {
+            (Bug::KeepsStampsAfterWritesByHand, Some(stored)) => {
                 let known = self.with_note(|note| note.stamp.clone());
                 stored.stamp = stored.stamp.take().or(known);
             }
@@ -179,9 +179,9 @@ impl SecretStore for Broken {
                 s.family = authferry_core::Family(authferry_core::Fingerprint::new([5; 8]));
             }
             (Bug::ForgetsHints, Some(Stored { stamp: Some(s), .. })) => s.volatile_hints = false,
-            (Bug::CutsCounts, Some(Stored { stamp: Some(s), .. })) => s.count %= 1_000_000_000,
+            (Bug::TruncatesCounts, Some(Stored { stamp: Some(s), .. })) => s.count %= 1_000_000_000,
             (Bug::WritesDuplicatesAgain, Some(Stored { stamp: Some(s), .. })) => {
-                s.id.trip &= !AGAIN;
+                s.id.nonce &= !SECOND_ATTEMPT;
             }
             (Bug::ReadsInTwoSteps, Some(first)) => {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -189,8 +189,8 @@ impl SecretStore for Broken {
                     first.stamp = second.stamp;
                 }
             }
-            (Bug::ReadsLate, _) => stored = self.late(stored),
-            (Bug::ReadsNothingAsAValue, None) => {
+            (Bug::ReadsAreStale, _) => stored = self.late(stored),
+            (Bug::ReadsEmptyPlaceAsValue, None) => {
                 stored = Some(Stored {
                     secret: Secret::new(Vec::new()),
                     version: Version::new("0"),
@@ -217,7 +217,7 @@ impl SecretStore for Broken {
         });
         let repeated = self.with_note(|note| !note.sent.insert(stamp.id));
         let mut again = stamp.clone();
-        again.id.trip |= AGAIN;
+        again.id.nonce |= SECOND_ATTEMPT;
 
         let pass = |expected, new| self.inner.compare_and_swap(expected, new, stamp);
         let answer = match self.bug {
@@ -240,7 +240,7 @@ impl SecretStore for Broken {
                 let answer = pass(current.as_ref(), new).await;
                 answer.map(|_| named_by_content(new))
             }
-            Bug::NamesVersionsAnewOnRead => {
+            Bug::RenamesVersionsOnRead => {
                 let name = expected.and_then(|version| version.as_str().split('.').next());
                 pass(name.map(Version::new).as_ref(), new).await
             }
@@ -249,7 +249,7 @@ impl SecretStore for Broken {
                 let answer = pass(expected.as_ref(), new).await;
                 answer.map(|version| self.restarted(version))
             }
-            Bug::IgnoresTheSameBytes => {
+            Bug::SkipsIdenticalBytes => {
                 let current = self.current().await?;
                 let same = current.filter(|stored| stored.secret.expose() == bytes);
                 match same.map(|stored| stored.version) {
@@ -258,7 +258,7 @@ impl SecretStore for Broken {
                 }
             }
             Bug::WritesDuplicatesAgain if repeated => self.overwrite(new, &again).await,
-            Bug::AnswersForIdsAlone if repeated => {
+            Bug::ComparesIdsOnly if repeated => {
                 let current = self.current().await?.map(|stored| stored.version);
                 current.ok_or(CasError::Conflict)
             }
@@ -268,20 +268,20 @@ impl SecretStore for Broken {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 pass(Some(&half), new).await
             }
-            Bug::MendsNewlines => {
+            Bug::NormalizesNewlines => {
                 let mended = Secret::new(text.replace("\r\n", "\n").into_bytes());
                 pass(expected, &mended).await
             }
-            Bug::CutsTheLongest if bytes.len() == max_len => {
+            Bug::TruncatesTheLongest if bytes.len() == max_len => {
                 pass(expected, &Secret::new(bytes[1..].to_vec())).await
             }
-            Bug::CutsTheTooLong if bytes.len() > max_len => {
+            Bug::TruncatesTheTooLong if bytes.len() > max_len => {
                 pass(expected, &Secret::new(bytes[..max_len].to_vec())).await
             }
             _ => pass(expected, new).await,
         };
         match (self.bug, answer) {
-            (Bug::DoubtsConflicts, Err(CasError::Conflict)) => {
+            (Bug::ReportsConflictsAsAmbiguous, Err(CasError::Conflict)) => {
                 Err(CasError::Ambiguous(StoreError {
                     kind: ErrorKind::Unexpected,
                     operation: "write",
@@ -289,7 +289,9 @@ impl SecretStore for Broken {
                     source: None,
                 }))
             }
-            (Bug::DoubtsRefusals, Err(CasError::Refused(error))) => Err(CasError::Ambiguous(error)),
+            (Bug::ReportsRefusalsAsAmbiguous, Err(CasError::Refused(error))) => {
+                Err(CasError::Ambiguous(error))
+            }
             (Bug::PrintsLoginsInErrors, Err(CasError::Refused(mut error))) => {
                 error.source = Some(text.into());
                 Err(CasError::Refused(error))
@@ -298,13 +300,13 @@ impl SecretStore for Broken {
         }
     }
 
-    fn claims(&self) -> Option<&dyn Claims> {
-        self.inner.claims()
+    fn leases(&self) -> Option<&dyn Leases> {
+        self.inner.leases()
     }
 }
 
-/// A bit that tells a second attempt's id from the first one's.
-const AGAIN: u64 = 1 << 63;
+/// A bit that marks the id of a second attempt.
+const SECOND_ATTEMPT: u64 = 1 << 63;
 
 fn named_by_content(secret: &Secret) -> Version {
     let mut hasher = DefaultHasher::new();

@@ -1,8 +1,8 @@
-//! The suite has teeth: each fault that a store may have makes the named case fail, and
-//! there is no case that nothing can make fail.
+//! The suite detects bugs: each bug makes the named case fail, and every case fails for at least
+//! one bug.
 
 mod broken;
-mod broken_claims;
+mod broken_leases;
 #[path = "../places/mod.rs"]
 mod places;
 
@@ -15,71 +15,83 @@ use std::{
 use authferry_conformance::cases;
 use authferry_core::{Guarantees, Reads, SecretStore, Swap};
 use broken::{Broken, Bug, Notes};
-use broken_claims::{BrokenClaims, ClaimBug, ClaimNotes};
-use places::{OF_THE_REFERENCE, Places, PutClaim};
+use broken_leases::{BrokenLeases, LeaseBug, LeaseNotes};
+use places::{Places, PutLease, REFERENCE_GUARANTEES};
 
-/// Each bug with the case that is there to find it. Others may fail with it.
+/// Each bug with the case that must detect it. Other cases may fail too.
 const FOUND_BY: [(Bug, &str); 26] = [
     (
         Bug::IgnoresExpectation,
-        "create::a_filled_place_is_not_created_over",
+        "create::creating_over_an_existing_value_conflicts",
     ),
     (Bug::ChecksThenWrites, "race::one_of_many_writers_wins"),
     (
         Bug::NamesVersionsByContent,
-        "swap::the_same_bytes_get_another_version",
+        "swap::the_same_bytes_get_a_new_version",
     ),
-    (
-        Bug::NamesVersionsAnewOnRead,
-        "swap::reading_changes_nothing",
-    ),
+    (Bug::RenamesVersionsOnRead, "swap::reading_changes_nothing"),
     (Bug::DropsStamps, "create::a_created_value_is_read_back"),
     (
-        Bug::KeepsStampsOverHand,
-        "swap::a_value_put_by_hand_over_ours_ends_our_version",
+        Bug::KeepsStampsAfterWritesByHand,
+        "swap::a_write_by_hand_makes_our_version_stale",
     ),
     (
         Bug::KeepsStampsOfTheSameBytes,
         "stamps::the_same_bytes_put_by_hand_lose_the_stamp",
     ),
-    (Bug::ForgetsFamilies, "stamps::each_part_comes_back"),
-    (Bug::ForgetsHints, "stamps::each_part_comes_back"),
-    (Bug::CutsCounts, "stamps::each_part_comes_back"),
+    (Bug::ForgetsFamilies, "stamps::every_field_is_read_back"),
+    (Bug::ForgetsHints, "stamps::every_field_is_read_back"),
+    (Bug::TruncatesCounts, "stamps::every_field_is_read_back"),
     (
-        Bug::IgnoresTheSameBytes,
-        "stamps::a_login_that_is_put_again_is_a_new_version",
+        Bug::SkipsIdenticalBytes,
+        "stamps::rewriting_the_same_login_makes_a_new_version",
     ),
     (
         Bug::WritesDuplicatesAgain,
-        "identity::a_duplicate_is_one_write",
+        "idempotency::a_duplicate_writes_once",
     ),
     (
-        Bug::AnswersForIdsAlone,
-        "identity::an_id_does_not_stand_for_other_bytes",
+        Bug::ComparesIdsOnly,
+        "idempotency::a_reused_write_id_with_other_bytes_fails",
     ),
     (
         Bug::WritesInTwoSteps,
-        "swap::a_swap_given_up_leaves_one_of_the_two",
+        "swap::a_cancelled_swap_leaves_the_old_or_the_new_value",
     ),
     (
         Bug::RestartsVersions,
-        "swap::a_value_that_is_gone_conflicts",
+        "swap::the_version_of_a_deleted_value_conflicts",
     ),
-    (Bug::ReadsInTwoSteps, "race::a_reader_never_sees_a_mixture"),
-    (Bug::ReadsLate, "create::a_created_value_is_read_back"),
     (
-        Bug::ReadsNothingAsAValue,
+        Bug::ReadsInTwoSteps,
+        "race::a_reader_never_sees_a_torn_value",
+    ),
+    (Bug::ReadsAreStale, "create::a_created_value_is_read_back"),
+    (
+        Bug::ReadsEmptyPlaceAsValue,
         "create::an_empty_place_reads_none",
     ),
-    (Bug::MendsNewlines, "swap::bytes_are_kept_as_they_are"),
-    (Bug::CutsTheLongest, "limits::the_longest_value_fits"),
-    (Bug::CutsTheTooLong, "limits::a_longer_value_is_refused"),
+    (Bug::NormalizesNewlines, "swap::bytes_are_stored_unchanged"),
+    (
+        Bug::TruncatesTheLongest,
+        "limits::a_value_of_the_maximum_length_fits",
+    ),
+    (
+        Bug::TruncatesTheTooLong,
+        "limits::a_longer_value_is_refused",
+    ),
     (
         Bug::DeclaresLess,
-        "limits::the_declaration_is_the_pinned_one",
+        "limits::the_declared_guarantees_match_the_fixture",
     ),
-    (Bug::DoubtsConflicts, "swap::a_stale_version_conflicts"),
-    (Bug::DoubtsRefusals, "refusal::a_refusal_is_told_as_one"),
+    (
+        Bug::ReportsConflictsAsAmbiguous,
+        "swap::a_stale_version_conflicts",
+    ),
+    (
+        Bug::ReportsRefusalsAsAmbiguous,
+        "refusal::a_refused_call_returns_its_error_and_changes_nothing",
+    ),
     (Bug::PrintsLogins, "redaction::no_value_prints_the_login"),
     (
         Bug::PrintsLoginsInErrors,
@@ -87,156 +99,166 @@ const FOUND_BY: [(Bug, &str); 26] = [
     ),
 ];
 
-/// The same for claims.
-const CLAIMS_FOUND_BY: [(ClaimBug, &str); 24] = [
+/// The same for bugs in leases.
+const LEASES_FOUND_BY: [(LeaseBug, &str); 24] = [
     (
-        ClaimBug::AreMissing,
-        "claims::the_declaration_is_the_pinned_one",
-    ),
-    (ClaimBug::GrantWhatIsHeld, "claims::one_holds_it_at_a_time"),
-    (
-        ClaimBug::TakeOverAtTheEnd,
-        "claims::what_has_ended_is_free_once_all_clocks_say_so",
+        LeaseBug::AreMissing,
+        "leases::the_declared_lease_support_matches_the_fixture",
     ),
     (
-        ClaimBug::NeverTakeOver,
-        "claims::what_has_ended_is_free_once_all_clocks_say_so",
+        LeaseBug::GrantWhatIsHeld,
+        "leases::only_one_client_holds_the_lease",
     ),
     (
-        ClaimBug::KeepWhatIsReleased,
-        "claims::what_was_released_is_free_at_once",
+        LeaseBug::TakeOverAtExpiry,
+        "leases::an_expired_lease_is_free_after_the_clock_skew",
     ),
     (
-        ClaimBug::LetLosersRenew,
-        "claims::what_was_taken_over_is_lost",
+        LeaseBug::NeverTakeOver,
+        "leases::an_expired_lease_is_free_after_the_clock_skew",
     ),
     (
-        ClaimBug::LetLosersRelease,
-        "claims::what_was_taken_over_is_lost",
+        LeaseBug::KeepWhatIsReleased,
+        "leases::a_released_lease_is_free_at_once",
     ),
     (
-        ClaimBug::ForgetRenewals,
-        "claims::a_renewed_claim_holds_until_its_new_end",
+        LeaseBug::RenewLostLeases,
+        "leases::a_lease_that_was_taken_over_is_lost",
     ),
     (
-        ClaimBug::ForgetNotes,
-        "claims::a_note_is_found_by_whoever_has_it_next",
+        LeaseBug::ReleaseOthersLeases,
+        "leases::a_lease_that_was_taken_over_is_lost",
     ),
     (
-        ClaimBug::ShowReleasedAsHeld,
-        "claims::a_look_tells_how_it_stands",
+        LeaseBug::ForgetRenewals,
+        "leases::a_renewed_lease_holds_until_its_new_expiry",
     ),
     (
-        ClaimBug::RefuseABidAskedAgain,
-        "claims::a_bid_asked_again_is_one_claim",
+        LeaseBug::ForgetNotes,
+        "leases::the_next_holder_reads_the_note",
     ),
     (
-        ClaimBug::GrantABidAskedAgain,
-        "claims::a_bid_asked_again_is_one_claim",
+        LeaseBug::ShowReleasedAsHeld,
+        "leases::a_look_returns_the_lease_status",
     ),
     (
-        ClaimBug::RefuseARenewalAskedAgain,
-        "claims::a_renewal_asked_again_lasts",
+        LeaseBug::RefuseRepeatedAcquire,
+        "leases::a_repeated_acquire_returns_the_same_lease",
     ),
     (
-        ClaimBug::RefuseAReleaseAskedAgain,
-        "claims::a_release_asked_again_is_done",
+        LeaseBug::RegrantRepeatedAcquire,
+        "leases::a_repeated_acquire_returns_the_same_lease",
     ),
     (
-        ClaimBug::NeverExpire,
-        "claims::a_claim_that_nobody_renews_is_taken_over",
+        LeaseBug::RefuseRepeatedRenewal,
+        "leases::a_repeated_renewal_succeeds",
     ),
     (
-        ClaimBug::ExpireWhatIsRenewed,
-        "claims::a_claim_that_nobody_renews_is_taken_over",
+        LeaseBug::RefuseRepeatedRelease,
+        "leases::a_repeated_release_succeeds",
     ),
     (
-        ClaimBug::RefuseForeignRecords,
-        "claims::a_record_without_a_stamp_is_taken_over_after_its_end",
+        LeaseBug::NeverExpire,
+        "leases::a_lease_that_is_not_renewed_is_taken_over",
     ),
     (
-        ClaimBug::TakeOverForeignRecords,
-        "claims::a_record_without_a_stamp_is_taken_over_after_its_end",
+        LeaseBug::ExpireWhatIsRenewed,
+        "leases::a_lease_that_is_not_renewed_is_taken_over",
     ),
     (
-        ClaimBug::NeverExpire,
-        "claims::a_record_that_makes_no_sense_is_taken_over_after_a_term",
-    ),
-    (ClaimBug::CheckThenWrite, "claims::one_of_many_bidders_wins"),
-    (
-        ClaimBug::ReadLate,
-        "claims::what_was_released_is_free_at_once",
+        LeaseBug::RefuseForeignRecords,
+        "leases::a_record_without_a_stamp_is_taken_over_after_its_expiry",
     ),
     (
-        ClaimBug::WriteOverTheLogin,
-        "claims::a_claim_leaves_the_login_alone",
+        LeaseBug::TakeOverForeignRecords,
+        "leases::a_record_without_a_stamp_is_taken_over_after_its_expiry",
     ),
     (
-        ClaimBug::GoWithTheLogin,
-        "claims::a_login_leaves_the_claim_alone",
+        LeaseBug::NeverExpire,
+        "leases::a_malformed_record_is_taken_over_after_one_term",
     ),
     (
-        ClaimBug::PrintLogins,
-        "redaction::no_claim_prints_the_login",
+        LeaseBug::CheckThenWrite,
+        "leases::one_of_many_lease_clients_wins",
+    ),
+    (
+        LeaseBug::ReadsAreStale,
+        "leases::a_released_lease_is_free_at_once",
+    ),
+    (
+        LeaseBug::WriteOverTheLogin,
+        "leases::a_lease_does_not_change_the_login",
+    ),
+    (
+        LeaseBug::ReleaseOnLoginWrite,
+        "leases::writing_the_login_does_not_change_the_lease",
+    ),
+    (
+        LeaseBug::PrintLogins,
+        "redaction::no_lease_prints_the_login",
     ),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-async fn each_bug_fails_the_case_that_is_there_to_find_it() {
-    let mut toothless: BTreeSet<_> = cases().map(|case| case.name()).collect();
+async fn each_bug_fails_its_case() {
+    let mut never_failed: BTreeSet<_> = cases().map(|case| case.name()).collect();
     let mut check = |bug: &dyn fmt::Debug, finder, failed: Failures| {
         assert!(
             failed.contains_key(finder),
             "{bug:?} is not found by {finder}, only by {failed:#?}"
         );
-        toothless.retain(|case| !failed.contains_key(case));
+        never_failed.retain(|case| !failed.contains_key(case));
     };
     for (bug, finder) in FOUND_BY {
-        check(&bug, finder, failures(bug, OF_THE_REFERENCE).await);
+        check(&bug, finder, failures(bug, REFERENCE_GUARANTEES).await);
     }
-    for (bug, finder) in CLAIMS_FOUND_BY {
-        check(&bug, finder, claim_failures(bug, OF_THE_REFERENCE).await);
+    for (bug, finder) in LEASES_FOUND_BY {
+        check(
+            &bug,
+            finder,
+            lease_failures(bug, REFERENCE_GUARANTEES).await,
+        );
     }
-    assert!(toothless.is_empty(), "no bug fails {toothless:#?}");
+    assert!(never_failed.is_empty(), "no bug fails {never_failed:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_wrapper_without_a_bug_passes() {
-    let failed = failures(Bug::None, OF_THE_REFERENCE).await;
+    let failed = failures(Bug::None, REFERENCE_GUARANTEES).await;
     assert!(failed.is_empty(), "{failed:#?}");
-    let failed = claim_failures(ClaimBug::None, OF_THE_REFERENCE).await;
+    let failed = lease_failures(LeaseBug::None, REFERENCE_GUARANTEES).await;
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// What a store declares is no bug in it.
+/// Declared behavior is not a bug.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-async fn a_store_that_declares_less_is_held_to_that() {
+async fn a_store_that_declares_less_passes() {
     let late = Guarantees {
         reads: Reads::Eventual,
-        ..OF_THE_REFERENCE
+        ..REFERENCE_GUARANTEES
     };
     let check_then_write = Guarantees {
         swap: Swap::CheckThenWrite,
-        ..OF_THE_REFERENCE
+        ..REFERENCE_GUARANTEES
     };
     let unstamped = Guarantees {
         stamps: false,
-        ..OF_THE_REFERENCE
+        ..REFERENCE_GUARANTEES
     };
     for (bug, declared) in [
-        (Bug::ReadsLate, late),
+        (Bug::ReadsAreStale, late),
         (Bug::ChecksThenWrites, check_then_write),
         (Bug::DropsStamps, unstamped),
     ] {
         let failed = failures(bug, declared).await;
         assert!(failed.is_empty(), "{bug:?}: {failed:#?}");
     }
-    // The swap decides who has a claim, however late it can be read.
-    let failed = claim_failures(ClaimBug::ReadLate, late).await;
+    // The swap decides who holds a lease, even if reads are stale.
+    let failed = lease_failures(LeaseBug::ReadsAreStale, late).await;
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// The cases that failed, each with what it says.
+/// The failed cases, each with its message.
 type Failures = BTreeMap<&'static str, String>;
 
 async fn failures(bug: Bug, declared: Guarantees) -> Failures {
@@ -252,17 +274,17 @@ async fn failures(bug: Bug, declared: Guarantees) -> Failures {
     .await
 }
 
-async fn claim_failures(bug: ClaimBug, declared: Guarantees) -> Failures {
-    let (notes, store_notes) = (ClaimNotes::default(), Notes::default());
+async fn lease_failures(bug: LeaseBug, declared: Guarantees) -> Failures {
+    let (notes, store_notes) = (LeaseNotes::default(), Notes::default());
     let by_hand = notes.clone();
-    let put_claim: PutClaim = Box::new(move |place, text| {
+    let put_lease: PutLease = Box::new(move |place, text| {
         let mut notes = by_hand.lock().unwrap_or_else(PoisonError::into_inner);
         let note = notes.entry(place.to_owned()).or_default();
         note.put_by_hand(place, text);
     });
-    let has_own = matches!(bug, ClaimBug::CheckThenWrite | ClaimBug::ReadLate);
-    run(declared, has_own.then_some(put_claim), move |inner| {
-        Box::new(BrokenClaims {
+    let has_own = matches!(bug, LeaseBug::CheckThenWrite | LeaseBug::ReadsAreStale);
+    run(declared, has_own.then_some(put_lease), move |inner| {
+        Box::new(BrokenLeases {
             bug,
             declared,
             inner,
@@ -275,12 +297,12 @@ async fn claim_failures(bug: ClaimBug, declared: Guarantees) -> Failures {
 
 async fn run(
     declared: Guarantees,
-    put_claim: Option<PutClaim>,
+    put_lease: Option<PutLease>,
     wrap: impl Fn(Box<dyn SecretStore>) -> Box<dyn SecretStore> + Send + Sync + 'static,
 ) -> Failures {
     let mut places = Places::new(move |inner, _| wrap(inner));
     places.guarantees = declared;
-    places.put_claim = put_claim;
+    places.put_lease = put_lease;
     let places = Arc::new(places);
     let mut failed = BTreeMap::new();
     for case in cases() {

@@ -1,15 +1,15 @@
-//! The table, row by row, and an enumeration of all its conditions.
+//! The verdicts, row by row (numbers: see [`Verdict`]), and an enumeration of all conditions.
 
 use alloc::{vec, vec::Vec};
 
 use super::*;
 use crate::{Family, Identity, Issued, Label, SessionHints, Version};
 
-/// A day: no clock is that far off.
+/// A day: more than any clock skew.
 const DAY: i64 = 86_400;
 
 #[test]
-fn row_1_a_store_without_a_login_and_a_usable_copy_spend_nothing() {
+fn row_1_an_empty_store_and_a_usable_copy_refuse() {
     for place in [Place::AuthFile, Place::Rescue, Place::Rotation] {
         let only = [copy(place, login(5)).known(base(4))];
         for head in [None, Some(unusable_head())] {
@@ -27,22 +27,22 @@ fn row_1_a_store_without_a_login_and_a_usable_copy_spend_nothing() {
 #[test]
 fn row_2_a_missing_file_gets_the_head() {
     let file = auth_file(Content::Missing).known(base(5));
-    is(&head(5), &file, Verdict::Missing, &Action::Place);
+    assert_verdict(&head(5), &file, Verdict::Missing, &Action::Place);
     assert_eq!(set_aside(&head(5), &file), [] as [usize; 0]);
 }
 
 #[test]
 fn row_3_an_unusable_file_with_a_receipt_is_set_aside() {
-    let torn = auth_file(Content::Unusable { keepable: true });
+    let torn = auth_file(Content::AuthFileError { keepable: true });
     let known = torn.clone().known(base(5));
-    is(&head(5), &known, Verdict::UnusableKnown, &Action::Place);
+    assert_verdict(&head(5), &known, Verdict::UnusableKnown, &Action::Place);
     assert_eq!(set_aside(&head(5), &known), [0]);
     let refused = Action::Refuse(Refusal::UnusableFile);
-    is(&head(5), &torn, Verdict::Unusable, &refused);
-    let unreadable = auth_file(Content::Unusable { keepable: false }).known(base(5));
-    is(&head(5), &unreadable, Verdict::Unusable, &refused);
-    let not_even = settle(Some(&head(5)), &[unreadable], &replacing());
-    assert_eq!(not_even.action, refused);
+    assert_verdict(&head(5), &torn, Verdict::AuthFileError, &refused);
+    let unreadable = auth_file(Content::AuthFileError { keepable: false }).known(base(5));
+    assert_verdict(&head(5), &unreadable, Verdict::AuthFileError, &refused);
+    let still_refused = settle(Some(&head(5)), &[unreadable], &replacing());
+    assert_eq!(still_refused.action, refused);
     let replaced = settle(Some(&head(5)), &[torn], &replacing());
     assert_eq!(
         (replaced.action, &*replaced.set_aside),
@@ -53,39 +53,39 @@ fn row_3_an_unusable_file_with_a_receipt_is_set_aside() {
 #[test]
 fn row_4_a_file_without_a_refresh_token_is_missing() {
     let file = auth_file(Content::AccessOnly);
-    is(&head(5), &file, Verdict::Missing, &Action::Place);
+    assert_verdict(&head(5), &file, Verdict::Missing, &Action::Place);
 }
 
 #[test]
 fn row_5_the_head_is_kept() {
     for file in [auth(login(5)), auth(login(5)).known(base(3))] {
-        is(&head(5), &file, Verdict::IsHead, &Action::Keep);
+        assert_verdict(&head(5), &file, Verdict::IsHead, &Action::Keep);
     }
 }
 
 #[test]
-fn row_6_exactly_what_the_receipt_says_makes_way_and_is_kept_nowhere() {
+fn row_6_the_receipts_base_is_replaced_without_a_backup() {
     let file = auth(login(5)).known(base(5));
     for later in [head(6), of_family(head(6), 9), of_family(head(3), 9)] {
-        is(&later, &file, Verdict::Ancestor, &Action::Place);
+        assert_verdict(&later, &file, Verdict::Ancestor, &Action::Place);
         assert_eq!(set_aside(&later, &file), [] as [usize; 0]);
     }
 }
 
-/// A job may have taken an older file for a rotation: what the receipt says is live then.
+/// A job may have mistaken an older file for a rotation. Then the receipt's base is live.
 #[test]
-fn row_6_what_the_receipt_says_is_kept_and_next_if_the_head_is_not_surely_later() {
+fn row_6_the_receipts_base_is_backed_up_and_next_if_the_order_is_unclear() {
     let file = auth(login(5)).known(base(5));
     let unclear = without_head_times(head(6));
-    is(&unclear, &file, Verdict::Unclear, &Action::Place);
+    assert_verdict(&unclear, &file, Verdict::Unclear, &Action::Place);
     assert_eq!(set_aside(&unclear, &file), [0]);
     assert_eq!(next(&unclear, &file), [0]);
 }
 
 #[test]
-fn row_6_a_store_that_was_set_back_has_no_ancestor_in_the_receipt() {
+fn row_6_the_receipts_base_is_no_ancestor_of_a_rolled_back_head() {
     let file = auth(login(5)).known(base(5));
-    is(
+    assert_verdict(
         &head(3),
         &file,
         Verdict::Later,
@@ -94,7 +94,7 @@ fn row_6_a_store_that_was_set_back_has_no_ancestor_in_the_receipt() {
 }
 
 #[test]
-fn a_head_that_went_back_has_neither_the_base_nor_its_ancestors_as_ancestors() {
+fn a_rolled_back_head_keeps_only_its_own_ancestors() {
     let ancestors = |head: &Held, known: &Base| {
         let theirs = head.generation.as_ref().expect("a login");
         Base::of_head(head, theirs, Some(known)).ancestors
@@ -103,20 +103,20 @@ fn a_head_that_went_back_has_neither_the_base_nor_its_ancestors_as_ancestors() {
     let ahead: Vec<_> = (1..6).map(|it| login(it).fingerprint).collect();
     assert_eq!(ancestors(&head(6), &known), ahead);
     assert_eq!(ancestors(&head(3), &known), ahead[..2]);
-    // Among the ancestors that are left may be what descends from the head.
+    // The remaining ancestors may include descendants of the head.
     known.ancestors.remove(2);
     assert_eq!(ancestors(&head(3), &known), []);
 }
 
 #[test]
-fn row_7_another_family_counts_whatever_the_times_say() {
+fn row_7_a_head_of_another_family_wins_regardless_of_the_times() {
     let file = auth(login(8)).known(base(5));
     for reseed in [
         of_family(head(100), 100),
         of_family(head(2), 100),
-        by_hand(head(2), 100),
+        written_by_hand(head(2), 100),
     ] {
-        is(&reseed, &file, Verdict::OtherFamily, &Action::Place);
+        assert_verdict(&reseed, &file, Verdict::OtherFamily, &Action::Place);
         assert_eq!(set_aside(&reseed, &file), [0]);
     }
     let reseed = of_family(head(2), 100);
@@ -135,14 +135,14 @@ fn row_8_another_person_is_refused() {
     for known in [None, Some(base(5))] {
         let mut file = auth(person(login(6), "hers"));
         file.origins = known.map(origins);
-        is(&head(5), &file, Verdict::OtherIdentity, &refused);
+        assert_verdict(&head(5), &file, Verdict::OtherIdentity, &refused);
     }
     let rescued = copy(Place::Rescue, person(login(6), "hers")).known(base(5));
-    is(&head(5), &rescued, Verdict::Listed, &Action::Place);
+    assert_verdict(&head(5), &rescued, Verdict::Listed, &Action::Place);
 }
 
 #[test]
-fn row_9_what_the_provider_refused_is_never_adopted() {
+fn row_9_a_login_that_the_provider_refused_is_not_adopted() {
     let file = auth(login(6)).known(base(5));
     let rules = Rules {
         refused: vec![login(6).fingerprint],
@@ -154,37 +154,37 @@ fn row_9_what_the_provider_refused_is_never_adopted() {
 }
 
 #[test]
-fn row_10_a_later_one_of_the_family_is_adopted() {
+fn row_10_a_later_copy_of_the_family_is_adopted() {
     let action = Action::Adopt {
         copy: 0,
         keep_head: false,
         in_rescue: false,
     };
-    is(
+    assert_verdict(
         &head(5),
         &auth(login(6)).known(base(5)),
         Verdict::Later,
         &action,
     );
     let rescued = copy(Place::Rescue, login(6)).named(base(5));
-    is(&head(5), &rescued, Verdict::Later, &action);
+    assert_verdict(&head(5), &rescued, Verdict::Later, &action);
 }
 
 #[test]
-fn row_11_an_earlier_one_of_the_family_is_set_aside() {
+fn row_11_an_earlier_copy_of_the_family_is_set_aside() {
     let file = auth(login(4)).known(base(5));
-    is(&head(5), &file, Verdict::Earlier, &Action::Place);
+    assert_verdict(&head(5), &file, Verdict::Earlier, &Action::Place);
     assert_eq!(set_aside(&head(5), &file), [0]);
-    // By the count, where the times say nothing.
+    // Without times the count decides.
     let opaque = auth(without_times(login(6))).known(base(5));
     let later = without_head_times(head(9));
-    is(&later, &opaque, Verdict::Earlier, &Action::Place);
+    assert_verdict(&later, &opaque, Verdict::Earlier, &Action::Place);
 }
 
 #[test]
-fn row_12_unclear_and_written_after_the_head_was_placed_is_adopted() {
+fn row_12_an_unclear_copy_written_after_the_head_was_placed_is_adopted() {
     let file = auth(without_times(login(6))).known(base(5));
-    is(
+    assert_verdict(
         &head(5),
         &file,
         Verdict::WrittenAfterHead,
@@ -193,34 +193,34 @@ fn row_12_unclear_and_written_after_the_head_was_placed_is_adopted() {
 }
 
 #[test]
-fn row_13_unclear_and_not_after_the_head_is_set_aside_and_next() {
+fn row_13_another_unclear_copy_is_set_aside_and_next() {
     let file = auth(without_times(login(6))).known(base(4));
     let same_count = Held {
         count: 4,
         ..head(5)
     };
-    is(&same_count, &file, Verdict::Unclear, &Action::Place);
+    assert_verdict(&same_count, &file, Verdict::Unclear, &Action::Place);
     assert_eq!(set_aside(&same_count, &file), [0]);
     assert_eq!(next(&same_count, &file), [0]);
 }
 
 #[test]
-fn row_14_an_earlier_one_of_an_unknown_family_is_set_aside() {
+fn row_14_an_earlier_copy_of_an_unknown_family_is_set_aside() {
     let file = auth(login(4));
-    is(&head(5), &file, Verdict::UnknownEarlier, &Action::Place);
+    assert_verdict(&head(5), &file, Verdict::UnknownEarlier, &Action::Place);
     assert_eq!(set_aside(&head(5), &file), [0]);
 }
 
 #[test]
-fn row_15_one_of_an_unknown_family_may_be_a_persons_own() {
+fn row_15_a_later_file_of_an_unknown_family_is_refused() {
     let refused = Action::Refuse(Refusal::UnknownFamily);
-    let afresh = with_session(login(6), "another");
+    let new_session = with_session(login(6), "another");
     for file in [
         auth(login(6)),
         auth(without_times(login(4))),
-        auth(afresh.clone()).known(with_session_of_base(base(5), "one")),
+        auth(new_session.clone()).known(with_session_of_base(base(5), "one")),
     ] {
-        is(&head(5), &file, Verdict::UnknownFamily, &refused);
+        assert_verdict(&head(5), &file, Verdict::UnknownFamily, &refused);
     }
     let replaced = settle(Some(&head(5)), &[auth(login(6))], &replacing());
     assert_eq!(
@@ -230,24 +230,24 @@ fn row_15_one_of_an_unknown_family_may_be_a_persons_own() {
 }
 
 #[test]
-fn hints_that_changed_in_a_rotation_of_ours_are_hints_no_more() {
-    let afresh = with_session(login(6), "another");
-    let seen_to_change = Base {
+fn session_hints_that_a_rotation_changed_are_ignored() {
+    let new_session = with_session(login(6), "another");
+    let volatile = Base {
         volatile_hints: true,
         ..with_session_of_base(base(5), "one")
     };
     let verdict = |copy: Copy| judge(Some(&head(5)), &copy, &Rules::default());
     assert_eq!(
-        verdict(auth(afresh.clone()).known(seen_to_change)),
+        verdict(auth(new_session.clone()).known(volatile)),
         Verdict::Later
     );
-    // A record that names this very login beats them, too.
-    let named = auth(afresh).named(with_session_of_base(base(5), "one"));
+    // A record that names the login overrides the hints, too.
+    let named = auth(new_session).named(with_session_of_base(base(5), "one"));
     assert_eq!(verdict(named), Verdict::Later);
 }
 
 #[test]
-fn the_family_of_a_head_that_lost_its_stamp_is_known_by_its_fingerprint() {
+fn a_head_without_a_stamp_gets_its_family_from_the_receipt() {
     let touched = Held {
         family: None,
         count: 1,
@@ -255,9 +255,9 @@ fn the_family_of_a_head_that_lost_its_stamp_is_known_by_its_fingerprint() {
     };
     let verdict = |copy: &Copy| judge(Some(&touched), copy, &Rules::default());
     assert_eq!(verdict(&auth(login(6)).known(base(5))), Verdict::Later);
-    // A rollback by hand to an ancestor that is known.
+    // A manual rollback to a known ancestor.
     assert_eq!(verdict(&auth(login(7)).known(base(6))), Verdict::Later);
-    // The version alone tells it as well.
+    // The version alone identifies the family as well.
     let respelled = Base {
         generation: login(77),
         ..base(5)
@@ -266,7 +266,7 @@ fn the_family_of_a_head_that_lost_its_stamp_is_known_by_its_fingerprint() {
 }
 
 #[test]
-fn a_known_line_beats_every_clock() {
+fn known_ancestors_override_the_clocks() {
     let mut line = base(5);
     line.generation = without_times(line.generation);
     let rolled_back = Held {
@@ -281,7 +281,7 @@ fn a_known_line_beats_every_clock() {
 }
 
 #[test]
-fn a_head_without_a_stamp_that_its_family_begins_with_is_of_that_family() {
+fn a_seed_without_a_stamp_is_of_its_family() {
     let unstamped = Held {
         family: None,
         count: 1,
@@ -290,7 +290,7 @@ fn a_head_without_a_stamp_that_its_family_begins_with_is_of_that_family() {
     };
     let mut fresh = base(5);
     fresh.ancestors.clear();
-    is(
+    assert_verdict(
         &unstamped,
         &auth(login(6)).known(fresh),
         Verdict::Later,
@@ -299,7 +299,7 @@ fn a_head_without_a_stamp_that_its_family_begins_with_is_of_that_family() {
 }
 
 #[test]
-fn what_one_receipt_knows_of_the_head_counts_for_every_copy() {
+fn one_receipt_identifies_the_heads_family_for_all_copies() {
     let unstamped = Held {
         family: None,
         count: 1,
@@ -321,7 +321,7 @@ fn what_one_receipt_knows_of_the_head_counts_for_every_copy() {
 }
 
 #[test]
-fn a_copy_that_another_receipt_knows_as_an_ancestor_of_the_head_is_earlier() {
+fn a_copy_listed_as_an_ancestor_in_another_receipt_is_earlier() {
     let mut fresh = base(2);
     fresh.ancestors.clear();
     let opaque = copy(Place::Rescue, without_times(login(4))).named(fresh);
@@ -335,11 +335,11 @@ fn a_copy_that_another_receipt_knows_as_an_ancestor_of_the_head_is_earlier() {
 }
 
 #[test]
-fn a_receipt_of_another_spelling_counts_if_its_base_is_the_head_by_version_and_fingerprint() {
+fn a_receipt_of_another_address_counts_only_if_it_names_the_head_by_version_and_fingerprint() {
     let verdict = |copy: Copy| judge(Some(&head(5)), &copy, &Rules::default());
     let spelled = |base: Base| auth(login(6)).known(base).elsewhere();
     assert_eq!(verdict(spelled(base(5))), Verdict::Later);
-    // Two stores may have one name for a version, or the same login.
+    // Two stores may have equal versions, or the same login.
     let other_login = Base {
         generation: login(9),
         family: Family(login(9).fingerprint),
@@ -355,7 +355,7 @@ fn a_receipt_of_another_spelling_counts_if_its_base_is_the_head_by_version_and_f
 }
 
 #[test]
-fn a_copy_under_another_address_that_may_be_later_stops_the_spend() {
+fn a_copy_of_another_address_that_may_be_later_is_refused() {
     let moved = |number| Base {
         version: Version::new("of another store"),
         ..base(number)
@@ -364,39 +364,39 @@ fn a_copy_under_another_address_that_may_be_later_stops_the_spend() {
     for place in [Place::Rescue, Place::Rotation] {
         let elsewhere = |login, base| copy(place, login).named(base).elsewhere();
         let later = elsewhere(login(6), moved(5));
-        is(&head(5), &later, Verdict::Elsewhere, &refused);
+        assert_verdict(&head(5), &later, Verdict::Elsewhere, &refused);
         let unclear = elsewhere(without_times(login(6)), moved(5));
-        is(&head(5), &unclear, Verdict::Elsewhere, &refused);
-        // A person's word for the auth file is none for this one.
+        assert_verdict(&head(5), &unclear, Verdict::Elsewhere, &refused);
+        // `--replace` applies to the auth file only.
         let settled = settle(Some(&head(5)), core::slice::from_ref(&later), &replacing());
         assert_eq!(settled.action, refused);
         assert_eq!(settled.set_aside, [] as [usize; 0]);
-        // The person's word for it.
+        // A person confirms that the copy is of this store.
         let rules = Rules::default();
         assert_eq!(judge(Some(&head(5)), &later.here(), &rules), Verdict::Later);
-        // The head, an ancestor or an earlier one costs nothing.
+        // The head, an ancestor or an earlier copy is not refused.
         let head_itself = elsewhere(login(5), moved(5));
-        is(&head(5), &head_itself, Verdict::IsHead, &Action::Place);
+        assert_verdict(&head(5), &head_itself, Verdict::IsHead, &Action::Place);
         let earlier = elsewhere(login(4), moved(5));
-        is(&head(5), &earlier, Verdict::Earlier, &Action::Place);
-        // Another store's own login is no word of this one's.
+        assert_verdict(&head(5), &earlier, Verdict::Earlier, &Action::Place);
+        // A login of another store does not matter here.
         let other = elsewhere(login(8), of_another_family(moved(5)));
-        is(&head(5), &other, Verdict::Listed, &Action::Place);
+        assert_verdict(&head(5), &other, Verdict::Listed, &Action::Place);
         assert_eq!(set_aside(&head(5), &other), [] as [usize; 0]);
         let none = settle(None, &[other], &Rules::default());
         assert_eq!(none.action, Action::Refuse(Refusal::NothingStored));
     }
 }
 
-/// The receipt of a home knows that the head has a higher count, and not what it was made from.
+/// The receipt of a home knows that the head has a higher count, but not its parent.
 #[test]
-fn a_head_that_something_unclear_replaced_is_no_ancestor_whoever_says_so() {
+fn a_head_that_an_unclear_copy_replaced_is_no_ancestor() {
     let opaque = |mut base: Base| {
         base.generation = without_times(base.generation);
         base
     };
     let kept = copy(Place::Rescue, without_times(login(5))).named(opaque(base(5)));
-    // From before, or brought up to date by the job that took it for a rotation.
+    // An older receipt, or one updated by the job that mistook the copy for a rotation.
     for known in [base(5), base(6)] {
         let receipt = auth_file(Content::Missing).known(opaque(known));
         let unclear = without_head_times(head(6));
@@ -407,9 +407,9 @@ fn a_head_that_something_unclear_replaced_is_no_ancestor_whoever_says_so() {
 }
 
 #[test]
-fn a_file_that_is_not_in_the_line_of_a_head_that_went_back_was_written_after_it() {
+fn an_unclear_file_is_adopted_over_a_rolled_back_head() {
     let file = auth(without_times(login(6))).known(base(5));
-    is(
+    assert_verdict(
         &head(3),
         &file,
         Verdict::WrittenAfterHead,
@@ -418,7 +418,7 @@ fn a_file_that_is_not_in_the_line_of_a_head_that_went_back_was_written_after_it(
 }
 
 #[test]
-fn a_record_that_names_the_login_in_the_home_beats_the_receipt() {
+fn a_record_that_names_the_login_overrides_the_receipt() {
     let file = auth(login(8)).known(base(5));
     let record = |origins: Option<Base>| {
         let copy = copy(Place::Rescue, login(8));
@@ -435,9 +435,10 @@ fn a_record_that_names_the_login_in_the_home_beats_the_receipt() {
     let reseeded = settled(record(Some(first_family)));
     assert_eq!(reseeded.verdicts, [Verdict::OtherFamily; 2]);
     assert_eq!(reseeded.action, Action::Place);
-    // Its record says that nothing is known of it, and the receipt what it is not.
+    // A record without origins leaves the family unknown,
     let unknown = settled(record(None));
     assert_eq!(unknown.verdicts[0], Verdict::UnknownFamily);
+    // unless the receipt lists the login as unrelated.
     let mut receipt = base(5);
     receipt.unrelated.push(login(8).fingerprint);
     let copies = [auth(login(8)).known(receipt), record(None)];
@@ -446,7 +447,7 @@ fn a_record_that_names_the_login_in_the_home_beats_the_receipt() {
 }
 
 #[test]
-fn a_receipt_that_names_the_login_itself_is_not_beaten() {
+fn a_receipt_that_names_the_login_is_not_overridden() {
     let mut other = base(4);
     other.family = family_id(99);
     other.ancestors.clear();
@@ -459,66 +460,66 @@ fn a_receipt_that_names_the_login_itself_is_not_beaten() {
 }
 
 #[test]
-fn what_a_receipt_knows_as_of_another_family_is_never_adopted() {
+fn a_login_listed_as_unrelated_is_not_adopted() {
     let mut receipt = base(5);
     receipt.unrelated.push(login(8).fingerprint);
     let file = auth(login(8)).known(receipt.clone());
-    is(&head(5), &file, Verdict::OtherFamily, &Action::Place);
+    assert_verdict(&head(5), &file, Verdict::OtherFamily, &Action::Place);
     assert_eq!(set_aside(&head(5), &file), [0]);
     assert_eq!(lineage(&file, Verdict::OtherFamily), None);
-    // Nobody knows which family it would go on with.
+    // Its family is unknown.
     let refused = Rules {
         refused: vec![login(5).fingerprint],
         ..Rules::default()
     };
     let settled = settle(Some(&head(5)), core::slice::from_ref(&file), &refused);
     assert_eq!((settled.action, settled.next), (Action::Place, vec![]));
-    let hers = auth(person(login(8), "hers")).known(receipt);
-    is(
+    let other_person = auth(person(login(8), "hers")).known(receipt);
+    assert_verdict(
         &head(5),
-        &hers,
+        &other_person,
         Verdict::OtherIdentity,
         &Action::Refuse(Refusal::OtherAccount),
     );
 }
 
 #[test]
-fn a_receipt_that_did_not_decide_is_no_lineage() {
-    let afresh =
+fn a_receipt_that_the_verdict_ignored_is_no_lineage() {
+    let new_session =
         auth(with_session(login(6), "another")).known(with_session_of_base(base(5), "one"));
-    let hers = auth(person(login(6), "hers")).known(base(5));
+    let other_person = auth(person(login(6), "hers")).known(base(5));
     for (copy, verdict) in [
-        (afresh.clone(), Verdict::UnknownFamily),
-        (hers, Verdict::OtherIdentity),
+        (new_session.clone(), Verdict::UnknownFamily),
+        (other_person, Verdict::OtherIdentity),
         (auth(login(6)), Verdict::UnknownFamily),
     ] {
         let settled = settle(Some(&head(5)), core::slice::from_ref(&copy), &replacing());
         assert_eq!(settled.verdicts, [verdict]);
         assert_eq!(lineage(&copy, verdict), None, "{copy:?}");
     }
-    // Refused before, and that without a look at the receipt.
-    assert_eq!(lineage(&afresh, Verdict::RefusedBefore), None);
+    // Refused before, without reading the receipt.
+    assert_eq!(lineage(&new_session, Verdict::RefusedBefore), None);
     let file = auth(login(6)).known(base(5));
     assert_eq!(lineage(&file, Verdict::Later), file.origins.as_ref());
 }
 
 #[test]
-fn a_later_one_is_adopted_and_the_head_kept_although_the_store_counts_more_than_its_receipt() {
+fn a_later_copy_is_adopted_although_the_store_has_a_higher_count() {
     let file = auth(login(7)).known(base(4));
-    is(
+    assert_verdict(
         &head(6),
         &file,
         Verdict::WrittenAfterHead,
         &adopt_keeping_the_head(),
     );
-    // Without times the order of the two is unknown.
+    // Without times the order is unknown.
     let unclear = auth(without_times(login(7))).known(base(4));
-    is(&head(6), &unclear, Verdict::Earlier, &Action::Place);
+    assert_verdict(&head(6), &unclear, Verdict::Earlier, &Action::Place);
     assert_eq!(set_aside(&head(6), &unclear), [0]);
 }
 
 #[test]
-fn of_several_that_are_next_the_latest_comes_first() {
+fn the_latest_of_several_next_copies_comes_first() {
     let copies = [
         auth(login(6)).known(base(5)),
         copy(Place::Rescue, login(8)).named(base(5)),
@@ -529,14 +530,14 @@ fn of_several_that_are_next_the_latest_comes_first() {
 }
 
 #[test]
-fn of_several_copies_a_refusal_of_the_auth_file_wins() {
+fn a_refused_auth_file_overrides_all_other_copies() {
     let copies = [auth(login(9)), copy(Place::Rescue, login(6)).named(base(5))];
     let settled = settle(Some(&head(5)), &copies, &Rules::default());
     assert_eq!(settled.action, Action::Refuse(Refusal::UnknownFamily));
 }
 
 #[test]
-fn of_several_copies_the_latest_is_adopted_and_the_others_are_kept() {
+fn the_latest_of_several_copies_is_adopted_and_the_others_are_set_aside() {
     let copies = [
         auth(login(6)).known(base(5)),
         copy(Place::Rescue, login(8)).named(base(5)),
@@ -550,7 +551,7 @@ fn of_several_copies_the_latest_is_adopted_and_the_others_are_kept() {
 }
 
 #[test]
-fn of_several_unclear_copies_the_auth_file_counts() {
+fn the_auth_file_wins_over_other_unclear_copies() {
     let unclear = |number| without_times(login(number));
     let copies = [
         auth(unclear(6)).known(base(5)),
@@ -561,7 +562,7 @@ fn of_several_unclear_copies_the_auth_file_counts() {
 }
 
 #[test]
-fn a_refused_head_makes_way_for_the_next_of_the_same_person() {
+fn a_refused_head_is_replaced_by_the_next_copy_of_the_same_person() {
     let file = auth(login(8)).known(base(5));
     let reseed = of_family(head(2), 100);
     let refused = |more: &[Generation]| Rules {
@@ -573,15 +574,19 @@ fn a_refused_head_makes_way_for_the_next_of_the_same_person() {
     assert_eq!(settled.action, adopt_keeping_the_head());
     let both = settle(Some(&reseed), &one, &refused(&[login(2), login(8)]));
     assert_eq!(both.action, Action::Place);
-    let hers = [auth(person(login(8), "hers")).known(of_person(base(5), "hers"))];
-    let other = settle(Some(&reseed), &hers, &refused(&[login(2)]));
-    assert_eq!(other.action, Action::Place, "another person's is no next");
+    let other_person = [auth(person(login(8), "hers")).known(of_person(base(5), "hers"))];
+    let other = settle(Some(&reseed), &other_person, &refused(&[login(2)]));
+    assert_eq!(
+        other.action,
+        Action::Place,
+        "another person's copy is not tried"
+    );
 }
 
-/// Every combination of the table's conditions has one answer, and in none of them a login is
-/// lost or a person's word undone.
+/// Every combination of the table's conditions has one answer. None loses a login or overrides a
+/// person's decision.
 #[test]
-fn every_combination_has_one_answer_that_loses_nothing() {
+fn every_combination_has_one_answer_that_loses_no_login() {
     let mut combinations = 0;
     for head in heads() {
         for copy in copies() {
@@ -593,7 +598,7 @@ fn every_combination_has_one_answer_that_loses_nothing() {
                 ] {
                     let rules = Rules { replace, refused };
                     let settled = settle(head.as_ref(), core::slice::from_ref(&copy), &rules);
-                    holds(head.as_ref(), &copy, &rules, &settled);
+                    assert_sound(head.as_ref(), &copy, &rules, &settled);
                     combinations += 1;
                 }
             }
@@ -602,7 +607,7 @@ fn every_combination_has_one_answer_that_loses_nothing() {
     assert!(combinations > 30_000, "{combinations}");
 }
 
-fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) {
+fn assert_sound(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) {
     let about = (head, copy, rules, settled);
     let [verdict] = settled.verdicts[..] else {
         panic!("{about:#?}");
@@ -615,28 +620,31 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
     match &settled.action {
         Action::Adopt { keep_head, .. } => {
             let ours = copy.generation().expect("only a login is adopted");
-            let origins = copy.origins.as_ref().expect("only a known one is adopted");
+            let origins = copy
+                .origins
+                .as_ref()
+                .expect("only a copy with origins is adopted");
             assert!(!ours.identity.contradicts(&theirs.identity), "{about:#?}");
             assert!(!rules.refused.contains(&ours.fingerprint), "{about:#?}");
             let refused = rules.refused.contains(&theirs.fingerprint);
             let same = is_family_of(stored, theirs, &origins.base);
             assert!(
                 same || refused,
-                "another family is only left if it is refused: {about:#?}"
+                "the head's family changes only if the head is refused: {about:#?}"
             );
             let earlier = order::by_times(&ours.issued, &theirs.issued) == Order::Earlier;
             let in_line = origins.base.ancestors.contains(&theirs.fingerprint);
             assert!(
                 !earlier || in_line,
-                "an older one over a newer one: {about:#?}"
+                "an older login overwrites a newer one: {about:#?}"
             );
             assert!(
-                speaks_here(origins, stored, theirs),
+                is_of_this_store(origins, stored, theirs),
                 "another address: {about:#?}"
             );
             assert!(
                 *keep_head || is_head_the_base(theirs, stored, &origins.base),
-                "the head is kept first unless it is the base: {about:#?}"
+                "the head is backed up first unless it is the base: {about:#?}"
             );
         }
         Action::Keep => assert_eq!(verdict, Verdict::IsHead, "{about:#?}"),
@@ -644,9 +652,9 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
             let is_lost = match (&copy.content, copy.place) {
                 (Content::Missing | Content::AccessOnly, _)
                 | (_, Place::Rescue)
-                | (Content::Unusable { .. }, Place::Rotation) => false,
-                (Content::Unusable { .. }, _) => true,
-                (Content::Usable(_), Place::Rotation) if stays_where_it_is(copy, verdict) => false,
+                | (Content::AuthFileError { .. }, Place::Rotation) => false,
+                (Content::AuthFileError { .. }, _) => true,
+                (Content::Usable(_), Place::Rotation) if stays_in_place(copy, verdict) => false,
                 (Content::Usable(ours), _) => {
                     let known = copy
                         .origins
@@ -667,7 +675,7 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
                 order::by_times(&ours.issued, &theirs.issued) == Order::Earlier
                     && !origins.base.ancestors.contains(&theirs.fingerprint)
             });
-            assert!(!earlier, "an earlier one stops nothing: {about:#?}");
+            assert!(!earlier, "an earlier copy is not refused: {about:#?}");
         }
         Action::Refuse(_) => {
             assert_eq!(
@@ -675,8 +683,11 @@ fn holds(head: Option<&Held>, copy: &Copy, rules: &Rules, settled: &Settlement) 
                 Place::AuthFile,
                 "only the auth file is refused: {about:#?}"
             );
-            let keepable = copy.content != Content::Unusable { keepable: false };
-            assert!(!(rules.replace && keepable), "a person's word: {about:#?}");
+            let keepable = copy.content != Content::AuthFileError { keepable: false };
+            assert!(
+                !(rules.replace && keepable),
+                "--replace lifts the refusal: {about:#?}"
+            );
         }
     }
 }
@@ -704,8 +715,8 @@ fn copies() -> Vec<Copy> {
     let mut contents = vec![
         Content::Missing,
         Content::AccessOnly,
-        Content::Unusable { keepable: true },
-        Content::Unusable { keepable: false },
+        Content::AuthFileError { keepable: true },
+        Content::AuthFileError { keepable: false },
     ];
     for number in [4, 5, 6] {
         for who in ["his", "hers"] {
@@ -741,7 +752,7 @@ fn copies() -> Vec<Copy> {
     copies
 }
 
-fn is(head: &Held, copy: &Copy, verdict: Verdict, action: &Action) {
+fn assert_verdict(head: &Held, copy: &Copy, verdict: Verdict, action: &Action) {
     let settled = settle(Some(head), core::slice::from_ref(copy), &Rules::default());
     assert_eq!(settled.verdicts, [verdict], "{head:?} {copy:?}");
     assert_eq!(&settled.action, action, "{head:?} {copy:?}");
@@ -807,7 +818,7 @@ fn with_session(mut login: Generation, session: &str) -> Generation {
     login
 }
 
-/// An opaque access token, and no word on the last refresh.
+/// An opaque access token, without a last refresh.
 fn without_times(mut login: Generation) -> Generation {
     login.issued = Issued::default();
     login
@@ -824,7 +835,7 @@ fn family_id(number: u8) -> Family {
     Family(login(number).fingerprint)
 }
 
-/// A receipt for the n-th generation, whose family began with the first.
+/// A receipt for the n-th generation, whose family starts with the first.
 fn base(number: u8) -> Base {
     Base {
         version: Version::new(&alloc::format!("v{number}")),
@@ -871,8 +882,8 @@ fn of_family(head: Held, number: u8) -> Held {
     }
 }
 
-/// A login that nobody knows, put there without a stamp.
-fn by_hand(head: Held, number: u8) -> Held {
+/// An unknown login, written by hand without a stamp.
+fn written_by_hand(head: Held, number: u8) -> Held {
     let mut generation = head.generation.expect("a login");
     generation.fingerprint = Fingerprint::new([number; 8]);
     Held {

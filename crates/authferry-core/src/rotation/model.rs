@@ -1,10 +1,10 @@
-//! Walks through every order in which things can happen to two rotations of one login.
+//! Explores every order of events of two rotations of one login.
 //!
-//! Each has a real `Trip` in it. Either may crash at any step, and its Codex with it, or leave a
-//! Codex alone that may have spent the token, with a supervisor, without one, or with one that is
-//! killed too; the store may fail a look, a bid, a swap or a release, lose the answer to each, or
-//! refuse it for good; a claim ends when its holder is gone, or is too slow to renew it. The provider
-//! takes a token once.
+//! Each rotation contains a real `RoundTrip`. It may crash at any step together with its Codex. It
+//! may also orphan a Codex that may have spent the token: with a supervisor, without one, or with
+//! one that is killed too. The store may fail a read, a lease request, a swap or a release, lose
+//! the answer, or refuse permanently. A lease expires when its holder is gone or renews too late.
+//! The provider accepts a token once.
 
 use alloc::{vec, vec::Vec};
 use core::hash::{Hash, Hasher};
@@ -16,60 +16,55 @@ use super::*;
 
 mod world;
 
-use world::World;
+use world::RotationWorld;
 
-/// What is to be explored.
+/// What to explore.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one thing that may happen"
-)]
-struct Plan {
-    claims: bool,
-    /// Whether a claim may end while its holder is at work.
+#[expect(clippy::struct_excessive_bools, reason = "each is one kind of event")]
+struct RotationPlan {
+    leases: bool,
+    /// Whether a lease may expire while its holder still runs.
     slow: bool,
     crashes: bool,
-    /// Whether the store may refuse something for good.
+    /// Whether the store may refuse a request permanently.
     refusals: bool,
     deadlines: bool,
-    /// Whether a look may show what was there before.
+    /// Whether a read may be stale.
     stale: bool,
-    /// Whether the store takes claims, and no login.
+    /// Whether the store grants leases but refuses logins.
     closed: bool,
-    /// Whether a rotation of before was killed after Codex wrote: both find its private home.
+    /// Whether an earlier rotation was killed after Codex wrote: both find its private home.
     unfinished: bool,
-    alone: Alone,
+    orphan: Orphan,
 }
 
-/// What becomes of a Codex whose rotation ends before it does: by its own time limit, or by a
-/// crash.
+/// What happens to a Codex that outlives its rotation, after a timeout or a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Alone {
-    /// There is none: it is waited for, and a crash is one of the machine.
+enum Orphan {
+    /// There is none: the rotation waits for its Codex, and a crash is a crash of the machine.
     Never,
-    /// A supervisor watches it, renews the claim, and persists what it writes. The two
-    /// rotations may be on two machines.
+    /// A supervisor watches it, renews the lease, and persists the login that it writes. The two
+    /// rotations may run on two machines.
     Watched,
-    /// No process watches it: the watch was killed as well. Both rotations are on its machine, where
-    /// they find its private home.
+    /// No process watches it: the supervisor was killed as well. Both rotations run on its machine
+    /// and find its private home.
     Unwatched,
-    /// A supervisor watches it, and is killed as well at any moment. Both rotations are on its
-    /// machine.
+    /// A supervisor watches it and may be killed at any moment. Both rotations run on its machine.
     WatchIsKilled,
 }
 
-impl Alone {
-    /// Whether both rotations are on the machine of the Codex that is left alone.
+impl Orphan {
+    /// Whether both rotations run on the machine of the orphaned Codex.
     fn is_one_machine(self) -> bool {
         match self {
-            Alone::Unwatched | Alone::WatchIsKilled => true,
-            Alone::Never | Alone::Watched => false,
+            Orphan::Unwatched | Orphan::WatchIsKilled => true,
+            Orphan::Never | Orphan::Watched => false,
         }
     }
 }
 
-const SOUND: Plan = Plan {
-    claims: true,
+const SOUND: RotationPlan = RotationPlan {
+    leases: true,
     slow: false,
     crashes: false,
     refusals: false,
@@ -77,109 +72,109 @@ const SOUND: Plan = Plan {
     stale: false,
     closed: false,
     unfinished: false,
-    alone: Alone::Never,
+    orphan: Orphan::Never,
 };
 
-/// What was found in a world that came to all its ends.
+/// The result of exploring a world to all its ends.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
-    /// Ways to lose a login, by name.
+struct Findings {
+    /// The ways in which a login was lost, by name.
     losses: Vec<&'static str>,
 }
 
 #[test]
-fn while_claims_hold_a_token_is_spent_once_and_no_login_is_lost() {
-    let found = explore(SOUND).expect("a sound world");
-    assert_eq!(found.losses, Vec::<&str>::new());
+fn under_a_lease_a_token_is_spent_once_and_no_login_is_lost() {
+    let findings = explore(SOUND).expect("a sound world");
+    assert_eq!(findings.losses, Vec::<&str>::new());
 }
 
 #[test]
 fn a_crash_between_the_spend_and_the_swap_is_the_only_loss() {
-    let crashes = Plan {
+    let crashes = RotationPlan {
         crashes: true,
         ..SOUND
     };
-    let found = explore(crashes).expect("a sound world");
+    let findings = explore(crashes).expect("a sound world");
     assert_eq!(
-        found.losses,
+        findings.losses,
         ["a crash after the spend and before the swap"]
     );
 }
 
-/// A standby may go on showing the login that the last holder of the claim has spent.
+/// A replica may still return the login that the last lease holder has spent.
 #[test]
-fn a_look_that_shows_what_was_there_before_spends_nothing() {
-    let stale = Plan {
+fn a_stale_read_spends_no_token() {
+    let stale = RotationPlan {
         stale: true,
         ..SOUND
     };
-    let found = explore(stale).expect("a sound world");
-    assert_eq!(found.losses, Vec::<&str>::new());
+    let findings = explore(stale).expect("a sound world");
+    assert_eq!(findings.losses, Vec::<&str>::new());
 }
 
 #[test]
-fn a_store_that_gives_a_claim_and_takes_no_login_costs_nothing() {
-    let closed = Plan {
+fn a_store_that_grants_a_lease_and_refuses_the_login_loses_no_login() {
+    let closed = RotationPlan {
         refusals: true,
         closed: true,
         ..SOUND
     };
-    let found = explore(closed).expect("a sound world");
-    assert_eq!(found.losses, Vec::<&str>::new());
+    let findings = explore(closed).expect("a sound world");
+    assert_eq!(findings.losses, Vec::<&str>::new());
 }
 
 /// The token in the store is spent, and the live login is in a private home of this machine.
 #[test]
-fn a_rotation_that_was_killed_after_the_write_is_adopted_before_anything_is_spent() {
+fn a_rotation_killed_after_the_write_is_adopted_before_a_token_is_spent() {
     for stale in [false, true] {
-        let unfinished = Plan {
+        let unfinished = RotationPlan {
             unfinished: true,
             crashes: true,
             stale,
             ..SOUND
         };
-        let found = explore(unfinished).expect("a sound world");
-        assert_eq!(found.losses, Vec::<&str>::new());
+        let findings = explore(unfinished).expect("a sound world");
+        assert_eq!(findings.losses, Vec::<&str>::new());
     }
 }
 
 /// Codex has spent the token, and the rotation ends before it writes the new login.
 #[test]
-fn a_codex_that_is_left_alone_loses_no_login_and_no_token_is_spent_twice() {
-    for (alone, stale) in [
-        (Alone::Watched, false),
-        (Alone::Watched, true),
-        (Alone::Unwatched, false),
-        (Alone::Unwatched, true),
-        (Alone::WatchIsKilled, false),
-        (Alone::WatchIsKilled, true),
+fn an_orphaned_codex_loses_no_login_and_spends_no_token_twice() {
+    for (orphan, stale) in [
+        (Orphan::Watched, false),
+        (Orphan::Watched, true),
+        (Orphan::Unwatched, false),
+        (Orphan::Unwatched, true),
+        (Orphan::WatchIsKilled, false),
+        (Orphan::WatchIsKilled, true),
     ] {
-        let left = Plan {
-            alone,
+        let left = RotationPlan {
+            orphan,
             crashes: true,
             stale,
             ..SOUND
         };
-        let found = explore(left).expect("a sound world");
-        assert_eq!(found.losses, Vec::<&str>::new(), "{alone:?} {stale}");
+        let findings = explore(left).expect("a sound world");
+        assert_eq!(findings.losses, Vec::<&str>::new(), "{orphan:?} {stale}");
     }
 }
 
-/// What the store did not take then lies in a rescue file, or in the only copy.
+/// The login that the store refused is then in a rescue file or in the only copy.
 #[test]
-fn a_store_that_takes_no_login_any_more_costs_a_rescue() {
-    let refusals = Plan {
+fn a_store_that_refuses_the_swap_is_the_only_loss() {
+    let refusals = RotationPlan {
         refusals: true,
         ..SOUND
     };
-    let found = explore(refusals).expect("a sound world");
-    assert_eq!(found.losses, ["a store that refuses the swap"]);
+    let findings = explore(refusals).expect("a sound world");
+    assert_eq!(findings.losses, ["a store that refuses the swap"]);
 }
 
-/// Every way to an end that the others rest on is there without a limit on the time.
+/// Without deadlines, every state still reaches an end, even after a crash.
 #[test]
-fn nobody_waits_for_ever_not_even_for_one_who_crashed() {
-    let patient = Plan {
+fn every_rotation_ends_without_a_deadline() {
+    let patient = RotationPlan {
         crashes: true,
         deadlines: false,
         ..SOUND
@@ -188,9 +183,9 @@ fn nobody_waits_for_ever_not_even_for_one_who_crashed() {
 }
 
 #[test]
-fn without_a_claim_a_token_is_spent_twice() {
-    let unclaimed = Plan {
-        claims: false,
+fn without_a_lease_a_token_is_spent_twice() {
+    let unclaimed = RotationPlan {
+        leases: false,
         ..SOUND
     };
     let why = explore(unclaimed).expect_err("two that spend one token");
@@ -198,8 +193,8 @@ fn without_a_claim_a_token_is_spent_twice() {
 }
 
 #[test]
-fn a_claim_that_ends_under_its_holder_protects_nothing() {
-    let slow = Plan {
+fn a_lease_that_expires_during_a_rotation_lets_a_token_be_spent_twice() {
+    let slow = RotationPlan {
         slow: true,
         ..SOUND
     };
@@ -207,23 +202,23 @@ fn a_claim_that_ends_under_its_holder_protects_nothing() {
     assert!(why.contains("a token was spent twice"), "{why}");
 }
 
-/// Returns what was found, or the first state in which something does not hold.
+/// Returns the findings, or the first state that violates a property.
 #[expect(
     clippy::print_stderr,
-    reason = "how much was explored; seen with --nocapture"
+    reason = "the size of the model; shown with --nocapture"
 )]
-fn explore(plan: Plan) -> Result<Found, String> {
-    let first = World::new(plan);
-    let hash = |world: &World| {
+fn explore(plan: RotationPlan) -> Result<Findings, String> {
+    let first = RotationWorld::new(plan);
+    let hash = |world: &RotationWorld| {
         let mut hasher = DefaultHasher::new();
         world.hash(&mut hasher);
         hasher.finish()
     };
-    // A state is known by its hash: some 10^5 of them do not meet in 64 bits.
+    // A state is identified by its hash: some 10^5 states do not collide in 64 bits.
     let mut numbers = HashMap::from([(hash(&first), 0_usize)]);
     let mut parents: Vec<Vec<usize>> = vec![vec![]];
     let mut ends = vec![];
-    let mut found = Found::default();
+    let mut findings = Findings::default();
     let mut queue = vec![(first, 0)];
     while let Some((world, number)) = queue.pop() {
         world.check()?;
@@ -231,8 +226,8 @@ fn explore(plan: Plan) -> Result<Found, String> {
         if world.is_over() {
             ends.push(number);
             for loss in world.losses()? {
-                if !found.losses.contains(&loss) {
-                    found.losses.push(loss);
+                if !findings.losses.contains(&loss) {
+                    findings.losses.push(loss);
                 }
             }
         } else if next.is_empty() {
@@ -256,8 +251,8 @@ fn explore(plan: Plan) -> Result<Found, String> {
         }
     }
     if !reaches_an_end.iter().all(|&ok| ok) {
-        return Err("somebody waits for ever".into());
+        return Err("a rotation waits forever".into());
     }
     std::eprintln!("{states} states: {plan:?}");
-    Ok(found)
+    Ok(findings)
 }

@@ -1,7 +1,7 @@
 use std::error::Error;
 
 use super::*;
-use crate::canned::{Canned, answer};
+use crate::canned::{Canned, response};
 
 const JWT: &str = "made-up-head.made-up-claims.made-up-signature";
 
@@ -19,8 +19,8 @@ fn variable(value: Option<&str>) -> JobToken {
     }
 }
 
-/// All that an error can be made to say.
-fn told(error: &NoJobToken) -> String {
+/// Returns everything that an error and its causes display.
+fn full_text(error: &JobTokenError) -> String {
     let mut text = format!("{error} {error:?}");
     let mut below = error.source();
     while let Some(error) = below {
@@ -32,17 +32,17 @@ fn told(error: &NoJobToken) -> String {
 }
 
 #[tokio::test]
-async fn github_is_asked_for_the_audience() {
+async fn the_audience_is_requested_from_github() {
     let body = format!("{{\"count\":1,\"value\":\"{JWT}\"}}");
-    let server = Canned::new(vec![answer("200 OK", &body)]).await;
+    let server = Canned::new(vec![response("200 OK", &body)]).await;
     let token = github(&server)
         .fetch(Some("https://vault.example/?x&y"))
         .await;
     assert_eq!(token.expect("a token").expose_secret(), JWT);
     let requests = server.requests();
     let head = requests[0].to_lowercase();
-    let wanted = "get /here?api-version=2.0&audience=https%3a%2f%2fvault.example%2f%3fx%26y http";
-    assert!(head.starts_with(wanted), "{head}");
+    let expected = "get /here?api-version=2.0&audience=https%3a%2f%2fvault.example%2f%3fx%26y http";
+    assert!(head.starts_with(expected), "{head}");
     assert!(
         head.contains("authorization: bearer made-up-request-token\r\n"),
         "{head}"
@@ -50,29 +50,29 @@ async fn github_is_asked_for_the_audience() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_long_is_not_read() {
+async fn an_oversized_response_is_not_read() {
     let body = format!("{{\"value\":\"{}\"}}", "x".repeat(1 << 20));
-    let server = Canned::new(vec![answer("200 OK", &body)]).await;
+    let server = Canned::new(vec![response("200 OK", &body)]).await;
     let error = github(&server).fetch(None).await.expect_err("too long");
-    assert!(told(&error).contains("more than 65536 bytes"));
+    assert!(full_text(&error).contains("more than 65536 bytes"));
     assert!(!error.is_transient());
 }
 
 #[tokio::test]
-async fn github_names_the_audience_if_nobody_does() {
+async fn without_an_audience_github_sets_its_default() {
     let body = format!("{{\"value\":\"{JWT}\"}}");
-    let server = Canned::new(vec![answer("200 OK", &body)]).await;
+    let server = Canned::new(vec![response("200 OK", &body)]).await;
     github(&server).fetch(None).await.expect("a token");
     assert!(server.requests()[0].starts_with("GET /here?api-version=2.0 HTTP"));
 }
 
 #[tokio::test]
-async fn a_request_that_changes_nothing_is_made_again() {
+async fn a_token_request_is_retried() {
     let body = format!("{{\"value\":\"{JWT}\"}}");
     let server = Canned::new(vec![
-        answer("503 Service Unavailable", ""),
+        response("503 Service Unavailable", ""),
         String::new(),
-        answer("200 OK", &body),
+        response("200 OK", &body),
     ])
     .await;
     github(&server).fetch(None).await.expect("a token");
@@ -80,49 +80,49 @@ async fn a_request_that_changes_nothing_is_made_again() {
 }
 
 #[tokio::test]
-async fn what_github_says_otherwise_is_told_without_its_words() {
-    let refused = answer("403 Forbidden", "{\"message\":\"made-up-request-token\"}");
-    for (reply, wanted) in [
+async fn errors_do_not_quote_github() {
+    let refused = response("403 Forbidden", "{\"message\":\"made-up-request-token\"}");
+    for (reply, expected) in [
         (
             refused,
-            "GitHub answers the request for an OIDC token with status 403",
+            "GitHub answered the request for an OIDC token with status 403",
         ),
         (
-            answer("200 OK", "{\"value\":\"made-up-token-of-another-sort\"}"),
-            "what GitHub's answer holds is no JWT",
+            response("200 OK", "{\"value\":\"made-up-token-of-another-sort\"}"),
+            "GitHub's response does not contain a JWT",
         ),
         (
-            answer("200 OK", "{\"token\":\"made-up\"}"),
-            "GitHub's answer to the request for an OIDC token makes no sense",
+            response("200 OK", "{\"token\":\"made-up\"}"),
+            "GitHub's response to the request for an OIDC token is malformed",
         ),
     ] {
         let server = Canned::new(vec![reply]).await;
-        let error = github(&server).fetch(None).await.expect_err(wanted);
-        assert!(told(&error).starts_with(wanted), "{error}");
+        let error = github(&server).fetch(None).await.expect_err(expected);
+        assert!(full_text(&error).starts_with(expected), "{error}");
         assert_eq!(server.requests().len(), 1);
     }
-    let nowhere = JobToken::GitHub {
+    let invalid_url = JobToken::GitHub {
         url: "made-up".into(),
         token: "made-up".into(),
     };
-    let error = nowhere.fetch(None).await.expect_err("no address");
-    assert!(told(&error).starts_with("ACTIONS_ID_TOKEN_REQUEST_URL is no address"));
-    let in_the_clear = JobToken::GitHub {
+    let error = invalid_url.fetch(None).await.expect_err("no URL");
+    assert!(full_text(&error).starts_with("ACTIONS_ID_TOKEN_REQUEST_URL is not a URL"));
+    let without_tls = JobToken::GitHub {
         url: "http://github.example/made-up".into(),
         token: "made-up".into(),
     };
-    let error = in_the_clear.fetch(None).await.expect_err("no TLS");
-    assert!(told(&error).contains("http://github.example is not spoken to without TLS"));
+    let error = without_tls.fetch(None).await.expect_err("no TLS");
+    assert!(full_text(&error).contains("http://github.example requires TLS"));
 }
 
 #[tokio::test]
-async fn a_job_without_the_permission_is_told_which() {
+async fn the_error_names_the_missing_permission() {
     let error = JobToken::NotPermitted.fetch(None).await.expect_err("none");
     assert!(error.to_string().contains("id-token"), "{error}");
 }
 
 #[tokio::test]
-async fn a_variable_and_a_file_lose_their_line_end() {
+async fn the_newline_of_a_variable_or_file_is_removed() {
     let line = format!("{JWT}\r\n");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("token");
@@ -135,30 +135,36 @@ async fn a_variable_and_a_file_lose_their_line_end() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_is_told_without_its_text() {
+async fn errors_do_not_quote_an_invalid_token() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("token");
     std::fs::write(&path, format!("made.up.{}", "x".repeat(70_000))).expect("a file");
-    for (source, wanted) in [
-        (variable(None), "the variable CI_TOKEN is not set"),
-        (variable(Some(" \n")), "the variable CI_TOKEN is not set"),
-        (variable(Some("made-up")), "what CI_TOKEN holds is no JWT"),
+    for (source, expected) in [
+        (
+            variable(None),
+            "the environment variable CI_TOKEN is not set",
+        ),
+        (
+            variable(Some(" \n")),
+            "the environment variable CI_TOKEN is not set",
+        ),
+        (variable(Some("made-up")), "CI_TOKEN does not contain a JWT"),
         (
             variable(Some("made-up..x")),
-            "what CI_TOKEN holds is no JWT",
+            "CI_TOKEN does not contain a JWT",
         ),
         (
             variable(Some("made-up.a b.x")),
-            "what CI_TOKEN holds is no JWT",
+            "CI_TOKEN does not contain a JWT",
         ),
-        (JobToken::File(path), "what "),
+        (JobToken::File(path), "/"),
         (
             JobToken::File("/no/such/file".into()),
             "cannot read /no/such/file",
         ),
     ] {
-        let error = source.fetch(None).await.expect_err(wanted);
-        assert!(told(&error).starts_with(wanted), "{error}");
+        let error = source.fetch(None).await.expect_err(expected);
+        assert!(full_text(&error).starts_with(expected), "{error}");
         assert!(!error.is_transient());
     }
 }

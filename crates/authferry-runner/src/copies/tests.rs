@@ -10,22 +10,22 @@ use authferry_core::{Family, Generation, Version};
 use tempfile::TempDir;
 
 use super::*;
-use crate::rotations::private;
+use crate::rotations::create_private_folder;
 use crate::users::Owner;
 
 #[test]
-fn only_the_folders_of_rotations_are_looked_at_and_swept() {
-    let scene = Scene::new();
-    let dead = scene.folder("authferry-rotation-dead", 0o700);
+fn only_rotation_folders_are_read_and_swept() {
+    let rotations_folder = RotationsFolder::new();
+    let dead = rotations_folder.folder("authferry-rotation-dead", 0o700);
     let others = [
-        scene.folder("work", 0o700),
-        scene.folder("authferry-of-another-kind", 0o700),
-        scene.folder("authferry-rotation-open", 0o777),
+        rotations_folder.folder("work", 0o700),
+        rotations_folder.folder("authferry-of-another-kind", 0o700),
+        rotations_folder.folder("authferry-rotation-open", 0o777),
     ];
-    assert!(scene.look().copies.is_empty());
-    assert!(dead.exists(), "a look removes nothing");
-    assert!(scene.find().copies.is_empty());
-    assert!(!dead.exists(), "a dead rotation stays for ever");
+    assert!(rotations_folder.look().copies.is_empty());
+    assert!(dead.exists(), "a read-only search removes nothing");
+    assert!(rotations_folder.find().copies.is_empty());
+    assert!(!dead.exists(), "a dead rotation stays forever");
     for other in others {
         assert!(
             other.join("file").exists(),
@@ -35,73 +35,73 @@ fn only_the_folders_of_rotations_are_looked_at_and_swept() {
     }
 }
 
-/// A backup may lose the mode of a folder.
+/// A backup may not restore the mode of a folder.
 #[test]
-fn an_unfinished_rotation_is_found_in_a_folder_that_others_can_read() {
-    let scene = Scene::new();
-    let folder = scene.unfinished(STORE, &login("next"));
+fn an_unfinished_rotation_is_found_in_a_folder_readable_by_others() {
+    let rotations_folder = RotationsFolder::new();
+    let folder = rotations_folder.unfinished(STORE, &login("next"));
     fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("our folder");
-    let found = scene.find();
+    let found = rotations_folder.find();
     assert_eq!(found.copies.len(), 1);
     found.copies[0].sweep();
     assert!(!folder.exists());
 }
 
-/// A clock that was set back, or a folder that was copied, makes the last login the older file.
+/// After a clock was set back or a folder was copied, the newer login may be the older file.
 #[test]
-fn what_codex_did_not_rename_is_found_whatever_its_time_and_swept_only_when_it_is_safe() {
-    let scene = Scene::new();
-    let folder = scene.unfinished(STORE, &login("head"));
+fn an_unrenamed_login_is_found_despite_its_file_time_and_swept_only_when_safe() {
+    let rotations_folder = RotationsFolder::new();
+    let folder = rotations_folder.unfinished(STORE, &login("head"));
     let unrenamed = folder.join("home/.auth-made-up");
     fs::write(&unrenamed, login("next")).expect("room");
     make_old(&unrenamed);
-    let found = scene.find();
+    let found = rotations_folder.find();
     let next = generation("next").fingerprint;
     assert_eq!(found.copies.len(), 1);
     assert_eq!(found.copies[0].fingerprint(), Some(next));
-    // Another one that is safe nowhere.
+    // Another login that exists only here.
     fs::write(folder.join("home/.auth-another"), login("other")).expect("room");
     make_old(&folder.join("home/.auth-another"));
     make_old(&unrenamed);
     found.copies[0].sweep();
     let other = folder.join("home/.auth-another");
-    assert!(other.exists(), "the other login is gone");
-    assert!(!unrenamed.exists(), "it would be the copy for ever");
+    assert!(other.exists(), "the only copy of the other login is gone");
+    assert!(!unrenamed.exists(), "it would be found as the copy forever");
     fs::remove_file(other).expect("a file");
     drop(found);
-    scene.find().copies[0].sweep();
+    rotations_folder.find().copies[0].sweep();
     assert!(!folder.exists());
 }
 
 #[test]
-fn two_jobs_see_one_unfinished_rotation_and_the_last_one_sweeps_it() {
-    let scene = Scene::new();
-    let folder = scene.unfinished(STORE, &login("next"));
-    let (first, second) = (scene.find(), scene.find());
+fn two_jobs_find_an_unfinished_rotation_and_the_last_one_sweeps_it() {
+    let rotations_folder = RotationsFolder::new();
+    let folder = rotations_folder.unfinished(STORE, &login("next"));
+    let (first, second) = (rotations_folder.find(), rotations_folder.find());
     assert_eq!((first.copies.len(), second.copies.len()), (1, 1));
     first.copies[0].sweep();
-    assert!(folder.exists(), "another job is not done with it");
+    assert!(folder.exists(), "another job still uses it");
     drop(first);
     second.copies[0].sweep();
     assert!(!folder.exists());
 }
 
 #[test]
-fn a_look_keeps_no_lock_and_sweeps_nothing() {
-    let scene = Scene::new();
-    let folder = scene.unfinished(STORE, &login("next"));
-    let looked = scene.look();
-    assert_eq!(looked.copies.len(), 1);
-    looked.copies[0].sweep();
+fn a_read_only_search_keeps_no_lock_and_sweeps_nothing() {
+    let rotations_folder = RotationsFolder::new();
+    let folder = rotations_folder.unfinished(STORE, &login("next"));
+    let found = rotations_folder.look();
+    assert_eq!(found.copies.len(), 1);
+    found.copies[0].sweep();
     assert!(folder.exists());
-    scene.find().copies[0].sweep();
-    assert!(!folder.exists(), "a look kept a lock");
+    rotations_folder.find().copies[0].sweep();
+    assert!(!folder.exists(), "a read-only search kept a lock");
 }
 
 #[test]
-fn a_rotation_waits_for_a_process_that_looks_at_its_folder() {
-    let scene = Scene::new();
-    let rotation = private(scene.path()).expect("room");
+fn a_rotation_waits_for_a_reader_of_its_folder() {
+    let rotations_folder = RotationsFolder::new();
+    let rotation = create_private_folder(rotations_folder.path()).expect("room");
     let lock = rotation.lock().expect("a lock");
     lock.unlock().expect("ours");
     let looking = File::open(rotation.path()).expect("a folder");
@@ -110,17 +110,17 @@ fn a_rotation_waits_for_a_process_that_looks_at_its_folder() {
         std::thread::sleep(Duration::from_millis(50));
         drop(looking);
     });
-    let is_locked = rotations::exclusive(&lock, Duration::from_secs(30));
-    waits.join().expect("it ends");
+    let is_locked = rotations::lock_exclusively(&lock, Duration::from_secs(30));
+    waits.join().expect("the reader exits");
     assert!(is_locked.expect("no error"));
 }
 
-/// An authferry that was killed, and its Codex goes on: it is between spend and write.
+/// authferry was killed, and its Codex is still running between spend and write.
 #[test]
-fn a_folder_in_which_a_codex_is_still_at_work_is_waited_for_and_not_removed() {
-    let scene = Scene::new();
-    let folder = scene.unfinished(STORE, &login("head"));
-    let seen = scene.find();
+fn a_folder_of_a_running_codex_is_reported_and_not_removed() {
+    let rotations_folder = RotationsFolder::new();
+    let folder = rotations_folder.unfinished(STORE, &login("head"));
+    let seen = rotations_folder.find();
     let mut codex = Command::new("sh");
     codex.args(["-c", "read -r line"]).stdin(Stdio::piped());
     let codex = codex.current_dir(folder.join("home")).spawn();
@@ -128,59 +128,62 @@ fn a_folder_in_which_a_codex_is_still_at_work_is_waited_for_and_not_removed() {
     wait_for(|| crate::processes::work_in(&folder));
     seen.copies[0].sweep();
     assert!(folder.exists(), "removed under a Codex");
-    let found = scene.find();
+    let found = rotations_folder.find();
     assert!(found.copies.is_empty());
-    assert_eq!(found.at_work.as_deref(), Some(&*folder));
+    assert_eq!(found.running_rotation.as_deref(), Some(&*folder));
     codex.kill().expect("our child");
     codex.wait().expect("our child");
-    assert_eq!(scene.find().copies.len(), 1);
+    assert_eq!(rotations_folder.find().copies.len(), 1);
 }
 
-/// Where processes cannot be seen, the lock tells.
+/// The lock shows a running Codex where its process is not visible.
 #[test]
 fn a_codex_inherits_the_lock_of_its_folder() {
-    let scene = Scene::new();
-    let rotation = private(scene.path()).expect("room");
+    let rotations_folder = RotationsFolder::new();
+    let rotation = create_private_folder(rotations_folder.path()).expect("room");
     let folder = rotation.path().to_owned();
-    Scene::fill(&folder, STORE, &login("head"));
+    RotationsFolder::fill(&folder, STORE, &login("head"));
     let lock = rotation.lock();
     let start = || {
         let mut codex = Command::new("sh");
         codex.args(["-c", "read -r line"]).stdin(Stdio::piped());
         codex.current_dir("/").spawn().expect("a shell")
     };
-    let mut codex = crate::refresher::inherited(lock.as_ref(), start);
+    let mut codex = crate::refresher::spawn_with_lock(lock.as_ref(), start);
     drop(lock);
     rotation.keep();
-    assert_eq!(scene.find().at_work.as_deref(), Some(&*folder));
+    assert_eq!(
+        rotations_folder.find().running_rotation.as_deref(),
+        Some(&*folder)
+    );
     codex.kill().expect("our child");
     codex.wait().expect("our child");
-    // A child that another test started at the same moment inherits the lock as well.
-    wait_for(|| scene.find().copies.len() == 1);
+    // A child that another test starts at the same moment inherits the lock too.
+    wait_for(|| rotations_folder.find().copies.len() == 1);
 }
 
 #[test]
-fn a_login_that_codex_did_not_rename_any_more_is_the_copy() {
-    let scene = Scene::new();
-    let folder = scene.unfinished(STORE, &login("head"));
+fn a_login_that_codex_did_not_rename_is_the_copy() {
+    let rotations_folder = RotationsFolder::new();
+    let folder = rotations_folder.unfinished(STORE, &login("head"));
     let next = folder.join("home/.auth-made-up");
     fs::write(&next, login("next")).expect("room");
-    let found = scene.find();
+    let found = rotations_folder.find();
     let [copy] = &found.copies[..] else {
         panic!("{:?}", found.copies);
     };
     assert_eq!(copy.fingerprint(), Some(generation("next").fingerprint));
     assert_eq!(copy.location.file(), Some(&*next));
-    // One that came since is another login, and nothing that is safe elsewhere.
+    // A file written since holds another login, which is not safe elsewhere.
     fs::write(folder.join("home/.auth-made-up-too"), login("newest")).expect("room");
     copy.sweep();
     assert!(folder.exists());
     drop(found);
-    // Each is the copy once, the newest first.
+    // Each search finds one of them, the newest first.
     fs::write(&next, login("next")).expect("room");
     make_old(&next);
     for login in ["newest", "next"] {
-        let found = scene.find();
+        let found = rotations_folder.find();
         let fingerprint = generation(login).fingerprint;
         assert_eq!(found.copies[0].fingerprint(), Some(fingerprint), "{login}");
         found.copies[0].sweep();
@@ -189,11 +192,11 @@ fn a_login_that_codex_did_not_rename_any_more_is_the_copy() {
 }
 
 #[test]
-fn a_rotation_without_a_receipt_that_can_be_read_is_listed_and_stays() {
-    let scene = Scene::new();
-    let folder = scene.unfinished(STORE, &login("next"));
+fn a_rotation_with_an_unreadable_receipt_is_listed_and_stays() {
+    let rotations_folder = RotationsFolder::new();
+    let folder = rotations_folder.unfinished(STORE, &login("next"));
     fs::write(folder.join("home/authferry-receipt.json"), "").expect("room");
-    let found = scene.find();
+    let found = rotations_folder.find();
     let [copy] = &found.copies[..] else {
         panic!("{:?}", found.copies);
     };
@@ -203,25 +206,25 @@ fn a_rotation_without_a_receipt_that_can_be_read_is_listed_and_stays() {
 }
 
 #[test]
-fn a_torn_file_of_an_unfinished_rotation_is_swept_by_its_bytes() {
-    let scene = Scene::new();
+fn a_torn_file_is_swept_only_with_unchanged_bytes() {
+    let rotations_folder = RotationsFolder::new();
     let torn = &login("next")[..50];
-    let folder = scene.unfinished(STORE, torn);
-    let found = scene.find();
+    let folder = rotations_folder.unfinished(STORE, torn);
+    let found = rotations_folder.find();
     let auth_file = folder.join("home/auth.json");
     fs::write(&auth_file, "something else").expect("room");
     found.copies[0].sweep();
-    assert!(folder.exists(), "it has changed");
+    assert!(folder.exists(), "its bytes changed");
     fs::write(&auth_file, torn).expect("room");
     found.copies[0].sweep();
     assert!(!folder.exists());
 }
 
 #[test]
-fn a_rotation_of_another_address_is_found_and_stays() {
-    let scene = Scene::new();
-    let folder = scene.unfinished("memory:another", &login("next"));
-    let found = scene.find();
+fn a_rotation_for_another_address_is_found_and_stays() {
+    let rotations_folder = RotationsFolder::new();
+    let folder = rotations_folder.unfinished("memory:another", &login("next"));
+    let found = rotations_folder.find();
     let [copy] = &found.copies[..] else {
         panic!("{:?}", found.copies);
     };
@@ -233,9 +236,9 @@ fn a_rotation_of_another_address_is_found_and_stays() {
 
 const STORE: &str = "memory:a";
 
-struct Scene(TempDir);
+struct RotationsFolder(TempDir);
 
-impl Scene {
+impl RotationsFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
@@ -244,20 +247,20 @@ impl Scene {
         self.0.path()
     }
 
-    fn find(&self) -> Found {
+    fn find(&self) -> FoundCopies {
         self.search(Access::Job)
     }
 
-    fn look(&self) -> Found {
-        self.search(Access::Look)
+    fn look(&self) -> FoundCopies {
+        self.search(Access::ReadOnly)
     }
 
-    fn search(&self, access: Access) -> Found {
+    fn search(&self, access: Access) -> FoundCopies {
         let none = Rescue::new(self.path().join("none"));
         search(STORE, &none, Some(self.path()), access).expect("no rescue folder")
     }
 
-    /// Makes a folder with a file in it that nobody has touched for an hour.
+    /// Makes a folder with a file in it, an hour old.
     fn folder(&self, name: &str, mode: u32) -> PathBuf {
         let folder = self.path().join(name);
         make(&folder, mode);
@@ -266,7 +269,7 @@ impl Scene {
         folder
     }
 
-    /// Leaves the folder of a rotation that was killed.
+    /// Makes the folder of a killed rotation.
     fn unfinished(&self, store: &str, text: &str) -> PathBuf {
         let folder = self.path().join("authferry-rotation-killed");
         make(&folder, 0o700);
@@ -289,15 +292,22 @@ impl Scene {
             unrelated: vec![],
             generation: head,
         };
-        let began = base.generation.fingerprint;
-        let receipt = Receipt::new(store.to_owned(), base, began, true, false, Owner::default());
+        let head_fingerprint = base.generation.fingerprint;
+        let receipt = Receipt::new(
+            store.to_owned(),
+            base,
+            head_fingerprint,
+            true,
+            false,
+            Owner::default(),
+        );
         receipt.write(&home).expect("room");
     }
 }
 
 fn make(folder: &Path, mode: u32) {
     DirBuilder::new().create(folder).expect("room");
-    // Whatever the umask.
+    // Independent of the umask.
     fs::set_permissions(folder, Permissions::from_mode(mode)).expect("our folder");
 }
 

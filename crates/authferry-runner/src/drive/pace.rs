@@ -1,4 +1,4 @@
-//! How fast the login is rotated while the command runs.
+//! How fast the command rotates the login.
 
 use std::time::Duration;
 
@@ -7,39 +7,42 @@ use tokio::time::Instant;
 
 use crate::deadline;
 
-/// So many rotations within a [`WINDOW`] are a loop: the access token has ended as soon as it is
-/// there, by the clock of this machine, and Codex rotates before each request. With a clock that is
-/// ten days ahead, 79 rotations within 12 s were seen.
-const LOOP: usize = 3;
+/// This many rotations within a [`WINDOW`] are a loop: by the clock of this machine each new access
+/// token has already expired, and Codex rotates before each request. With a clock that is ten days
+/// ahead, 79 rotations within 12 s were seen.
+const LOOP_ROTATIONS: usize = 3;
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// Between two writes to the store in a loop. What is not written through is persisted in the end.
-const SLOW: Duration = Duration::from_secs(10);
+/// The minimum interval between two store writes in a loop. Generations in between are not written
+/// through; the last one is persisted in the end.
+const LOOP_WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The rotations so far.
+/// The rotations seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     count: usize,
-    /// When the last ones were seen.
-    times: [Option<Instant>; LOOP],
+    /// When the last rotations were seen.
+    times: [Option<Instant>; LOOP_ROTATIONS],
     last: Option<Fingerprint>,
     is_loop: bool,
-    /// When a generation was last let through.
+    /// When a generation was last written through.
     passed: Option<Instant>,
 }
 
 impl Pace {
-    /// Notes a new generation; returns until when it is not written through, if it comes too fast.
+    /// Notes a new generation. If it follows too fast, returns when it may be written through.
     pub(super) fn note(&mut self, generation: Fingerprint, now: Instant) -> Option<Instant> {
         if self.last != Some(generation) {
             self.last = Some(generation);
             self.count += 1;
             self.times.rotate_left(1);
-            self.times[LOOP - 1] = Some(now);
+            self.times[LOOP_ROTATIONS - 1] = Some(now);
             let first = self.times[0];
             self.is_loop |= first.is_some_and(|first| now.duration_since(first) < WINDOW);
         }
-        let next = self.passed.map(|passed| deadline::from(passed, SLOW));
+        let next = self
+            .passed
+            .map(|passed| deadline::from(passed, LOOP_WRITE_INTERVAL));
         if let Some(next) = next.filter(|next| self.is_loop && now < *next) {
             return Some(next);
         }
@@ -47,7 +50,7 @@ impl Pace {
         None
     }
 
-    /// How many rotations there were, if they came too fast.
+    /// The number of rotations, if they are a loop.
     pub(super) fn rotations_in_a_loop(&self) -> Option<usize> {
         self.is_loop.then_some(self.count)
     }
@@ -57,7 +60,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// How many of the generations that are seen at these seconds are written through.
+    /// How many of the generations seen at these seconds are written through, and whether they are
+    /// a loop.
     fn passed(seconds: &[u64]) -> (usize, bool) {
         let (begin, mut pace) = (Instant::now(), Pace::default());
         let passed = (1..).zip(seconds).filter(|(number, second)| {
@@ -68,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn rotations_that_follow_each_other_too_fast_are_not_all_written() {
+    fn a_rotation_loop_is_written_at_intervals() {
         assert_eq!(passed(&[0, 1]), (2, false));
         assert_eq!(passed(&[0, 59, 119, 178]), (4, false));
         assert_eq!(passed(&[0, 1, 2]), (2, true));
@@ -77,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_counts_once_and_is_written_later() {
+    fn a_deferred_generation_counts_once_and_is_written_later() {
         let (begin, mut pace) = (Instant::now(), Pace::default());
         let mut note = |number, second| {
             let now = begin + Duration::from_secs(second);

@@ -1,4 +1,4 @@
-//! Copies with their records as one JSON text: what a second store holds, and what is encrypted.
+//! The document: copies with their records as one JSON text, for a second store or encryption.
 
 use std::io;
 
@@ -13,16 +13,16 @@ use crate::base_text::BaseText;
 /// A copy with its record.
 #[derive(Debug)]
 pub struct KeptCopy {
-    /// Its bytes.
+    /// The bytes of the copy.
     pub secret: Secret,
-    /// What is known of it.
+    /// Its record.
     pub record: Record,
 }
 
 impl KeptCopy {
-    /// Parses the text that was encrypted.
+    /// Parses a decrypted text.
     ///
-    /// Fails if the text is not one that authferry wrote, with one copy in it.
+    /// Fails if the text is not a document with exactly one copy.
     pub fn parse(plain: &Secret) -> Result<Self, NotADocument> {
         let mut copies = parse(plain)?;
         match (copies.pop(), copies.is_empty()) {
@@ -39,12 +39,12 @@ impl KeptCopy {
     }
 }
 
-/// The text is no document of copies in a format that is known.
+/// The text is not a document in a known format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no document of rescued logins of format {FORMAT}")]
+#[error("not a document of rescued logins in format {FORMAT}")]
 pub struct NotADocument;
 
-/// The only format so far, of documents and of records.
+/// The only format so far, for documents and records.
 pub(super) const FORMAT: u64 = 1;
 
 /// Returns the text of a document.
@@ -102,7 +102,7 @@ impl TryFrom<CopyText> for KeptCopy {
     }
 }
 
-/// A record as it is written down.
+/// The serialized form of a record.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RecordText {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_survive_their_own_text_byte_for_byte() {
+    fn copies_round_trip_byte_for_byte() {
         let copies = [copy(b"{ \"made\": \"up\" }\n"), copy(&[0, 0xff, b'"'])];
         let text = |copies: &[KeptCopy]| text(copies).expect("JSON");
         let read = parse(&text(&copies)).expect("its own text");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_another_kind_or_format_is_no_document() {
+    fn a_text_of_another_kind_or_format_is_rejected() {
         let good = text(&[copy(b"made up")]).expect("JSON");
         let good = String::from_utf8(good.expose().to_vec()).expect("JSON");
         assert!(parse(&Secret::new(good.clone().into_bytes())).is_ok());

@@ -1,4 +1,4 @@
-//! The rescue folder: one file for each copy, with its record next to it or encrypted with it.
+//! The rescue folder: one file per copy, with its record in a second file or encrypted with it.
 
 use std::{
     fs::{self, File},
@@ -12,37 +12,35 @@ use authferry_core::Secret;
 use tempfile::NamedTempFile;
 
 use super::document::{self, KeptCopy, RecordText};
-use super::forget::Seen;
-use super::{Location, NotALogin, Record, Rescued, Seal, name};
+use super::forget::FileIdentity;
+use super::{Location, NotALogin, Record, Rescued, Seal, copy_name};
 use crate::bounded;
 
-/// How the name of a login's file ends.
+/// The extension of a login's file.
 pub(super) const LOGIN: &str = ".json";
-/// What the name of an encrypted file ends in, beyond that of a login.
+/// The second extension of an encrypted file.
 pub(super) const ENCRYPTED: &str = ".age";
 
-/// More than any record takes, in bytes.
-const MAX_RECORD: usize = 64 * 1024;
+/// More bytes than any record has.
+const MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// Writes the bytes to a file of mode 0600 in `directory` (made 0700 if missing) with its
-/// record, safe against a crash once it returns; gives its path.
+/// Writes the bytes and the record to files of mode 0600 in `directory` (created with mode 0700),
+/// durable once it returns; returns the path.
 ///
-/// A file that is there already under that name is the same login. Its record keeps what it says
-/// of the login's family, unless the store itself has said it meanwhile: a job that finds the
-/// login again knows less of it than the one that kept it first. The record of another store is
-/// never touched: the login has a second file then.
+/// An existing file with this name holds the same login; `Record::with_family_of` merges the
+/// records. The record of another store is never overwritten: the login then gets a second file.
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub(super) fn keep(directory: &Path, secret: &Secret, record: &Record) -> io::Result<PathBuf> {
-    make(directory)?;
-    // The record first: a login without its record is of no use to the next job.
-    let path = keep_record(directory, &name(secret), record)?;
+    create_folder(directory)?;
+    // The record first: the next job cannot use a login without a record.
+    let path = write_record(directory, &copy_name(secret), record)?;
     temporary(directory, secret.expose())?.persist(&path)?;
     File::open(directory)?.sync_all()?;
     Ok(path)
 }
 
 /// Writes the record of a login; returns the login's path.
-fn keep_record(directory: &Path, name: &str, record: &Record) -> io::Result<PathBuf> {
+fn write_record(directory: &Path, name: &str, record: &Record) -> io::Result<PathBuf> {
     let mut path = directory.join(format!("{name}{LOGIN}"));
     let second = directory.join(second_name(name, &record.store));
     loop {
@@ -61,7 +59,7 @@ fn keep_record(directory: &Path, name: &str, record: &Record) -> io::Result<Path
             return Ok(path);
         }
         match text.persist_noclobber(record_path(&path)) {
-            // A job of another store has kept the same login at the same moment.
+            // A job of another store kept the same login at the same moment.
             Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {}
             written => {
                 written?;
@@ -71,16 +69,16 @@ fn keep_record(directory: &Path, name: &str, record: &Record) -> io::Result<Path
     }
 }
 
-/// The name of a login's file where another store has one of the same login.
+/// Returns the file name of a login whose first name is used by another store.
 fn second_name(name: &str, store: &str) -> String {
     let store = Secret::new(store.as_bytes().to_vec());
     let store = authferry_codex::fingerprint_of_bytes(&store);
     format!("{name}-{store}{LOGIN}")
 }
 
-/// Writes the bytes with their record to an encrypted file of mode 0600 in `directory`, safe
-/// against a crash once it returns; gives its path. Nothing is written in the clear. A file that is
-/// there under the login's name stays, and the login has a second file then.
+/// Writes the bytes and the record to one encrypted file of mode 0600 in `directory`, durable once
+/// it returns; returns the path. Writes nothing unencrypted. An existing file with the login's name
+/// stays, and the login then gets a second file.
 ///
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub(super) fn keep_encrypted(
@@ -94,13 +92,13 @@ pub(super) fn keep_encrypted(
         record: record.clone(),
     };
     let encrypted = seal.seal(&document::text(&[copy])?)?;
-    make(directory)?;
-    let mut path = directory.join(name(secret) + LOGIN + ENCRYPTED);
+    create_folder(directory)?;
+    let mut path = directory.join(copy_name(secret) + LOGIN + ENCRYPTED);
     match temporary(directory, &encrypted)?.persist_noclobber(&path) {
-        // Nobody here can read whose it is, and its record may know more.
-        Err(there) if there.error.kind() == ErrorKind::AlreadyExists => {
-            path = directory.join(second_name(&name(secret), &record.store) + ENCRYPTED);
-            there.file.persist(&path)?;
+        // This machine cannot read the existing file, and its record may contain more.
+        Err(existing) if existing.error.kind() == ErrorKind::AlreadyExists => {
+            path = directory.join(second_name(&copy_name(secret), &record.store) + ENCRYPTED);
+            existing.file.persist(&path)?;
         }
         written => drop(written?),
     }
@@ -108,30 +106,30 @@ pub(super) fn keep_encrypted(
     Ok(path)
 }
 
-fn make(directory: &Path) -> io::Result<()> {
+fn create_folder(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)?;
-    is_private(directory)
+    check_private(directory)
 }
 
-/// Checks that logins can be kept in a rescue folder; it need not be there.
+/// Checks that a rescue folder can keep logins. The folder may be missing.
 ///
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub fn check(directory: &Path) -> io::Result<()> {
-    match is_private(directory) {
+    match check_private(directory) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Returns what a rescue folder holds, newest first; nothing if there is no folder. A file that
-/// cannot be read is no reason not to see the others.
+/// Returns the copies in a rescue folder, newest first; none if the folder is missing. A file that
+/// cannot be read does not hide the others.
 ///
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub fn list(directory: &Path) -> io::Result<Vec<Rescued>> {
-    match is_private(directory) {
+    match check_private(directory) {
         Err(error) if is_missing(&error) => return Ok(Vec::new()),
         checked => checked?,
     }
@@ -142,7 +140,7 @@ pub fn list(directory: &Path) -> io::Result<Vec<Rescued>> {
             continue;
         }
         match read(path) {
-            // Another process has removed it meanwhile.
+            // Another process removed the file since the folder was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             read => found.extend(read?),
         }
@@ -156,12 +154,15 @@ pub fn list(directory: &Path) -> io::Result<Vec<Rescued>> {
     Ok(found)
 }
 
-/// Reads one file; `None` if it is no file.
+/// Reads one copy; `None` if the path is not a regular file.
 fn read(path: PathBuf) -> io::Result<Option<Rescued>> {
     if !fs::symlink_metadata(&path)?.is_file() {
         return Ok(None);
     }
-    let seen = [Seen::of(&path), Seen::of(&record_path(&path))];
+    let files = [
+        FileIdentity::of(&path),
+        FileIdentity::of(&record_path(&path)),
+    ];
     let mut bytes = Vec::new();
     let limit = MAX_LEN as u64 + 1;
     let read = File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
@@ -176,15 +177,15 @@ fn read(path: PathBuf) -> io::Result<Option<Rescued>> {
         record: read_record(&path),
         secret,
         location: Location::File(path),
-        seen,
+        files,
     }))
 }
 
-/// Returns the encrypted files of a rescue folder, by name; nothing if there is no folder.
+/// Returns the encrypted files of a rescue folder by name; none if the folder is missing.
 ///
 /// `PermissionDenied` if the folder belongs to another user or is open to others.
 pub(super) fn encrypted(directory: &Path) -> io::Result<Vec<Location>> {
-    match is_private(directory) {
+    match check_private(directory) {
         Err(error) if is_missing(&error) => return Ok(Vec::new()),
         checked => checked?,
     }
@@ -209,31 +210,31 @@ pub(super) fn is_login(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "json")
 }
 
-/// A record that cannot be parsed counts as none.
+/// Reads a record. A record that cannot be parsed counts as none.
 fn read_record(path: &Path) -> Option<Record> {
-    let text = bounded::read(&record_path(path), MAX_RECORD).ok()?;
+    let text = bounded::read(&record_path(path), MAX_RECORD_BYTES).ok()?;
     let text: RecordText = serde_json::from_slice(&text).ok()?;
     text.try_into().ok()
 }
 
-/// Whether there is no folder: what is above it may be a file.
+/// Whether the error means that the folder is missing. A parent that is a file counts too.
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Refuses a folder from which others could take a login, or into which they could put one.
-fn is_private(directory: &Path) -> io::Result<()> {
+/// Fails if other users can read logins in the folder or put some there.
+fn check_private(directory: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
     let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
     if metadata.is_dir() && is_ours && !is_open_to_others(metadata.mode()) {
         return Ok(());
     }
-    let what = if metadata.is_dir() && is_ours {
+    let cause = if metadata.is_dir() && is_ours {
         "the folder is open to other users"
     } else {
-        "the folder belongs to another user, or is no folder"
+        "the path belongs to another user or is not a folder"
     };
-    Err(io::Error::new(ErrorKind::PermissionDenied, what))
+    Err(io::Error::new(ErrorKind::PermissionDenied, cause))
 }
 
 fn is_open_to_others(mode: u32) -> bool {

@@ -1,4 +1,4 @@
-//! Takes a login out of the rescue folder, unless a job has kept it anew meanwhile.
+//! Removes a login from the rescue folder, unless a job has kept it again.
 
 use std::{
     fs,
@@ -9,14 +9,14 @@ use std::{
 
 use super::folder::{is_login, record_path};
 
-/// A file at the moment when it was read: what replaces it has another inode or another time.
+/// The identity of a file when it was read. A replacement has another inode or modification time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct FileIdentity {
     inode: u64,
     modified: (i64, i64),
 }
 
-impl Seen {
+impl FileIdentity {
     pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata = fs::symlink_metadata(path).ok()?;
         Some(Self {
@@ -26,24 +26,27 @@ impl Seen {
     }
 }
 
-/// Removes a login from the rescue folder, and its record, if both still are what was read;
-/// returns whether they were. A job may have kept the login anew.
-pub(super) fn forget(path: &Path, [login, record]: [Option<Seen>; 2]) -> io::Result<bool> {
-    let beside = record_path(path);
-    // The record of a kept login is written first. So the record goes first, and what comes
-    // there after the login was taken away is seen.
-    let Some(record) = Aside::take(&beside, record)? else {
+/// Removes a login and its record, unless a job has kept the login again since both were read.
+/// Returns whether it removed them.
+pub(super) fn remove_if_unchanged(
+    path: &Path,
+    [login, record]: [Option<FileIdentity>; 2],
+) -> io::Result<bool> {
+    let record_path = record_path(path);
+    // A job writes the record before the login. So rename the record first: a record that exists
+    // after the login was renamed belongs to a job that keeps the login again.
+    let Some(record) = RenamedFile::take(&record_path, record)? else {
         return Ok(false);
     };
-    let login = match Aside::take(path, login) {
-        Ok(Some(login)) if Seen::of(&beside).is_none() => login,
+    let login = match RenamedFile::take(path, login) {
+        Ok(Some(login)) if FileIdentity::of(&record_path).is_none() => login,
         Ok(login) => {
             login.map_or(Ok(()), |it| it.put_back(path))?;
-            record.put_back(&beside)?;
+            record.put_back(&record_path)?;
             return Ok(false);
         }
         Err(error) => {
-            record.put_back(&beside)?;
+            record.put_back(&record_path)?;
             return Err(error);
         }
     };
@@ -52,15 +55,15 @@ pub(super) fn forget(path: &Path, [login, record]: [Option<Seen>; 2]) -> io::Res
     Ok(true)
 }
 
-/// A file that was renamed, to be looked at before it is removed.
-struct Aside(Option<PathBuf>);
+/// A file that was renamed, to be checked before it is removed.
+struct RenamedFile(Option<PathBuf>);
 
-impl Aside {
-    /// Takes a file away; `None` if it is not what was seen any more. Its new name is that of a
-    /// login, so that it is found should this be the end.
-    fn take(path: &Path, seen: Option<Seen>) -> io::Result<Option<Self>> {
-        let Some(seen) = seen else {
-            return Ok(Seen::of(path).is_none().then_some(Self(None)));
+impl RenamedFile {
+    /// Renames a file; `None` if the file was replaced since it was read. The new name is still a
+    /// login's name, so that the copy is found if this process dies.
+    fn take(path: &Path, expected: Option<FileIdentity>) -> io::Result<Option<Self>> {
+        let Some(expected) = expected else {
+            return Ok(FileIdentity::of(path).is_none().then_some(Self(None)));
         };
         let folder = path.parent().unwrap_or(path);
         let is_login = is_login(path);
@@ -74,14 +77,14 @@ impl Aside {
             renamed => renamed?,
         }
         let aside = Self(Some(aside.keep()?));
-        if aside.0.as_deref().and_then(Seen::of) == Some(seen) {
+        if aside.0.as_deref().and_then(FileIdentity::of) == Some(expected) {
             return Ok(Some(aside));
         }
         aside.put_back(path)?;
         Ok(None)
     }
 
-    /// Gives the file its name again, unless something newer has it.
+    /// Renames the file back, or removes it if a newer file has its name.
     fn put_back(self, path: &Path) -> io::Result<()> {
         let Some(aside) = self.0 else {
             return Ok(());

@@ -1,8 +1,8 @@
 //! The second store: one document that lists all copies.
 //!
-//! A store holds one value, and not every store keeps what is replaced. So a rescue never replaces
-//! a copy: it reads the document, adds its copy, and swaps. Two jobs that are rescued one after the
-//! other, or at once, are both in the document.
+//! A store holds one value, and not every store has a history. So a rescue never overwrites a copy:
+//! it reads the document, adds its copy, and swaps. The document keeps the copies of two jobs even
+//! if both write concurrently.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,10 +15,10 @@ use authferry_core::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::document::{self, KeptCopy};
-use super::{Location, NotALogin, Record, Rescued, name};
+use super::{Location, NotALogin, Record, Rescued, copy_name};
 use crate::{deadline, random};
 
-/// Why the second store did not do as asked.
+/// Why the second store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SecondStoreError {
     /// The store failed.
@@ -26,8 +26,8 @@ pub enum SecondStoreError {
     Store(StoreError),
     /// The store did not answer in time.
     #[error("{0} did not answer in time")]
-    OutOfTime(String),
-    /// It holds something that is not to be overwritten.
+    TimedOut(String),
+    /// The store holds other content, which must not be overwritten.
     #[error("{0} holds something other than rescued logins")]
     Foreign(String),
     /// The copies do not fit into one value.
@@ -40,10 +40,10 @@ pub enum SecondStoreError {
 
 fn with_causes(error: &StoreError) -> String {
     let mut text = error.to_string();
-    let mut below = std::error::Error::source(error);
-    while let Some(cause) = below {
+    let mut next_cause = std::error::Error::source(error);
+    while let Some(cause) = next_cause {
         text = format!("{text}: {cause}");
-        below = cause.source();
+        next_cause = cause.source();
     }
     text
 }
@@ -51,7 +51,7 @@ fn with_causes(error: &StoreError) -> String {
 #[derive(Debug)]
 pub(super) struct SecondStore {
     store: Arc<dyn SecretStore>,
-    /// What it held when it was read or written last.
+    /// The copies as of the last read or write.
     known: Mutex<Vec<KeptCopy>>,
 }
 
@@ -64,13 +64,13 @@ impl SecondStore {
     }
 
     /// Reads the document.
-    pub(super) async fn look(&self, limit: Duration) -> Result<(), SecondStoreError> {
+    pub(super) async fn load(&self, limit: Duration) -> Result<(), SecondStoreError> {
         let (copies, _) = self.read(deadline::after(limit)).await?;
         *self.known() = copies;
         Ok(())
     }
 
-    /// Returns the copies that are known, newest first.
+    /// Returns the known copies, newest first.
     pub(super) fn list(&self) -> Vec<Rescued> {
         let mut found: Vec<Rescued> = self
             .known()
@@ -81,7 +81,7 @@ impl SecondStore {
                 login: authferry_codex::parse(&copy.secret).map_err(NotALogin::from),
                 secret: copy.secret.duplicate(),
                 record: Some(copy.record.clone()),
-                seen: [None; 2],
+                files: [None; 2],
             })
             .collect();
         let time = |rescued: &Rescued| rescued.record.as_ref().map_or(0, |record| record.time);
@@ -89,7 +89,7 @@ impl SecondStore {
         found
     }
 
-    /// Adds a copy to the document. Every other copy stays.
+    /// Adds a copy to the document, and keeps every other copy.
     pub(super) async fn add(
         &self,
         secret: &Secret,
@@ -107,7 +107,7 @@ impl SecondStore {
             if let Some(known) = &known {
                 added.record = added.record.with_family_of(&known.record);
             }
-            let is_new = known.is_none_or(|known| !is_same(&known, &added));
+            let is_new = known.is_none_or(|known| !is_same_copy(&known, &added));
             copies.push(added);
             is_new
         };
@@ -115,7 +115,7 @@ impl SecondStore {
         Ok(self.location(secret))
     }
 
-    /// Removes the copy of a store's login from the document.
+    /// Removes the copy with this name from the document, if its record names `store`.
     pub(super) async fn remove(
         &self,
         name: &str,
@@ -124,65 +124,66 @@ impl SecondStore {
     ) -> Result<(), SecondStoreError> {
         let change = |copies: &mut Vec<KeptCopy>| {
             let before = copies.len();
-            copies.retain(|copy| copy.record.store != store || super::name(&copy.secret) != name);
+            copies.retain(|copy| copy.record.store != store || copy_name(&copy.secret) != name);
             copies.len() != before
         };
         self.write(change, limit).await
     }
 
-    /// Changes the document by a swap, until it lands or the time is over. `change` tells whether
-    /// there was anything to do; it is asked again after each conflict and each lost answer.
+    /// Changes the document by a swap, with retries until the timeout. `change` returns whether it
+    /// changed anything; it runs again after each conflict and each lost answer.
     async fn write(
         &self,
         change: impl Fn(&mut Vec<KeptCopy>) -> bool,
         limit: Duration,
     ) -> Result<(), SecondStoreError> {
         let deadline = deadline::after(limit);
-        let trip = random()?;
+        let nonce = random()?;
         for number in 1.. {
-            let error = match self.try_to_write(&change, deadline, trip, number).await {
+            let error = match self.try_to_write(&change, deadline, nonce, number).await {
                 Ok(()) => return Ok(()),
-                Err(Attempt::Failed(error)) => return Err(error),
-                Err(Attempt::Again(error)) => error,
+                Err(AttemptError::Permanent(error)) => return Err(error),
+                Err(AttemptError::Retryable(error)) => error,
             };
-            let pause = authferry_core::pause(number, trip);
+            let pause = authferry_core::pause(number, nonce);
             if deadline::after(pause) >= deadline {
-                return Err(error.map_or_else(|| self.out_of_time(), SecondStoreError::Store));
+                return Err(error.map_or_else(|| self.timed_out(), SecondStoreError::Store));
             }
             sleep(pause).await;
         }
-        Err(self.out_of_time())
+        Err(self.timed_out())
     }
 
     async fn try_to_write(
         &self,
         change: &impl Fn(&mut Vec<KeptCopy>) -> bool,
         deadline: Instant,
-        trip: u64,
+        nonce: u64,
         number: u32,
-    ) -> Result<(), Attempt> {
+    ) -> Result<(), AttemptError> {
         let (mut copies, stored) = self.read(deadline).await?;
         if !change(&mut copies) {
             *self.known() = copies;
             return Ok(());
         }
-        let text = self.fitting(&mut copies)?;
+        let text = self.fit_document(&mut copies)?;
         let id = WriteId {
-            trip,
+            nonce,
             number: number.into(),
         };
         let stamp = stamp(id, &text, stored.as_ref());
         let expected: Option<&Version> = stored.as_ref().map(|stored| &stored.version);
         let swap = self.store.compare_and_swap(expected, &text, &stamp);
-        // A swap that is cut off may have landed: the copy is then in two places.
+        // A swap that timed out may have landed: then the copy is in the second store and in the
+        // rescue folder.
         let swapped = timeout_at(deadline, swap).await;
-        match swapped.map_err(|_| self.out_of_time())? {
+        match swapped.map_err(|_| self.timed_out())? {
             Ok(_) => {
                 *self.known() = copies;
                 Ok(())
             }
-            Err(CasError::Conflict) => Err(Attempt::Again(None)),
-            Err(CasError::Ambiguous(error)) => Err(Attempt::Again(Some(error))),
+            Err(CasError::Conflict) => Err(AttemptError::Retryable(None)),
+            Err(CasError::Ambiguous(error)) => Err(AttemptError::Retryable(Some(error))),
             Err(CasError::Refused(error)) => Err(SecondStoreError::Store(error).into()),
         }
     }
@@ -193,7 +194,7 @@ impl SecondStore {
     ) -> Result<(Vec<KeptCopy>, Option<Stored>), SecondStoreError> {
         let read = timeout_at(deadline, self.store.read()).await;
         let stored = read
-            .map_err(|_| self.out_of_time())?
+            .map_err(|_| self.timed_out())?
             .map_err(SecondStoreError::Store)?;
         let Some(stored) = stored else {
             return Ok((Vec::new(), None));
@@ -203,9 +204,9 @@ impl SecondStore {
         Ok((copies, Some(stored)))
     }
 
-    /// Returns the text of a document that fits into the store. If all copies do not, those go
-    /// first that are known ancestors of the last one: their refresh tokens are spent.
-    fn fitting(&self, copies: &mut Vec<KeptCopy>) -> Result<Secret, SecondStoreError> {
+    /// Returns the text of a document that fits into the store. If not all copies fit, drops known
+    /// ancestors of the last one: their refresh tokens are spent.
+    fn fit_document(&self, copies: &mut Vec<KeptCopy>) -> Result<Secret, SecondStoreError> {
         let max_len = self.store.guarantees().max_len;
         let text = document::text(copies)?;
         if text.expose().len() <= max_len {
@@ -227,12 +228,12 @@ impl SecondStore {
     fn location(&self, secret: &Secret) -> Location {
         Location::SecondStore {
             address: self.store.to_string(),
-            name: name(secret),
+            name: copy_name(secret),
         }
     }
 
-    fn out_of_time(&self) -> SecondStoreError {
-        SecondStoreError::OutOfTime(self.store.to_string())
+    fn timed_out(&self) -> SecondStoreError {
+        SecondStoreError::TimedOut(self.store.to_string())
     }
 
     fn known(&self) -> MutexGuard<'_, Vec<KeptCopy>> {
@@ -240,38 +241,40 @@ impl SecondStore {
     }
 }
 
-/// How an attempt at a write failed.
-enum Attempt {
-    /// Nothing is wrong that a little time does not mend.
-    Again(Option<StoreError>),
-    Failed(SecondStoreError),
+/// How an attempt to write failed.
+enum AttemptError {
+    /// A retry may succeed.
+    Retryable(Option<StoreError>),
+    Permanent(SecondStoreError),
 }
 
-impl From<SecondStoreError> for Attempt {
+impl From<SecondStoreError> for AttemptError {
     fn from(error: SecondStoreError) -> Self {
         match error {
-            SecondStoreError::Store(error) if error.kind.is_transient() => Self::Again(Some(error)),
+            SecondStoreError::Store(error) if error.kind.is_transient() => {
+                Self::Retryable(Some(error))
+            }
             SecondStoreError::Store(_)
-            | SecondStoreError::OutOfTime(_)
+            | SecondStoreError::TimedOut(_)
             | SecondStoreError::Foreign(_)
             | SecondStoreError::NoRoom(_)
-            | SecondStoreError::System(_) => Self::Failed(error),
+            | SecondStoreError::System(_) => Self::Permanent(error),
         }
     }
 }
 
 fn is_same_login(copy: &KeptCopy, added: &KeptCopy) -> bool {
-    copy.record.store == added.record.store && name(&copy.secret) == name(&added.secret)
+    copy.record.store == added.record.store && copy_name(&copy.secret) == copy_name(&added.secret)
 }
 
-/// Whether the document has this very copy, with as much known of its origin.
-fn is_same(copy: &KeptCopy, added: &KeptCopy) -> bool {
+/// Whether two copies are equal, including what their records say about the base.
+fn is_same_copy(copy: &KeptCopy, added: &KeptCopy) -> bool {
     is_same_login(copy, added)
         && copy.record.base == added.record.base
         && copy.record.seen == added.record.seen
 }
 
-/// The known ancestors of a copy, each with the store that it belongs to.
+/// Returns the known ancestors of a copy, each with its store's address.
 fn ancestors(copy: &KeptCopy) -> Vec<(String, authferry_core::Fingerprint)> {
     let store = &copy.record.store;
     let base = copy.record.base.iter();
@@ -288,7 +291,7 @@ fn stamp(id: WriteId, text: &Secret, before: Option<&Stored>) -> Stamp {
         id,
         count: count.saturating_add(1),
         origin: Origin::Seed,
-        // A document is no login, and belongs to no family. A stamp has to name one.
+        // A document belongs to no family, but a stamp has to name one.
         family: Family(authferry_codex::fingerprint_of_bytes(text)),
         volatile_hints: false,
         writer: String::new(),

@@ -1,80 +1,84 @@
-//! What is tried when the provider refuses the login that counts: the copies that were kept.
+//! Tries the kept copies when the provider refuses the current login.
 //!
-//! - A refusal by name (the token was spent, has expired, was revoked) is the provider's own word.
-//!   It is noted with the lease, and the copy that takes the login's place stays.
-//! - A refusal without a name may come from a gateway that refuses everybody. It is remembered
-//!   until this rotation ends and no longer: each copy is tried once, and a copy that is not
-//!   rotated makes way for the login that it replaced. So a gateway changes nothing for good.
+//! - A refusal with a reason (the token was reused, expired, or revoked) comes from the provider.
+//!   The note in the lease records it, and the copy that replaces the login stays.
+//! - A refusal without a reason may come from a gateway that refuses every request. It counts
+//!   only until this rotation ends: the rotation tries each copy once. If Codex does not rotate the
+//!   copy, the runner puts the replaced login back. So a gateway changes nothing permanently.
 
-use authferry_codex::{Death, Failure};
+use authferry_codex::{Death, RefreshFailure};
 use authferry_core::{
     Base, CasError, Fingerprint, Outcome, Stamp, Stored, Version, WriteId, pause,
 };
 use tokio::time::{sleep_until, timeout_at};
 
-use super::{Driver, proof::stamp_of, settle};
-use crate::drive::ask;
-use crate::mark::Notes;
+use super::{RotationDriver, proof::stamp_of, settle};
+use crate::dead_login_note::Notes;
+use crate::drive::store_io;
 use crate::rescue::{self, Location, Reason, Record, SECOND_STORE_TIMEOUT};
-use crate::{Lease, Mark, NotBegun, Report, Signals, deadline, lease, random};
+use crate::{DeadLoginNote, LeaseKeeper, Report, Signals, StartError, deadline, lease, random};
 
-/// A login that the provider refused, and its own word for why, if it gave one.
+/// A login that the provider refused, with the provider's reason if it gave one.
 struct Refused {
     login: Fingerprint,
     death: Option<Death>,
 }
 
-/// A copy is in the store in place of a login that was refused without a name.
-struct Trial {
-    /// What the store held before.
+/// A trial of a copy: the store holds it in place of a login refused without a reason.
+struct CopyTrial {
+    /// The store's content before the trial.
     before: Stored,
-    /// How the trip ended that found it refused.
+    /// The report of the round trip in which the provider refused that login.
     report: Report,
-    /// The copy.
+    /// The copy that is tried.
     copy: Fingerprint,
-    /// Where the login that it replaced was kept first.
+    /// Where the rescue keeps the login that the copy replaced.
     kept: Option<Location>,
 }
 
-/// What became of a login that was to be put back.
-enum PutBack {
+/// The result of putting a login back into the store.
+enum PutBackResult {
     Done,
-    /// Another writer changed the store meanwhile: its login counts.
-    Moved,
+    /// Another writer changed the store first: its login stays.
+    Superseded,
     Failed,
 }
 
-impl Driver<'_> {
-    /// Rotates the login; if the provider refuses it, the copies that were kept. Leaves a note
-    /// with the lease.
-    pub(super) async fn turn(&mut self, signals: &mut Signals) -> Result<(), NotBegun> {
-        let mut notes = Notes::read(self.lease.as_ref().and_then(Lease::note));
-        let turned = Box::pin(self.try_each(&mut notes, signals)).await;
+impl RotationDriver<'_> {
+    /// Rotates the login, or a kept copy if the provider refuses it. Stores the result in the
+    /// note of the lease.
+    pub(super) async fn refresh(&mut self, signals: &mut Signals) -> Result<(), StartError> {
+        let mut notes = Notes::parse(self.lease.as_ref().and_then(LeaseKeeper::note));
+        let refreshed = Box::pin(self.refresh_until_accepted(&mut notes, signals)).await;
         if let Some(lease) = &mut self.lease {
-            lease.leave(notes.text());
+            lease.set_note(notes.to_text());
         }
-        turned
+        refreshed
     }
 
-    async fn try_each(&mut self, notes: &mut Notes, signals: &mut Signals) -> Result<(), NotBegun> {
+    async fn refresh_until_accepted(
+        &mut self,
+        notes: &mut Notes,
+        signals: &mut Signals,
+    ) -> Result<(), StartError> {
         let mut refused = notes.all_refused();
-        let mut trial: Option<Trial> = None;
+        let mut trial: Option<CopyTrial> = None;
         loop {
-            let made = self.trips(trial.is_some(), signals).await;
-            // What a Codex that runs on will write comes first.
-            if self.is_left() {
-                return made;
+            let result = self.refresh_once(trial.is_some(), signals).await;
+            // A Codex that is still running may write the next generation: touch nothing.
+            if self.is_codex_running() {
+                return result;
             }
-            if made.is_ok() && self.has_written() {
+            if result.is_ok() && self.has_written() {
                 notes.dead = None;
                 return Ok(());
             }
-            let mut found = made.is_ok().then(|| self.refused()).flatten();
+            let mut refusal = result.is_ok().then(|| self.refused()).flatten();
             let mut held = None;
-            if let Some(Refused { login, death }) = &found {
+            if let Some(Refused { login, death }) = &refusal {
                 held = self.read_again(signals).await;
                 if held.as_ref().is_some_and(|held| !holds(held, *login)) {
-                    self.rotated.moved = true;
+                    self.rotated.superseded = true;
                     return Ok(());
                 }
                 refused.push(*login);
@@ -83,199 +87,208 @@ impl Driver<'_> {
                 }
             }
             if let Some(trial) = trial.take() {
-                self.rotated.tried.push(trial.copy);
+                self.rotated.tried_copies.push(trial.copy);
                 match self.put_back(&trial).await {
-                    PutBack::Done => {}
-                    PutBack::Moved => {
-                        self.rotated.moved = true;
-                        return made;
+                    PutBackResult::Done => {}
+                    PutBackResult::Superseded => {
+                        self.rotated.superseded = true;
+                        return result;
                     }
-                    PutBack::Failed => {
-                        self.note_not_put_back(&trial);
-                        return made;
+                    PutBackResult::Failed => {
+                        self.record_not_put_back(&trial);
+                        return result;
                     }
                 }
                 let login = fingerprint(&trial.before);
-                self.rotated.trip = Some(trial.report);
-                // An outage is no refusal: it is none of the next copy either.
-                found = found
+                self.rotated.round_trip = Some(trial.report);
+                // If the provider refused the copy too, continue with the login that was put back,
+                // which was refused without a reason. An outage does not lead to the next copy.
+                refusal = refusal
                     .zip(login)
                     .map(|(_, login)| Refused { login, death: None });
                 held = Some(trial.before);
             }
-            let (Some(Refused { login, death }), false) = (found, self.is_cancelled()) else {
-                return made;
+            let (Some(Refused { login, death }), false) = (refusal, self.is_cancelled()) else {
+                return result;
             };
-            // What cannot be read cannot be put back.
+            // Without the store's content in `held`, the login could not be put back later.
             let before = held.filter(|_| death.is_none());
             if death.is_some() || before.is_some() {
                 let report = self.adopt_next(&refused, signals).await?;
-                if let Some(copy) = adopted(&report) {
-                    let trip = self.rotated.trip.take();
-                    trial = before.zip(trip).map(|(before, trip)| Trial {
-                        kept: kept(&before, &report),
-                        before,
-                        report: trip,
-                        copy,
-                    });
+                if let Some(copy) = adopted_copy(&report) {
+                    let refused_report = self.rotated.round_trip.take();
+                    trial = before
+                        .zip(refused_report)
+                        .map(|(before, refused_report)| CopyTrial {
+                            kept: kept_location(&before, &report),
+                            before,
+                            report: refused_report,
+                            copy,
+                        });
                     continue;
                 }
             }
             if let Some(death) = death {
-                let mark = Mark {
+                let note = DeadLoginNote {
                     fingerprint: login,
                     since: lease::now(),
                     death,
                     by: self.rotating.writer.to_owned(),
                 };
-                notes.dead = Some(mark.clone());
-                self.rotated.dead = Some(mark);
+                notes.dead = Some(note.clone());
+                self.rotated.dead = Some(note);
             }
             return Ok(());
         }
     }
 
-    /// The login that the last trip found refused, if it did.
+    /// Returns the login that the provider refused in the last round trip, if any.
     fn refused(&self) -> Option<Refused> {
-        let report = self.rotated.trip.as_ref()?;
+        let report = self.rotated.round_trip.as_ref()?;
         let login = report.base.as_ref()?.generation.fingerprint;
         match report.refreshed.as_ref()?.failure? {
-            Failure::Dead(death) => Some(Refused {
+            RefreshFailure::Dead(death) => Some(Refused {
                 login,
                 death: Some(death),
             }),
-            Failure::Refused => Some(Refused { login, death: None }),
-            Failure::Passing => None,
+            RefreshFailure::Refused => Some(Refused { login, death: None }),
+            RefreshFailure::Transient => None,
         }
     }
 
-    /// Whether the Codex of the last trip runs on.
-    pub(super) fn is_left(&self) -> bool {
-        let report = self.rotated.trip.as_ref();
+    /// Whether the Codex of the last round trip is still running.
+    pub(super) fn is_codex_running(&self) -> bool {
+        let report = self.rotated.round_trip.as_ref();
         report.is_some_and(|report| report.outcome == Outcome::Unsettled)
     }
 
     fn has_written(&self) -> bool {
-        let report = self.rotated.trip.as_ref();
+        let report = self.rotated.round_trip.as_ref();
         report.is_some_and(|report| !report.writes.is_empty())
     }
 
-    /// Whether a signal has come: then there is no time for another copy.
+    /// Whether a signal was received: then there is no time for another copy.
     fn is_cancelled(&self) -> bool {
-        let report = self.rotated.trip.as_ref();
+        let report = self.rotated.round_trip.as_ref();
         self.rotated.signal.is_some() || report.is_some_and(|report| report.signal.is_some())
     }
 
-    /// Puts the next copy into the store that may be live, if there is one.
+    /// Puts the next copy that may be live into the store, if one exists.
     async fn adopt_next(
         &mut self,
         refused: &[Fingerprint],
         signals: &mut Signals,
-    ) -> Result<Report, NotBegun> {
-        self.rotated.known = None;
+    ) -> Result<Report, StartError> {
+        self.rotated.last_read = None;
         settle::settle(self.rotating, self.job, None, refused, signals).await
     }
 
-    /// Swaps the login back in that a copy was tried for. The copy is kept first: it may have been
-    /// in an unfinished rotation, which was removed when it was adopted.
-    async fn put_back(&mut self, trial: &Trial) -> PutBack {
-        let Ok(trip) = random() else {
-            return PutBack::Failed;
+    /// Swaps the copy for the login that it replaced. Backs up the copy first: the copy may come
+    /// from an unfinished rotation, whose folder was removed when the copy was adopted.
+    async fn put_back(&mut self, trial: &CopyTrial) -> PutBackResult {
+        let Ok(nonce) = random() else {
+            return PutBackResult::Failed;
         };
         let store = self.rotating.store;
         let wanted = fingerprint(&trial.before);
-        let until = deadline::after(self.rotating.patience);
-        // One intent for each version that it is to replace.
+        let until = deadline::after(self.rotating.store_timeout);
+        // One write id for each version to replace: retries are idempotent.
         let mut expected: Option<Version> = None;
         let mut number = 0;
         for attempt in 1.. {
             if let Ok(Ok(held)) = timeout_at(until, store.read()).await {
                 let Some(held) = held else {
-                    return PutBack::Moved;
+                    return PutBackResult::Superseded;
                 };
                 let theirs = fingerprint(&held);
                 if theirs == wanted {
-                    return PutBack::Done;
+                    return PutBackResult::Done;
                 }
                 if theirs != Some(trial.copy) {
-                    return PutBack::Moved;
+                    return PutBackResult::Superseded;
                 }
-                if !self.keep(&held, trial.copy).await {
-                    return PutBack::Failed;
+                if !self.back_up(&held, trial.copy).await {
+                    return PutBackResult::Failed;
                 }
                 if expected.as_ref() != Some(&held.version) {
                     number += 1;
                     expected = Some(held.version.clone());
                 }
-                let stamp = self.stamp(WriteId { trip, number }, &trial.before);
+                let stamp = self.stamp(WriteId { nonce, number }, &trial.before);
                 let secret = &trial.before.secret;
-                // Never cut short: whether it landed would then be unknown.
+                // No timeout: a cancelled swap may or may not have landed.
                 let swapped = store.compare_and_swap(Some(&held.version), secret, &stamp);
                 match swapped.await {
-                    Ok(_) => return PutBack::Done,
+                    Ok(_) => return PutBackResult::Done,
                     Err(CasError::Refused(error)) if !error.kind.is_transient() => {
                         self.rotated.store_error = Some(error);
-                        return PutBack::Failed;
+                        return PutBackResult::Failed;
                     }
                     Err(CasError::Conflict | CasError::Ambiguous(_) | CasError::Refused(_)) => {}
                 }
             }
-            let next = deadline::after(pause(attempt, trip));
+            let next = deadline::after(pause(attempt, nonce));
             if next >= until {
-                return PutBack::Failed;
+                return PutBackResult::Failed;
             }
             sleep_until(next).await;
         }
-        PutBack::Failed
+        PutBackResult::Failed
     }
 
-    /// The stamp that the login had: it is the same generation of the same family as before.
+    /// Returns the login's earlier stamp with a new id: the login is the same generation of the
+    /// same family.
     fn stamp(&self, id: WriteId, before: &Stored) -> Stamp {
-        let lost = || {
+        let new_stamp = || {
             let base = settle::base_of(self.rotating, self.job, before);
             stamp_of(id, base.as_ref(), self.rotating.writer)
         };
         Stamp {
             id,
-            ..before.stamp.clone().unwrap_or_else(lost)
+            ..before.stamp.clone().unwrap_or_else(new_stamp)
         }
     }
 
-    /// Whether the copy is kept. What its record says stays: only that knows what it descends from.
-    async fn keep(&self, held: &Stored, copy: Fingerprint) -> bool {
+    /// Backs up the copy; returns whether the rescue has it. An earlier record stays: only that
+    /// record names the copy's base.
+    async fn back_up(&self, held: &Stored, copy: Fingerprint) -> bool {
         let rotating = self.rotating;
         let store = rotating.store.to_string();
-        let kept = crate::look(&store, rotating.rescue, None).unwrap_or_default();
+        let kept = crate::find_read_only(&store, rotating.rescue, None).unwrap_or_default();
         if kept.iter().any(|kept| kept.fingerprint() == Some(copy)) {
             return true;
         }
-        let (known, _) = ask::held(held);
+        let (known, _) = store_io::held(held);
         let base = known.generation.as_ref();
         let base = base.map(|theirs| Base::of_head(&known, theirs, None));
         let record = Record::new(store, Reason::Replaced, base, rotating.writer);
-        let limit = SECOND_STORE_TIMEOUT.min(rotating.patience);
+        let limit = SECOND_STORE_TIMEOUT.min(rotating.store_timeout);
         let kept = rotating.rescue.keep(&held.secret, &record, limit).await;
         kept.location.is_ok()
     }
 
-    /// The copy stays in the store, and what it replaced where it was kept first.
-    fn note_not_put_back(&mut self, trial: &Trial) {
+    /// Records that the copy stays in the store, and where the rescue keeps the login.
+    fn record_not_put_back(&mut self, trial: &CopyTrial) {
         self.rotated.not_put_back.clone_from(&trial.kept);
-        let base = self.rotated.trip.as_ref().and_then(|it| it.base.as_ref());
+        let base = self
+            .rotated
+            .round_trip
+            .as_ref()
+            .and_then(|it| it.base.as_ref());
         self.rotated.generation = base.map(|base| base.generation.clone());
     }
 }
 
-/// Where the login was kept that a copy replaced.
-fn kept(before: &Stored, report: &Report) -> Option<Location> {
-    let name = rescue::name(&before.secret);
+/// Returns where the rescue keeps the login that a copy replaced.
+fn kept_location(before: &Stored, report: &Report) -> Option<Location> {
+    let name = rescue::copy_name(&before.secret);
     let mut kept = report.rescued.iter();
     kept.find(|location| location.name().starts_with(&name))
         .cloned()
 }
 
-/// The copy that was put into the store.
-fn adopted(report: &Report) -> Option<Fingerprint> {
+/// Returns the copy that was put into the store.
+fn adopted_copy(report: &Report) -> Option<Fingerprint> {
     let written = report.outcome == Outcome::Restored && !report.writes.is_empty();
     let base = report.base.as_ref().filter(|_| written);
     base.map(|base| base.generation.fingerprint)

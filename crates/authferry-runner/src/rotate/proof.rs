@@ -1,40 +1,40 @@
-//! What is proven before a token is spent: that the store takes a login, and that what was
-//! looked at is what it holds.
+//! Proves before a token is spent that the store accepts a write, and that the last read is not
+//! stale.
 
 use std::pin::pin;
 
 use authferry_core::rotation::Proof;
 use authferry_core::{
-    Base, CasError, Family, Fingerprint, Origin, Stamp, Stored, Trouble, WriteId,
+    Base, CasError, Family, Fingerprint, Origin, Retryable, Stamp, Stored, WriteId,
 };
 use tokio::time::timeout;
 
-use super::{Answer, Driver, settle};
-use crate::mark::Notes;
-use crate::signals::Told;
-use crate::{Mark, Signals};
+use super::{RotationAnswer, RotationDriver, settle};
+use crate::dead_login_note::Notes;
+use crate::signals::SignalEvent;
+use crate::{DeadLoginNote, Signals};
 
-impl Driver<'_> {
-    /// Swaps what was looked at for itself. Who wrote it, and how, stays beside it.
-    pub(super) fn prove(&mut self) {
-        let Some(known) = &self.rotated.known else {
-            unreachable!("nothing but a login that was read is due");
+impl RotationDriver<'_> {
+    /// Swaps the login for itself. Writer and origin in its stamp stay.
+    pub(super) fn start_proof(&mut self) {
+        let Some(known) = &self.rotated.last_read else {
+            unreachable!("only a login that was read is due");
         };
         let (store, expected) = (self.rotating.store, known.version.clone());
-        let id = self.write_id(known);
-        let lost = || {
+        let id = self.proof_write_id(known);
+        let new_stamp = || {
             let base = settle::base_of(self.rotating, self.job, known);
             stamp_of(id, base.as_ref(), self.rotating.writer)
         };
         let stamp = Stamp {
             id,
-            ..known.stamp.clone().unwrap_or_else(lost)
+            ..known.stamp.clone().unwrap_or_else(new_stamp)
         };
         let secret = known.secret.duplicate();
-        self.proving = Some((expected.clone(), id));
+        self.proof_write = Some((expected.clone(), id));
         self.request = Some(Box::pin(async move {
             let swapped = store.compare_and_swap(Some(&expected), &secret, &stamp);
-            Answer::Proven(swapped.await.map(|version| Stored {
+            RotationAnswer::Proven(swapped.await.map(|version| Stored {
                 secret,
                 version,
                 stamp: Some(stamp),
@@ -42,71 +42,74 @@ impl Driver<'_> {
         }));
     }
 
-    /// The write of no trip: those have numbers of their own. It is the same one as long as
-    /// it rests on the same version, and so has the same bytes. One that has landed unheard
-    /// is no proof any more by the time it is seen, and is followed by another.
-    fn write_id(&self, known: &Stored) -> WriteId {
-        let number = match &self.proving {
+    /// Returns the id of the proof write; round trips use other ids. The id stays the same while
+    /// the expected version does, so a retry has the same bytes. If a write landed but its answer
+    /// was lost, the read that shows the write may be stale as well. That read has a new version,
+    /// so another proof write with the next id follows.
+    fn proof_write_id(&self, known: &Stored) -> WriteId {
+        let number = match &self.proof_write {
             None => 0,
             Some((expected, id)) => id.number + u64::from(*expected != known.version),
         };
         WriteId {
-            trip: self.holder,
+            nonce: self.holder,
             number,
         }
     }
 
-    pub(super) fn proven(&mut self, proven: Result<Stored, CasError>) -> Proof {
+    pub(super) fn check_proof(&mut self, proven: Result<Stored, CasError>) -> Proof {
         match proven {
             Ok(stored) => {
-                self.rotated.known = Some(stored);
+                self.rotated.last_read = Some(stored);
                 Proof::Landed
             }
-            Err(CasError::Conflict) => Proof::Moved,
+            Err(CasError::Conflict) => Proof::Conflict,
             Err(CasError::Ambiguous(error)) => {
-                self.trouble(error);
-                Proof::Trouble(Trouble::Transient)
+                self.record_store_error(error);
+                Proof::Failed(Retryable::Yes)
             }
-            Err(CasError::Refused(error)) => Proof::Trouble(self.trouble(error)),
+            Err(CasError::Refused(error)) => Proof::Failed(self.record_store_error(error)),
         }
     }
 
-    /// Whether nothing needs to be written, for nothing will be spent: the login is known to
-    /// be dead, or there is no place for the home in which it would be rotated.
-    pub(super) async fn is_in_vain(&mut self, signals: &mut Signals) -> bool {
+    /// Whether to skip the proof because no token will be spent: the login is known to be dead,
+    /// or no private home can be created for the rotation.
+    pub(super) async fn skips_proof(&mut self, signals: &mut Signals) -> bool {
         self.rotated.dead = self.known_dead(signals).await;
-        match crate::rotations::private(self.rotating.rotations) {
+        match crate::rotations::create_private_folder(self.rotating.rotations) {
             Ok(folder) => self.folder = Some(folder),
-            Err(error) => self.rotated.not_begun = Some(error),
+            Err(error) => self.rotated.start_error = Some(error),
         }
-        self.rotated.dead.is_some() || self.rotated.not_begun.is_some()
+        self.rotated.dead.is_some() || self.rotated.start_error.is_some()
     }
 
-    /// What an earlier rotation that found the login dead has left beside the claim.
-    async fn known_dead(&mut self, signals: &mut Signals) -> Option<Mark> {
+    /// Returns the note of an earlier rotation that the login is dead.
+    async fn known_dead(&mut self, signals: &mut Signals) -> Option<DeadLoginNote> {
         let before = self.rotated.generation.as_ref()?.fingerprint;
-        let mark = Notes::read(self.lease.as_ref()?.note()).dead?;
-        (mark.fingerprint == before && self.still_holds(before, signals).await).then_some(mark)
+        let note = Notes::parse(self.lease.as_ref()?.note()).dead?;
+        (note.fingerprint == before && self.still_holds(before, signals).await).then_some(note)
     }
 
-    /// Whether the store holds this generation. One that cannot be read, or not before a
-    /// signal comes, is as it was.
+    /// Whether the store still holds this generation. True if the read fails or a signal
+    /// interrupts it.
     async fn still_holds(&mut self, held: Fingerprint, signals: &mut Signals) -> bool {
         self.read_again(signals).await.is_none_or(|stored| {
             authferry_codex::parse(&stored.secret).is_ok_and(|it| it.fingerprint == held)
         })
     }
 
-    /// Reads what the store holds; `None` if it cannot be read, holds nothing, or a signal comes
-    /// first.
+    /// Reads the store; `None` if the read fails, the store is empty, or a signal interrupts.
     pub(super) async fn read_again(&mut self, signals: &mut Signals) -> Option<Stored> {
-        let mut read = pin!(timeout(self.rotating.patience, self.rotating.store.read()));
+        let mut read = pin!(timeout(
+            self.rotating.store_timeout,
+            self.rotating.store.read()
+        ));
         loop {
             tokio::select! {
                 read = &mut read => return read.ok()?.ok()?,
-                told = signals.next() => match told {
-                    Told::Child => {}
-                    Told::End(signal) | Told::Other(signal) => {
+                event = signals.next() => match event {
+                    SignalEvent::Child => {}
+                    SignalEvent::End(signal) | SignalEvent::Other(signal) => {
                         self.rotated.signal.get_or_insert(signal.as_raw());
                         return None;
                     }
@@ -116,8 +119,9 @@ impl Driver<'_> {
     }
 }
 
-/// The stamp of a login that has none: a person put it there, or touched another field, a tag or
-/// the file. It stays in its family if that is known; else a family begins with it.
+/// Returns a stamp for a login without one: a person put the login into the store, or edited
+/// another field, a tag, or the file. The login gets the family of `base`; without a base (the
+/// content is not a login), the family is a placeholder of zeros.
 pub(super) fn stamp_of(id: WriteId, base: Option<&Base>, writer: &str) -> Stamp {
     Stamp {
         id,

@@ -1,43 +1,43 @@
-//! What has to be settled before a rotation may spend a token: the copies on this machine.
+//! Settles the copies on this machine before a rotation spends a token.
 
 use std::path::PathBuf;
 
 use authferry_codex::{Home, Look};
 use authferry_core::copies::{self, Action, Rules};
-use authferry_core::{Base, Fingerprint, Goal, Refusal, Stored, Terms, Trip};
+use authferry_core::{Base, Fingerprint, Goal, Refusal, RoundTrip, Stored, Terms};
 
 use super::Rotating;
-use super::turn::job_in;
-use crate::copies::{Access, Found, FoundCopy, auth_file, search};
-use crate::drive::{self, ask::held};
-use crate::rotations::{HOME, private};
-use crate::{Job, Mark, NotBegun, Report, Signals, receipt, terms};
+use super::refresh::job_in;
+use crate::copies::{Access, FoundCopies, FoundCopy, auth_file, search};
+use crate::drive::{self, store_io::held};
+use crate::rotations::{HOME, create_private_folder};
+use crate::{DeadLoginNote, Job, Report, Signals, StartError, receipt, terms};
 
-/// Returns the copies that this machine can see: the auth file of the job that is to follow,
-/// if there is one, then those of the rescue folder and of unfinished rotations.
-fn all_copies(rotating: &Rotating<'_>, job: Option<&Job<'_>>) -> Result<Found, NotBegun> {
+/// Returns the copies on this machine: the auth file of the job that follows, if any, then those
+/// of the rescue and of unfinished rotations.
+fn all_copies(rotating: &Rotating<'_>, job: Option<&Job<'_>>) -> Result<FoundCopies, StartError> {
     let in_home = job.and_then(|job| {
-        // A file that may not be opened keeps the job out by itself.
+        // Ignore a file that cannot be opened: the job itself reports it.
         let look = job.home.settled_look().ok()?;
         Some(auth_file(job, &look, receipt(job).as_ref()))
     });
     let store = rotating.store.to_string();
     let (rescue, rotations) = (rotating.rescue, Some(rotating.rotations));
     let mut found = search(&store, rescue, rotations, Access::Job)
-        .map_err(|error| NotBegun::NoRescue(rescue.folder().to_owned(), error))?;
+        .map_err(|error| StartError::RescueFolder(rescue.folder().to_owned(), error))?;
     found.copies.splice(0..0, in_home);
     Ok(found)
 }
 
-/// What a person allowed, and what the provider refused before: that is looked up only if
-/// there is a copy.
+/// Returns what the user allowed and the generations that the provider refused. Reads the refused
+/// generations only if a copy exists.
 pub(super) async fn rules(
     rotating: &Rotating<'_>,
     job: Option<&Job<'_>>,
-) -> Result<Rules, NotBegun> {
+) -> Result<Rules, StartError> {
     let is_login = |found: &FoundCopy| found.fingerprint().is_some();
     let refused = if all_copies(rotating, job)?.copies.iter().any(is_login) {
-        Mark::refused(rotating.store).await
+        DeadLoginNote::refused_generations(rotating.store).await
     } else {
         Vec::new()
     };
@@ -47,12 +47,12 @@ pub(super) async fn rules(
     })
 }
 
-/// What the store holds, compared with what is on this machine.
-pub(super) struct Compared {
-    /// Whether what the store holds counts more than every copy.
+/// The store's content compared with the copies on this machine.
+pub(super) struct Comparison {
+    /// Whether the store's login takes precedence over every copy.
     pub(super) is_settled: bool,
-    /// The home of another rotation that is under way.
-    pub(super) at_work: Option<PathBuf>,
+    /// The folder of another rotation that is running.
+    pub(super) running_rotation: Option<PathBuf>,
 }
 
 pub(super) fn compare(
@@ -60,43 +60,46 @@ pub(super) fn compare(
     job: Option<&Job<'_>>,
     stored: Option<&Stored>,
     rules: &Rules,
-) -> Compared {
+) -> Comparison {
     let head = stored.map(|stored| held(stored).0);
-    // A folder that cannot be listed any more is reported when the copies are settled.
-    let Ok(Found { copies, at_work }) = all_copies(rotating, job) else {
-        return Compared {
+    // `settle` reports a folder that cannot be listed.
+    let Ok(FoundCopies {
+        copies,
+        running_rotation,
+    }) = all_copies(rotating, job)
+    else {
+        return Comparison {
             is_settled: false,
-            at_work: None,
+            running_rotation: None,
         };
     };
     let all: Vec<_> = copies.into_iter().map(|found| found.copy).collect();
     let is_settled = match copies::settle(head.as_ref(), &all, rules).action {
-        // Of a store without a login there is nothing that could be spent; the job itself
-        // tells so, or seeds.
+        // A store without a login has no token to spend; the job reports that, or seeds.
         Action::Keep
         | Action::Place
         | Action::Refuse(Refusal::NothingStored | Refusal::UnusableStored) => true,
         Action::Refuse(_) | Action::Adopt { .. } => false,
     };
-    Compared {
+    Comparison {
         is_settled,
-        at_work,
+        running_rotation,
     }
 }
 
-/// Removes the private homes of earlier rotations that hold an ancestor of this base, or the base
-/// itself: nothing came of those.
+/// Removes the private homes of earlier rotations that hold this base or an ancestor of it: those
+/// rotations produced no newer login.
 pub(super) fn sweep(rotating: &Rotating<'_>, base: &Base) {
     let found = all_copies(rotating, None).map_or_else(|_| Vec::new(), |found| found.copies);
     for copy in found {
-        if copy.is_to_be_swept() && copy.is_in_line(base) {
+        if copy.can_sweep() && copy.is_base_or_ancestor(base) {
             copy.sweep();
         }
     }
 }
 
-/// What the store holds as a base, with what the receipt or a record on this machine knows of it:
-/// a login that lost its stamp still is of its family.
+/// Returns the store's login as a base, completed from the receipt or a record on this machine: a
+/// login that lost its stamp still belongs to its family.
 pub(super) fn base_of(
     rotating: &Rotating<'_>,
     job: Option<&Job<'_>>,
@@ -110,28 +113,28 @@ pub(super) fn base_of(
     Some(Base::of_head(&head, theirs, known))
 }
 
-/// Puts the copy that counts into the store, and places nothing.
+/// Puts the copy that takes precedence into the store, and places nothing.
 pub(super) async fn settle(
     rotating: &Rotating<'_>,
     job: Option<&Job<'_>>,
     known: Option<Stored>,
     refused: &[Fingerprint],
     signals: &mut Signals,
-) -> Result<Report, NotBegun> {
-    let folder = private(rotating.rotations)?;
+) -> Result<Report, StartError> {
+    let folder = create_private_folder(rotating.rotations)?;
     let home = Home::new(&folder.path().join(HOME))?;
     let copies = all_copies(rotating, job)?.copies;
     let settling = job_in(rotating, &home);
     let terms = Terms {
         refused: refused.to_vec(),
-        // What a person allowed for the job's home is allowed here: that home is among the copies.
+        // `--replace` lifts the refusal of the job's auth file, which is one of the copies.
         replace: job.is_some_and(|job| job.replace),
         ..terms(&settling, Goal::Settle)?
     };
-    let step = Trip::start(terms, copies.iter().map(|it| it.copy.clone()).collect());
-    let driver = drive::Driver::new(&settling, None, Look::Missing, None, true)
-        .knowing(known)
+    let step = RoundTrip::start(terms, copies.iter().map(|it| it.copy.clone()).collect());
+    let driver = drive::RoundTripDriver::new(&settling, None, Look::Missing, None, true)
+        .with_stored(known)
         .with_copies(copies)
-        .settling();
+        .without_placing();
     Ok(Box::pin(driver.drive(step, signals)).await)
 }

@@ -8,11 +8,11 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A process that waits for the end of its input, ended when dropped.
-struct Waits(Child);
+/// A shell that blocks until its input ends, killed when dropped.
+struct BlockedShell(Child);
 
-impl Waits {
-    /// Starts a shell that says when it is ready, and waits until it has.
+impl BlockedShell {
+    /// Starts the shell, and waits until it says that it is ready.
     fn start(command: &mut Command) -> Self {
         let command = command
             .current_dir("/")
@@ -30,20 +30,20 @@ impl Waits {
     }
 }
 
-impl Drop for Waits {
+impl Drop for BlockedShell {
     fn drop(&mut self) {
         self.0.kill().expect("our child");
         self.0.wait().expect("our child");
     }
 }
 
-/// A folder with a home, and a shell that is called `codex`.
-struct Scene {
+/// A folder with a home, and a shell whose program is called `codex`.
+struct HomeFixture {
     folder: TempDir,
     home: Home,
 }
 
-impl Scene {
+impl HomeFixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir_all(folder.path().join(".codex")).expect("room");
@@ -74,9 +74,9 @@ impl Scene {
 
     #[track_caller]
     fn expect(&self, mut command: Command, is_user: bool) {
-        let waits = Waits::start(&mut command);
+        let shell = BlockedShell::start(&mut command);
         let expected = if is_user {
-            vec![waits.id()]
+            vec![shell.id()]
         } else {
             Vec::new()
         };
@@ -86,76 +86,76 @@ impl Scene {
 
 #[test]
 fn a_codex_uses_the_home_that_it_was_started_with() {
-    let scene = Scene::new();
+    let fixture = HomeFixture::new();
     let with = |name: &str, value: &Path| {
-        let mut command = scene.codex("");
+        let mut command = fixture.codex("");
         command.env(name, value);
         command
     };
-    scene.expect(with("CODEX_HOME", scene.home.dir()), true);
-    // Its default is in the home of the user; a relative one is in its folder.
-    scene.expect(with("HOME", scene.folder.path()), true);
-    let relative = scene.home.dir().strip_prefix("/").expect("absolute");
-    scene.expect(with("CODEX_HOME", relative), true);
-    scene.expect(with("CODEX_HOME", scene.folder.path()), false);
-    // An empty one counts as none.
+    fixture.expect(with("CODEX_HOME", fixture.home.dir()), true);
+    // The default home is in the user's home; a relative `CODEX_HOME` is in the current folder.
+    fixture.expect(with("HOME", fixture.folder.path()), true);
+    let relative = fixture.home.dir().strip_prefix("/").expect("absolute");
+    fixture.expect(with("CODEX_HOME", relative), true);
+    fixture.expect(with("CODEX_HOME", fixture.folder.path()), false);
+    // An empty variable counts as unset.
     let mut empty = with("CODEX_HOME", Path::new(""));
-    empty.env("HOME", scene.folder.path());
-    scene.expect(empty, true);
+    empty.env("HOME", fixture.folder.path());
+    fixture.expect(empty, true);
 }
 
 #[test]
-fn a_variable_alone_makes_nobody_a_user() {
-    let scene = Scene::new();
-    let mut daemon = scene.shell("sh", "");
-    daemon.env("CODEX_HOME", scene.home.dir());
-    scene.expect(daemon, false);
+fn codex_home_alone_makes_no_process_a_user() {
+    let fixture = HomeFixture::new();
+    let mut daemon = fixture.shell("sh", "");
+    daemon.env("CODEX_HOME", fixture.home.dir());
+    fixture.expect(daemon, false);
 }
 
 #[test]
-fn who_writes_a_file_of_the_home_uses_it() {
-    let scene = Scene::new();
-    fs::write(scene.home.auth_file(), "").expect("room");
-    scene.expect(scene.shell("sh", "exec 3>>$DIR/auth.json;"), true);
-    scene.expect(scene.shell("sh", "exec 3>$DIR/auth.lock;"), true);
-    scene.expect(scene.shell("sh", "exec 3<$DIR/auth.json 4<$DIR;"), false);
+fn a_process_that_writes_in_the_home_uses_it() {
+    let fixture = HomeFixture::new();
+    fs::write(fixture.home.auth_file(), "").expect("room");
+    fixture.expect(fixture.shell("sh", "exec 3>>$DIR/auth.json;"), true);
+    fixture.expect(fixture.shell("sh", "exec 3>$DIR/auth.lock;"), true);
+    fixture.expect(fixture.shell("sh", "exec 3<$DIR/auth.json 4<$DIR;"), false);
 }
 
 #[test]
-fn neither_this_process_nor_those_above_it_are_others() {
-    let scene = Scene::new();
-    let _ours = fs::File::create(scene.home.dir().join("log")).expect("room");
-    assert_eq!(scene.users(), [0_i32; 0]);
-    assert_eq!(above_us(&scene.home), None);
+fn this_process_and_its_ancestors_are_not_other_users() {
+    let fixture = HomeFixture::new();
+    let _ours = fs::File::create(fixture.home.dir().join("log")).expect("room");
+    assert_eq!(fixture.users(), [0_i32; 0]);
+    assert_eq!(above_us(&fixture.home), None);
 }
 
 #[test]
-fn a_user_is_there_until_it_ends() {
-    let scene = Scene::new();
-    let waits = Waits::start(scene.codex("").env("CODEX_HOME", scene.home.dir()));
-    let [user] = &of(&scene.home).expect("visible")[..] else {
+fn a_user_exists_until_it_ends() {
+    let fixture = HomeFixture::new();
+    let shell = BlockedShell::start(fixture.codex("").env("CODEX_HOME", fixture.home.dir()));
+    let [user] = &of(&fixture.home).expect("visible")[..] else {
         panic!("one user");
     };
-    assert!(user.is_codex && user.is_there() && user.uses(&scene.home));
-    assert_eq!(user.to_string(), format!("codex (process {})", waits.id()));
-    drop(waits);
-    assert!(!user.is_there() && !user.uses(&scene.home));
+    assert!(user.is_codex && user.is_there() && user.uses(&fixture.home));
+    assert_eq!(user.to_string(), format!("codex (process {})", shell.id()));
+    drop(shell);
+    assert!(!user.is_there() && !user.uses(&fixture.home));
 }
 
 #[test]
 fn the_holder_of_a_lock_is_found() {
-    let scene = Scene::new();
-    assert_eq!(lock_holder(&scene.home), None);
-    let lock = fs::File::open(scene.home.dir()).expect("a folder");
-    lock.lock().expect("nobody else holds it");
-    let holder = lock_holder(&scene.home).expect("this process");
+    let fixture = HomeFixture::new();
+    assert_eq!(lock_holder(&fixture.home), None);
+    let lock = fs::File::open(fixture.home.dir()).expect("a folder");
+    lock.lock().expect("a free lock");
+    let holder = lock_holder(&fixture.home).expect("this process");
     assert_eq!(u32::try_from(holder.id()), Ok(std::process::id()));
     assert!(holder.is_above_us());
 }
 
 #[test]
-fn a_job_goes_on_as_long_as_its_caller_or_another_process_of_it() {
-    let scene = Scene::new();
+fn a_job_is_live_while_its_caller_or_another_process_of_it_is() {
+    let fixture = HomeFixture::new();
     let owner = |caller| Owner {
         job: Some(JobIdentity::made_up("CI_JOB_ID=users-1")),
         caller,
@@ -164,8 +164,8 @@ fn a_job_goes_on_as_long_as_its_caller_or_another_process_of_it() {
     assert_eq!(Owner::default().state(), JobState::Unknown);
     assert_eq!(Owner::ours().state(), JobState::Ours);
 
-    let mut of_the_job = scene.shell("sh", "");
-    let waits = Waits::start(
+    let mut of_the_job = fixture.shell("sh", "");
+    let shell = BlockedShell::start(
         of_the_job
             .env("CI_JOB_ID", "users-1")
             .env_remove("RUNNER_TRACKING_ID"),
@@ -173,22 +173,22 @@ fn a_job_goes_on_as_long_as_its_caller_or_another_process_of_it() {
     let JobState::Live(user) = owner(None).state() else {
         panic!("a process of it is there");
     };
-    assert_eq!(user.id(), waits.id());
-    // As a Codex it would show nothing.
-    let process = Process::of(waits.id()).expect("there");
-    drop(waits);
+    assert_eq!(user.id(), shell.id());
+    // A process of a Codex does not show that the job is running.
+    let process = Process::of(shell.id()).expect("there");
+    drop(shell);
     assert_eq!(owner(None).state(), JobState::Over);
-    let mut codex = scene.codex("");
-    let codex = Waits::start(
+    let mut codex = fixture.codex("");
+    let codex = BlockedShell::start(
         codex
             .env("CI_JOB_ID", "users-1")
             .env_remove("RUNNER_TRACKING_ID"),
     );
     assert_eq!(owner(None).state(), JobState::Over);
     drop(codex);
-    // What a Codex has started shows as little.
-    let mut codex = scene.codex("sleep 2 &");
-    let codex = Waits::start(
+    // Neither does a descendant of a Codex.
+    let mut codex = fixture.codex("sleep 2 &");
+    let codex = BlockedShell::start(
         codex
             .env("CI_JOB_ID", "users-2")
             .env_remove("RUNNER_TRACKING_ID"),
@@ -227,30 +227,30 @@ fn a_job_goes_on_as_long_as_its_caller_or_another_process_of_it() {
     }
 }
 
-fn somebody() -> User {
+fn this_user() -> User {
     User::new(processes::ourselves().expect("there"))
 }
 
 #[test]
-fn a_job_begins_where_nobody_elses_goes_on() {
+fn a_job_is_admitted_unless_another_job_is_live() {
     use Admission::{Free, Nested, Refused, TakesOver};
     use JobState::{Live, Ours, Over, Unknown};
-    let refused = || Refused(Some(somebody()));
-    for (state, [nobody, watch]) in [
+    let refused = || Refused(Some(this_user()));
+    for (state, [unlocked, watched]) in [
         (Unknown, [Free, TakesOver]),
         (Ours, [Free, Nested]),
-        (Live(somebody()), [refused(), refused()]),
+        (Live(this_user()), [refused(), refused()]),
         (Over, [Free, TakesOver]),
     ] {
-        assert_eq!(admit(Holder::Nobody, state.clone()), nobody);
-        assert_eq!(admit(Holder::Watch, state.clone()), watch);
+        assert_eq!(admit(Holder::None, state.clone()), unlocked);
+        assert_eq!(admit(Holder::Watch, state.clone()), watched);
         assert_eq!(admit(Holder::Job, state), Refused(None));
     }
 }
 
 #[test]
-fn a_codex_of_a_job_that_is_over_is_ended_unless_it_may_write() {
-    let found = Found {
+fn a_leftover_codex_is_ended_unless_it_may_write() {
+    let found = ObservedProcess {
         is_codex: true,
         job: JobState::Over,
         receipt: JobState::Over,
@@ -258,7 +258,7 @@ fn a_codex_of_a_job_that_is_over_is_ended_unless_it_may_write() {
         is_due: false,
         idle: Duration::ZERO,
     };
-    let decide = |change: fn(&mut Found)| {
+    let decide = |change: fn(&mut ObservedProcess)| {
         let mut found = found.clone();
         change(&mut found);
         leftover(&found)
@@ -271,11 +271,11 @@ fn a_codex_of_a_job_that_is_over_is_ended_unless_it_may_write() {
     );
     assert_eq!(decide(|it| it.job = JobState::Ours), Leftover::Ours);
     assert_eq!(decide(|it| it.receipt = JobState::Ours), Leftover::Ours);
-    // Somebody's own, which no job of ours has left.
+    // No job of ours has left this process.
     assert_eq!(decide(|it| it.has_receipt = false), Leftover::Foreign);
     assert_eq!(decide(|it| it.is_codex = false), Leftover::Foreign);
     assert_eq!(
-        decide(|it| it.job = JobState::Live(somebody())),
+        decide(|it| it.job = JobState::Live(this_user())),
         Leftover::Foreign
     );
 }

@@ -1,54 +1,56 @@
-//! `doctor`: whether a job would begin here, and what the store is worth.
+//! `doctor`: checks whether a job would start here, and shows what the store guarantees.
 
 mod check;
-mod claim;
-mod promises;
-mod rounds;
+mod checks;
+mod guarantees;
+mod lease;
 
 use authferry_core::SecretStore;
 
-use crate::args::{Doctor, Global};
-use crate::ending::{Ending, Result};
+use crate::args::{DoctorArgs, Global};
+use crate::outcome::{Ending, Result};
 use crate::plan::Plan;
 
 use check::{Check, State};
-use rounds::Found;
+use checks::Findings;
 
-pub(crate) fn doctor(args: &Doctor, global: &Global) -> Result<Ending> {
+pub(crate) fn doctor(args: &DoctorArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    let found = rounds::make(&plan, args, global)?;
-    Ok(told(&*plan.store, found, global.quiet))
+    let findings = checks::run(&plan, args, global)?;
+    Ok(describe(&*plan.store, findings, global.quiet))
 }
 
-fn told(store: &dyn SecretStore, found: Found, quiet: bool) -> Ending {
-    let Found {
+fn describe(store: &dyn SecretStore, findings: Findings, quiet: bool) -> Ending {
+    let Findings {
         checks,
         facts,
         account_plan,
         history,
-    } = found;
-    let shown = checks.iter().filter(|check| !quiet || check.is_wrong());
+    } = findings;
+    let shown = checks
+        .iter()
+        .filter(|check| !quiet || check.needs_attention());
     let mut ending = verdict(&checks);
     ending.lines = shown.flat_map(Check::lines).collect();
     if !quiet {
         ending.lines.push(String::new());
-        ending.lines.extend(promises::lines(store, history));
+        ending.lines.extend(guarantees::lines(store, history));
         ending.lines.push(String::new());
         ending
             .lines
-            .push(promises::instead(account_plan.as_deref()));
+            .push(guarantees::alternative(account_plan.as_deref()));
     }
     let checks: Vec<_> = checks.iter().map(Check::json).collect();
     ending.facts = facts;
     ending
         .fact("store", store.to_string())
         .fact("checks", checks)
-        .fact("guarantees", promises::json(store, history))
+        .fact("guarantees", guarantees::json(store, history))
         .fact("store_notes", store.notes())
         .fact("plan", account_plan)
 }
 
-/// The first check that failed decides, as it would for a job.
+/// The first failed check decides, as for a job.
 fn verdict(checks: &[Check]) -> Ending {
     let count = |state| checks.iter().filter(|check| check.state == state).count();
     let failed = checks.iter().find(|check| check.state == State::Failed);

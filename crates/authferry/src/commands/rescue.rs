@@ -1,25 +1,25 @@
-//! `rescue`: what is kept of logins that the store does not hold.
+//! `rescue`: lists, puts back and drops rescued logins.
 
 mod find;
 mod put;
 
 use std::io;
 
-use authferry_codex::Unusable;
+use authferry_codex::AuthFileError;
 use authferry_core::Stored;
 use authferry_runner::rescue::{self, Location, NotALogin, Rescue, Rescued};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::args::{self, Common, Global, RescueCommand, RescueDrop};
-use crate::commands::{block_on, look_into_second_store};
-use crate::copies::{self, Judged};
-use crate::ending::{Ending, Result};
+use crate::args::{self, CommonArgs, Global, RescueCommand, RescueDropArgs};
+use crate::commands::{block_on, read_second_store};
+use crate::copies::{self, JudgedCopy};
+use crate::messages::time::at;
+use crate::outcome::{Ending, Result};
 use crate::plan::Plan;
-use crate::telling::time::at;
-use crate::{exit, telling};
+use crate::{exit, messages};
 
-pub(crate) fn rescue(args: &args::Rescue, global: &Global) -> Result<Ending> {
+pub(crate) fn rescue(args: &args::RescueArgs, global: &Global) -> Result<Ending> {
     match &args.command {
         Some(RescueCommand::Put(args)) => put::put(args, global),
         Some(RescueCommand::Drop(args)) => drop_one(args, global),
@@ -28,21 +28,20 @@ pub(crate) fn rescue(args: &args::Rescue, global: &Global) -> Result<Ending> {
     }
 }
 
-/// Shows whose each kept login is, why, when and by which job it was kept, and what it is
-/// worth now.
-fn list(common: &Common, global: &Global) -> Result<Ending> {
+/// Lists each rescued login: its store, why, when and by which job it was saved, and its verdict.
+fn list(common: &CommonArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let rescue = plan.rescue(global)?;
-    // A folder that cannot be used is reported before any store is asked.
-    kept(&rescue)?;
+    // An unusable folder is reported before a request to a store.
+    list_rescued(&rescue)?;
     let judged = block_on(&plan, async {
-        look_into_second_store(&rescue, common.patience).await?;
+        read_second_store(&rescue, common.store_timeout).await?;
         let stored = read(&plan, common).await?;
-        let patience = common.patience;
-        let judged = copies::judged(&plan, &rescue, stored.as_ref(), patience).await;
-        Result::Ok(judged.map_err(|error| telling::rescue_folder(rescue.folder(), &error))?)
+        let store_timeout = common.store_timeout;
+        let judged = copies::judge(&plan, &rescue, stored.as_ref(), store_timeout).await;
+        Result::Ok(judged.map_err(|error| messages::rescue_folder(rescue.folder(), &error))?)
     })??;
-    let (kept, encrypted) = (kept(&rescue)?, encrypted(&rescue)?);
+    let (kept, encrypted) = (list_rescued(&rescue)?, encrypted(&rescue)?);
     let mut ending = Ending::good("listed", "");
     for copy in &judged {
         ending.lines.extend(lines(copy));
@@ -60,7 +59,7 @@ fn list(common: &Common, global: &Global) -> Result<Ending> {
     for location in &encrypted {
         let name = location.name();
         ending.lines.push(format!(
-            "{name}  encrypted: `rescue put --identity KEY` tells what it is worth"
+            "{name}  encrypted: `rescue put --identity KEY` decrypts it"
         ));
         ending.lines.push(place(location));
     }
@@ -68,7 +67,7 @@ fn list(common: &Common, global: &Global) -> Result<Ending> {
         let second = plan.second_store.iter();
         let second = second.map(|store| format!(" or in the second store {store}"));
         ending.message = format!(
-            "nothing is kept in {}{}",
+            "no login is saved in {}{}",
             rescue.folder().display(),
             second.collect::<String>()
         );
@@ -85,42 +84,45 @@ fn list(common: &Common, global: &Global) -> Result<Ending> {
         .collect();
     Ok(ending
         .fact("store", plan.store.to_string())
-        .fact("copies", copies::for_programs(&judged))
-        .fact("encrypted", telling::places(&encrypted))
+        .fact("copies", copies::to_json(&judged))
+        .fact("encrypted", messages::places(&encrypted))
         .fact("others", others))
 }
 
-/// Removes a kept login.
-fn drop_one(args: &RescueDrop, global: &Global) -> Result<Ending> {
+/// Removes a rescued login.
+fn drop_one(args: &RescueDropArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let rescue = plan.rescue(global)?;
     let dropping = async {
-        let patience = args.common.patience;
-        // A folder that cannot be used is reported before the second store is asked.
-        kept(&rescue)?;
-        look_into_second_store(&rescue, patience).await?;
-        let kept = kept(&rescue)?;
-        if let Some(found) = kept.iter().find(|kept| find::is_meant(kept, &args.login)) {
-            let forgotten = rescue.forget(found, patience).await;
+        let store_timeout = args.common.store_timeout;
+        // An unusable folder is reported before a request to the second store.
+        list_rescued(&rescue)?;
+        read_second_store(&rescue, store_timeout).await?;
+        let kept = list_rescued(&rescue)?;
+        if let Some(found) = kept
+            .iter()
+            .find(|kept| find::is_named_by(kept, &args.login))
+        {
+            let forgotten = rescue.remove(found, store_timeout).await;
             return removed(&found.location, forgotten);
         }
         let encrypted = encrypted(&rescue)?;
-        let is_meant = |it: &&Location| find::names(&args.login, None, it);
-        let Some(location) = encrypted.iter().find(is_meant) else {
+        let is_named = |it: &&Location| find::names(&args.login, None, it);
+        let Some(location) = encrypted.iter().find(is_named) else {
             return Err(find::unknown(&args.login, &rescue).into());
         };
-        removed(location, rescue.forget_encrypted(location).map(|()| true))
+        removed(location, rescue.remove_encrypted(location).map(|()| true))
     };
     block_on(&plan, dropping)?
 }
 
 fn removed(location: &Location, forgotten: io::Result<bool>) -> Result<Ending> {
-    let what = what(location);
-    let failed = format!("{what} cannot be removed");
+    let copy = subject(location);
+    let failed = format!("{copy} cannot be removed");
     match forgotten {
-        Ok(true) => Ok(Ending::good("dropped", format!("{what} was removed"))),
+        Ok(true) => Ok(Ending::good("dropped", format!("{copy} was removed"))),
         Ok(false) => {
-            let why = format!("{failed}: a job has kept the login anew meanwhile");
+            let why = format!("{failed}: a job has saved the login again at the same time");
             Err(Ending::refused(exit::FAILED, why).into())
         }
         Err(error) => Err(Ending::refused(exit::FAILED, failed)
@@ -130,17 +132,17 @@ fn removed(location: &Location, forgotten: io::Result<bool>) -> Result<Ending> {
 }
 
 /// A copy as the subject of a sentence.
-fn what(location: &Location) -> String {
+fn subject(location: &Location) -> String {
     match location {
         Location::File(_) | Location::EncryptedFile(_) => location.place(),
         Location::SecondStore { address, name } => format!("login {name} in {address}"),
     }
 }
 
-/// What is kept in the folder and in the second store.
-fn kept(rescue: &Rescue) -> Result<Vec<Rescued>> {
+/// The rescued logins in the folder and in the second store.
+fn list_rescued(rescue: &Rescue) -> Result<Vec<Rescued>> {
     let folder = rescue.folder();
-    let mut kept = rescue::list(folder).map_err(|error| telling::rescue_folder(folder, &error))?;
+    let mut kept = rescue::list(folder).map_err(|error| messages::rescue_folder(folder, &error))?;
     kept.extend(rescue.in_second_store());
     Ok(kept)
 }
@@ -148,22 +150,22 @@ fn kept(rescue: &Rescue) -> Result<Vec<Rescued>> {
 fn encrypted(rescue: &Rescue) -> Result<Vec<Location>> {
     let folder = rescue.folder();
     let encrypted = rescue.encrypted();
-    Ok(encrypted.map_err(|error| telling::rescue_folder(folder, &error))?)
+    Ok(encrypted.map_err(|error| messages::rescue_folder(folder, &error))?)
 }
 
-async fn read(plan: &Plan, common: &Common) -> Result<Option<Stored>> {
-    let read = timeout(common.patience, plan.store.read()).await;
-    let read = read.map_err(|_| telling::out_of_time(&plan.store))?;
-    Ok(read.map_err(|error| telling::store(&error))?)
+async fn read(plan: &Plan, common: &CommonArgs) -> Result<Option<Stored>> {
+    let read = timeout(common.store_timeout, plan.store.read()).await;
+    let read = read.map_err(|_| messages::out_of_time(&plan.store))?;
+    Ok(read.map_err(|error| messages::store(&error))?)
 }
 
-fn lines(copy: &Judged) -> Vec<String> {
-    let mut lines = vec![format!("{}  {}", copy.fingerprint, copy.worth())];
+fn lines(copy: &JudgedCopy) -> Vec<String> {
+    let mut lines = vec![format!("{}  {}", copy.fingerprint, copy.description())];
     if let Some(record) = &copy.record {
-        lines.push(format!("  kept   {}, by {}", at(record.time), record.job));
+        lines.push(format!("  saved  {}, by {}", at(record.time), record.job));
         lines.push(format!("  why    {}", record.reason.text()));
     } else {
-        lines.push("  why    a rotation did not come to its end".to_owned());
+        lines.push("  why    a rotation did not finish".to_owned());
     }
     lines.push(place(&copy.location));
     lines
@@ -180,7 +182,7 @@ fn place(location: &Location) -> String {
 fn name(kept: &Rescued) -> String {
     match &kept.login {
         Ok(login) => login.fingerprint.to_string(),
-        Err(NotALogin::Unusable(Unusable::Empty)) => "empty".to_owned(),
+        Err(NotALogin::AuthFileError(AuthFileError::Empty)) => "empty".to_owned(),
         Err(NotALogin::Unreadable(_)) => "unreadable".to_owned(),
         Err(_) => "unusable".to_owned(),
     }
@@ -188,8 +190,8 @@ fn name(kept: &Rescued) -> String {
 
 fn foreign(kept: &Rescued) -> String {
     match (&kept.login, &kept.record) {
-        (Err(why), _) => format!("no login: {why}"),
+        (Err(why), _) => format!("not a login: {why}"),
         (Ok(_), Some(record)) => format!("belongs to {}", record.store),
-        (Ok(_), None) => "has no record: it belongs to no store that is known".to_owned(),
+        (Ok(_), None) => "has no record: its store is unknown".to_owned(),
     }
 }

@@ -1,32 +1,32 @@
-//! `seed`: a login's way into a store.
+//! `seed`: puts a login into a store.
 
 use std::{ffi::OsString, fs, io, io::Read, os::unix::ffi::OsStringExt, path::Path};
 
 use authferry_codex::MAX_LEN;
 use authferry_core::Secret;
 use authferry_runner::rescue::Rescue;
-use authferry_runner::{Job, Mark, NotSeeded, Replace, SeedError, Seeded};
+use authferry_runner::{DeadLoginNote, Job, NotSeeded, Replace, SeedError, Seeded};
 use tokio::time::timeout;
 
-use crate::args::{Global, Seed};
+use crate::args::{Global, SeedArgs};
 use crate::commands::block_on;
-use crate::ending::{Ending, Result};
+use crate::outcome::{Ending, Result};
 use crate::plan::Plan;
-use crate::{exit, telling};
+use crate::{exit, messages};
 
-pub(crate) fn seed(args: &Seed, global: &Global) -> Result<Ending> {
+pub(crate) fn seed(args: &SeedArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let rescue = plan.rescue(global)?;
     let secret = read(&args.file).map_err(|error| {
-        let what = format!("{} cannot be read", args.file.display());
-        Ending::refused(exit::FAILED, what).caused_by(&error)
+        let problem = format!("{} cannot be read", args.file.display());
+        Ending::refused(exit::FAILED, problem).caused_by(&error)
     })?;
     let replace = match (args.replace, args.allow_older) {
         (false, _) => Replace::Nothing,
         (true, false) => Replace::NotNewer,
         (true, true) => Replace::Anything,
     };
-    let patience = args.common.patience;
+    let store_timeout = args.common.store_timeout;
     let seeding = async {
         let store = &*plan.store;
         let seeded = authferry_runner::seed(&authferry_runner::Seed {
@@ -37,30 +37,30 @@ pub(crate) fn seed(args: &Seed, global: &Global) -> Result<Ending> {
             refused: Vec::new(),
             writer: &plan.writer,
             rescue: &rescue,
-            patience,
+            store_timeout,
         })
         .await?;
-        // What is new in the store nobody can have found dead.
-        let mark = if seeded.unchanged {
-            let mark = Mark::of(seeded.generation.fingerprint, store);
-            timeout(patience, mark).await.ok().flatten()
+        // No job can have found a login dead that is new in the store.
+        let note = if seeded.unchanged {
+            let note = DeadLoginNote::read(seeded.generation.fingerprint, store);
+            timeout(store_timeout, note).await.ok().flatten()
         } else {
             None
         };
-        Ok((seeded, mark))
+        Ok((seeded, note))
     };
     let seeded = block_on(&plan, seeding)?;
-    let (seeded, mark) = seeded.map_err(|not| failed(&plan, &rescue, &not))?;
-    let mut ending = told(&plan, &seeded);
-    if let Some(mark) = mark {
-        let mark = telling::of_mark(&mark);
-        ending.warnings.push(format!("this login is {mark}"));
-        ending = ending.hint(FRESH);
+    let (seeded, note) = seeded.map_err(|error| failed(&plan, &rescue, &error))?;
+    let mut ending = succeeded(&plan, &seeded);
+    if let Some(note) = note {
+        let why = messages::dead_login(&note);
+        ending.warnings.push(format!("this login is {why}"));
+        ending = ending.hint(LOG_IN);
     }
     Ok(ending)
 }
 
-/// Fills an empty store from an environment variable's value, and returns what to say of it.
+/// Seeds an empty store from an environment variable, and returns a note about it.
 pub(crate) async fn from_env(
     plan: &Plan,
     job: &Job<'_>,
@@ -76,42 +76,42 @@ pub(crate) async fn from_env(
         refused: Vec::new(),
         writer: job.writer,
         rescue: job.rescue,
-        patience: job.patience,
+        store_timeout: job.store_timeout,
     };
-    let not = match authferry_runner::seed(&seed).await {
+    let error = match authferry_runner::seed(&seed).await {
         Ok(seeded) => {
             let fingerprint = seeded.generation.fingerprint;
             return Ok(format!(
-                "{} was empty: login {fingerprint} was put there from {variable}",
+                "{} was empty: authferry seeded it with login {fingerprint} from {variable}",
                 plan.store
             ));
         }
-        Err(not) => not,
+        Err(error) => error,
     };
-    match not.why {
-        // What they put there is what the trip begins with.
-        SeedError::Filled => Ok(format!(
-            "{} was filled by somebody else at the same moment",
+    match error.why {
+        // The round trip starts with the login of the other writer.
+        SeedError::NotEmpty => Ok(format!(
+            "another writer seeded {} at the same moment",
             plan.store
         )),
-        SeedError::Unusable(why) => {
-            let what = format!("what {variable} holds is unusable: {why}");
-            Err(Ending::refused(exit::FAILED, what).hint(FRESH).into())
+        SeedError::AuthFileError(why) => {
+            let problem = format!("the value of {variable} is unusable: {why}");
+            Err(Ending::refused(exit::FAILED, problem).hint(LOG_IN).into())
         }
         SeedError::Older(_)
         | SeedError::Spent(_)
         | SeedError::NotKept(_)
         | SeedError::LeaseHeld { .. }
         | SeedError::System(_)
-        | SeedError::OutOfTime
-        | SeedError::Store(_) => Err(failed(plan, job.rescue, &not).into()),
+        | SeedError::TimedOut
+        | SeedError::Store(_) => Err(failed(plan, job.rescue, &error).into()),
     }
 }
 
-const FRESH: &str = "log in afresh to a home of its own: \
+const LOG_IN: &str = "log in again, in a new home: \
     `export CODEX_HOME=$(mktemp -d)`, `codex login`, `authferry seed $CODEX_HOME/auth.json`";
 
-/// Reads no further than a login can be long: one byte more shows that it is too long.
+/// Reads one byte more than a login may have: enough to detect one that is too long.
 pub(crate) fn read(file: &Path) -> io::Result<Secret> {
     let limit = MAX_LEN as u64 + 1;
     let mut bytes = Vec::new();
@@ -123,12 +123,12 @@ pub(crate) fn read(file: &Path) -> io::Result<Secret> {
     Ok(Secret::new(bytes))
 }
 
-pub(crate) fn told(plan: &Plan, seeded: &Seeded) -> Ending {
+pub(crate) fn succeeded(plan: &Plan, seeded: &Seeded) -> Ending {
     let fingerprint = seeded.generation.fingerprint;
     let mut ending = if seeded.unchanged {
         Ending::good(
             "unchanged",
-            format!("login {fingerprint} was in {} already", plan.store),
+            format!("login {fingerprint} was already in {}", plan.store),
         )
     } else {
         let message = format!(
@@ -136,20 +136,20 @@ pub(crate) fn told(plan: &Plan, seeded: &Seeded) -> Ending {
             plan.store, seeded.version
         );
         Ending::good("seeded", message)
-            .hint("from here on it belongs to the store: delete the file, and do not log out, for that would end it")
+            .hint("delete the file: the login belongs to the store now; do not log out, because that revokes it")
     };
     if let Some(why) = &seeded.not_in_second_store {
         ending
             .warnings
-            .push(format!("the second store did not take the copy: {why}"));
+            .push(format!("the second store did not accept the copy: {why}"));
     }
     if let Some(location) = &seeded.rescued {
-        let what = seeded
+        let replaced = seeded
             .replaced
-            .map_or_else(|| "something".to_owned(), |f| format!("login {f}"));
-        ending
-            .notes
-            .push(format!("{what} was replaced, and is kept in {location}"));
+            .map_or_else(|| "an unusable value".to_owned(), |f| format!("login {f}"));
+        ending.notes.push(format!(
+            "{replaced} was replaced, and is saved in {location}"
+        ));
     }
     ending
         .fact("store", plan.store.to_string())
@@ -157,57 +157,56 @@ pub(crate) fn told(plan: &Plan, seeded: &Seeded) -> Ending {
         .fact("fingerprint", fingerprint.to_string())
         .fact("version", seeded.version.to_string())
         .fact("replaced", seeded.replaced.map(|f| f.to_string()))
-        .fact("rescued", telling::places(&seeded.rescued))
+        .fact("rescued", messages::places(&seeded.rescued))
 }
 
-pub(crate) fn failed(plan: &Plan, rescue: &Rescue, not: &NotSeeded) -> Ending {
+pub(crate) fn failed(plan: &Plan, rescue: &Rescue, error: &NotSeeded) -> Ending {
     let store = &plan.store;
-    let mut ending = match &not.why {
-        SeedError::Store(error) => telling::store(error),
-        SeedError::Unusable(_) => Ending::refused(exit::FAILED, &not.why).hint(FRESH),
-        SeedError::Filled => Ending::refused(exit::FAILED, format!("{store} is not empty"))
-            .hint("look at what it holds with `authferry status`")
-            .hint("if that is dead, put this over it with `--replace`"),
+    let mut ending = match &error.why {
+        SeedError::Store(error) => messages::store(error),
+        SeedError::AuthFileError(_) => Ending::refused(exit::FAILED, &error.why).hint(LOG_IN),
+        SeedError::NotEmpty => Ending::refused(exit::FAILED, format!("{store} is not empty"))
+            .hint("show the store's login: `authferry status`")
+            .hint("if that login is dead, overwrite it with `--replace`"),
         SeedError::Older(theirs) => {
-            let what =
+            let problem =
                 format!("{store} holds login {theirs} of the same account, which was issued later");
-            Ending::refused(exit::FAILED, what).hint(FRESH).hint(
-                "if you know that the later one is dead and this one is not, add `--allow-older`",
+            Ending::refused(exit::FAILED, problem).hint(LOG_IN).hint(
+                "if the later login is dead and this one is not, add `--allow-older`",
             )
         }
         SeedError::Spent(theirs) => {
-            let what = format!("the login was spent for login {theirs}, which is in {store}");
-            Ending::refused(exit::FAILED, what).hint(
-                "if you know that the later one is dead and this one is not, add `--allow-older`",
+            let problem = format!("the login was spent: login {theirs} in {store} replaced it");
+            Ending::refused(exit::FAILED, problem).hint(
+                "if the later login is dead and this one is not, add `--allow-older`",
             )
         }
-        SeedError::OutOfTime => telling::out_of_time(store),
+        SeedError::TimedOut => messages::out_of_time(store),
         SeedError::NotKept(error) => {
-            let what = format!(
-                "what {store} holds cannot be kept in {} first",
+            let problem = format!(
+                "the login in {store} cannot be saved in {} first",
                 rescue.folder().display()
             );
-            Ending::refused(exit::FAILED, what)
+            Ending::refused(exit::FAILED, problem)
                 .caused_by(error)
-                .hint("name a folder that can be written with `--rescue-dir DIR`")
+                .hint("use a writable folder with `--rescue-dir DIR`")
         }
-        SeedError::LeaseHeld { .. } => Ending::refused(exit::FAILED, &not.why).hint(
-            "seed again when it is done; a holder that died is waited for with `--patience 2m`",
+        SeedError::LeaseHeld { .. } => Ending::refused(exit::FAILED, &error.why).hint(
+            "try again when the holder is done; if it has died, wait for the expiry with `--store-timeout 2m`",
         ),
-        SeedError::System(error) => Ending::refused(exit::FAILED, &not.why).caused_by(error),
+        SeedError::System(cause) => Ending::refused(exit::FAILED, &error.why).caused_by(cause),
     };
-    if not.doubtful {
+    if error.may_have_landed {
         let why = ending.reason();
-        ending.message = format!("whether the login is in {store} is not known: {why}");
-        ending.hints.insert(
-            0,
-            "look at what it holds with `authferry status`".to_owned(),
-        );
-    }
-    if let Some(location) = &not.rescued {
+        ending.message = format!("the login may be in {store}: {why}");
         ending
-            .notes
-            .push(format!("a copy of what {store} holds is in {location}"));
+            .hints
+            .insert(0, "show the store's login: `authferry status`".to_owned());
     }
-    ending.fact("rescued", telling::places(&not.rescued))
+    if let Some(location) = &error.rescued {
+        ending.notes.push(format!(
+            "a copy of the login in {store} is saved in {location}"
+        ));
+    }
+    ending.fact("rescued", messages::places(&error.rescued))
 }

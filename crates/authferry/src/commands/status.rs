@@ -1,52 +1,51 @@
-//! `status`: what the store holds.
+//! `status`: shows what the store holds.
 
 use std::{fmt::Write, path::Path, time::Duration};
 
 use authferry_core::{Generation, Origin, Stamp, Stored};
 use authferry_runner::rescue::Location;
-use authferry_runner::{LeaseDefect, Mark};
+use authferry_runner::{DeadLoginNote, LeaseDefect};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use crate::args::{Global, Status};
+use crate::args::{Global, StatusArgs};
 use crate::commands::block_on;
-use crate::copies::{self, Judged};
-use crate::ending::{Ending, Result};
+use crate::copies::{self, JudgedCopy};
+use crate::messages::time::text;
+use crate::outcome::{Ending, Result};
 use crate::plan::Plan;
-use crate::telling::time::text;
-use crate::{exit, telling};
+use crate::{exit, messages};
 
-pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
+pub(crate) fn status(args: &StatusArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
-    // Where there is no place for a rescue, there is none.
+    // Without a usable rescue folder there are no rescued logins.
     let rescue = plan.rescue(global).ok();
-    let patience = args.common.patience;
-    let (looked, copies, unseen) = block_on(&plan, async {
-        let looked = look(&plan, patience).await?;
-        let (copies, unseen) = match &rescue {
+    let store_timeout = args.common.store_timeout;
+    let (state, copies, unread) = block_on(&plan, async {
+        let state = read_store(&plan, store_timeout).await?;
+        let (copies, unread) = match &rescue {
             Some(rescue) => {
-                let unseen = rescue.look(patience).await.err();
-                let stored = looked.as_ref().map(|(stored, _, _)| stored);
-                let judged = copies::judged(&plan, rescue, stored, patience).await;
+                let unread = rescue.load_second_store(store_timeout).await.err();
+                let stored = state.as_ref().map(|(stored, _, _)| stored);
+                let judged = copies::judge(&plan, rescue, stored, store_timeout).await;
                 let folder = rescue.folder();
-                let copies = judged.map_err(|error| telling::rescue_folder(folder, &error))?;
-                (copies, unseen)
+                let copies = judged.map_err(|error| messages::rescue_folder(folder, &error))?;
+                (copies, unread)
             }
             None => (Vec::new(), None),
         };
-        Result::Ok((looked, copies, unseen))
+        Result::Ok((state, copies, unread))
     })??;
-    let unseen = unseen.map(|error| telling::second_store(&error));
+    let unread = unread.map(|error| messages::second_store(&error));
     let folder = rescue.as_ref().map_or(Path::new(""), |it| it.folder());
-    let Some(looked) = looked else {
+    let Some(state) = state else {
         let ending = if copies.is_empty() {
-            let what = format!("{} holds no login yet", plan.store);
-            Ending::bad(exit::FAILED, "empty", what)
-                .hint("put one there with `authferry seed FILE`")
+            let problem = format!("{} holds no login yet", plan.store);
+            Ending::bad(exit::FAILED, "empty", problem).hint("seed it with `authferry seed FILE`")
         } else {
             Ending {
                 outcome: "empty",
-                ..telling::only_copies(
+                ..messages::only_copies(
                     &plan.store,
                     folder,
                     None,
@@ -56,16 +55,15 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
         };
         return Err(with_copies(ending, &copies).into());
     };
-    let generation = authferry_codex::parse(&looked.0.secret).map_err(|why| {
+    let generation = authferry_codex::parse(&state.0.secret).map_err(|why| {
         let ending = if copies.is_empty() {
-            let what = format!("what {} holds is unusable: {why}", plan.store);
-            Ending::bad(exit::FAILED, "unusable", what)
-                .hint("put a fresh login over it with `authferry seed --replace FILE`")
+            let problem = format!("the value in {} is unusable: {why}", plan.store);
+            Ending::bad(exit::FAILED, "unusable", problem).hint(messages::RESEED)
         } else {
             let places = copies.iter().map(|it| &it.location);
             Ending {
                 outcome: "unusable",
-                ..telling::only_copies(&plan.store, folder, Some(why), places)
+                ..messages::only_copies(&plan.store, folder, Some(why), places)
             }
         };
         with_copies(ending, &copies)
@@ -74,75 +72,75 @@ pub(crate) fn status(args: &Status, global: &Global) -> Result<Ending> {
     let encrypted = rescue
         .as_ref()
         .map_or_else(Vec::new, |rescue| copies::encrypted(rescue, head));
-    Ok(told(
+    Ok(describe(
         &plan,
         args,
-        &looked,
+        &state,
         &generation,
-        &Seen {
+        &Copies {
             folder,
-            copies,
+            judged: copies,
             encrypted,
-            unseen,
+            unread,
         },
     ))
 }
 
-/// What the store holds, what was noted of it, and what is wrong with its lease.
-type Looked = (Stored, Option<Mark>, Option<LeaseDefect>);
+/// The store's value, the note that its login is dead, and the defect of its lease.
+type StoreState = (Stored, Option<DeadLoginNote>, Option<LeaseDefect>);
 
-async fn look(plan: &Plan, patience: Duration) -> Result<Option<Looked>> {
-    let read = timeout(patience, plan.store.read()).await;
-    let read = read.map_err(|_| telling::out_of_time(&plan.store))?;
-    let Some(stored) = read.map_err(|error| telling::store(&error))? else {
+async fn read_store(plan: &Plan, store_timeout: Duration) -> Result<Option<StoreState>> {
+    let read = timeout(store_timeout, plan.store.read()).await;
+    let read = read.map_err(|_| messages::out_of_time(&plan.store))?;
+    let Some(stored) = read.map_err(|error| messages::store(&error))? else {
         return Ok(None);
     };
-    let standing = match plan.store.claims() {
-        Some(claims) => timeout(patience, claims.look()).await,
+    let lease = match plan.store.leases() {
+        Some(leases) => timeout(store_timeout, leases.look()).await,
         None => Ok(Ok(None)),
     };
-    let standing = standing.ok().and_then(std::result::Result::ok).flatten();
-    let defect = standing.as_ref().and_then(LeaseDefect::of);
-    let mark = authferry_codex::parse(&stored.secret)
+    let lease = lease.ok().and_then(std::result::Result::ok).flatten();
+    let defect = lease.as_ref().and_then(LeaseDefect::of);
+    let note = authferry_codex::parse(&stored.secret)
         .ok()
-        .and_then(|it| Mark::noted(it.fingerprint, standing.as_ref()?));
-    Ok(Some((stored, mark, defect)))
+        .and_then(|it| DeadLoginNote::in_status(it.fingerprint, lease.as_ref()?));
+    Ok(Some((stored, note, defect)))
 }
 
-/// The copies that can be seen.
-struct Seen<'a> {
+/// The copies outside of the store.
+struct Copies<'a> {
     /// The rescue folder.
     folder: &'a Path,
-    copies: Vec<Judged>,
-    /// The encrypted copies: whether each may be later, and what to say of it.
+    judged: Vec<JudgedCopy>,
+    /// The encrypted copies: whether each may be later, and a line about it.
     encrypted: Vec<(bool, String)>,
     /// Why the second store could not be read.
-    unseen: Option<Ending>,
+    unread: Option<Ending>,
 }
 
-/// Adds the copies to what is said of a store that holds no login.
-fn with_copies(mut ending: Ending, copies: &[Judged]) -> Ending {
+/// Adds the copies to the message about a store without a login.
+fn with_copies(mut ending: Ending, copies: &[JudgedCopy]) -> Ending {
     let reason = ending.reason().to_owned();
     ending.message = reason;
-    ending.fact("copies", copies::for_programs(copies))
+    ending.fact("copies", copies::to_json(copies))
 }
 
-fn told(
+fn describe(
     plan: &Plan,
-    args: &Status,
-    looked: &Looked,
+    args: &StatusArgs,
+    state: &StoreState,
     generation: &Generation,
-    seen: &Seen<'_>,
+    copies: &Copies<'_>,
 ) -> Ending {
-    let Seen {
+    let Copies {
         folder,
-        copies,
+        judged: copies,
         encrypted,
-        unseen,
-    } = seen;
+        unread,
+    } = copies;
     let now = OffsetDateTime::now_utc();
-    let (stored, mark, defect) = looked;
-    let (mark, defect) = (mark.as_ref(), *defect);
+    let (stored, note, defect) = state;
+    let (note, defect) = (note.as_ref(), *defect);
     let ends = generation
         .issued
         .exp
@@ -167,7 +165,7 @@ fn told(
     row("written", &written);
     row(
         "access token",
-        &ends.map_or_else(|| "tells no end".to_owned(), |at| ending_at(at, now)),
+        &ends.map_or_else(|| "expiry unknown".to_owned(), |at| expiry_at(at, now)),
     );
     row(
         "last refresh",
@@ -176,36 +174,36 @@ fn told(
     let due = generation.issued.due();
     let due = due.and_then(|due| OffsetDateTime::from_unix_timestamp(due).ok());
     row("rotation", &due_at(due, now));
-    if let Some(mark) = mark {
-        row("refresh token", &telling::of_mark(mark));
+    if let Some(note) = note {
+        row("refresh token", &messages::dead_login(note));
     }
     if let Some(defect) = defect {
-        row("lease", &telling::lease_defect(defect));
+        row("lease", &messages::lease_defect(defect));
     }
     let encrypted = encrypted.iter().map(|(_, line)| line.clone());
-    for line in copies.iter().map(Judged::line).chain(encrypted) {
+    for line in copies.iter().map(JudgedCopy::line).chain(encrypted) {
         ending.lines.push(format!("{:<13} {line}", "copy"));
     }
     let attention = attention(
         plan,
         folder,
-        looked,
+        state,
         copies,
-        unseen.as_ref(),
+        unread.as_ref(),
         ends.is_some_and(|ends| ends <= now),
     );
-    if let (true, Some((what, hint))) = (args.check, attention) {
+    if let (true, Some((problem, hint))) = (args.check, attention) {
         ending.failed = true;
         ending.code = exit::ATTENTION;
         ending.outcome = "attention";
         ending.message = format!(
-            "login {} is in {}, but {what}",
+            "login {} is in {}, but {problem}",
             generation.fingerprint, plan.store
         );
         ending = ending.hint(hint);
     }
-    if let Some(unseen) = unseen {
-        ending.warnings.push(unseen.reason().to_owned());
+    if let Some(unread) = unread {
+        ending.warnings.push(unread.reason().to_owned());
     }
     if let Some(defect) = defect {
         let word = match defect {
@@ -230,56 +228,56 @@ fn told(
         .fact("access_token_ends", ends.map(text))
         .fact("last_refresh", refreshed.map(text))
         .fact("rotation_due", due.map(text))
-        .fact("dead_since", mark.map(telling::dead_since))
-        .fact("copies", copies::for_programs(copies))
+        .fact("dead_since", note.map(messages::dead_since))
+        .fact("copies", copies::to_json(copies))
 }
 
-/// What needs the attention of a person, and what to do.
+/// What needs attention, with a hint.
 fn attention(
     plan: &Plan,
     rescue: &Path,
-    (_, mark, defect): &Looked,
-    copies: &[Judged],
-    unseen: Option<&Ending>,
-    has_ended: bool,
+    (_, note, defect): &StoreState,
+    copies: &[JudgedCopy],
+    unread: Option<&Ending>,
+    has_expired: bool,
 ) -> Option<(String, String)> {
     if let Some(copy) = copies.iter().find(|copy| copy.is_adopted()) {
         let (place, put) = match &copy.location {
             Location::File(_) | Location::EncryptedFile(_) => {
                 let login = &copy.fingerprint;
-                let put = telling::pasted::rescue_put(&plan.store, rescue, "", login);
+                let put = messages::pasted::rescue_put(&plan.store, rescue, "", login);
                 ("on this machine".to_owned(), put)
             }
             location @ Location::SecondStore { .. } => {
-                let put = telling::put(&plan.store, rescue, "", location);
+                let put = messages::put(&plan.store, rescue, "", location);
                 (format!("in {location}"), put)
             }
         };
         let hint = format!("let a job adopt it, or {put}");
-        Some((format!("a later one is kept {place}"), hint))
-    } else if mark.is_some() {
-        let what = "its refresh token is dead".to_owned();
-        Some((what, telling::RESEED.to_owned()))
-    } else if let Some(unseen) = unseen {
-        let hint = unseen.hints.first().cloned();
-        let what = "the second store cannot be read".to_owned();
-        Some((what, hint.unwrap_or_default()))
-    } else if has_ended {
+        Some((format!("a later one is saved {place}"), hint))
+    } else if note.is_some() {
+        let problem = "its refresh token is dead".to_owned();
+        Some((problem, messages::RESEED.to_owned()))
+    } else if let Some(unread) = unread {
+        let hint = unread.hints.first().cloned();
+        let problem = "the second store cannot be read".to_owned();
+        Some((problem, hint.unwrap_or_default()))
+    } else if has_expired {
         let hint = "let a job rotate it: `authferry run -- codex exec …`".to_owned();
-        Some(("its access token has ended".to_owned(), hint))
+        Some(("its access token has expired".to_owned(), hint))
     } else {
         defect.map(|defect| {
-            let what = telling::lease_defect(defect);
-            (what, telling::take_over(&plan.store))
+            let problem = messages::lease_defect(defect);
+            (problem, messages::take_over(&plan.store))
         })
     }
 }
 
-/// How a value came into the store, and by whom.
+/// How a value was written to the store, and by which writer.
 pub(crate) fn written(stamp: Option<&Stamp>) -> String {
     match stamp.map(|stamp| (stamp.origin, stamp.writer.as_str())) {
         None => "by hand".to_owned(),
-        // Not every store has room for a name.
+        // Some stores cannot hold the writer's name.
         Some((Origin::Seed, "")) => "seeded".to_owned(),
         Some((Origin::Rotation, "")) => "persisted".to_owned(),
         Some((Origin::Seed, writer)) => format!("seeded by {writer}"),
@@ -295,13 +293,13 @@ pub(crate) fn due_at(due: Option<OffsetDateTime>, now: OffsetDateTime) -> String
     }
 }
 
-pub(crate) fn ending_at(ends: OffsetDateTime, now: OffsetDateTime) -> String {
+pub(crate) fn expiry_at(ends: OffsetDateTime, now: OffsetDateTime) -> String {
     let mut line = String::new();
     let distance = (ends - now).unsigned_abs();
     let words = if ends > now {
-        ("ends", "in ", "")
+        ("expires", "in ", "")
     } else {
-        ("ended", "", " ago")
+        ("expired", "", " ago")
     };
     // Writing to a string cannot fail.
     write!(
@@ -317,7 +315,7 @@ pub(crate) fn ending_at(ends: OffsetDateTime, now: OffsetDateTime) -> String {
     line
 }
 
-/// The span in its largest unit alone: nobody plans by the seconds of ten days.
+/// A duration in its largest unit only.
 fn rounded(span: Duration) -> String {
     let seconds = span.as_secs();
     let (count, unit) = match seconds {
@@ -334,25 +332,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_told_in_their_largest_unit() {
-        let told = |seconds| rounded(Duration::from_secs(seconds));
+    fn durations_are_rounded_down_to_the_largest_unit() {
+        let text = |seconds| rounded(Duration::from_secs(seconds));
         assert_eq!(
-            [told(1), told(59), told(60)],
+            [text(1), text(59), text(60)],
             ["1 second", "59 seconds", "1 minute"]
         );
-        assert_eq!([told(7200), told(86_400 * 10 - 1)], ["2 hours", "9 days"]);
+        assert_eq!([text(7200), text(86_400 * 10 - 1)], ["2 hours", "9 days"]);
     }
 
     #[test]
-    fn a_token_that_has_ended_is_told_so() {
+    fn an_expiry_is_in_the_future_or_in_the_past() {
         let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).expect("a time");
         assert_eq!(
-            ending_at(at(3600), at(0)),
-            "ends 1970-01-01T01:00:00Z, in 1 hour"
+            expiry_at(at(3600), at(0)),
+            "expires 1970-01-01T01:00:00Z, in 1 hour"
         );
         assert_eq!(
-            ending_at(at(0), at(120)),
-            "ended 1970-01-01T00:00:00Z, 2 minutes ago"
+            expiry_at(at(0), at(120)),
+            "expired 1970-01-01T00:00:00Z, 2 minutes ago"
         );
     }
 }

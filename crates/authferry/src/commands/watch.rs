@@ -1,4 +1,4 @@
-//! `watch`: the write-through alone, while others run Codex.
+//! `watch`: persists each login that Codex writes, while other commands run Codex.
 
 use std::{
     ffi::OsString,
@@ -13,16 +13,16 @@ use std::{
 use authferry_codex::Home;
 use authferry_runner::WATCH_LOG;
 
-use crate::args::{Global, Watch};
-use crate::commands::{block_on, trips};
-use crate::ending::{Ending, Result};
+use crate::args::{Global, WatchArgs};
+use crate::commands::{block_on, round_trips};
+use crate::outcome::{Ending, Result};
 use crate::plan::{self, JobTerms, Plan};
-use crate::{exit, report, telling};
+use crate::{exit, messages, report};
 
-pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
+pub(crate) fn watch(args: &WatchArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let home = plan.home_as_left(global)?;
-    let receipt = trips::receipt(&plan, &home)?;
+    let receipt = round_trips::receipt(&plan, &home)?;
     if receipt.access_only {
         let message = "the login has no refresh token: there is nothing to watch";
         return Ok(Ending {
@@ -32,60 +32,62 @@ pub(crate) fn watch(args: &Watch, global: &Global) -> Result<Ending> {
     }
     if let (Some(log), false) = (&args.detach, args.detached) {
         report::check(log, "--detach", global)?;
-        // It has no say in the step that starts it, once that is over.
+        // The watch outlives the step that starts it: it must not write for GitHub's runner.
         let arguments = std::env::args_os()
             .skip(1)
             .filter(|argument| argument != "--github");
         let process = detach(log, arguments.collect(), &[])?;
-        return Ok(telling::watching(process, home.dir()));
+        return Ok(messages::watching(process, home.dir()));
     }
     if args.detached {
-        // It fails for the leader of a group, who is apart already.
+        // `setsid` fails only for a process group leader, and our parent does not make us one.
         rustix::process::setsid().ok();
     }
     let terms = JobTerms::from(&args.persisting);
     let rescue = plan.rescue(global)?;
     let job = plan.job(&home, &rescue, &terms);
-    let began = || {
+    let on_start = || {
         if args.detached {
-            // Whoever started us may be gone.
-            io::stdout().write_all(BEGAN).ok();
+            // The parent may have ended.
+            io::stdout().write_all(STARTED).ok();
         }
     };
     let report = block_on(&plan, async {
-        let mut signals = trips::install()?;
-        trips::begun(authferry_runner::watch(&job, &receipt, &mut signals, began).await)
+        let mut signals = round_trips::install_signals()?;
+        round_trips::check_start(
+            authferry_runner::watch(&job, &receipt, &mut signals, on_start).await,
+        )
     })??;
-    Ok(telling::watched(&job, &report))
+    Ok(messages::watched(&job, &report))
 }
 
-/// What the one in the background says when nothing can be missed any more.
-const BEGAN: &[u8] = b"watching\n";
+/// The output of the background process once the watch is active.
+const STARTED: &[u8] = b"watching\n";
 
-/// Leaves a watch behind that says what there is to say to a file in the home; returns its process.
+/// Starts a watch in the background that logs to a file in the home. Returns its process ID.
 ///
-/// It gets none of the variables in `withheld`.
-pub(crate) fn leave(
+/// The watch does not get the environment variables in `withheld`.
+pub(crate) fn start(
     global: &Global,
     home: &Home,
-    patience: Duration,
+    store_timeout: Duration,
     withheld: &[&str],
 ) -> Result<u32> {
     let log = home.dir().join(WATCH_LOG);
-    // What an earlier one has said is of an earlier job.
+    // The log of an earlier watch belongs to an earlier job.
     fs::remove_file(&log).ok();
     let mut arguments = options(global);
     arguments.push("--codex-home".into());
     arguments.push(home.dir().into());
     arguments.push("watch".into());
-    arguments.push("--patience".into());
-    arguments.push(humantime::format_duration(patience).to_string().into());
+    arguments.push("--store-timeout".into());
+    arguments.push(humantime::format_duration(store_timeout).to_string().into());
     arguments.push("--detach".into());
     arguments.push(log.clone().into());
     detach(&log, arguments, withheld)
 }
 
-/// The global options of this command, for another one on the same home.
+/// The global options of this command, for another command with the same home.
 fn options(global: &Global) -> Vec<OsString> {
     let mut options: Vec<OsString> = Vec::new();
     let mut add = |name: &str, value: OsString| options.extend([name.into(), value]);
@@ -104,20 +106,20 @@ fn options(global: &Global) -> Vec<OsString> {
     options
 }
 
-/// Starts this program again in a new session, waits until its watch has begun, and returns its
-/// process id.
+/// Starts this program again in the background, waits until its watch is active, and returns its
+/// process ID.
 ///
-/// It inherits none of our streams: a CI system waits until they are closed.
+/// The child inherits no stream of this process: a CI system waits until they are closed.
 fn detach(log: &Path, arguments: Vec<OsString>, withheld: &[&str]) -> Result<u32> {
-    let failed = |what: &str, error: &io::Error| {
-        Box::new(Ending::refused(exit::FAILED, what).caused_by(error))
+    let failed = |problem: &str, error: &io::Error| {
+        Box::new(Ending::refused(exit::FAILED, problem).caused_by(error))
     };
     let file = File::options()
         .create(true)
         .append(true)
         .mode(0o600)
-        // A pipe that nobody reads is refused: the job must not wait for a reader.
-        .custom_flags(report::NEVER_WAIT)
+        // Refuses a pipe without a reader: the job must not block.
+        .custom_flags(report::NONBLOCKING)
         .open(log)
         .map_err(|error| failed(&format!("cannot write to {}", log.display()), &error))?;
     let program = plan::this_program().unwrap_or_else(|| "authferry".into());
@@ -133,18 +135,18 @@ fn detach(log: &Path, arguments: Vec<OsString>, withheld: &[&str]) -> Result<u32
         .stderr(file)
         .spawn()
         .map_err(|error| failed("cannot start the watch", &error))?;
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        let most = u64::try_from(BEGAN.len()).unwrap_or(u64::MAX);
-        stdout.take(most).read_to_end(&mut said).ok();
+        let limit = u64::try_from(STARTED.len()).unwrap_or(u64::MAX);
+        stdout.take(limit).read_to_end(&mut output).ok();
     }
-    if said == BEGAN {
+    if output == STARTED {
         return Ok(child.id());
     }
     let end = child
         .wait()
-        .map_err(|error| failed("the watch is lost", &error))?;
+        .map_err(|error| failed("cannot wait for the watch", &error))?;
     let code = end.code().and_then(|code| u8::try_from(code).ok());
-    let what = format!("the watch did not begin: {} tells why", log.display());
-    Err(Ending::refused(code.unwrap_or(exit::FAILED), what).into())
+    let problem = format!("the watch did not start: see {}", log.display());
+    Err(Ending::refused(code.unwrap_or(exit::FAILED), problem).into())
 }

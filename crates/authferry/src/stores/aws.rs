@@ -1,4 +1,4 @@
-//! What a store in AWS takes from the environment, as far as the SDK does not read it itself.
+//! The settings of an AWS store from the environment that the SDK does not read.
 
 use authferry_aws::{Address, Settings};
 use authferry_core::BoxError;
@@ -7,7 +7,7 @@ use authferry_http::JobToken;
 use super::Opened;
 use crate::env::{self, Env};
 
-/// The variables by which the SDK finds credentials.
+/// The variables in which the SDK finds credentials.
 const CREDENTIALS: [&str; 9] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -20,7 +20,7 @@ const CREDENTIALS: [&str; 9] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
 ];
 
-/// The variables by which a job on GitHub shows who it is.
+/// The variables with which a job on GitHub requests its OIDC token.
 const ID_TOKENS: [&str; 2] = [
     "ACTIONS_ID_TOKEN_REQUEST_URL",
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
@@ -49,11 +49,11 @@ pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
     })
 }
 
-/// The job's own token: from where the address says, or else from where AWS's own tools take
-/// one, or else from GitHub.
+/// The job's OIDC token: from the variable in the address, or else from the file that the AWS CLI
+/// reads, or else from GitHub.
 fn job_token(address: &Address, env: &Env) -> Option<JobToken> {
     if let Some(name) = address.id_token() {
-        let value = env::named(name).map(|value| value.to_string_lossy().into_owned());
+        let value = env::user_variable(name).map(|value| value.to_string_lossy().into_owned());
         return Some(JobToken::Variable {
             name: name.to_owned(),
             value: value.map(Into::into),
@@ -68,7 +68,7 @@ fn job_token(address: &Address, env: &Env) -> Option<JobToken> {
             token: token.clone(),
         });
     }
-    // GitHub sets them for jobs with the permission alone.
+    // GitHub sets the two `ID_TOKENS` only for jobs with `id-token: write`.
     let on_github = env.job.contains_key("GITHUB_ACTIONS");
     on_github.then_some(JobToken::NotPermitted)
 }

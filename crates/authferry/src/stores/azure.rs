@@ -1,13 +1,13 @@
-//! What a Key Vault store takes from the environment.
+//! The settings of a Key Vault store from the environment.
 
-use authferry_azure::{Address, Application, Auth, IdToken, Login, Settings};
+use authferry_azure::{Address, Application, Auth, Credential, IdToken, Settings};
 use authferry_core::BoxError;
 use authferry_http::{JobToken, Net};
 
 use super::Opened;
 use crate::env::{self, Env};
 
-/// The variables that open any door there.
+/// The variables with credentials of Azure.
 const CREDENTIALS: [&str; 8] = [
     "AZURE_CLIENT_SECRET",
     "AZURE_CLIENT_CERTIFICATE_PATH",
@@ -19,7 +19,7 @@ const CREDENTIALS: [&str; 8] = [
     "MSI_SECRET",
 ];
 
-/// The variables of the job's own token: whoever has them is the job.
+/// The variables of the job's OIDC token, which authenticate as the job.
 const ID_TOKENS: [&str; 4] = [
     "AZURE_FEDERATED_TOKEN_FILE",
     "GITLAB_OIDC_TOKEN",
@@ -27,12 +27,12 @@ const ID_TOKENS: [&str; 4] = [
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 ];
 
-/// The variable that GitLab's documentation declares for Azure.
-const ID_TOKEN: &str = "GITLAB_OIDC_TOKEN";
+/// The variable of the OIDC token in GitLab's documentation for Azure.
+const GITLAB_ID_TOKEN: &str = "GITLAB_OIDC_TOKEN";
 
 pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
     let address: Address = address.parse()?;
-    let auth = address.auth().cloned().unwrap_or_else(|| usual(env));
+    let auth = address.auth().cloned().unwrap_or_else(|| default_auth(env));
     let mut credentials: Vec<_> = CREDENTIALS.map(str::to_owned).into();
     if let Auth::Workload(from) = &auth {
         credentials.extend(ID_TOKENS.map(str::to_owned));
@@ -45,27 +45,27 @@ pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
         tenant: azure.tenant.clone(),
         client: azure.client.clone(),
     };
-    let login = match auth {
-        Auth::Workload(from) => Login::Workload {
+    let credential = match auth {
+        Auth::Workload(from) => Credential::Workload {
             application: application(),
             token: job_token(from, env),
         },
-        Auth::Secret => Login::Secret {
+        Auth::Secret => Credential::Secret {
             application: application(),
             secret: azure.client_secret.clone(),
         },
-        Auth::Managed => Login::Managed {
+        Auth::Managed => Credential::Managed {
             client: azure.client.clone(),
             endpoint: azure.identity_endpoint.clone(),
         },
-        Auth::Cli => Login::Cli {
+        Auth::Cli => Credential::Cli {
             tenant: azure.tenant.clone(),
         },
     };
     let settings = Settings {
         net: Net::default(),
         authority: azure.authority.clone(),
-        login,
+        credential,
     };
     Ok(Opened {
         store: Box::new(authferry_azure::open(address, settings)?),
@@ -73,10 +73,10 @@ pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
     })
 }
 
-/// How to log in where the address does not say so: by what is there, as Azure's own libraries
-/// do. Nobody is asked for that, since a machine without an identity answers only after a
-/// while.
-fn usual(env: &Env) -> Auth {
+/// How to log in without `auth=` in the address: by the variables that are set, as Azure's
+/// libraries do. No request is made: the identity endpoint of a machine without an identity answers
+/// only after a while.
+fn default_auth(env: &Env) -> Auth {
     let azure = &env.azure;
     let is_application = azure.tenant.is_some() && azure.client.is_some();
     let is_job = env.job.contains_key("GITHUB_ACTIONS") || azure.id_token.is_some();
@@ -95,7 +95,8 @@ fn job_token(from: IdToken, env: &Env) -> JobToken {
     match from {
         IdToken::File(path) => JobToken::File(path),
         IdToken::Variable(name) => JobToken::Variable {
-            value: env::named(&name).map(|value| value.to_string_lossy().into_owned().into()),
+            value: env::user_variable(&name)
+                .map(|value| value.to_string_lossy().into_owned().into()),
             name,
         },
         IdToken::Platform => {
@@ -107,12 +108,12 @@ fn job_token(from: IdToken, env: &Env) -> JobToken {
                     url: url.clone(),
                     token: token.clone(),
                 },
-                // GitHub sets them for jobs with the permission alone.
+                // GitHub sets its two variables only for jobs with `id-token: write`.
                 _ if env.azure.id_token.is_none() && env.job.contains_key("GITHUB_ACTIONS") => {
                     JobToken::NotPermitted
                 }
                 _ => JobToken::Variable {
-                    name: ID_TOKEN.to_owned(),
+                    name: GITLAB_ID_TOKEN.to_owned(),
                     value: env.azure.id_token.clone(),
                 },
             }

@@ -1,4 +1,4 @@
-//! What a Vault store takes from the environment.
+//! The settings of a Vault store from the environment.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use authferry_vault::{Address, Auth, IdToken, Settings};
 use super::Opened;
 use crate::env::{self, Env};
 
-/// The variables that open any door there.
+/// The variables with credentials of Vault or OpenBao.
 const CREDENTIALS: [&str; 6] = [
     "BAO_TOKEN",
     "VAULT_TOKEN",
@@ -19,7 +19,7 @@ const CREDENTIALS: [&str; 6] = [
     "VAULT_SECRET_ID",
 ];
 
-/// The variables of the job's own token: whoever has them is the job.
+/// The variables of the job's OIDC token, which authenticate as the job.
 const ID_TOKENS: [&str; 4] = [
     "BAO_ID_TOKEN",
     "VAULT_ID_TOKEN",
@@ -27,7 +27,7 @@ const ID_TOKENS: [&str; 4] = [
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
 ];
 
-const BAD_TIMEOUT: &str = "the time that BAO_CLIENT_TIMEOUT or VAULT_CLIENT_TIMEOUT gives is none";
+const BAD_TIMEOUT: &str = "BAO_CLIENT_TIMEOUT or VAULT_CLIENT_TIMEOUT is not a duration";
 
 pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
     let address: Address = address.parse()?;
@@ -49,7 +49,7 @@ pub(super) fn open(address: &str, env: &Env) -> Result<Opened, BoxError> {
         ..Net::default()
     };
     if let Some(timeout) = &vault.client_timeout {
-        net.whole = duration(timeout).ok_or(BAD_TIMEOUT)?;
+        net.request_timeout = duration(timeout).ok_or(BAD_TIMEOUT)?;
     }
     let settings = Settings {
         servers: vault.addr.clone(),
@@ -71,7 +71,8 @@ fn job_token(from: &IdToken, env: &Env) -> JobToken {
     match from {
         IdToken::File(path) => JobToken::File(path.clone()),
         IdToken::Variable(name) => JobToken::Variable {
-            value: env::named(name).map(|value| value.to_string_lossy().into_owned().into()),
+            value: env::user_variable(name)
+                .map(|value| value.to_string_lossy().into_owned().into()),
             name: name.clone(),
         },
         IdToken::Platform => match (&env.id_token_url, &env.id_token_token) {
@@ -79,7 +80,7 @@ fn job_token(from: &IdToken, env: &Env) -> JobToken {
                 url: url.clone(),
                 token: token.clone(),
             },
-            // GitHub sets them for jobs with the permission alone.
+            // GitHub sets its two variables only for jobs with `id-token: write`.
             _ if env.vault.id_token.is_none() && env.job.contains_key("GITHUB_ACTIONS") => {
                 JobToken::NotPermitted
             }
@@ -91,7 +92,7 @@ fn job_token(from: &IdToken, env: &Env) -> JobToken {
     }
 }
 
-/// Reads a time as the tools there do: a number of seconds, or one with a unit.
+/// Parses a duration as Vault's CLI does: a number of seconds, or a number with a unit.
 fn duration(text: &str) -> Option<Duration> {
     let seconds = text.parse().map(Duration::from_secs).ok();
     let time = seconds.or_else(|| humantime::parse_duration(text).ok())?;

@@ -1,4 +1,4 @@
-//! Blobs, of Azurite, for those who may.
+//! Access to the blobs of Azurite.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ const STORAGE: &str = "https://storage.azure.com";
 const GUEST: &str = "00000000-0000-4000-8000-0000000000b2";
 
 #[test]
-fn a_blob_is_swapped_by_its_etag_and_only_by_those_who_may() {
+fn an_authorized_caller_swaps_a_blob_by_etag() {
     let azurite = Arc::new(Azurite::start());
-    let vault = KeyVault::beside(&azurite);
+    let vault = KeyVault::with_blobs(&azurite);
     let container = azurite.container();
     let target = format!("/devstoreaccount1/{container}/pointer.json");
     let bearer =
@@ -56,7 +56,7 @@ fn a_blob_is_swapped_by_its_etag_and_only_by_those_who_may() {
     let (status, _, etag, body) = ask("GET", &admin, &[], "");
     assert_eq!((status, etag, body.as_str()), (200, second.clone(), "two"));
 
-    // Who may read must not write, and who shows a token for the vault must do neither.
+    // A reader must not write, and a token for the vault allows neither.
     let read = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read";
     for (only, status) in [
         (None, 200),
@@ -86,7 +86,7 @@ fn a_blob_is_swapped_by_its_etag_and_only_by_those_who_may() {
     let of_the_vault = bearer(ADMIN.0, "https://vault.azure.net");
     assert_eq!(ask("GET", &of_the_vault, &[], "").0, 401);
 
-    // A swap that landed and was answered as a failure.
+    // A swap that was applied but answered with a failure.
     let writes = |call: &Call| call.op == Op::WriteBlob && call.name.ends_with("/pointer.json");
     let failure = Failure::new(
         500,

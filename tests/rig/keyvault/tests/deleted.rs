@@ -1,4 +1,4 @@
-//! Deleted, brought back, and gone for good.
+//! Deletion, recovery and purge.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn conflict(inner: &str) -> (Option<u64>, Option<&str>, Option<&str>) {
 }
 
 #[test]
-fn a_deleted_name_cannot_be_written_until_it_is_brought_back() {
+fn a_deleted_name_is_writable_only_after_recovery() {
     let mut scene = scene();
     scene
         .vault
@@ -29,13 +29,17 @@ fn a_deleted_name_cannot_be_written_until_it_is_brought_back() {
         json!({"op": "purge", "name": "deleted"}),
         json!({"op": "recovering", "name": "deleted"}),
     ] {
-        let no = refused(&mut scene.client, &request);
-        assert_eq!(kind(&no), conflict("ObjectIsBeingDeleted"), "{request}");
+        let refusal = refused(&mut scene.client, &request);
+        assert_eq!(
+            kind(&refusal),
+            conflict("ObjectIsBeingDeleted"),
+            "{request}"
+        );
     }
     let deleted = json!({"op": "deleted", "name": "deleted"});
     assert_eq!(kind(&refused(&mut scene.client, &deleted)), GONE, "not yet");
 
-    // Another one, of which the deletion ends at once.
+    // Another secret, whose deletion completes at once.
     scene
         .vault
         .rules(|rules| rules.delete_delay = Duration::ZERO);
@@ -49,8 +53,8 @@ fn a_deleted_name_cannot_be_written_until_it_is_brought_back() {
         &json!({"op": "delete", "name": "deleted-soon"}),
     );
     assert_eq!(done(&mut scene.client, &deleted)["name"], "deleted-soon");
-    let no = refused(&mut scene.client, &set);
-    assert_eq!(kind(&no), conflict("ObjectIsDeletedButRecoverable"));
+    let refusal = refused(&mut scene.client, &set);
+    assert_eq!(kind(&refusal), conflict("ObjectIsDeletedButRecoverable"));
     done(
         &mut scene.client,
         &json!({"op": "recover", "name": "deleted-soon"}),
@@ -59,7 +63,7 @@ fn a_deleted_name_cannot_be_written_until_it_is_brought_back() {
 }
 
 #[test]
-fn a_name_that_is_brought_back_is_read_before_it_can_be_written() {
+fn a_recovered_name_is_readable_before_it_is_writable() {
     let mut scene = scene();
     scene.vault.rules(|rules| {
         rules.delete_delay = Duration::ZERO;
@@ -86,7 +90,7 @@ fn a_name_that_is_brought_back_is_read_before_it_can_be_written() {
         &mut scene.client,
         &json!({"op": "delete", "name": "back-soon"}),
     );
-    // Waits until it can be read.
+    // Wait until it can be read.
     done(
         &mut scene.client,
         &json!({"op": "recover", "name": "back-soon"}),
@@ -100,7 +104,7 @@ fn a_name_that_is_brought_back_is_read_before_it_can_be_written() {
 }
 
 #[test]
-fn a_purged_name_is_held_for_a_while_and_free_then() {
+fn a_purged_name_becomes_free_after_a_delay() {
     let mut scene = scene();
     scene
         .vault
@@ -123,12 +127,12 @@ fn a_purged_name_is_held_for_a_while_and_free_then() {
     assert_eq!(
         scene.vault.versions("purged").len(),
         1,
-        "what was before is gone"
+        "the earlier versions are deleted"
     );
 }
 
 #[test]
-fn a_deleted_secret_that_is_disabled_is_not_shown() {
+fn a_disabled_deleted_secret_is_not_readable() {
     let mut scene = scene();
     scene
         .vault
@@ -138,9 +142,9 @@ fn a_deleted_secret_that_is_disabled_is_not_shown() {
         &json!({"op": "set", "name": "off", "value": "x", "enabled": false}),
     );
     done(&mut scene.client, &json!({"op": "deleting", "name": "off"}));
-    let no = refused(&mut scene.client, &json!({"op": "deleted", "name": "off"}));
+    let refusal = refused(&mut scene.client, &json!({"op": "deleted", "name": "off"}));
     assert_eq!(
-        kind(&no),
+        kind(&refusal),
         (Some(403), Some("Forbidden"), Some("SecretDisabled"))
     );
 }

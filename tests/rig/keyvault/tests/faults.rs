@@ -1,4 +1,4 @@
-//! What goes wrong on the way.
+//! Faults between client and service.
 
 use std::{
     thread,
@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{SOON, Scene, done, get, kind, list, refused, scene, wait_until};
+use super::{Scene, TIMEOUT, done, get, kind, list, refused, scene, wait_until};
 use crate::{
     PythonClient,
     keyvault::{ADMIN, Call, Failure, Fault, Moment, Op},
@@ -21,8 +21,8 @@ fn writes_to(name: &'static str) -> impl Fn(&Call) -> bool + Send + 'static {
     move |call| call.op == Op::SetSecret && call.name == name
 }
 
-/// A client that asks once more after a failure, as they all do unless told otherwise.
-fn stubborn(scene: &Scene) -> PythonClient {
+/// A client that retries once after a failure, as all clients do by default.
+fn retrying_client(scene: &Scene) -> PythonClient {
     let (client, secret) = ADMIN;
     PythonClient::start(
         &scene.vault,
@@ -32,16 +32,19 @@ fn stubborn(scene: &Scene) -> PythonClient {
 }
 
 #[test]
-fn a_write_that_was_done_and_failed_is_there_and_twice_if_it_was_tried_again() {
+fn a_write_that_was_applied_but_failed_exists_and_a_retry_doubles_it() {
     let mut scene = scene();
     let fault = Fault::AppliedThen(Failure::server_error());
     scene.vault.fail(writes_to("once"), fault.clone());
-    let no = refused(&mut scene.client, &write("once"));
-    assert_eq!(kind(&no), (Some(500), Some("InternalServerError"), None));
+    let refusal = refused(&mut scene.client, &write("once"));
+    assert_eq!(
+        kind(&refusal),
+        (Some(500), Some("InternalServerError"), None)
+    );
     assert_eq!(scene.vault.versions("once").len(), 1);
 
     scene.vault.fail(writes_to("twice"), fault);
-    done(&mut stubborn(&scene), &write("twice"));
+    done(&mut retrying_client(&scene), &write("twice"));
     assert_eq!(
         scene.vault.versions("twice").len(),
         2,
@@ -50,53 +53,55 @@ fn a_write_that_was_done_and_failed_is_there_and_twice_if_it_was_tried_again() {
 }
 
 #[test]
-fn a_write_that_was_refused_is_not_there() {
+fn a_refused_write_has_no_effect() {
     let mut scene = scene();
     scene.vault.fail(
         writes_to("refused"),
         Fault::Refused(Failure::server_error()),
     );
-    let no = refused(&mut scene.client, &write("refused"));
-    assert_eq!(no.status, Some(500));
+    let refusal = refused(&mut scene.client, &write("refused"));
+    assert_eq!(refusal.status, Some(500));
     assert_eq!(scene.vault.versions("refused").len(), 0);
     assert_eq!(scene.vault.faults_left(), 0, "it was for one request");
     done(&mut scene.client, &write("refused"));
 }
 
 #[test]
-fn a_connection_that_ends_tells_nothing() {
+fn a_closed_connection_returns_no_status() {
     let mut scene = scene();
     for (name, fault, versions) in [
         ("request-lost", Fault::RequestLost, 0),
         ("reply-lost", Fault::ReplyLost, 1),
     ] {
         scene.vault.fail(writes_to(name), fault);
-        let no = refused(&mut scene.client, &write(name));
+        let refusal = refused(&mut scene.client, &write(name));
         assert_eq!(
-            (no.status, no.kind.as_str()),
+            (refusal.status, refusal.kind.as_str()),
             (None, "ServiceResponseError"),
-            "{no:?}"
+            "{refusal:?}"
         );
         assert_eq!(scene.vault.versions(name).len(), versions);
     }
 }
 
 #[test]
-fn a_throttled_client_comes_back_after_the_time_that_it_is_told_or_its_own() {
+fn a_throttled_client_retries_after_retry_after_or_its_backoff() {
     let mut scene = scene();
-    let told = Fault::Refused(Failure::throttled(Some(2)));
-    scene.vault.fail(writes_to("told"), told.clone());
-    let no = refused(&mut scene.client, &write("told"));
-    assert_eq!(kind(&no), (Some(429), Some("Throttled"), None));
+    let with_retry_after = Fault::Refused(Failure::throttled(Some(2)));
+    scene
+        .vault
+        .fail(writes_to("with-retry-after"), with_retry_after.clone());
+    let refusal = refused(&mut scene.client, &write("with-retry-after"));
+    assert_eq!(kind(&refusal), (Some(429), Some("Throttled"), None));
 
-    let mut stubborn = stubborn(&scene);
+    let mut retrying_client = retrying_client(&scene);
     for (name, fault, wait) in [
-        ("told", told, 2),
+        ("with-retry-after", with_retry_after, 2),
         ("untold", Fault::Refused(Failure::throttled(None)), 0),
     ] {
         scene.vault.fail(writes_to(name), fault);
         let began = Instant::now();
-        done(&mut stubborn, &write(name));
+        done(&mut retrying_client, &write(name));
         assert!(
             began.elapsed() >= Duration::from_secs(wait),
             "{name}: {:?}",
@@ -107,14 +112,14 @@ fn a_throttled_client_comes_back_after_the_time_that_it_is_told_or_its_own() {
 }
 
 #[test]
-fn a_good_token_may_be_unknown_for_a_moment() {
+fn a_valid_token_may_be_briefly_unknown() {
     let mut scene = scene();
     scene.client.set("unknown", "x");
     let unknown = Fault::Refused(Failure::token_not_known_yet());
     scene.vault.fail(|call| call.name == "unknown", unknown);
-    let no = refused(&mut scene.client, &get("unknown"));
-    assert_eq!(no.status, Some(401));
-    assert!(no.message.contains("AKV10046"), "{no:?}");
+    let refusal = refused(&mut scene.client, &get("unknown"));
+    assert_eq!(refusal.status, Some(401));
+    assert!(refusal.message.contains("AKV10046"), "{refusal:?}");
     assert_eq!(scene.client.get("unknown").as_deref(), Some("x"));
 }
 
@@ -126,30 +131,30 @@ fn writes_to_one_secret_must_not_overlap() {
         client,
         other,
     } = &mut *scene;
-    // Both are signed in.
+    // Both clients are signed in.
     done(client, &write("overlap"));
     done(other, &write("elsewhere"));
     vault.rules(|rules| rules.put_latency = Duration::from_mins(10));
-    let no = thread::scope(|scope| {
+    let refusal = thread::scope(|scope| {
         let slow = scope.spawn(|| done(client, &write("overlap")));
         wait_until("the first one is on its way", || {
             vault.is_writing("overlap")
         });
-        let no = refused(other, &write("overlap"));
+        let refusal = refused(other, &write("overlap"));
         vault.rules(|rules| rules.put_latency = Duration::ZERO);
         done(other, &write("elsewhere"));
         slow.join().expect("a client");
-        no
+        refusal
     });
-    assert_eq!(no.kind, "ResourceExistsError");
+    assert_eq!(refusal.kind, "ResourceExistsError");
     assert_eq!(
-        kind(&no),
+        kind(&refusal),
         (Some(409), Some("Conflict"), None),
         "no inner code"
     );
     assert_eq!(vault.versions("overlap").len(), 2);
 
-    // Unless the service does not mind.
+    // With other rules the service accepts both.
     vault.rules(|rules| {
         rules.overlap_conflicts = false;
         rules.put_latency = Duration::from_secs(1);
@@ -163,7 +168,7 @@ fn writes_to_one_secret_must_not_overlap() {
 }
 
 #[test]
-fn a_write_may_be_stamped_long_before_it_is_there() {
+fn a_write_may_be_stamped_long_before_it_is_visible() {
     let mut scene = scene();
     let Scene {
         vault,
@@ -178,7 +183,11 @@ fn a_write_may_be_stamped_long_before_it_is_there() {
     let (stuck, quick) = thread::scope(|scope| {
         let stuck = scope.spawn(|| done(client, &write("stuck")));
         thread::sleep(Duration::from_millis(300));
-        assert_eq!(done(other, &list("stuck")), json!([]), "nobody sees it");
+        assert_eq!(
+            done(other, &list("stuck")),
+            json!([]),
+            "the version is not visible"
+        );
         thread::sleep(Duration::from_millis(1200));
         vault.rules(|rules| rules.put_stuck = Duration::ZERO);
         let quick = done(other, &write("stuck"));
@@ -188,19 +197,19 @@ fn a_write_may_be_stamped_long_before_it_is_there() {
     assert_eq!(
         done(other, &get("stuck"))["version"],
         stuck["version"],
-        "it came last"
+        "the last version"
     );
 }
 
 #[test]
-fn a_request_can_be_held_before_and_after_it_is_done() {
+fn a_request_can_be_held_before_and_after_its_effect() {
     let mut scene = scene();
     let Scene { vault, client, .. } = &mut *scene;
     for (name, moment, versions) in [("before", Moment::Before, 0), ("after", Moment::After, 1)] {
         let hold = vault.hold(moment, writes_to(name));
         thread::scope(|scope| {
             let writing = scope.spawn(|| done(client, &write(name)));
-            hold.wait_until_held(SOON);
+            hold.wait_until_held(TIMEOUT);
             assert_eq!(vault.versions(name).len(), versions);
             assert!(!writing.is_finished());
             drop(hold);
@@ -209,35 +218,37 @@ fn a_request_can_be_held_before_and_after_it_is_done() {
         assert_eq!(vault.versions(name).len(), 1);
 
         let hold = vault.hold(moment, writes_to(name));
-        let no = thread::scope(|scope| {
+        let refusal = thread::scope(|scope| {
             let writing = scope.spawn(|| refused(client, &write(name)));
-            hold.wait_until_held(SOON);
+            hold.wait_until_held(TIMEOUT);
             hold.lose();
             writing.join().expect("a client")
         });
-        assert_eq!(no.status, None, "{no:?}");
+        assert_eq!(refusal.status, None, "{refusal:?}");
         assert_eq!(vault.versions(name).len(), 1 + versions);
     }
 }
 
-/// What has arrived is done, even if whoever asked does not wait for it.
+/// The server completes a request that has arrived, even if the client does not wait.
 #[test]
-fn a_write_goes_on_without_its_writer() {
+fn a_write_completes_without_its_client() {
     let scene = scene();
     scene
         .vault
         .rules(|rules| rules.put_latency = Duration::from_secs(1));
     let hold = scene.vault.hold(Moment::Before, writes_to("orphan"));
-    let mut writer = stubborn(&scene);
+    let mut writer = retrying_client(&scene);
     thread::scope(|scope| {
         scope.spawn(move || {
-            // Asked in a process that is gone before there is an answer.
+            // The writing process ends before the answer.
             writer.say(&write("orphan"));
             thread::sleep(Duration::from_millis(100));
-            hold.wait_until_held(SOON);
+            hold.wait_until_held(TIMEOUT);
             drop(writer);
             drop(hold);
         });
     });
-    wait_until("it is there", || scene.vault.versions("orphan").len() == 1);
+    wait_until("the version is visible", || {
+        scene.vault.versions("orphan").len() == 1
+    });
 }

@@ -1,4 +1,4 @@
-//! Who is let in, and what they may do.
+//! Authentication and authorization.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ const JOB: &str = "00000000-0000-4000-8000-0000000000b1";
 const VAULT: &str = "https://vault.azure.net";
 const GET: &str = "Microsoft.KeyVault/vaults/secrets/getSecret/action";
 
-/// A vault that lets the jobs of an issuer in, to read one secret.
-fn beside(issuer: &Issuer) -> KeyVault {
+/// A vault that lets the jobs of an issuer read one secret.
+fn vault_for_jobs_of(issuer: &Issuer) -> KeyVault {
     let vault = KeyVault::start();
     let subject = github_claims("acme/app")["sub"].clone();
     let only = Some("shared".to_owned());
@@ -41,10 +41,10 @@ fn token_of(issuer: &Issuer, change: impl FnOnce(&mut Value)) -> String {
 }
 
 #[test]
-fn the_client_is_told_whom_to_ask_and_its_token_is_good_for_the_vault_alone() {
+fn the_challenge_names_the_token_endpoint_and_the_token_is_valid_only_for_the_vault() {
     let vault = KeyVault::start();
     let mut client = PythonClient::of(&vault);
-    client.set("told", "x");
+    client.set("allowed", "x");
     let calls = vault.calls();
     let seen: Vec<_> = calls
         .iter()
@@ -60,7 +60,13 @@ fn the_client_is_told_whom_to_ask_and_its_token_is_good_for_the_vault_alone() {
     );
 
     let probe = |headers: &[(&str, &str)]| {
-        http(&vault, "GET", "/secrets/told?api-version=7.6", headers, "")
+        http(
+            &vault,
+            "GET",
+            "/secrets/allowed?api-version=7.6",
+            headers,
+            "",
+        )
     };
     let (status, headers, body) = probe(&[]);
     let url = vault.url();
@@ -78,17 +84,17 @@ fn the_client_is_told_whom_to_ask_and_its_token_is_good_for_the_vault_alone() {
     assert!(status == 401 && body.contains("AKV10032"), "{body}");
 
     vault.revoke_tokens();
-    let no = refused(&mut client, &get("told"));
-    assert_eq!(no.status, Some(401), "{no:?}");
+    let refusal = refused(&mut client, &get("allowed"));
+    assert_eq!(refusal.status, Some(401), "{refusal:?}");
     vault.rules(|rules| rules.token_lifetime = Duration::ZERO);
     let bearer = format!("Bearer {}", vault.token(ADMIN.0, VAULT));
     assert_eq!(probe(&[("authorization", &bearer)]).0, 401, "it has ended");
 }
 
 #[test]
-fn a_job_signs_in_with_its_own_token_and_may_do_what_it_was_given() {
+fn a_job_signs_in_with_its_own_token_and_has_its_rights() {
     let issuer = Issuer::start();
-    let vault = beside(&issuer);
+    let vault = vault_for_jobs_of(&issuer);
     for name in ["shared", "other"] {
         PythonClient::of(&vault).set(name, "x");
     }
@@ -109,16 +115,17 @@ fn a_job_signs_in_with_its_own_token_and_may_do_what_it_was_given() {
         (json!({"op": "deleting", "name": "shared"}), "delete"),
         (json!({"op": "purge", "name": "shared"}), "purge"),
     ] {
-        let no = refused(&mut job, &request);
+        let refusal = refused(&mut job, &request);
         assert_eq!(
-            kind(&no),
+            kind(&refusal),
             (Some(403), Some("Forbidden"), Some("ForbiddenByRbac")),
             "{request}"
         );
         assert!(
-            no.message
+            refusal
+                .message
                 .contains(&format!("'Microsoft.KeyVault/vaults/secrets/{action}")),
-            "{no:?}"
+            "{refusal:?}"
         );
     }
     assert_eq!(job.get("shared").as_deref(), Some("x"));
@@ -126,9 +133,9 @@ fn a_job_signs_in_with_its_own_token_and_may_do_what_it_was_given() {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "most of them are a table")]
-fn a_sign_in_that_is_refused_has_a_number() {
+fn a_refused_sign_in_has_an_error_number() {
     let [issuer, other] = [Issuer::start(), Issuer::start()];
-    let vault = beside(&issuer);
+    let vault = vault_for_jobs_of(&issuer);
     let assertion = |token: String| {
         format!(
             "client_id={JOB}&grant_type=client_credentials&scope={VAULT}/.default&client_assertion={token}"
@@ -248,13 +255,13 @@ fn a_sign_in_that_is_refused_has_a_number() {
     }
 
     let who = json!({"client": admin, "secret": "else"});
-    let no = refused(&mut PythonClient::start(&vault, &who, 0), &get("shared"));
-    assert_eq!(no.kind, "ClientAuthenticationError");
-    assert!(no.message.contains("AADSTS7000215"), "{no:?}");
+    let refusal = refused(&mut PythonClient::start(&vault, &who, 0), &get("shared"));
+    assert_eq!(refusal.kind, "ClientAuthenticationError");
+    assert!(refusal.message.contains("AADSTS7000215"), "{refusal:?}");
 }
 
 #[test]
-fn a_machine_has_an_identity_of_its_own() {
+fn a_machine_has_a_managed_identity() {
     let scene = scene();
     let [(_, endpoint), (_, header)] = scene.vault.identity();
     let path = endpoint.strip_prefix(&scene.vault.url()).expect("here");
@@ -300,10 +307,12 @@ fn a_client_that_checks_the_resource_does_not_sign_in_for_another_host() {
     let scene = scene();
     let mut strict = PythonClient::strict(&scene.vault);
     scene.vault.forget_calls();
-    let no = refused(&mut strict, &get("checked"));
+    let refusal = refused(&mut strict, &get("checked"));
     assert!(
-        no.message.contains("does not match the requested domain"),
-        "{no:?}"
+        refusal
+            .message
+            .contains("does not match the requested domain"),
+        "{refusal:?}"
     );
     assert!(
         scene

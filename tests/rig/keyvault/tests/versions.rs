@@ -1,4 +1,4 @@
-//! What is written, read and listed.
+//! Writes, reads and lists of versions.
 
 use std::{thread, time::Duration};
 
@@ -12,17 +12,17 @@ use crate::keyvault::{
 };
 
 #[test]
-fn each_write_is_a_version_with_what_is_beside_it() {
+fn each_write_adds_a_version_with_its_tags() {
     let mut scene = scene();
     let client = &mut scene.client;
     let first = done(
         client,
         &json!({
-            "op": "set", "name": "beside", "value": "one\n",
+            "op": "set", "name": "with-tags", "value": "one\n",
             "tags": {"parent": "none"}, "enabled": true, "content_type": "application/json",
         }),
     );
-    let second = client.set("beside", "two");
+    let second = client.set("with-tags", "two");
     let id = first["version"].as_str().expect("a version");
     assert!(
         id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
@@ -30,25 +30,25 @@ fn each_write_is_a_version_with_what_is_beside_it() {
     );
     assert_ne!(id, second);
 
-    assert_eq!(client.get("beside").as_deref(), Some("two"));
+    assert_eq!(client.get("with-tags").as_deref(), Some("two"));
     let old = done(
         client,
-        &json!({"op": "get", "name": "beside", "version": id}),
+        &json!({"op": "get", "name": "with-tags", "version": id}),
     );
     assert_eq!(old, first, "as it was answered");
     assert_eq!(old["value"], "one\n");
     assert_eq!(old["tags"], json!({"parent": "none"}));
     assert_eq!(old["content_type"], "application/json");
-    assert_eq!(done(client, &get("beside"))["tags"], Value::Null);
+    assert_eq!(done(client, &get("with-tags"))["tags"], Value::Null);
 }
 
 #[test]
-fn times_are_whole_seconds_and_may_be_ahead() {
+fn times_are_whole_seconds_and_may_be_in_the_future() {
     let mut scene = scene();
     let now = OffsetDateTime::now_utc();
     if now.millisecond() < 500 {
-        let rest = Duration::from_millis(u64::from(500 - now.millisecond()));
-        thread::sleep(rest);
+        let remaining = Duration::from_millis(u64::from(500 - now.millisecond()));
+        thread::sleep(remaining);
     }
     let before = OffsetDateTime::now_utc();
     let set = json!({"op": "set", "name": "times", "value": "x"});
@@ -69,7 +69,7 @@ fn times_are_whole_seconds_and_may_be_ahead() {
 }
 
 #[test]
-fn the_last_of_several_writes_is_read_and_the_list_is_in_no_order_of_time() {
+fn a_read_returns_the_last_write_and_the_list_is_not_sorted_by_time() {
     let mut scene = scene();
     let client = &mut scene.client;
     let written: Vec<_> = (0..12)
@@ -87,7 +87,7 @@ fn the_last_of_several_writes_is_read_and_the_list_is_in_no_order_of_time() {
 }
 
 #[test]
-fn nothing_stands_in_for_a_newest_version_that_is_disabled() {
+fn a_disabled_newest_version_has_no_fallback() {
     let mut scene = scene();
     let client = &mut scene.client;
     let old = client.set("disabled", "old");
@@ -97,11 +97,11 @@ fn nothing_stands_in_for_a_newest_version_that_is_disabled() {
         &json!({"op": "update", "name": "disabled", "version": newest, "enabled": false}),
     );
 
-    let no = refused(client, &get("disabled"));
+    let refusal = refused(client, &get("disabled"));
     assert_eq!(
-        kind(&no),
+        kind(&refusal),
         (Some(403), Some("Forbidden"), Some("SecretDisabled")),
-        "{no:?}"
+        "{refusal:?}"
     );
     let named = json!({"op": "get", "name": "disabled", "version": old});
     assert_eq!(done(client, &named)["value"], "old");
@@ -109,23 +109,23 @@ fn nothing_stands_in_for_a_newest_version_that_is_disabled() {
 }
 
 #[test]
-fn what_is_missing_is_not_found_and_has_no_versions() {
+fn a_missing_secret_is_not_found_and_has_no_versions() {
     let mut scene = scene();
     let client = &mut scene.client;
-    let no = refused(client, &get("missing"));
-    assert_eq!(no.kind, "ResourceNotFoundError");
-    assert_eq!(kind(&no), (Some(404), Some("SecretNotFound"), None));
+    let refusal = refused(client, &get("missing"));
+    assert_eq!(refusal.kind, "ResourceNotFoundError");
+    assert_eq!(kind(&refusal), (Some(404), Some("SecretNotFound"), None));
     assert_eq!(done(client, &list("missing")), json!([]));
     client.set("there", "x");
-    let no = refused(
+    let refusal = refused(
         client,
         &json!({"op": "get", "name": "there", "version": "0".repeat(32)}),
     );
-    assert_eq!(kind(&no), (Some(404), Some("SecretNotFound"), None));
+    assert_eq!(kind(&refusal), (Some(404), Some("SecretNotFound"), None));
 }
 
 #[test]
-fn a_list_comes_in_pages_that_may_be_short_or_empty() {
+fn a_list_has_pages_that_may_be_short_or_empty() {
     let mut scene = scene();
     let mut written: Vec<_> = (0..30)
         .map(|n| scene.client.set("pages", &n.to_string()))
@@ -147,11 +147,11 @@ fn a_list_comes_in_pages_that_may_be_short_or_empty() {
     scene.vault.rules(|rules| rules.hidden_rows = 0);
     let pages = done(&mut scene.client, &two);
     assert_eq!(pages.as_array().map(Vec::len), Some(15));
-    let no = refused(
+    let refusal = refused(
         &mut scene.client,
         &json!({"op": "pages", "name": "pages", "max_page_size": 26}),
     );
-    assert_eq!(kind(&no), (Some(400), Some("BadParameter"), None));
+    assert_eq!(kind(&refusal), (Some(400), Some("BadParameter"), None));
     assert!(
         done(&mut scene.client, &json!({"op": "names"}))
             .to_string()
@@ -160,7 +160,7 @@ fn a_list_comes_in_pages_that_may_be_short_or_empty() {
 }
 
 #[test]
-fn a_list_goes_on_where_it_was_whatever_is_written_meanwhile() {
+fn a_list_continues_after_concurrent_writes() {
     let (mut secrets, rules) = (
         Secrets::default(),
         Rules {
@@ -196,11 +196,11 @@ fn a_list_goes_on_where_it_was_whatever_is_written_meanwhile() {
     let mut once = seen.clone();
     once.sort_by_key(Value::to_string);
     once.dedup();
-    assert_eq!(once.len(), seen.len(), "none came twice");
+    assert_eq!(once.len(), seen.len(), "no duplicates");
 }
 
 #[test]
-fn the_usual_port_is_named_in_the_address_of_a_next_page() {
+fn the_address_of_a_next_page_names_the_default_port() {
     let scene = scene();
     let token = scene.vault.token(crate::ADMIN.0, "https://vault.azure.net");
     scene.vault.rules(|rules| rules.hidden_rows = 80);
@@ -239,14 +239,14 @@ fn a_version_may_be_listed_late() {
     assert_eq!(
         scene.client.get("late").as_deref(),
         Some("x"),
-        "it is there"
+        "the version is visible"
     );
     scene.vault.rules(|rules| rules.list_lag = Duration::ZERO);
     assert_eq!(ids(&done(&mut scene.client, &list("late"))), [id]);
 }
 
 #[test]
-fn a_change_moves_a_version_and_replaces_its_tags() {
+fn an_update_changes_the_time_and_replaces_the_tags() {
     let mut scene = scene();
     let client = &mut scene.client;
     let set = json!({"op": "set", "name": "changed", "value": "x", "tags": {"a": "1", "b": "2"}});
@@ -273,8 +273,8 @@ fn a_value_or_tags_that_are_too_large_are_refused() {
     };
     done(client, &set("x".repeat(25 * 1024), 15));
     for (value, tags) in [("x".repeat(25 * 1024 + 1), 0), ("x".to_owned(), 16)] {
-        let no = refused(client, &set(value, tags));
-        assert_eq!(kind(&no), (Some(400), Some("BadParameter"), None));
+        let refusal = refused(client, &set(value, tags));
+        assert_eq!(kind(&refusal), (Some(400), Some("BadParameter"), None));
     }
     assert_eq!(scene.vault.versions("large").len(), 1);
 }

@@ -1,18 +1,18 @@
-//! The world around the writers: the secret, the pointer, and everything that can happen next.
+//! The modelled world: the secret, the pointer, the actors, and all possible next events.
 
 use super::*;
 
-/// How often an intent is looked at before it is replaced.
-const PATIENCE: u8 = 1;
+/// How often an intent is read before it is replaced.
+const MAX_ATTEMPTS: u8 = 1;
 
-/// More steps than anybody needs who is left alone.
-const ENOUGH: usize = 60;
+/// More steps than a single actor needs.
+const MAX_STEPS: usize = 60;
 
 /// A version of the secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Kept {
+struct ModelVersion {
     number: u8,
-    /// Which page of a list it is on.
+    /// Whether a list shows it on the second page.
     page: bool,
     /// The writer; `None` for a person.
     by: Option<u8>,
@@ -20,32 +20,32 @@ struct Kept {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Actor {
-    goal: Goal,
-    /// `None` for one that is dead or done.
-    alive: Option<(Turn, Ask)>,
+    goal: ProtocolGoal,
+    /// `None` for an actor that crashed or ended.
+    alive: Option<(Operation, ProtocolAction)>,
     /// The first page of a list.
-    page: Option<Vec<Item>>,
-    /// Whether it may come back.
+    page: Option<Vec<VersionItem>>,
+    /// Whether the writer may restart with the same write.
     returns: bool,
-    end: Option<End>,
-    /// Whether its intent was ever written.
+    end: Option<ProtocolOutcome>,
+    /// Whether its intent was ever in the pointer.
     granted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
-    kept: Vec<Kept>,
-    /// How many versions there ever were.
+    kept: Vec<ModelVersion>,
+    /// The number of versions ever created.
     versions: u8,
-    /// Those that a person put, and that were not deleted.
+    /// The versions that a person put and that still exist.
     by_hand: Vec<u8>,
-    /// How many of the versions a list shows.
+    /// How many versions a list shows.
     listed: usize,
     pointer: Option<(u8, Pointer)>,
     writes: u8,
-    /// Every version that ever counted, one after the other.
+    /// Every version that was ever current, in order.
     currents: Vec<u8>,
-    /// Puts whose sender has given up.
+    /// Puts whose sender has timed out.
     late: Vec<u8>,
     actors: Vec<Actor>,
     reseeds: u8,
@@ -53,7 +53,7 @@ pub(super) struct World {
     deaths: u8,
     returns: u8,
     lag: bool,
-    /// Whether everything was deleted once.
+    /// Whether a person has purged all versions.
     wiped: bool,
 }
 
@@ -61,7 +61,7 @@ impl World {
     /// A secret with one version, which every writer wants to replace.
     pub(super) fn new(plan: Plan) -> Self {
         let mut world = Self {
-            kept: vec![Kept {
+            kept: vec![ModelVersion {
                 number: 0,
                 page: false,
                 by: None,
@@ -83,7 +83,7 @@ impl World {
         };
         if plan.pointer {
             let pointer = Pointer {
-                current: Some(Entry {
+                current: Some(PointerEntry {
                     version: "0".into(),
                     mark: None,
                 }),
@@ -93,14 +93,14 @@ impl World {
             world.pointer = Some((0, pointer));
         }
         for number in 0..plan.writers {
-            let goal = Goal::Swap {
+            let goal = ProtocolGoal::Swap {
                 expected: Some("0".into()),
                 mark: mark(number),
             };
             world.actors.push(Actor::new(goal));
         }
         for _ in 0..plan.readers {
-            world.actors.push(Actor::new(Goal::Read));
+            world.actors.push(Actor::new(ProtocolGoal::Read));
         }
         world
     }
@@ -109,7 +109,7 @@ impl World {
         self.actors.iter().all(|actor| actor.alive.is_none())
     }
 
-    /// Every world that this one can turn into by one happening.
+    /// Returns every world that one event can lead to.
     pub(super) fn next(&self) -> Vec<World> {
         let mut next = vec![];
         if self.listed < self.kept.len() {
@@ -120,13 +120,13 @@ impl World {
         for at in 0..self.late.len() {
             let mut lost = self.clone();
             let writer = lost.late.remove(at);
-            next.extend(lost.puts(Some(writer)).map(|(world, _)| world));
+            next.extend(lost.put(Some(writer)).map(|(world, _)| world));
             next.push(lost);
         }
         if self.reseeds > 0 {
             let mut world = self.clone();
             world.reseeds -= 1;
-            next.extend(world.puts(None).map(|(world, _)| world));
+            next.extend(world.put(None).map(|(world, _)| world));
         }
         if self.wipes > 0 {
             let mut world = self.clone();
@@ -138,12 +138,12 @@ impl World {
             next.push(world);
         }
         for i in 0..self.actors.len() {
-            self.acts(i, &mut next);
+            self.act(i, &mut next);
         }
         next
     }
 
-    fn acts(&self, i: usize, next: &mut Vec<World>) {
+    fn act(&self, i: usize, next: &mut Vec<World>) {
         let actor = &self.actors[i];
         let Some((_, ask)) = &actor.alive else {
             if actor.returns && self.returns > 0 {
@@ -156,11 +156,11 @@ impl World {
             }
             return;
         };
-        let outcomes = self.does(i, ask.clone());
+        let outcomes = self.execute(i, ask.clone());
         if self.deaths > 0 {
             let mut dead = vec![self.clone()];
             dead.extend(outcomes.iter().map(|(world, _)| world.clone()));
-            if *ask == Ask::Put {
+            if *ask == ProtocolAction::Put {
                 let mut world = self.clone();
                 world.late.push(u8::try_from(i).expect("few"));
                 dead.push(world);
@@ -175,32 +175,32 @@ impl World {
         }
         for (world, reply) in outcomes {
             next.push(match reply {
-                Some(reply) => world.answer(i, reply),
+                Some(reply) => world.reply(i, reply),
                 None => world,
             });
         }
     }
 
-    /// Returns what can come of what an actor asks for.
-    fn does(&self, i: usize, ask: Ask) -> Vec<(World, Option<Reply>)> {
+    /// Returns the possible results of an actor's action.
+    fn execute(&self, i: usize, ask: ProtocolAction) -> Vec<(World, Option<ProtocolReply>)> {
         let mut world = self.clone();
         let reply = match ask {
-            Ask::Pointer => Reply::Pointer(
+            ProtocolAction::Pointer => ProtocolReply::Pointer(
                 self.pointer
                     .clone()
                     .map(|(etag, pointer)| (etag.to_string(), pointer)),
             ),
-            Ask::Newest => Reply::Newest(
+            ProtocolAction::Newest => ProtocolReply::Newest(
                 self.kept
                     .last()
                     .map_or(Newest::Nothing, |kept| Newest::This(item(kept))),
             ),
-            Ask::List => {
+            ProtocolAction::List => {
                 let shown = &self.kept[..self.listed];
                 let page = |page| shown.iter().filter(move |kept| kept.page == page).map(item);
                 match &mut world.actors[i].page {
                     None if shown.iter().all(|kept| !kept.page) => {
-                        Reply::List(page(false).collect(), true)
+                        ProtocolReply::List(page(false).collect(), true)
                     }
                     None => {
                         world.actors[i].page = Some(page(false).collect());
@@ -210,50 +210,47 @@ impl World {
                         let mut list = std::mem::take(first);
                         world.actors[i].page = None;
                         list.extend(page(true));
-                        Reply::List(list, false)
+                        ProtocolReply::List(list, false)
                     }
                 }
             }
-            Ask::Find(version) => Reply::Found(
+            ProtocolAction::Find(version) => ProtocolReply::Found(
                 self.kept
                     .iter()
                     .any(|kept| kept.number.to_string() == version),
             ),
-            Ask::Replace(etag, pointer) => {
-                let of_now = self.pointer.as_ref().map(|(etag, _)| etag.to_string());
-                if etag == of_now {
+            ProtocolAction::Replace(etag, pointer) => {
+                let current_etag = self.pointer.as_ref().map(|(etag, _)| etag.to_string());
+                if etag == current_etag {
                     world.replace(i, pointer);
-                    Reply::Replaced(world.writes.to_string())
+                    ProtocolReply::Replaced(world.writes.to_string())
                 } else {
-                    Reply::Moved
+                    ProtocolReply::Changed
                 }
             }
-            Ask::Put => {
-                assert!(
-                    self.actors[i].granted,
-                    "a value nobody was promised: {self:#?}"
-                );
+            ProtocolAction::Put => {
+                assert!(self.actors[i].granted, "a put without an intent: {self:#?}");
                 let writer = u8::try_from(i).expect("few");
                 let mut outcomes: Vec<_> = self
-                    .puts(Some(writer))
-                    .map(|(world, version)| (world, Some(Reply::Put(version.to_string()))))
+                    .put(Some(writer))
+                    .map(|(world, version)| (world, Some(ProtocolReply::Put(version.to_string()))))
                     .collect();
-                outcomes.push((world, Some(Reply::Refused)));
+                outcomes.push((world, Some(ProtocolReply::Refused)));
                 return outcomes;
             }
-            Ask::Pause => Reply::Paused,
-            Ask::End(_) => unreachable!("nobody acts after the end"),
+            ProtocolAction::Pause => ProtocolReply::Paused,
+            ProtocolAction::End(_) => unreachable!("the operation has ended"),
         };
         vec![(world, Some(reply))]
     }
 
     /// Appends a version, on either page.
-    fn puts(&self, by: Option<u8>) -> impl Iterator<Item = (World, u8)> {
+    fn put(&self, by: Option<u8>) -> impl Iterator<Item = (World, u8)> {
         [false, true].into_iter().map(move |page| {
             let mut world = self.clone();
             let number = world.versions;
             world.versions += 1;
-            world.kept.push(Kept { number, page, by });
+            world.kept.push(ModelVersion { number, page, by });
             if by.is_none() {
                 world.by_hand.push(number);
             }
@@ -264,33 +261,41 @@ impl World {
         })
     }
 
-    /// Replaces the pointer, and checks what that means.
+    /// Replaces the pointer and checks the invariants.
     fn replace(&mut self, i: usize, pointer: Pointer) {
         if pointer.intent.is_some() {
-            let Goal::Swap { mark, .. } = &self.actors[i].goal else {
-                panic!("a reader wants to write: {self:#?}");
+            let ProtocolGoal::Swap { mark, .. } = &self.actors[i].goal else {
+                panic!("a reader has an intent: {self:#?}");
             };
-            assert_eq!(pointer.intent.as_ref(), Some(mark), "for somebody else");
+            assert_eq!(
+                pointer.intent.as_ref(),
+                Some(mark),
+                "the intent of another actor"
+            );
             self.actors[i].granted = true;
         }
-        let of_now = self.current();
+        let before = self.current();
         let after = pointer.current.as_ref().map(|entry| number(&entry.version));
-        if let Some(version) = after.filter(|_| after != of_now) {
+        if let Some(version) = after.filter(|_| after != before) {
             assert!(
                 !self.currents.contains(&version),
-                "a version counts a second time: {self:#?}"
+                "a version becomes current a second time: {self:#?}"
             );
             let kept = self.kept.iter().find(|kept| kept.number == version);
             let by = kept.map(|kept| kept.by);
             if let Some(Some(writer)) = by {
-                let Goal::Swap { expected, .. } = &self.actors[usize::from(writer)].goal else {
+                let ProtocolGoal::Swap { expected, .. } = &self.actors[usize::from(writer)].goal
+                else {
                     panic!("a reader wrote: {self:#?}");
                 };
-                let replaced = of_now.map(|version| version.to_string());
-                assert_eq!(*expected, replaced, "on another version: {self:#?}");
+                let replaced = before.map(|version| version.to_string());
+                assert_eq!(
+                    *expected, replaced,
+                    "the write replaces another version: {self:#?}"
+                );
             }
             if kept.is_some_and(|kept| kept.by.is_none()) {
-                assert!(self.by_hand.contains(&version), "no reseed: {self:#?}");
+                assert!(self.by_hand.contains(&version), "not a reseed: {self:#?}");
             }
             self.currents.push(version);
         }
@@ -298,7 +303,7 @@ impl World {
         self.pointer = Some((self.writes, pointer));
     }
 
-    /// What counts as far as the pointer says.
+    /// Returns the current version.
     fn current(&self) -> Option<u8> {
         match &self.pointer {
             Some((_, pointer)) => Some(number(&pointer.current.as_ref()?.version)),
@@ -306,49 +311,54 @@ impl World {
         }
     }
 
-    fn answer(mut self, i: usize, reply: Reply) -> World {
+    fn reply(mut self, i: usize, reply: ProtocolReply) -> World {
         let actor = &mut self.actors[i];
-        let (turn, ask) = actor.alive.as_mut().expect("somebody asked");
-        *ask = turn.step(reply);
-        if let Ask::End(end) = ask.clone() {
+        let (operation, action) = actor.alive.as_mut().expect("a live actor");
+        *action = operation.step(reply);
+        if let ProtocolAction::End(end) = action.clone() {
             actor.alive = None;
             actor.end = Some(end.clone());
-            self.check_end(i, &end);
+            self.check_outcome(i, &end);
         }
         self
     }
 
-    /// What must hold when somebody was told this.
-    fn check_end(&self, i: usize, end: &End) {
+    /// Checks the outcome of an operation.
+    fn check_outcome(&self, i: usize, end: &ProtocolOutcome) {
         let is_ours = |version: &u8| {
             let kept = self.kept.iter().find(|kept| kept.number == *version);
             kept.and_then(|kept| kept.by) == u8::try_from(i).ok()
         };
         match end {
-            End::Written(version) => assert!(
+            ProtocolOutcome::Written(version) => assert!(
                 self.wiped || is_ours(&number(version)) && self.currents.contains(&number(version)),
-                "said written, is not: {self:#?}"
+                "reported as written, but it never was current: {self:#?}"
             ),
-            End::Conflict | End::Refused => assert!(
+            ProtocolOutcome::Conflict | ProtocolOutcome::Refused => assert!(
                 !self.currents.iter().any(is_ours),
-                "said not written, and it counted: {self:#?}"
+                "reported as not written, but it was current: {self:#?}"
             ),
-            End::Unseen => assert!(self.lag || self.wiped, "no list was late: {self:#?}"),
-            End::Read(_) => {}
-            End::Disabled => panic!("nothing is disabled: {self:#?}"),
+            ProtocolOutcome::Unseen => {
+                assert!(self.lag || self.wiped, "no list was stale: {self:#?}");
+            }
+            ProtocolOutcome::Read(_) => {}
+            ProtocolOutcome::Disabled => panic!("nothing is disabled: {self:#?}"),
         }
         let expected = |actor: &Actor| match &actor.goal {
-            Goal::Swap { expected, .. } => expected.clone(),
-            Goal::Read => None,
+            ProtocolGoal::Swap { expected, .. } => expected.clone(),
+            ProtocolGoal::Read => None,
         };
         let winners = self.actors.iter().filter(|actor| {
-            matches!(actor.end, Some(End::Written(_)))
+            matches!(actor.end, Some(ProtocolOutcome::Written(_)))
                 && expected(actor) == expected(&self.actors[i])
         });
-        assert!(winners.count() <= 1, "two won one version: {self:#?}");
+        assert!(
+            winners.count() <= 1,
+            "two swaps of one version succeeded: {self:#?}"
+        );
     }
 
-    /// Returns what is left when all have stopped for good.
+    /// Returns the world after all actors have stopped for good.
     pub(super) fn without_actors(&self) -> Self {
         let mut world = Self {
             listed: self.kept.len(),
@@ -366,29 +376,29 @@ impl World {
         world
     }
 
-    /// What must hold for whoever comes then.
-    pub(super) fn check_who_comes_now(&self) {
+    /// Checks the results of a new reader and a new writer.
+    pub(super) fn check_newcomers(&self) {
         let mut world = self.clone();
-        let reader = world.arrives(Goal::Read);
-        world.finishes(reader);
-        let Some(End::Read(found)) = world.actors[reader].end.clone() else {
-            panic!("no answer: {world:#?}");
+        let reader = world.add_actor(ProtocolGoal::Read);
+        world.run_alone(reader);
+        let Some(ProtocolOutcome::Read(found)) = world.actors[reader].end.clone() else {
+            panic!("the read failed: {world:#?}");
         };
         let found = found.map(|version| number(&version));
         if let Some((_, pointer)) = &world.pointer {
-            // An interrupted write whose value is there is finished, if nothing came between.
+            // A read completes an interrupted write whose value exists, unless a reseed came first.
             let intent = pointer.intent.as_ref();
-            let landed = |kept: &Kept| kept.by.is_some_and(|by| Some(&mark(by)) == intent);
+            let landed = |kept: &ModelVersion| kept.by.is_some_and(|by| Some(&mark(by)) == intent);
             assert!(
                 !world.kept.iter().any(landed),
-                "left unfinished: {world:#?}"
+                "an interrupted write is not completed: {world:#?}"
             );
         }
-        // What a person put counts, or counted before what was written over it.
+        // A person's value is current, or was before a later write replaced it.
         if let Some(last) = world.by_hand.last() {
             assert!(
                 found == Some(*last) || world.currents.contains(last),
-                "a reseed was buried: {world:#?}"
+                "a reseed was overwritten: {world:#?}"
             );
         }
         if let Some(kept) = world.kept.iter().find(|kept| Some(kept.number) == found)
@@ -396,50 +406,50 @@ impl World {
         {
             assert!(
                 world.currents.contains(&kept.number),
-                "shown, and it never counted: {world:#?}"
+                "a read returned a version that never was current: {world:#?}"
             );
         }
 
-        // Whoever wants to write on that does not wait for ever, and wins.
-        let writer = world.arrives(Goal::Swap {
+        // A new writer that expects this version succeeds.
+        let writer = world.add_actor(ProtocolGoal::Swap {
             expected: found.map(|version| version.to_string()),
             mark: mark(u8::try_from(reader + 1).expect("few")),
         });
-        world.finishes(writer);
+        world.run_alone(writer);
         let end = &world.actors[writer].end;
         assert!(
-            matches!(end, Some(End::Written(_))),
-            "nobody else is there, and the answer was {end:?}: {world:#?}"
+            matches!(end, Some(ProtocolOutcome::Written(_))),
+            "a swap without a competitor ended with {end:?}: {world:#?}"
         );
     }
 
-    fn arrives(&mut self, goal: Goal) -> usize {
+    fn add_actor(&mut self, goal: ProtocolGoal) -> usize {
         self.actors.push(Actor::new(goal));
         self.actors.len() - 1
     }
 
-    /// Lets one of them act alone.
-    fn finishes(&mut self, i: usize) {
-        for _ in 0..ENOUGH {
+    /// Runs one actor to its end, without the others.
+    fn run_alone(&mut self, i: usize) {
+        for _ in 0..MAX_STEPS {
             let Some((_, ask)) = &self.actors[i].alive else {
                 return;
             };
-            let (mut world, reply) = self.does(i, ask.clone()).swap_remove(0);
+            let (mut world, reply) = self.execute(i, ask.clone()).swap_remove(0);
             world.listed = world.kept.len();
             *self = match reply {
-                Some(reply) => world.answer(i, reply),
+                Some(reply) => world.reply(i, reply),
                 None => world,
             };
         }
-        panic!("somebody who is alone waits for ever: {self:#?}");
+        panic!("a single actor never ends: {self:#?}");
     }
 }
 
 impl Actor {
-    fn new(goal: Goal) -> Self {
+    fn new(goal: ProtocolGoal) -> Self {
         Self {
             goal: goal.clone(),
-            alive: Some(Turn::new(goal, PATIENCE)),
+            alive: Some(Operation::new(goal, MAX_ATTEMPTS)),
             page: None,
             returns: false,
             end: None,
@@ -448,15 +458,15 @@ impl Actor {
     }
 }
 
-fn mark(writer: u8) -> Mark {
-    Mark {
+fn mark(writer: u8) -> WriteMark {
+    WriteMark {
         id: writer.to_string(),
         sha256: "made-up".into(),
     }
 }
 
-fn item(kept: &Kept) -> Item {
-    Item {
+fn item(kept: &ModelVersion) -> VersionItem {
+    VersionItem {
         version: kept.number.to_string(),
         created: 0,
         enabled: true,

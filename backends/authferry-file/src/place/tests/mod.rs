@@ -1,7 +1,7 @@
-//! What the protocol holds against: a fault between any two steps, and people.
+//! Tests of the protocol: faults between any two steps, writes by hand, and locks.
 
+mod by_hand;
 mod faults;
-mod hands;
 mod locks;
 
 use std::{
@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// One place in a folder of its own.
+/// A place in a temporary folder.
 struct Site {
     folder: TempDir,
-    place: Place,
+    place: FilePlace,
 }
 
 impl Site {
@@ -51,7 +51,7 @@ impl Site {
             .expect("written by hand");
     }
 
-    /// Returns what is in the folder besides the three files that belong there.
+    /// Returns all files in the folder except the three of the place.
     fn leftovers(&self) -> Vec<String> {
         fs::read_dir(self.folder.path())
             .expect("a folder")
@@ -69,27 +69,27 @@ impl Site {
         self.read().map(|stored| stored.version)
     }
 
-    /// Requires generation `number`, with its own stamp, and returns its version.
-    fn shows(&self, number: u64) -> Version {
+    /// Expects generation `number` with its stamp, and returns its version.
+    fn expect_generation(&self, number: u64) -> Version {
         let stored = self.read().expect("a login");
         assert_eq!(stored.secret.expose(), login(number));
         assert_eq!(stored.stamp, Some(stamp(number)));
         stored.version
     }
 
-    /// Swaps generation `number` in over what is there.
-    fn swap(&self, number: u64) -> Result<Version, Unswapped> {
+    /// Replaces the current login with generation `number`.
+    fn swap(&self, number: u64) -> Result<Version, SwapError> {
         self.swap_over(self.version().as_ref(), number)
     }
 
-    fn swap_over(&self, base: Option<&Version>, number: u64) -> Result<Version, Unswapped> {
+    fn swap_over(&self, base: Option<&Version>, number: u64) -> Result<Version, SwapError> {
         self.place.swap(base, &secret(number), &stamp(number))
     }
 }
 
-fn place_at(path: &Path) -> Place {
+fn place_at(path: &Path) -> FilePlace {
     let address = format!("file://{}", path.display());
-    Place::new(&address.parse().expect("an address"))
+    FilePlace::new(&address.parse().expect("an address"))
 }
 
 fn login(number: u64) -> Vec<u8> {
@@ -102,7 +102,7 @@ fn secret(number: u64) -> Secret {
 
 fn stamp(number: u64) -> Stamp {
     Stamp {
-        id: WriteId { trip: 1, number },
+        id: WriteId { nonce: 1, number },
         count: number,
         origin: Origin::Rotation,
         family: authferry_core::Family(authferry_core::Fingerprint::new([5; 8])),
@@ -111,15 +111,15 @@ fn stamp(number: u64) -> Stamp {
     }
 }
 
-/// How a place can be before a swap; generation 1 is there, or nothing is.
+/// The state of a place before a swap: empty, or generation 1.
 #[derive(Clone, Copy, Debug)]
-enum Before {
+enum InitialState {
     Empty,
     ByHand,
     Ours,
 }
 
-impl Before {
+impl InitialState {
     const ALL: [Self; 3] = [Self::Empty, Self::ByHand, Self::Ours];
 
     fn site(self) -> Site {
@@ -135,8 +135,9 @@ impl Before {
     }
 }
 
-/// Requires that a swap was told to come again.
-fn unavailable<T: std::fmt::Debug>(answer: &Result<T, Unswapped>) {
-    let told = matches!(answer, Err(Unswapped::Before(t)) if t.kind() == ErrorKind::Unavailable);
-    assert!(told, "{answer:?}");
+/// Expects that a swap failed with a transient error.
+fn expect_unavailable<T: std::fmt::Debug>(answer: &Result<T, SwapError>) {
+    let is_unavailable =
+        matches!(answer, Err(SwapError::NotWritten(t)) if t.kind() == ErrorKind::Unavailable);
+    assert!(is_unavailable, "{answer:?}");
 }

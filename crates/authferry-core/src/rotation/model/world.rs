@@ -1,38 +1,34 @@
-//! The world around two rotations: the store, its claim, the provider, and all that can
-//! happen next.
+//! The world around two rotations: the store, its lease, the provider, and all possible events.
 
 use alloc::{format, string::String, vec, vec::Vec};
 
 use super::*;
 use crate::copies::{Content, Copy, Origins, Place};
-use crate::trip::{
-    Base, Effect as Ask, Event as Tell, Goal, Outcome as End, Placing, Reply, Terms as TripTerms,
-    Write,
-};
+use crate::round_trip::{Base, Effect, Event, Goal, Outcome, Placing, Reply, Terms, Write};
 use crate::{
-    Cause, Family, Fingerprint, Generation, Held, Identity, Issued, Label, Policy, Seen,
-    SessionHints, Trip, Version, WriteId,
+    Cause, Family, Fingerprint, Generation, Held, Identity, Issued, Label, Policy, RoundTrip, Seen,
+    SessionHints, Version, WriteId,
 };
 
 /// Only the first generation is due.
 const DUE: u8 = 0;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct World {
-    /// What the store ever held, and who wrote it; the last entry is current.
+pub(super) struct RotationWorld {
+    /// All logins that the store held, with their writes; the last entry is current.
     history: Vec<(u8, Option<WriteId>)>,
-    /// Who holds the claim, and whether its time is over.
-    claim: Option<(usize, bool)>,
+    /// The holder of the lease, and whether it has expired.
+    lease: Option<(usize, bool)>,
     /// The generation whose refresh token is live.
     live: u8,
-    /// Who has spent the token that was due, in order; none but the first got a new one.
+    /// The runners that spent the due token, in order; only the first got a new one.
     spent: Vec<usize>,
     crashes_left: u8,
-    /// How often a rotation may still end while its Codex runs on.
-    alone_left: u8,
+    /// How often a rotation may still orphan its Codex.
+    orphans_left: u8,
     /// Whether a token was spent while the private home of a killed rotation held a later login.
     spent_too_soon: bool,
-    /// What the private home of a rotation holds that was killed after Codex wrote.
+    /// The login in the private home of a rotation that was killed after Codex wrote.
     unfinished: Option<u8>,
     runners: Vec<Runner>,
 }
@@ -40,11 +36,11 @@ pub(super) struct World {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Runner {
     rotation: Rotation,
-    asked: Option<Effect>,
-    /// How long the history was that the last look showed, or the proof left.
-    saw: usize,
+    pending: Option<RotationEffect>,
+    /// The length of the history at the last read or proof.
+    seen_len: usize,
     deadline_sent: bool,
-    turn: Option<Turn>,
+    refresh: Option<RunningRefresh>,
     end: Option<Fate>,
 }
 
@@ -52,61 +48,61 @@ struct Runner {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Fate {
     Crashed,
-    Ended(Outcome),
-    /// Killed, while its Codex runs on.
+    Ended(RotationOutcome),
+    /// Killed while its Codex still runs.
     Killed,
 }
 
-/// A trip under way, or over.
+/// A round trip, in progress or over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Turn {
-    trip: Trip,
-    asked: Option<Ask>,
-    /// Whether the store was read: the first read shows what was proven.
+struct RunningRefresh {
+    round_trip: RoundTrip,
+    pending: Option<Effect>,
+    /// Whether the store was read: the first read returns the proven login.
     read: bool,
     /// The file in the private home.
     disk: Option<u8>,
     codex: Codex,
     deadline_sent: bool,
-    /// If the rotation ended before its Codex: whether a supervisor watches that Codex.
-    alone: Option<bool>,
-    end: Option<End>,
+    /// If the Codex is orphaned: whether a supervisor watches it.
+    orphan: Option<bool>,
+    end: Option<Outcome>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Codex {
     NotYet,
     Running,
-    /// The provider has taken the token, and the file is as before.
+    /// The provider has accepted the token, and the file is unchanged.
     Spent(Option<u8>),
-    /// What it got is in the file, and nobody has noticed.
+    /// The new login is in the file, but the round trip has not seen it.
     Written,
     Gone,
 }
 
-impl World {
-    pub(super) fn new(plan: Plan) -> Self {
+impl RotationWorld {
+    pub(super) fn new(plan: RotationPlan) -> Self {
         let runner = |number: usize| {
-            let (rotation, effects) = Rotation::start(Terms {
-                claims: plan.claims,
+            let (rotation, effects) = Rotation::start(RotationTerms {
+                leases: plan.leases,
                 salt: number as u64,
             });
             Runner {
                 rotation,
-                asked: effects.first().copied(),
-                saw: 0,
+                pending: effects.first().copied(),
+                seen_len: 0,
                 deadline_sent: false,
-                turn: None,
+                refresh: None,
                 end: None,
             }
         };
         Self {
             history: vec![(DUE, None)],
-            claim: None,
+            lease: None,
             live: if plan.unfinished { DUE + 1 } else { DUE },
             spent: vec![],
             crashes_left: u8::from(plan.crashes),
-            alone_left: u8::from(plan.alone != Alone::Never),
+            orphans_left: u8::from(plan.orphan != Orphan::Never),
             spent_too_soon: false,
             unfinished: plan.unfinished.then_some(DUE + 1),
             runners: vec![runner(0), runner(1)],
@@ -114,7 +110,7 @@ impl World {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        let over = |runner: &Runner| runner.end.is_some() && !runner.is_alone();
+        let over = |runner: &Runner| runner.end.is_some() && !runner.has_orphan();
         self.runners.iter().all(over)
     }
 
@@ -137,8 +133,8 @@ impl World {
     /// The ways in which a login was lost, by name; what must hold at every end.
     pub(super) fn losses(&self) -> Result<Vec<&'static str>, String> {
         for runner in &self.runners {
-            if runner.end == Some(Fate::Ended(Outcome::Fresh)) && self.current() == DUE {
-                return Err(format!("said fresh, is not: {self:#?}"));
+            if runner.end == Some(Fate::Ended(RotationOutcome::Fresh)) && self.current() == DUE {
+                return Err(format!("reported fresh, but it is not: {self:#?}"));
             }
         }
         // The private home stays until what it holds is in the store.
@@ -146,17 +142,17 @@ impl World {
             return Ok(vec![]);
         }
         let named = self.spent.iter().find_map(|&spender| self.loss_by(spender));
-        let loss = named.ok_or_else(|| format!("a login is lost, and nobody knows how: {self:#?}"));
+        let loss = named.ok_or_else(|| format!("a login is lost without a known cause: {self:#?}"));
         loss.map(|loss| vec![loss])
     }
 
-    /// How this one, who has spent the token, came not to bring the new login into the store.
+    /// Why this runner spent the token without storing the new login.
     fn loss_by(&self, spender: usize) -> Option<&'static str> {
         let runner = &self.runners[spender];
-        let turn = runner.turn.as_ref()?;
+        let refresh = runner.refresh.as_ref()?;
         let stored = self.current() != DUE;
-        match (&runner.end, &turn.end) {
-            (_, Some(End::Stranded { cause, .. })) if *cause == Cause::Store && !stored => {
+        match (&runner.end, &refresh.end) {
+            (_, Some(Outcome::NotPersisted { cause, .. })) if *cause == Cause::Store && !stored => {
                 Some("a store that refuses the swap")
             }
             (Some(Fate::Crashed), _) if !stored => {
@@ -166,38 +162,41 @@ impl World {
         }
     }
 
-    /// Every world that this one can turn into by one happening.
-    pub(super) fn next(&self, plan: Plan) -> Vec<World> {
+    /// Every world that can follow this one by one event.
+    pub(super) fn next(&self, plan: RotationPlan) -> Vec<RotationWorld> {
         let mut next = vec![];
-        if let Some((holder, false)) = self.claim
+        if let Some((holder, false)) = self.lease
             && (self.runners[holder].is_gone() || plan.slow)
         {
             let mut world = self.clone();
-            world.claim = Some((holder, true));
+            world.lease = Some((holder, true));
             next.push(world);
         }
         for i in 0..self.runners.len() {
             let runner = &self.runners[i];
-            let alone = runner.turn.as_ref().filter(|turn| turn.alone.is_some());
-            match alone {
-                Some(turn) if turn.alone == Some(true) => {
-                    self.trip_moves(i, turn, plan, &mut next);
-                    if plan.alone == Alone::WatchIsKilled {
-                        self.kill_the_watch(i, turn, &mut next);
+            let orphan = runner
+                .refresh
+                .as_ref()
+                .filter(|refresh| refresh.orphan.is_some());
+            match orphan {
+                Some(refresh) if refresh.orphan == Some(true) => {
+                    self.round_trip_moves(i, refresh, plan, &mut next);
+                    if plan.orphan == Orphan::WatchIsKilled {
+                        self.kill_watch(i, refresh, &mut next);
                     }
                 }
-                Some(turn) => self.moves_alone(i, turn, &mut next),
+                Some(refresh) => self.orphan_moves(i, refresh, &mut next),
                 None => {}
             }
             if runner.end.is_some() {
                 continue;
             }
-            if alone.is_none() {
-                self.ends_early(i, plan, &mut next);
+            if orphan.is_none() {
+                self.early_ends(i, plan, &mut next);
             }
-            match &runner.turn {
-                Some(turn) if turn.end.is_none() && alone.is_none() => {
-                    self.trip_moves(i, turn, plan, &mut next);
+            match &runner.refresh {
+                Some(refresh) if refresh.end.is_none() && orphan.is_none() => {
+                    self.round_trip_moves(i, refresh, plan, &mut next);
                 }
                 Some(_) | None => self.rotation_moves(i, plan, &mut next),
             }
@@ -205,91 +204,99 @@ impl World {
         next
     }
 
-    /// The rotation crashes; or it ends, and its Codex runs on.
-    fn ends_early(&self, i: usize, plan: Plan, next: &mut Vec<World>) {
-        let turn = self.runners[i]
-            .turn
+    /// The rotation crashes, or it ends and orphans its Codex.
+    fn early_ends(&self, i: usize, plan: RotationPlan, next: &mut Vec<RotationWorld>) {
+        let refresh = self.runners[i]
+            .refresh
             .as_ref()
-            .filter(|turn| turn.end.is_none());
-        let runs = |turn: &Turn| {
+            .filter(|refresh| refresh.end.is_none());
+        let runs = |refresh: &RunningRefresh| {
             matches!(
-                turn.codex,
+                refresh.codex,
                 Codex::Running | Codex::Spent(_) | Codex::Written
             )
         };
-        let runs = turn.is_some_and(runs);
+        let runs = refresh.is_some_and(runs);
         if self.crashes_left > 0 {
             let mut world = self.clone();
             world.crashes_left -= 1;
-            let written = turn.and_then(|turn| turn.disk).filter(|disk| *disk != DUE);
-            match plan.alone {
-                Alone::Never => {
+            let written = refresh
+                .and_then(|refresh| refresh.disk)
+                .filter(|disk| *disk != DUE);
+            match plan.orphan {
+                Orphan::Never => {
                     world.runners[i].end = Some(Fate::Crashed);
                     next.push(world);
                 }
-                Alone::Watched | Alone::Unwatched | Alone::WatchIsKilled if runs => {
+                Orphan::Watched | Orphan::Unwatched | Orphan::WatchIsKilled if runs => {
                     world.runners[i].end = Some(Fate::Killed);
-                    next.push(world.leave(i, plan));
+                    next.push(world.orphan_codex(i, plan));
                 }
-                // Codex has ended, and what it wrote is in the private home.
-                Alone::Unwatched | Alone::WatchIsKilled => {
+                // Codex has exited, and its login is in the private home.
+                Orphan::Unwatched | Orphan::WatchIsKilled => {
                     world.runners[i].end = Some(Fate::Killed);
                     let kept = written.filter(|disk| self.current() < *disk);
                     world.unfinished = kept.or(self.unfinished);
                     next.push(world);
                 }
                 // Another machine does not see that home: a crash of a machine, as above.
-                Alone::Watched => {}
+                Orphan::Watched => {}
             }
         }
-        if runs && self.alone_left > 0 {
+        if runs && self.orphans_left > 0 {
             let mut world = self.clone();
-            world.alone_left -= 1;
-            let disk = world.turn(i).disk.expect("Codex has a file");
-            let codex = world.turn(i).codex;
-            world.turn(i).codex = Codex::Gone;
-            let mut world = world.tell(i, Tell::Left(Seen::Usable(generation(disk))));
-            // What was seen is persisted first.
-            if world.turn(i).end.is_some() {
-                world.turn(i).codex = codex;
-                next.push(world.leave(i, plan));
+            world.orphans_left -= 1;
+            let disk = world.refresh(i).disk.expect("Codex has a file");
+            let codex = world.refresh(i).codex;
+            world.refresh(i).codex = Codex::Gone;
+            let mut world =
+                world.send_event(i, Event::CodexRunning(Seen::Usable(generation(disk))));
+            // The login on disk is persisted first.
+            if world.refresh(i).end.is_some() {
+                world.refresh(i).codex = codex;
+                next.push(world.orphan_codex(i, plan));
             }
         }
     }
 
-    /// The Codex of a rotation runs on. What watches it begins where the receipt says.
-    fn leave(mut self, i: usize, plan: Plan) -> Self {
-        let watched = plan.alone != Alone::Unwatched;
-        let turn = self.turn(i);
-        turn.alone = Some(watched);
-        turn.end = None;
-        turn.asked = None;
+    /// The Codex of a rotation still runs. Its supervisor starts from the receipt.
+    fn orphan_codex(mut self, i: usize, plan: RotationPlan) -> Self {
+        let watched = plan.orphan != Orphan::Unwatched;
+        let refresh = self.refresh(i);
+        refresh.orphan = Some(watched);
+        refresh.end = None;
+        refresh.pending = None;
         if !watched {
             return self;
         }
-        let base = turn.trip.base().cloned().expect("Codex has a login");
-        let disk = turn.disk.expect("Codex has a file");
-        let terms = trip_terms(i as u64 + 5);
-        let (trip, effects) = Trip::join(terms, base, &[], Seen::Usable(generation(disk)));
-        turn.trip = trip;
-        self.take(i, effects)
+        let base = refresh
+            .round_trip
+            .base()
+            .cloned()
+            .expect("Codex has a login");
+        let disk = refresh.disk.expect("Codex has a file");
+        let terms = round_trip_terms(i as u64 + 5);
+        let (round_trip, effects) =
+            RoundTrip::join(terms, base, &[], Seen::Usable(generation(disk)));
+        refresh.round_trip = round_trip;
+        self.apply_effects(i, effects)
     }
 
-    /// What watches a Codex is killed too, perhaps just as its swap lands.
-    fn kill_the_watch(&self, i: usize, turn: &Turn, next: &mut Vec<World>) {
+    /// The supervisor of a Codex is killed too, maybe just as its swap lands.
+    fn kill_watch(&self, i: usize, refresh: &RunningRefresh, next: &mut Vec<RotationWorld>) {
         let mut worlds = vec![self.clone()];
-        if let Some(Ask::Swap(write)) = &turn.asked {
+        if let Some(Effect::Swap(write)) = &refresh.pending {
             let mut landed = self.clone();
             landed.write(write);
             worlds.push(landed);
         }
         for mut world in worlds {
             let current = world.current();
-            let turn = world.turn(i);
-            turn.asked = None;
-            let is_over = turn.codex == Codex::Gone;
-            turn.alone = (!is_over).then_some(false);
-            let written = turn.disk.filter(|disk| *disk != DUE && current < *disk);
+            let refresh = world.refresh(i);
+            refresh.pending = None;
+            let is_over = refresh.codex == Codex::Gone;
+            refresh.orphan = (!is_over).then_some(false);
+            let written = refresh.disk.filter(|disk| *disk != DUE && current < *disk);
             if is_over {
                 world.unfinished = written.or(world.unfinished);
             }
@@ -297,17 +304,17 @@ impl World {
         }
     }
 
-    /// What a Codex does that no process watches.
-    fn moves_alone(&self, i: usize, turn: &Turn, next: &mut Vec<World>) {
+    /// The events of a Codex that no process watches.
+    fn orphan_moves(&self, i: usize, refresh: &RunningRefresh, next: &mut Vec<RotationWorld>) {
         let mut world = self.clone();
         let mut ended = self.clone();
-        ended.turn(i).codex = Codex::Gone;
-        ended.turn(i).alone = None;
-        let disk = turn.disk.expect("Codex has a file");
+        ended.refresh(i).codex = Codex::Gone;
+        ended.refresh(i).orphan = None;
+        let disk = refresh.disk.expect("Codex has a file");
         if disk != DUE && self.current() < disk {
             ended.unfinished = Some(disk);
         }
-        match turn.codex {
+        match refresh.codex {
             Codex::NotYet | Codex::Gone => {}
             Codex::Running if disk != DUE => next.push(ended),
             Codex::Running => {
@@ -315,9 +322,9 @@ impl World {
                 next.push(world);
                 next.push(ended);
             }
-            Codex::Spent(Some(got)) => {
-                world.turn(i).disk = Some(got);
-                world.turn(i).codex = Codex::Written;
+            Codex::Spent(Some(new)) => {
+                world.refresh(i).disk = Some(new);
+                world.refresh(i).codex = Codex::Written;
                 next.push(world);
             }
             Codex::Spent(None) | Codex::Written => next.push(ended),
@@ -328,156 +335,177 @@ impl World {
     fn spend(&mut self, i: usize, disk: u8) {
         self.spent_too_soon |= self.unfinished.is_some();
         self.spent.push(i);
-        let got = (self.live == disk).then_some(disk + 1);
-        self.live = got.unwrap_or(self.live);
-        self.turn(i).codex = Codex::Spent(got);
+        let new = (self.live == disk).then_some(disk + 1);
+        self.live = new.unwrap_or(self.live);
+        self.refresh(i).codex = Codex::Spent(new);
     }
 
-    fn rotation_moves(&self, i: usize, plan: Plan, next: &mut Vec<World>) {
+    fn rotation_moves(&self, i: usize, plan: RotationPlan, next: &mut Vec<RotationWorld>) {
         let runner = &self.runners[i];
-        if plan.deadlines && !runner.deadline_sent && runner.turn.is_none() {
+        if plan.deadlines && !runner.deadline_sent && runner.refresh.is_none() {
             let mut world = self.clone();
             world.runners[i].deadline_sent = true;
-            next.push(world.event(i, Event::Deadline));
+            next.push(world.event(i, RotationEvent::Deadline));
         }
-        let mut troubles = vec![Trouble::Transient];
-        troubles.extend(plan.refusals.then_some(Trouble::Permanent));
-        match runner.asked {
-            None | Some(Effect::Turn | Effect::Finish(_)) => {}
-            // The folder of a rotation in which a Codex runs is in use.
-            Some(Effect::Look)
-                if plan.alone.is_one_machine() && self.runners.iter().any(Runner::is_alone) =>
+        let mut failures = vec![Retryable::Yes];
+        failures.extend(plan.refusals.then_some(Retryable::No));
+        match runner.pending {
+            None | Some(RotationEffect::Refresh | RotationEffect::Finish(_)) => {}
+            // A private home in which a Codex runs is in use.
+            Some(RotationEffect::Read)
+                if plan.orphan.is_one_machine() && self.runners.iter().any(Runner::has_orphan) =>
             {
-                next.push(self.clone().event(i, Event::Looked(Sight::Held)));
+                next.push(self.clone().event(i, RotationEvent::Read(DueState::Busy)));
             }
-            Some(Effect::Look) => {
+            Some(RotationEffect::Read) => {
                 let newest = self.history.len();
-                for saw in if plan.stale { 1 } else { newest }..=newest {
-                    let sight = if self.history[saw - 1].0 == DUE {
-                        Sight::Due
+                for seen_len in if plan.stale { 1 } else { newest }..=newest {
+                    let state = if self.history[seen_len - 1].0 == DUE {
+                        DueState::Due
                     } else {
-                        Sight::Fresh
+                        DueState::Fresh
                     };
                     let mut world = self.clone();
-                    world.runners[i].saw = saw;
-                    next.push(world.event(i, Event::Looked(sight)));
+                    world.runners[i].seen_len = seen_len;
+                    next.push(world.event(i, RotationEvent::Read(state)));
                 }
                 // Another rotation of this machine is running, as its lock says.
-                next.push(self.clone().event(i, Event::Looked(Sight::Held)));
-                for &trouble in &troubles {
-                    let sight = Event::Looked(Sight::Trouble(trouble));
-                    next.push(self.clone().event(i, sight));
+                next.push(self.clone().event(i, RotationEvent::Read(DueState::Busy)));
+                for &retryable in &failures {
+                    let state = RotationEvent::Read(DueState::Failed(retryable));
+                    next.push(self.clone().event(i, state));
                 }
             }
-            Some(Effect::Claim) => {
-                let free = match self.claim {
+            Some(RotationEffect::Acquire) => {
+                let free = match self.lease {
                     None | Some((_, true)) => true,
                     Some((holder, false)) => holder == i,
                 };
                 if free {
                     let mut world = self.clone();
-                    world.claim = Some((i, false));
-                    let lost = Event::Claimed(Grant::Trouble(Trouble::Transient));
-                    next.push(world.clone().event(i, Event::Claimed(Grant::Won)));
+                    world.lease = Some((i, false));
+                    let lost = RotationEvent::Acquired(AcquireResult::Failed(Retryable::Yes));
+                    next.push(
+                        world
+                            .clone()
+                            .event(i, RotationEvent::Acquired(AcquireResult::Acquired)),
+                    );
                     next.push(world.event(i, lost));
                 } else {
-                    next.push(self.clone().event(i, Event::Claimed(Grant::Held)));
+                    next.push(
+                        self.clone()
+                            .event(i, RotationEvent::Acquired(AcquireResult::Held)),
+                    );
                 }
-                for &trouble in &troubles {
-                    let grant = Event::Claimed(Grant::Trouble(trouble));
-                    next.push(self.clone().event(i, grant));
+                for &retryable in &failures {
+                    let result = RotationEvent::Acquired(AcquireResult::Failed(retryable));
+                    next.push(self.clone().event(i, result));
                 }
             }
-            // The same is looked at before the proof: the claim may have been won later.
-            Some(Effect::Prove)
-                if plan.alone.is_one_machine() && self.runners.iter().any(Runner::is_alone) =>
+            // The runner checks this before the proof too: the lease may have been acquired later.
+            Some(RotationEffect::Prove)
+                if plan.orphan.is_one_machine() && self.runners.iter().any(Runner::has_orphan) =>
             {
-                next.push(self.clone().event(i, Event::Proven(Proof::Moved)));
+                next.push(
+                    self.clone()
+                        .event(i, RotationEvent::Proven(Proof::Conflict)),
+                );
             }
-            Some(Effect::Prove) => {
+            Some(RotationEffect::Prove) => {
                 if !plan.closed {
                     let mut world = self.clone();
                     let proof = world.prove(i);
-                    let lost = Event::Proven(Proof::Trouble(Trouble::Transient));
+                    let lost = RotationEvent::Proven(Proof::Failed(Retryable::Yes));
                     next.push(world.clone().event(i, lost));
-                    next.push(world.event(i, Event::Proven(proof)));
+                    next.push(world.event(i, RotationEvent::Proven(proof)));
                 }
-                for &trouble in &troubles {
-                    let proof = Event::Proven(Proof::Trouble(trouble));
+                for &retryable in &failures {
+                    let proof = RotationEvent::Proven(Proof::Failed(retryable));
                     next.push(self.clone().event(i, proof));
                 }
             }
-            Some(Effect::Release) => {
+            Some(RotationEffect::Release) => {
                 let mut world = self.clone();
-                world.claim = world.claim.filter(|(holder, _)| *holder != i);
-                next.push(world.event(i, Event::Released));
-                next.push(self.clone().event(i, Event::Released));
+                world.lease = world.lease.filter(|(holder, _)| *holder != i);
+                next.push(world.event(i, RotationEvent::Released));
+                next.push(self.clone().event(i, RotationEvent::Released));
             }
-            Some(Effect::Wait(_)) => next.push(self.clone().event(i, Event::Woke)),
+            Some(RotationEffect::Wait(_)) => {
+                next.push(self.clone().event(i, RotationEvent::Waited));
+            }
         }
     }
 
-    fn trip_moves(&self, i: usize, turn: &Turn, plan: Plan, next: &mut Vec<World>) {
-        self.codex_moves(i, turn, next);
-        let waits = matches!(turn.asked, Some(Ask::Read | Ask::Swap(_) | Ask::Wait(_)));
-        let quiet = matches!(turn.codex, Codex::NotYet | Codex::Gone);
-        if plan.refusals && waits && quiet && !turn.deadline_sent {
+    fn round_trip_moves(
+        &self,
+        i: usize,
+        refresh: &RunningRefresh,
+        plan: RotationPlan,
+        next: &mut Vec<RotationWorld>,
+    ) {
+        self.codex_moves(i, refresh, next);
+        let waits = matches!(
+            refresh.pending,
+            Some(Effect::Read | Effect::Swap(_) | Effect::Wait(_))
+        );
+        let quiet = matches!(refresh.codex, Codex::NotYet | Codex::Gone);
+        if plan.refusals && waits && quiet && !refresh.deadline_sent {
             let mut world = self.clone();
-            world.turn(i).deadline_sent = true;
-            next.push(world.tell(i, Tell::Deadline));
+            world.refresh(i).deadline_sent = true;
+            next.push(world.send_event(i, Event::Deadline));
         }
-        let mut troubles = vec![Trouble::Transient];
-        troubles.extend(plan.refusals.then_some(Trouble::Permanent));
-        match turn.asked.clone() {
-            None | Some(Ask::Run | Ask::Finish(_)) => {}
-            // It begins with what was proven.
-            Some(Ask::Read) if !turn.read => {
-                let held = self.held(self.runners[i].saw);
+        let mut failures = vec![Retryable::Yes];
+        failures.extend(plan.refusals.then_some(Retryable::No));
+        match refresh.pending.clone() {
+            None | Some(Effect::Run | Effect::Finish(_)) => {}
+            // The round trip starts from the proven login.
+            Some(Effect::Read) if !refresh.read => {
+                let held = self.held(self.runners[i].seen_len);
                 let mut world = self.clone();
-                world.turn(i).read = true;
-                next.push(world.answer(i, Tell::Read(Ok(Some(held)))));
+                world.refresh(i).read = true;
+                next.push(world.answer(i, Event::Read(Ok(Some(held)))));
             }
-            Some(Ask::Read) => {
+            Some(Effect::Read) => {
                 let held = self.held(self.history.len());
-                next.push(self.answer(i, Tell::Read(Ok(Some(held)))));
-                for &trouble in &troubles {
-                    next.push(self.answer(i, Tell::Read(Err(trouble))));
+                next.push(self.answer(i, Event::Read(Ok(Some(held)))));
+                for &retryable in &failures {
+                    next.push(self.answer(i, Event::Read(Err(retryable))));
                 }
             }
-            Some(Ask::Place(login)) => {
+            Some(Effect::Place(login)) => {
                 let mut world = self.clone();
                 let mut known = DUE..=world.live;
                 let placed = known.find(|&it| generation(it).fingerprint == login);
-                world.turn(i).disk = placed;
-                next.push(world.answer(i, Tell::Placed(Placing::Done)));
+                world.refresh(i).disk = placed;
+                next.push(world.answer(i, Event::Placed(Placing::Done)));
             }
-            Some(Ask::Swap(write)) => {
+            Some(Effect::Swap(write)) => {
                 let mut landed = self.clone();
                 let reply = landed.write(&write);
-                next.push(landed.answer(i, Tell::Swapped(reply)));
-                next.push(landed.answer(i, Tell::Swapped(Reply::Ambiguous)));
-                next.push(self.answer(i, Tell::Swapped(Reply::Ambiguous)));
-                for &trouble in &troubles {
-                    next.push(self.answer(i, Tell::Swapped(Reply::Refused(trouble))));
+                next.push(landed.answer(i, Event::Swapped(reply)));
+                next.push(landed.answer(i, Event::Swapped(Reply::Ambiguous)));
+                next.push(self.answer(i, Event::Swapped(Reply::Ambiguous)));
+                for &retryable in &failures {
+                    next.push(self.answer(i, Event::Swapped(Reply::Refused(retryable))));
                 }
             }
-            Some(Ask::Wait(_)) => next.push(self.answer(i, Tell::Woke)),
-            Some(Ask::Rescue(_)) => next.push(self.answer(i, Tell::Rescued(true))),
+            Some(Effect::Wait(_)) => next.push(self.answer(i, Event::Waited)),
+            Some(Effect::Rescue(_)) => next.push(self.answer(i, Event::Rescued(true))),
         }
     }
 
-    fn codex_moves(&self, i: usize, turn: &Turn, next: &mut Vec<World>) {
-        let exit = |world: &World, disk| {
+    fn codex_moves(&self, i: usize, refresh: &RunningRefresh, next: &mut Vec<RotationWorld>) {
+        let exit = |world: &RotationWorld, disk| {
             let mut world = world.clone();
-            world.turn(i).codex = Codex::Gone;
-            world.tell(i, Tell::Exited(Seen::Usable(generation(disk))))
+            world.refresh(i).codex = Codex::Gone;
+            world.send_event(i, Event::Exited(Seen::Usable(generation(disk))))
         };
-        let (Some(disk), mut world) = (turn.disk, self.clone()) else {
+        let (Some(disk), mut world) = (refresh.disk, self.clone()) else {
             return;
         };
-        match turn.codex {
+        match refresh.codex {
             Codex::NotYet | Codex::Gone => {}
-            // What is not due any more is not even asked of Codex.
+            // Codex does not refresh a login that is no longer due.
             Codex::Running if disk != DUE => next.push(exit(self, disk)),
             Codex::Running => {
                 world.spend(i, disk);
@@ -485,114 +513,124 @@ impl World {
                 next.push(exit(self, disk));
             }
             Codex::Spent(None) => next.push(exit(self, disk)),
-            Codex::Spent(Some(got)) => {
-                let turn = world.turn(i);
-                turn.disk = Some(got);
-                turn.codex = Codex::Written;
+            Codex::Spent(Some(new)) => {
+                let refresh = world.refresh(i);
+                refresh.disk = Some(new);
+                refresh.codex = Codex::Written;
                 next.push(world);
             }
             Codex::Written => {
-                next.push(self.clone().tell(i, Tell::Changed(generation(disk))));
+                next.push(self.clone().send_event(i, Event::Changed(generation(disk))));
                 next.push(exit(self, disk));
             }
         }
     }
 
-    fn event(mut self, i: usize, event: Event) -> Self {
+    fn event(mut self, i: usize, event: RotationEvent) -> Self {
         let runner = &mut self.runners[i];
         let (mut rotation, effects) = runner.rotation.clone().step(event);
-        // Only the length of a pause depends on it.
+        // Only the backoff depends on it.
         rotation.attempt = rotation.attempt.min(1);
         runner.rotation = rotation;
         for effect in effects {
-            runner.asked = Some(match effect {
-                Effect::Wait(_) => Effect::Wait(Duration::ZERO),
-                Effect::Look
-                | Effect::Claim
-                | Effect::Prove
-                | Effect::Turn
-                | Effect::Release
-                | Effect::Finish(_) => effect,
+            runner.pending = Some(match effect {
+                RotationEffect::Wait(_) => RotationEffect::Wait(Duration::ZERO),
+                RotationEffect::Read
+                | RotationEffect::Acquire
+                | RotationEffect::Prove
+                | RotationEffect::Refresh
+                | RotationEffect::Release
+                | RotationEffect::Finish(_) => effect,
             });
             match effect {
-                Effect::Turn => return self.begin(i),
-                Effect::Finish(outcome) => runner.end = Some(Fate::Ended(outcome)),
-                Effect::Look
-                | Effect::Claim
-                | Effect::Prove
-                | Effect::Release
-                | Effect::Wait(_) => {}
+                RotationEffect::Refresh => return self.begin_refresh(i),
+                RotationEffect::Finish(outcome) => runner.end = Some(Fate::Ended(outcome)),
+                RotationEffect::Read
+                | RotationEffect::Acquire
+                | RotationEffect::Prove
+                | RotationEffect::Release
+                | RotationEffect::Wait(_) => {}
             }
         }
         self
     }
 
-    /// The trip of the rotation begins.
-    fn begin(mut self, i: usize) -> Self {
-        let terms = trip_terms(i as u64 + 1);
+    /// Starts the round trip of the rotation.
+    fn begin_refresh(mut self, i: usize) -> Self {
+        let terms = round_trip_terms(i as u64 + 1);
         let copies = self.unfinished.map(|it| self.copy(it));
-        let (trip, effects) = Trip::start(terms, copies.into_iter().collect());
-        self.runners[i].turn = Some(Turn {
-            trip,
-            asked: None,
+        let (round_trip, effects) = RoundTrip::start(terms, copies.into_iter().collect());
+        self.runners[i].refresh = Some(RunningRefresh {
+            round_trip,
+            pending: None,
             read: false,
             disk: None,
             codex: Codex::NotYet,
             deadline_sent: false,
-            alone: None,
+            orphan: None,
             end: None,
         });
-        self.take(i, effects)
+        self.apply_effects(i, effects)
     }
 
-    fn answer(&self, i: usize, event: Tell) -> Self {
+    fn answer(&self, i: usize, event: Event) -> Self {
         let mut world = self.clone();
-        world.turn(i).asked = None;
-        world.tell(i, event)
+        world.refresh(i).pending = None;
+        world.send_event(i, event)
     }
 
-    fn tell(mut self, i: usize, event: Tell) -> Self {
-        let turn = self.turn(i);
-        let (mut trip, effects) = turn.trip.clone().step(event);
-        trip.forget_attempts();
-        turn.trip = trip;
-        self.take(i, effects)
+    fn send_event(mut self, i: usize, event: Event) -> Self {
+        let refresh = self.refresh(i);
+        let (mut round_trip, effects) = refresh.round_trip.clone().step(event);
+        round_trip.forget_attempts();
+        refresh.round_trip = round_trip;
+        self.apply_effects(i, effects)
     }
 
-    fn take(mut self, i: usize, effects: Vec<Ask>) -> Self {
+    fn apply_effects(mut self, i: usize, effects: Vec<Effect>) -> Self {
         for effect in effects {
-            let turn = self.turn(i);
+            let refresh = self.refresh(i);
             match effect {
-                Ask::Run => turn.codex = Codex::Running,
-                Ask::Finish(end) => {
-                    turn.asked = None;
-                    turn.end = Some(end.clone());
-                    if turn.alone.take().is_some() {
-                        // What watches it gives the claim back.
-                        self.claim = self.claim.filter(|(holder, _)| *holder != i);
+                Effect::Run => refresh.codex = Codex::Running,
+                Effect::Finish(end) => {
+                    refresh.pending = None;
+                    refresh.end = Some(end.clone());
+                    if refresh.orphan.take().is_some() {
+                        // The supervisor releases the lease.
+                        self.lease = self.lease.filter(|(holder, _)| *holder != i);
                         return self;
                     }
-                    let left = end == End::Unsettled;
-                    return self.event(i, if left { Event::Left } else { Event::Turned });
+                    let left = end == Outcome::Unsettled;
+                    return self.event(
+                        i,
+                        if left {
+                            RotationEvent::CodexRunning
+                        } else {
+                            RotationEvent::Refreshed
+                        },
+                    );
                 }
-                Ask::Wait(_) => turn.asked = Some(Ask::Wait(Duration::ZERO)),
-                Ask::Read | Ask::Place(_) | Ask::Swap(_) | Ask::Rescue(_) => {
-                    turn.asked = Some(effect);
+                Effect::Wait(_) => refresh.pending = Some(Effect::Wait(Duration::ZERO)),
+                Effect::Read | Effect::Place(_) | Effect::Swap(_) | Effect::Rescue(_) => {
+                    refresh.pending = Some(effect);
                 }
             }
         }
         self
     }
 
-    fn turn(&mut self, i: usize) -> &mut Turn {
-        self.runners[i].turn.as_mut().expect("a trip under way")
+    fn refresh(&mut self, i: usize) -> &mut RunningRefresh {
+        self.runners[i]
+            .refresh
+            .as_mut()
+            .expect("a round trip under way")
     }
 
     fn current(&self) -> u8 {
         self.history.last().expect("never empty").0
     }
 
-    /// What the private home of the killed rotation holds, with its receipt.
+    /// The login in the private home of the killed rotation, with its receipt.
     fn copy(&self, login: u8) -> Copy {
         let held = self.held(1);
         Copy {
@@ -608,7 +646,7 @@ impl World {
         }
     }
 
-    /// What the store held when its history was so long.
+    /// What the store held when its history had this length.
     fn held(&self, len: usize) -> Held {
         let (current, by) = self.history[len - 1];
         Held {
@@ -621,22 +659,22 @@ impl World {
         }
     }
 
-    /// The swap of the login that this one saw for itself. The first half of its id is no
-    /// trip's. One more of them in a row would be another version and nothing else.
+    /// Swaps the login that this runner read for itself. The nonce is none of a round trip's. A
+    /// second such swap in a row would only make another version.
     fn prove(&mut self, i: usize) -> Proof {
         let newest = self.history.len();
-        if self.runners[i].saw != newest {
-            return Proof::Moved;
+        if self.runners[i].seen_len != newest {
+            return Proof::Conflict;
         }
         let id = WriteId {
-            trip: i as u64 + 3,
+            nonce: i as u64 + 3,
             number: 0,
         };
         let (current, by) = self.history[newest - 1];
         if by != Some(id) {
             self.history.push((current, Some(id)));
         }
-        self.runners[i].saw = self.history.len();
+        self.runners[i].seen_len = self.history.len();
         Proof::Landed
     }
 
@@ -653,23 +691,25 @@ impl World {
 }
 
 impl Runner {
-    /// Whether its Codex, or what watches that, is not done yet.
-    fn is_alone(&self) -> bool {
-        self.turn.as_ref().is_some_and(|turn| turn.alone.is_some())
+    /// Whether its orphaned Codex or the supervisor is not done yet.
+    fn has_orphan(&self) -> bool {
+        self.refresh
+            .as_ref()
+            .is_some_and(|refresh| refresh.orphan.is_some())
     }
 
-    /// Whether nothing renews its claim any more.
+    /// Whether no process renews its lease any more.
     fn is_gone(&self) -> bool {
-        let watched = |turn: &Turn| turn.alone == Some(true);
-        self.end.is_some() && !self.turn.as_ref().is_some_and(watched)
+        let watched = |refresh: &RunningRefresh| refresh.orphan == Some(true);
+        self.end.is_some() && !self.refresh.as_ref().is_some_and(watched)
     }
 }
 
-fn trip_terms(trip: u64) -> TripTerms {
-    TripTerms {
+fn round_trip_terms(nonce: u64) -> Terms {
+    Terms {
         goal: Goal::Run,
         policy: Policy::Newest,
-        trip,
+        nonce,
         history: false,
         replace: false,
         refused: vec![],

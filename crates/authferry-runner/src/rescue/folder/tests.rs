@@ -1,15 +1,15 @@
-//! The folder, as other processes meet it.
+//! Tests of the rescue folder on disk.
 
 use authferry_core::{
     Base, Family, Fingerprint, Generation, Identity, Issued, SessionHints, Version,
 };
 
 use super::super::Reason;
-use super::super::forget::forget as forget_seen;
+use super::super::forget::remove_if_unchanged;
 use super::*;
 
-fn forget(rescued: &Rescued) -> io::Result<bool> {
-    forget_seen(rescued.location.file().expect("a file"), rescued.seen)
+fn remove(rescued: &Rescued) -> io::Result<bool> {
+    remove_if_unchanged(rescued.location.file().expect("a file"), rescued.files)
 }
 
 fn record() -> Record {
@@ -17,7 +17,7 @@ fn record() -> Record {
 }
 
 #[test]
-fn a_rescue_is_ours_alone_to_read_and_has_its_record() {
+fn a_rescued_login_is_private_and_has_its_record() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = dir.path().join("state/rescue");
     assert!(list(&place).expect("no folder").is_empty());
@@ -48,12 +48,12 @@ fn a_rescue_is_ours_alone_to_read_and_has_its_record() {
         2,
         "no temporary file stays"
     );
-    assert!(forget(rescued).expect("there"));
+    assert!(remove(rescued).expect("there"));
     assert_eq!(fs::read_dir(&place).expect("there").count(), 0);
 }
 
 #[test]
-fn a_record_keeps_what_it_says_of_the_family() {
+fn a_rewritten_record_keeps_its_family() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = dir.path().join("rescue");
     let login = Secret::new(b"made up".to_vec());
@@ -89,7 +89,7 @@ fn a_record_keeps_what_it_says_of_the_family() {
 }
 
 #[test]
-fn the_record_of_another_store_is_not_touched() {
+fn the_record_of_another_store_is_not_overwritten() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = dir.path().join("rescue");
     let login = Secret::new(b"made up".to_vec());
@@ -103,7 +103,7 @@ fn the_record_of_another_store_is_not_touched() {
         .collect();
     stores.sort();
     assert_eq!(stores, ["a", "b"]);
-    // Nor is one that makes no sense to us.
+    // A record that cannot be parsed is not overwritten either.
     fs::write(record_path(&paths[0]), "of another format").expect("room");
     let path = keep(&place, &login, &of("a")).expect("kept");
     assert_ne!(path, paths[0]);
@@ -114,16 +114,16 @@ fn the_record_of_another_store_is_not_touched() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_hides_no_other_one() {
+fn an_unreadable_file_does_not_hide_the_others() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = dir.path().join("rescue");
     keep(&place, &Secret::new(b"made up".to_vec()), &record()).expect("kept");
-    // Root may read everything: a file that is longer than it may be is as odd.
-    fs::write(place.join("odd.json"), vec![b' '; 2 * MAX_LEN]).expect("room");
-    let sealed = place.join("sealed.json");
-    fs::write(&sealed, "made up").expect("room");
-    fs::set_permissions(&sealed, fs::Permissions::from_mode(0o000)).expect("ours");
-    // What is no login is not even looked at.
+    // Root can read every file, so test an oversized file too.
+    fs::write(place.join("oversized.json"), vec![b' '; 2 * MAX_LEN]).expect("room");
+    let unreadable_file = place.join("unreadable.json");
+    fs::write(&unreadable_file, "made up").expect("room");
+    fs::set_permissions(&unreadable_file, fs::Permissions::from_mode(0o000)).expect("ours");
+    // Other files and dangling symlinks are ignored.
     std::os::unix::fs::symlink("nowhere", place.join("gone.json")).expect("room");
     std::os::unix::fs::symlink("nowhere", place.join(".rescue-x")).expect("room");
     let found = list(&place).expect("our folder");
@@ -133,14 +133,14 @@ fn a_file_that_cannot_be_read_hides_no_other_one() {
         let unreadable = matches!(rescued.login, Err(NotALogin::Unreadable(_)));
         assert_eq!(
             unreadable,
-            rescued.location.file() == Some(&*sealed) && !is_root,
+            rescued.location.file() == Some(&*unreadable_file) && !is_root,
             "{rescued:?}"
         );
     }
 }
 
 #[test]
-fn what_was_kept_anew_is_not_forgotten() {
+fn a_login_that_was_kept_again_is_not_removed() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = dir.path().join("rescue");
     let login = Secret::new(b"made up".to_vec());
@@ -154,13 +154,13 @@ fn what_was_kept_anew_is_not_forgotten() {
         if again {
             keep(&place, &login, &record()).expect("kept");
         } else {
-            // No more than the record has come so far.
-            keep_record(&place, &name(&login), &record()).expect("kept");
+            // Only the record has been written so far.
+            write_record(&place, &copy_name(&login), &record()).expect("kept");
         }
-        assert!(!forget(&found[0]).expect("there"));
+        assert!(!remove(&found[0]).expect("there"));
         assert_eq!(files(), 2);
     }
-    // A login whose record is only being written.
+    // A login whose record is written after the login was read.
     let bare = place.join("bare.json");
     fs::write(&bare, "made up").expect("room");
     let found = list(&place).expect("our folder");
@@ -169,7 +169,7 @@ fn what_was_kept_anew_is_not_forgotten() {
         .find(|it| it.location.file() == Some(&*bare))
         .expect("listed");
     fs::write(record_path(&bare), "a record").expect("room");
-    assert!(!forget(found).expect("there"));
+    assert!(!remove(found).expect("there"));
     assert_eq!(fs::read(&bare).expect("there"), b"made up");
 }
 
@@ -202,22 +202,22 @@ fn a_folder_that_is_open_to_others_is_refused() {
     }
 }
 
-/// Stands for encryption: every bit is the other way round.
+/// Fakes encryption by inverting every bit.
 #[derive(Debug)]
-struct Inverted;
+struct InvertingSeal;
 
-impl Seal for Inverted {
+impl Seal for InvertingSeal {
     fn seal(&self, plain: &Secret) -> io::Result<Vec<u8>> {
         Ok(plain.expose().iter().map(|byte| !byte).collect())
     }
 }
 
 #[test]
-fn an_encrypted_copy_has_its_record_with_it_and_no_clear_copy_beside_it() {
+fn an_encrypted_copy_contains_its_record_and_leaves_no_plaintext() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = dir.path().join("rescue");
     let secret = Secret::new(b"made up".to_vec());
-    let path = keep_encrypted(&place, &secret, &record(), &Inverted).expect("kept");
+    let path = keep_encrypted(&place, &secret, &record(), &InvertingSeal).expect("kept");
     let names: Vec<_> = fs::read_dir(&place).expect("there").collect();
     assert_eq!(names.len(), 1, "{names:?}");
     let mode = fs::metadata(&path).expect("there").permissions().mode();
@@ -240,12 +240,12 @@ fn an_encrypted_copy_has_its_record_with_it_and_no_clear_copy_beside_it() {
 }
 
 #[test]
-fn an_encrypted_copy_of_another_store_is_not_touched() {
+fn an_encrypted_copy_of_another_store_is_not_overwritten() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = dir.path().join("rescue");
     let secret = Secret::new(b"made up".to_vec());
     let of = |store: &str| Record::new(store.into(), Reason::NotPersisted, None, "a job");
-    let keep = |store| keep_encrypted(&place, &secret, &of(store), &Inverted).expect("kept");
+    let keep = |store| keep_encrypted(&place, &secret, &of(store), &InvertingSeal).expect("kept");
     let first = keep("a");
     let bytes = fs::read(&first).expect("there");
     let second = keep("b");
@@ -256,10 +256,10 @@ fn an_encrypted_copy_of_another_store_is_not_touched() {
 }
 
 #[test]
-fn what_cannot_be_encrypted_is_not_written() {
+fn after_a_failed_encryption_nothing_is_written() {
     #[derive(Debug)]
-    struct Broken;
-    impl Seal for Broken {
+    struct BrokenSeal;
+    impl Seal for BrokenSeal {
         fn seal(&self, _: &Secret) -> io::Result<Vec<u8>> {
             Err(ErrorKind::Other.into())
         }
@@ -267,6 +267,6 @@ fn what_cannot_be_encrypted_is_not_written() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = dir.path().join("rescue");
     let secret = Secret::new(b"made up".to_vec());
-    keep_encrypted(&place, &secret, &record(), &Broken).expect_err("no encryption");
+    keep_encrypted(&place, &secret, &record(), &BrokenSeal).expect_err("no encryption");
     assert!(!place.exists());
 }

@@ -13,7 +13,7 @@ fn login(number: u64) -> Secret {
     Secret::new(text.into_bytes())
 }
 
-fn parsed(secret: &Secret) -> Generation {
+fn parse(secret: &Secret) -> Generation {
     authferry_codex::parse(secret).expect("a login")
 }
 
@@ -25,8 +25,8 @@ fn second(store: &MemoryStore, faults: Vec<Fault>) -> SecondStore {
     SecondStore::new(Arc::new(Faulty::new(Box::new(store.clone()), faults)))
 }
 
-/// A job that knows nothing of any other is rescued.
-async fn added(
+/// Adds a login as a job would that has not read the second store.
+async fn add(
     store: &MemoryStore,
     faults: Vec<Fault>,
     number: u64,
@@ -35,10 +35,10 @@ async fn added(
     second.add(&login(number), &record(None), LIMIT).await
 }
 
-/// The copies that a fresh look finds, by name.
+/// Reads the store again and returns the names of its copies.
 async fn names(store: &MemoryStore) -> Vec<String> {
     let second = second(store, Vec::new());
-    second.look(LIMIT).await.expect("a document");
+    second.load(LIMIT).await.expect("a document");
     let listed = second.list().into_iter();
     let mut names: Vec<_> = listed.map(|it| it.location.argument()).collect();
     names.sort();
@@ -46,13 +46,13 @@ async fn names(store: &MemoryStore) -> Vec<String> {
 }
 
 fn sorted(logins: &[u64]) -> Vec<String> {
-    let mut names: Vec<_> = logins.iter().map(|it| name(&login(*it))).collect();
+    let mut names: Vec<_> = logins.iter().map(|it| copy_name(&login(*it))).collect();
     names.sort();
     names
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_comes_back_byte_for_byte_with_its_record() {
+async fn a_copy_round_trips_byte_for_byte_with_its_record() {
     let store = MemoryStore::new("second");
     let location = second(&store, vec![])
         .add(&login(1), &record(None), LIMIT)
@@ -60,7 +60,7 @@ async fn a_copy_comes_back_byte_for_byte_with_its_record() {
         .expect("room");
     assert_eq!(location.place(), "memory:second");
     let another = second(&store, vec![]);
-    another.look(LIMIT).await.expect("a document");
+    another.load(LIMIT).await.expect("a document");
     let [found] = &another.list()[..] else {
         panic!("one copy");
     };
@@ -74,21 +74,21 @@ async fn a_copy_comes_back_byte_for_byte_with_its_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_copy_is_overwritten_by_another_one() {
+async fn a_copy_does_not_overwrite_another_one() {
     let store = MemoryStore::new("second");
     for number in 1..=3 {
-        added(&store, vec![], number).await.expect("room");
+        add(&store, vec![], number).await.expect("room");
     }
     assert_eq!(names(&store).await, sorted(&[1, 2, 3]));
     second(&store, vec![])
-        .remove(&name(&login(2)), "memory:a", LIMIT)
+        .remove(&copy_name(&login(2)), "memory:a", LIMIT)
         .await
         .expect("removed");
     assert_eq!(names(&store).await, sorted(&[1, 3]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_jobs_that_are_rescued_at_once_are_both_kept() {
+async fn concurrent_rescues_are_both_kept() {
     let store = MemoryStore::new("second");
     let late = Fault::Delay(Duration::from_secs(1));
     let (one, other) = (second(&store, vec![late]), second(&store, vec![]));
@@ -104,46 +104,46 @@ async fn two_jobs_that_are_rescued_at_once_are_both_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_settled_by_looking() {
+async fn a_lost_answer_is_resolved_by_a_read() {
     for fault in [
         Fault::Lost,
         Fault::ReplyLost,
         Fault::Refused(ErrorKind::Throttled),
     ] {
         let store = MemoryStore::new("second");
-        added(&store, vec![fault], 1).await.expect("in the end");
+        add(&store, vec![fault], 1).await.expect("after a retry");
         assert_eq!(store.history().len(), 1, "{fault:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_it_cannot_take_is_said_within_the_limit() {
+async fn a_failed_write_is_reported_within_the_limit() {
     let store = MemoryStore::new("second");
     let denied = Fault::Refused(ErrorKind::PermissionDenied);
-    let failed = added(&store, vec![denied], 1).await.expect_err("denied");
+    let failed = add(&store, vec![denied], 1).await.expect_err("denied");
     assert!(matches!(failed, SecondStoreError::Store(_)), "{failed}");
 
-    let began = Instant::now();
+    let started = Instant::now();
     for fault in [
         Fault::Lost,
         Fault::Delay(Duration::from_hours(1)),
         Fault::Refused(ErrorKind::Unavailable),
     ] {
-        let failed = added(&store, vec![fault; 100], 1).await;
+        let failed = add(&store, vec![fault; 100], 1).await;
         failed.expect_err("never answered");
     }
-    assert!(began.elapsed() <= 3 * LIMIT);
+    assert!(started.elapsed() <= 3 * LIMIT);
     assert!(store.history().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_document_is_not_overwritten() {
+async fn foreign_content_is_not_overwritten() {
     for foreign in [login(9).expose(), b"", b"{\"format\":2,\"copies\":[]}"] {
         let store = MemoryStore::new("second");
         store.put_by_hand(foreign);
         let second = second(&store, vec![]);
         for failed in [
-            second.look(LIMIT).await,
+            second.load(LIMIT).await,
             second.add(&login(1), &record(None), LIMIT).await.map(drop),
             second.remove("a", "memory:a", LIMIT).await,
         ] {
@@ -160,7 +160,7 @@ async fn what_is_no_document_is_not_overwritten() {
 async fn the_same_copy_is_written_once_and_its_record_keeps_the_family() {
     let store = MemoryStore::new("second");
     let second = second(&store, vec![]);
-    let base = |number| base(&parsed(&login(number)), vec![]);
+    let base = |number| base(&parse(&login(number)), vec![]);
     let known = || second.list().remove(0).record.expect("a record").base;
     for _ in 0..2 {
         let record = record(Some(base(1)));
@@ -168,7 +168,7 @@ async fn the_same_copy_is_written_once_and_its_record_keeps_the_family() {
         added.expect("room");
     }
     assert_eq!(store.history().len(), 1);
-    // A job that finds the login again knows less of it.
+    // A job that finds the login again knows less about it.
     let again = record(Some(base(3)));
     let added = second.add(&login(2), &again, LIMIT).await;
     added.expect("room");
@@ -184,12 +184,12 @@ async fn the_same_copy_is_written_once_and_its_record_keeps_the_family() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_room_known_ancestors_go_first_and_nothing_else() {
+async fn a_full_store_drops_only_known_ancestors() {
     let store = MemoryStore::new("second");
     let mut count = 0;
     let full = loop {
         let second = second(&store, vec![]);
-        match second.add(&long(count), &record(None), LIMIT).await {
+        match second.add(&long_login(count), &record(None), LIMIT).await {
             Ok(_) => count += 1,
             Err(error) => break error,
         }
@@ -197,28 +197,34 @@ async fn without_room_known_ancestors_go_first_and_nothing_else() {
     assert!(matches!(full, SecondStoreError::NoRoom(_)), "{full}");
     assert!(count > 3, "{count}");
     let before = store.history().len();
-    // Of another store, this is no ancestor.
-    let known = base(&parsed(&long(0)), vec![parsed(&long(1)).fingerprint]);
+    // For another store, this is not an ancestor.
+    let known = base(
+        &parse(&long_login(0)),
+        vec![parse(&long_login(1)).fingerprint],
+    );
     let others = Record {
         store: "memory:b".into(),
         ..record(Some(known.clone()))
     };
     let second = second(&store, vec![]);
-    let failed = second.add(&long(count), &others, LIMIT).await;
+    let failed = second.add(&long_login(count), &others, LIMIT).await;
     assert!(matches!(failed, Err(SecondStoreError::NoRoom(_))));
     assert_eq!(store.history().len(), before);
 
-    let (newest, record) = (long(count), record(Some(known)));
+    let (newest, record) = (long_login(count), record(Some(known)));
     let added = second.add(&newest, &record, LIMIT).await;
     added.expect("in the place of an ancestor");
     let kept: Vec<_> = (0..=count).filter(|number| *number != 1).collect();
-    let mut expected: Vec<_> = kept.iter().map(|number| name(&long(*number))).collect();
+    let mut expected: Vec<_> = kept
+        .iter()
+        .map(|number| copy_name(&long_login(*number)))
+        .collect();
     expected.sort();
     assert_eq!(names(&store).await, expected);
 }
 
-/// A login of some 8 kB.
-fn long(number: u64) -> Secret {
+/// A login of about 8 kB.
+fn long_login(number: u64) -> Secret {
     let login = login(number);
     let text = String::from_utf8_lossy(login.expose()).into_owned();
     Secret::new(format!("{text}{}", " ".repeat(8 * 1024)).into_bytes())

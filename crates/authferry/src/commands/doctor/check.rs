@@ -1,11 +1,11 @@
-//! One thing that was looked at, and what was found.
+//! One check and its result.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::ending::Ending;
+use crate::outcome::Ending;
 
 #[derive(Debug)]
 pub(super) struct Check {
@@ -14,19 +14,19 @@ pub(super) struct Check {
     pub(super) message: String,
     causes: Vec<String>,
     hints: Vec<String>,
-    /// The exit code of a job that meets this, if it failed.
+    /// The exit code of a job for which this check fails.
     pub(super) code: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// As it has to be.
+    /// The check passed.
     Ok,
-    /// A job begins all the same.
+    /// A job starts, with a warning.
     Warning,
-    /// A job does not begin, or not once its login has to be rotated.
+    /// A job does not start, or not once its login is due for rotation.
     Failed,
-    /// Not looked at.
+    /// The check was not made.
     NotTried,
 }
 
@@ -59,7 +59,7 @@ impl Check {
         }
     }
 
-    /// What a job would be told that fails on it.
+    /// A failed check, with the message of a job that fails on it.
     pub(super) fn failed(name: &'static str, ending: Ending) -> Self {
         Self {
             name,
@@ -76,15 +76,15 @@ impl Check {
         self
     }
 
-    /// Whether somebody should look.
-    pub(super) fn is_wrong(&self) -> bool {
+    /// Whether the check failed or has a warning.
+    pub(super) fn needs_attention(&self) -> bool {
         match self.state {
             State::Ok | State::NotTried => false,
             State::Warning | State::Failed => true,
         }
     }
 
-    /// A line for people, and what belongs to it below.
+    /// The line of the check, with its causes and hints below.
     pub(super) fn lines(&self) -> Vec<String> {
         let Self {
             name,

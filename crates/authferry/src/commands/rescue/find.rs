@@ -1,4 +1,4 @@
-//! Which kept login is meant.
+//! Finds a rescued login by its fingerprint, file or name.
 
 use std::{
     fs::File,
@@ -11,50 +11,49 @@ use authferry_core::{Fingerprint, Secret};
 use authferry_runner::FoundCopy;
 use authferry_runner::rescue::{KeptCopy, Location, Record, Rescue, Rescued};
 
-use super::{encrypted, kept};
-use crate::args::RescuePut;
+use super::{encrypted, list_rescued};
+use crate::args::RescuePutArgs;
 use crate::commands::seed;
-use crate::ending::{Ending, Result};
+use crate::messages::pasted;
+use crate::outcome::{Ending, Result};
 use crate::plan::Plan;
-use crate::telling::pasted;
-use crate::{exit, seal, telling};
+use crate::{exit, messages, seal};
 
-/// What is to be put into the store.
-pub(super) struct Found {
+/// The login to put into the store.
+pub(super) struct FoundLogin {
     pub(super) location: Location,
     pub(super) secret: Secret,
     pub(super) origins: Option<Origins>,
-    pub(super) place: Place,
-    /// The other store to which it belongs, if it does.
+    pub(super) source: Source,
+    /// The other store to which the login belongs, if any.
     pub(super) other_store: Option<String>,
 }
 
-/// Where it was found.
-pub(super) enum Place {
+/// Where the login was found.
+pub(super) enum Source {
     /// In the rescue folder, or in the second store.
     Rescue(Box<Rescued>),
     /// In an encrypted file in the rescue folder.
     Encrypted,
-    /// In the private home of an unfinished rotation, which is locked for as long as this lives.
+    /// In the private home of an unfinished rotation, which stays locked while this value lives.
     Rotation(Box<FoundCopy>),
-    /// In a file that was named.
-    Elsewhere,
+    /// In a file outside of the rescue folder.
+    File,
 }
 
-/// Finds the login that is meant: by its fingerprint or its file; without either the only one
-/// of this store.
-pub(super) fn find(plan: &Plan, rescue: &Rescue, args: &RescuePut) -> Result<Found> {
+/// Finds a login by its fingerprint or its file. Without either, it is the only one of this store.
+pub(super) fn find(plan: &Plan, rescue: &Rescue, args: &RescuePutArgs) -> Result<FoundLogin> {
     let login = args.login.as_deref();
     if let (Some(login), Some(identity)) = (login, &args.identity) {
         return decrypted(plan, rescue, login, identity);
     }
     let store = plan.store.to_string();
-    let mut kept = kept(rescue)?;
+    let mut kept = list_rescued(rescue)?;
     let of_store = authferry_runner::find(&store, rescue, Some(&plan.rotations));
     let folder = rescue.folder();
-    let mut of_store = of_store.map_err(|error| telling::rescue_folder(folder, &error))?;
+    let mut of_store = of_store.map_err(|error| messages::rescue_folder(folder, &error))?;
     of_store.retain(|copy| {
-        // One that was kept for another address is put there by its name alone.
+        // A login of another address is only put back by its fingerprint or file.
         if copy.elsewhere.is_some() && login.is_none() {
             return false;
         }
@@ -63,7 +62,7 @@ pub(super) fn find(plan: &Plan, rescue: &Rescue, args: &RescuePut) -> Result<Fou
         })
     });
     if login.is_none() && of_store.len() > 1 {
-        return Err(several(&store, rescue, &of_store).into());
+        return Err(ambiguous(&store, rescue, &of_store).into());
     }
     if !of_store.is_empty() {
         let copy = of_store.remove(0);
@@ -75,23 +74,23 @@ pub(super) fn find(plan: &Plan, rescue: &Rescue, args: &RescuePut) -> Result<Fou
         let other_store = kept
             .as_ref()
             .and_then(|kept| other_store(kept.record.as_ref()?, plan));
-        let kept = kept.map(|kept| Place::Rescue(Box::new(kept)));
+        let kept = kept.map(|kept| Source::Rescue(Box::new(kept)));
         if let Some(secret) = copy.secret() {
-            return Ok(Found {
+            return Ok(FoundLogin {
                 location,
                 secret: secret.duplicate(),
                 origins,
-                place: kept.unwrap_or_else(|| Place::Rotation(Box::new(copy))),
+                source: kept.unwrap_or_else(|| Source::Rotation(Box::new(copy))),
                 other_store,
             });
         }
     }
     let Some(login) = login else {
-        return Err(none(plan, rescue)?.into());
+        return Err(not_found(plan, rescue)?.into());
     };
-    // Another store's, or of no known store: it begins a new family in this one.
-    if let Some(found) = kept.into_iter().find(|kept| is_meant(kept, login)) {
-        return Ok(Found {
+    // A login of another or an unknown store starts a new family in this store.
+    if let Some(found) = kept.into_iter().find(|kept| is_named_by(kept, login)) {
+        return Ok(FoundLogin {
             location: found.location.clone(),
             secret: found.secret.duplicate(),
             origins: None,
@@ -99,7 +98,7 @@ pub(super) fn find(plan: &Plan, rescue: &Rescue, args: &RescuePut) -> Result<Fou
                 .record
                 .as_ref()
                 .and_then(|record| other_store(record, plan)),
-            place: Place::Rescue(Box::new(found)),
+            source: Source::Rescue(Box::new(found)),
         });
     }
     if let Some(location) = encrypted_file(rescue, login)? {
@@ -114,25 +113,25 @@ pub(super) fn find(plan: &Plan, rescue: &Rescue, args: &RescuePut) -> Result<Fou
         return Err(is_encrypted(plan, rescue, &location).into());
     }
     let secret = seed::read(file).map_err(|error| unreadable(file, &error))?;
-    Ok(Found {
+    Ok(FoundLogin {
         location: Location::File(file.to_owned()),
         secret,
         origins: None,
-        place: Place::Elsewhere,
+        source: Source::File,
         other_store: None,
     })
 }
 
-/// The other store to which a kept login belongs, if it does.
+/// The other store to which a rescued login belongs, if any.
 fn other_store(record: &Record, plan: &Plan) -> Option<String> {
     (record.store != plan.store.to_string()).then(|| record.store.clone())
 }
 
-/// Decrypts a file. Its record is in it: a login of this store stays in its family.
-fn decrypted(plan: &Plan, rescue: &Rescue, login: &str, identity: &Path) -> Result<Found> {
-    let (location, place) = match encrypted_file(rescue, login)? {
-        Some(location) => (location, Place::Encrypted),
-        None => (Location::EncryptedFile(login.into()), Place::Elsewhere),
+/// Decrypts a file. The file holds its record: a login of this store stays in its family.
+fn decrypted(plan: &Plan, rescue: &Rescue, login: &str, identity: &Path) -> Result<FoundLogin> {
+    let (location, source) = match encrypted_file(rescue, login)? {
+        Some(location) => (location, Source::Encrypted),
+        None => (Location::EncryptedFile(login.into()), Source::File),
     };
     let file = location.file().unwrap_or(Path::new(login));
     if !file.is_file() {
@@ -141,10 +140,10 @@ fn decrypted(plan: &Plan, rescue: &Rescue, login: &str, identity: &Path) -> Resu
     let bytes = read(file).map_err(|error| unreadable(file, &error))?;
     let opened = seal::open(file, &bytes, identity)?;
     let copy = KeptCopy::parse(&opened).map_err(|error| {
-        let what = format!("what is encrypted in {} was not rescued", file.display());
-        Ending::refused(exit::FAILED, what)
+        let problem = format!("the content of {} is not a rescued login", file.display());
+        Ending::refused(exit::FAILED, problem)
             .caused_by(&error)
-            .hint("if it is an auth file, decrypt it with `age -d` and put it there with `authferry seed`")
+            .hint("if it is an auth file, decrypt it with `age -d`, and put it into the store with `authferry seed`")
     })?;
     let record = copy.record;
     let other_store = other_store(&record, plan);
@@ -155,16 +154,16 @@ fn decrypted(plan: &Plan, rescue: &Rescue, login: &str, identity: &Path) -> Resu
         hints_count: false,
         elsewhere: other_store.is_some(),
     });
-    Ok(Found {
+    Ok(FoundLogin {
         location,
         secret: copy.secret,
         origins,
-        place,
+        source,
         other_store,
     })
 }
 
-/// More than any encrypted copy takes, in bytes: the largest auth file in base64, and a record.
+/// Longer than any encrypted copy, in bytes: the largest auth file in base64, and a record.
 const ENCRYPTED_MAX_LEN: u64 = 2 << 20;
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
@@ -186,64 +185,65 @@ fn is_encrypted(plan: &Plan, rescue: &Rescue, location: &Location) -> Ending {
         .hint(format!("with the age identity in KEY: {put}"))
 }
 
-fn several(store: &str, rescue: &Rescue, copies: &[FoundCopy]) -> Ending {
+fn ambiguous(store: &str, rescue: &Rescue, copies: &[FoundCopy]) -> Ending {
     let on_this_machine = copies.iter().all(|copy| copy.location.file().is_some());
     let place = if on_this_machine {
         " on this machine"
     } else {
         ""
     };
-    let what = format!("{} logins of {store} are kept{place}", copies.len());
+    let problem = format!("{} logins of {store} are saved{place}", copies.len());
     let each = copies.iter();
-    let each = each.map(|copy| telling::put(store, rescue.folder(), "", &copy.location));
-    each.fold(Ending::refused(exit::FAILED, what), |ending, put| {
-        ending.hint(format!("name one of them: {put}"))
+    let each = each.map(|copy| messages::put(store, rescue.folder(), "", &copy.location));
+    each.fold(Ending::refused(exit::FAILED, problem), |ending, put| {
+        ending.hint(format!("choose one of them: {put}"))
     })
-    .hint("see what each is worth: `authferry rescue list`")
+    .hint("compare them: `authferry rescue list`")
 }
 
-fn none(plan: &Plan, rescue: &Rescue) -> Result<Ending> {
+fn not_found(plan: &Plan, rescue: &Rescue) -> Result<Ending> {
     let folder = rescue.folder().display();
-    let what = format!("no login of {} is kept in {folder}", plan.store);
-    let mut ending = Ending::refused(exit::FAILED, what);
+    let problem = format!("no login of {} is saved in {folder}", plan.store);
+    let mut ending = Ending::refused(exit::FAILED, problem);
     for location in encrypted(rescue)? {
         ending
             .hints
             .extend(is_encrypted(plan, rescue, &location).hints);
     }
-    Ok(ending.hint("see what is kept: `authferry rescue list`"))
+    Ok(ending.hint("list the rescued logins: `authferry rescue list`"))
 }
 
-pub(super) fn is_meant(kept: &Rescued, login: &str) -> bool {
+pub(super) fn is_named_by(kept: &Rescued, login: &str) -> bool {
     let fingerprint = kept.login.as_ref().ok().map(|it| it.fingerprint);
     names(login, fingerprint, &kept.location)
 }
 
-/// Whether what was typed names a login by its fingerprint, its file, or its name in the second
-/// store.
-pub(super) fn names(typed: &str, fingerprint: Option<Fingerprint>, location: &Location) -> bool {
+/// Whether an argument names a login by its fingerprint, its file, or its name in the second store.
+pub(super) fn names(argument: &str, fingerprint: Option<Fingerprint>, location: &Location) -> bool {
     let by_name = match fingerprint {
-        Some(fingerprint) => fingerprint.to_string() == typed,
+        Some(fingerprint) => fingerprint.to_string() == argument,
         None => match location {
-            Location::EncryptedFile(_) | Location::SecondStore { .. } => location.name() == typed,
+            Location::EncryptedFile(_) | Location::SecondStore { .. } => {
+                location.name() == argument
+            }
             Location::File(_) => false,
         },
     };
-    let file = Path::new(typed);
+    let file = Path::new(argument);
     let is_file =
         |path: &Path| path == file || std::path::absolute(file).is_ok_and(|file| file == path);
     by_name || location.file().is_some_and(is_file)
 }
 
 pub(super) fn unknown(login: &str, rescue: &Rescue) -> Ending {
-    let what = format!(
-        "{login} is no login that is kept in {}, and no file",
+    let problem = format!(
+        "{login} is neither a rescued login in {} nor a file",
         rescue.folder().display()
     );
-    Ending::refused(exit::FAILED, what).hint("see what is kept: `authferry rescue list`")
+    Ending::refused(exit::FAILED, problem).hint("list the rescued logins: `authferry rescue list`")
 }
 
 fn unreadable(file: &Path, error: &io::Error) -> Ending {
-    let what = format!("{} cannot be read", file.display());
-    Ending::refused(exit::FAILED, what).caused_by(error)
+    let problem = format!("{} cannot be read", file.display());
+    Ending::refused(exit::FAILED, problem).caused_by(error)
 }
