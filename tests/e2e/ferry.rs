@@ -153,10 +153,10 @@ pub(crate) fn start(command: &mut Command) -> Child {
         .expect("a program to start")
 }
 
-/// Waits for a condition, with a timeout of one minute.
+/// Waits for a condition, with a timeout of three minutes.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(3);
     while !happened() {
         assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(5));

@@ -322,7 +322,7 @@ fn a_job_cancelled_during_its_rotation_does_not_start() {
     let mut run = start(&mut ferry.authferry(&runner, &["run", "--", "touch", "started"]));
     ferry
         .stub
-        .wait_for(std::time::Duration::from_mins(1), What::is_rotation);
+        .wait_for(std::time::Duration::from_mins(3), What::is_rotation);
     let pid = Pid::from_child(&run);
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         kill_process(pid, signal).expect("our child");

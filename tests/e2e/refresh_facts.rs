@@ -136,7 +136,7 @@ fn an_unknown_method_is_an_error(version: &str, _: Rule) {
 fn the_app_server_rotates_a_stale_login_without_a_request(version: &str, _: Rule) {
     let (stub, runner) = scene(version, &Login::stale());
     let server = AppServer::start(&runner).expect("a server");
-    let seen = stub.wait_for(std::time::Duration::from_mins(1), What::is_refresh);
+    let seen = stub.wait_for(std::time::Duration::from_mins(3), What::is_refresh);
     assert!(seen.what.is_rotation(), "{seen:?}");
     server.finish().expect("a server that ends");
 }

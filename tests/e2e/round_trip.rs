@@ -104,7 +104,7 @@ fn a_rotation_is_in_the_store_before_the_run_ends(version: &str) {
     let mut run = start(&mut ferry.run(&runner));
     ferry
         .stub
-        .wait_for(Duration::from_mins(1), What::is_rotation);
+        .wait_for(Duration::from_mins(3), What::is_rotation);
     ferry.wait_until_live();
     assert!(
         run.try_wait().expect("our child").is_none(),

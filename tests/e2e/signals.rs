@@ -30,7 +30,7 @@ fn a_signal_during_the_model_call_keeps_the_rotation(version: &str) {
         let mut run = start(&mut ferry.run(&runner));
         ferry
             .stub
-            .wait_for(Duration::from_mins(1), What::is_model_call);
+            .wait_for(Duration::from_mins(3), What::is_model_call);
         send(&run, signal);
         let status = run.wait().expect("our child");
         let code = status
@@ -76,7 +76,7 @@ fn an_orphaned_codex_is_waited_for() {
     let mut run = start(command.arg(job));
     ferry
         .stub
-        .wait_for(Duration::from_mins(1), What::is_rotation);
+        .wait_for(Duration::from_mins(3), What::is_rotation);
     fs::write(runner.work().join("spent"), "").expect("disk space");
     // Long enough for the job to exit while Codex waits for the reply.
     std::thread::sleep(Duration::from_millis(300));

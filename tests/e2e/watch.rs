@@ -20,7 +20,7 @@ fn the_watch_writes_a_rotation_through(version: &str) {
     let mut codex = start(&mut runner.exec());
     ferry
         .stub
-        .wait_for(Duration::from_mins(1), What::is_rotation);
+        .wait_for(Duration::from_mins(3), What::is_rotation);
     ferry.wait_until_live();
     drop(model);
     assert_eq!(codex.wait().expect("our child").code(), Some(0));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::Runner;
 
 /// How long a reply may take before the server counts as hung.
-const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
+const REPLY_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A running `codex app-server`. The test talks to it over stdio, as a program that embeds Codex
 /// does.

@@ -35,7 +35,7 @@ pub const REGION: &str = "eu-west-1";
 pub const ACCOUNT: &str = "123456789012";
 
 /// Startup timeout, after the installation, which takes a minute on a busy machine.
-const START_TIMEOUT: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// How many ports to try when another program takes the chosen one.
 const ATTEMPTS: u32 = 5;

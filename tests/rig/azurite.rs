@@ -30,7 +30,7 @@ pub const AZURITE_VERSION: &str = "3.37.0";
 pub(crate) const ACCOUNT: &str = "devstoreaccount1";
 
 /// Startup timeout. A busy machine has been seen to need twelve seconds.
-const START_TIMEOUT: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A running Azurite that accepts only TLS and tokens. It ends when this is dropped, and when the
 /// test's process ends.

@@ -30,7 +30,7 @@ pub use self::{
 const DEV_TOKEN: &str = "made-up-root-token";
 
 /// Startup timeout. A busy machine has been seen to need ten seconds.
-const START_TIMEOUT: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// One server, or several that form a cluster. They end when this is dropped, and when the test's
 /// process ends.
@@ -263,7 +263,7 @@ impl OpenBao {
     ///
     /// # Panics
     ///
-    /// If there is no leader within a minute.
+    /// If there is no leader within three minutes.
     #[must_use]
     pub fn leader(&self) -> usize {
         self.leader_of(|_| true)
@@ -273,7 +273,7 @@ impl OpenBao {
     ///
     /// # Panics
     ///
-    /// If there is no such leader within a minute.
+    /// If there is no such leader within three minutes.
     #[must_use]
     pub fn leader_but(&self, node: usize) -> usize {
         self.leader_of(|other| other != node)

@@ -22,7 +22,7 @@ use crate::{Codex, Stub};
 pub const EXEC: [&str; 4] = ["exec", "--skip-git-repo-check", "--json", "Reply OK."];
 
 /// The timeout of a job: a longer one counts as hung.
-const JOB_TIMEOUT: Duration = Duration::from_mins(1);
+const JOB_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// An ephemeral runner: a user's home, a Codex home without a login, and an environment in which
 /// Codex reaches only the stub. Its folder is removed when this is dropped.
@@ -193,7 +193,7 @@ fn ignores_signals() -> bool {
 ///
 /// # Panics
 ///
-/// If the command cannot be started, or does not end within a minute; it is killed then.
+/// If the command cannot be started, or does not end within three minutes; it is killed then.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Output {
     finish_within(JOB_TIMEOUT, command)

@@ -18,7 +18,7 @@ use crate::DemoResult;
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A job that takes longer is killed.
-const JOB_TIMEOUT: Duration = Duration::from_mins(1);
+const JOB_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// The result of a job.
 pub(crate) struct Job {

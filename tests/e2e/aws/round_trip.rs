@@ -125,7 +125,7 @@ fn a_rotation_is_in_the_store_before_the_run_ends() {
     );
     let mut run = start(run.args(EXEC));
     site.stub
-        .wait_for(Duration::from_mins(1), What::is_rotation);
+        .wait_for(Duration::from_mins(3), What::is_rotation);
     site.wait_until_live();
     assert!(
         run.try_wait().expect("our child").is_none(),

@@ -15,7 +15,7 @@ use crate::ferry::{assert_code, start, successor};
 const MAX_STEPS: usize = 40;
 
 /// Timeout for a job to reach its next step.
-const STEP_TIMEOUT: Duration = Duration::from_mins(1);
+const STEP_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// How many jobs run concurrently.
 const CONCURRENCY: usize = 4;

@@ -28,7 +28,7 @@ const BEFORE_TERM: Duration = Duration::from_millis(7500);
 const BEFORE_KILL: Duration = Duration::from_millis(2500);
 
 /// A step that takes longer counts as hung.
-const STEP_TIMEOUT: Duration = Duration::from_mins(1);
+const STEP_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A running job.
 pub(crate) struct Job {

@@ -342,7 +342,7 @@ fn the_token_search_finds_a_planted_token() {
 /// Waits until the login is rotated and Codex has called the model.
 fn wait_for_model_call(scene: &Scene) {
     let stub = scene.stub();
-    stub.wait_for(Duration::from_mins(1), What::is_rotation);
+    stub.wait_for(Duration::from_mins(3), What::is_rotation);
     wait_until("Codex has called the model", || {
         stub.count(What::is_model_call) > 0
     });

@@ -42,7 +42,7 @@ fn post_waits_for_a_codex_left_in_the_background() {
     assert_eq!(job.run(&left).code, Some(0), "{}", job.log());
     scene
         .stub()
-        .wait_for(Duration::from_mins(1), What::is_rotation);
+        .wait_for(Duration::from_mins(3), What::is_rotation);
     let home = job.runner.codex_home();
     let releases_reply = thread::spawn(move || {
         wait_until("the watch has handed over to the post step", || {
@@ -67,7 +67,7 @@ fn a_job_in_the_home_of_another_job_is_refused_and_removes_nothing() {
     let step = first.start_run(&format!("{CODEX}\ntrue"));
     scene
         .stub()
-        .wait_for(Duration::from_mins(1), What::is_rotation);
+        .wait_for(Duration::from_mins(3), What::is_rotation);
 
     let mut second = scene.job();
     let home = first.runner.codex_home().display().to_string();
