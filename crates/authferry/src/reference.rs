@@ -1,8 +1,9 @@
-//! The option tables of `crates/authferry/README.md`, made from the arguments.
+//! The reference in `crates/authferry/README.md`, compared with the code.
 //!
-//! `BLESS=1 cargo test -p authferry reference` writes them.
+//! The tables of options are made from the arguments: `BLESS=1 cargo test -p authferry reference`
+//! writes them. Environment variables, JSON fields and outcomes are looked up in the pages.
 
-use std::{env, fs, path::Path};
+use std::{collections::BTreeSet, env, fs, path::Path};
 
 use clap::{Arg, Command, CommandFactory as _};
 
@@ -13,8 +14,7 @@ const END: &str = "<!-- end of the options -->";
 
 #[test]
 fn the_tables_of_options_are_those_of_the_program() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let found = fs::read_to_string(&file).expect("a reference");
+    let found = read("README.md");
     let wanted = tables()
         .into_iter()
         .fold(found.clone(), |text, (name, table)| {
@@ -24,10 +24,74 @@ fn the_tables_of_options_are_those_of_the_program() {
             format!("{before}{begin}\n{table}{END}{after}")
         });
     if env::var_os("BLESS").is_some() {
-        fs::write(&file, wanted).expect("room");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        fs::write(file, wanted).expect("room");
         return;
     }
     assert!(found == wanted, "write the tables with BLESS=1:\n{wanted}");
+}
+
+/// The variables of a store are in the page of that store.
+#[test]
+fn each_environment_variable_is_documented() {
+    let pages = ["authferry-aws", "authferry-azure", "authferry-vault"]
+        .map(|store| read(&format!("../../backends/{store}/README.md")))
+        .concat();
+    let pages = read("README.md") + &pages;
+    let is_name = |word: &&str| {
+        let is_upper = |it: char| it.is_ascii_uppercase() || it.is_ascii_digit() || it == '_';
+        word.len() > 3 && word.chars().all(is_upper)
+    };
+    let env = read("src/env.rs");
+    let names: BTreeSet<&str> = env.split('"').skip(1).step_by(2).filter(is_name).collect();
+    assert!(names.len() > 30, "{names:?}");
+    // `env.rs` names Vault's variables without their prefix.
+    let is_missing = |name: &&&str| {
+        !["", "VAULT_"]
+            .iter()
+            .any(|prefix| pages.contains(&format!("`{prefix}{name}`")))
+    };
+    let missing: Vec<_> = names.iter().filter(is_missing).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn each_json_field_and_outcome_is_documented() {
+    let (page, mut names) = (read("README.md"), BTreeSet::new());
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            // This test quotes the calls itself.
+            if path.ends_with("reference.rs") {
+                continue;
+            }
+            let source = fs::read_to_string(path).expect("a source");
+            for call in [".fact(", "Ending::good(", "Ending::bad("] {
+                names.extend(source.split(call).skip(1).filter_map(first_text));
+            }
+        }
+    }
+    assert!(names.len() > 30, "{names:?}");
+    names.retain(|name| !page.contains(&format!("`{name}`")));
+    assert!(names.is_empty(), "{names:?}");
+}
+
+/// Returns the first or second argument of a call, if that is a text.
+fn first_text(arguments: &str) -> Option<String> {
+    let (code, rest) = arguments.split_once('"')?;
+    let is_first =
+        code.trim().is_empty() || code.trim_end().ends_with(',') && code.matches(',').count() == 1;
+    is_first.then(|| rest.split('"').next().unwrap_or_default().to_owned())
+}
+
+fn read(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(file).expect(name)
 }
 
 /// Returns the table of each command, and of the options that every command has.
