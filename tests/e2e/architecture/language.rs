@@ -102,38 +102,40 @@ fn a_vague_word_is_found_in_a_comment_alone() {
 
 #[test]
 fn a_type_name_is_defined_once_in_a_crate() {
-    let mut places: BTreeMap<(PathBuf, String), Vec<String>> = BTreeMap::new();
-    for (path, text) in collect_all() {
-        let Some(package) = package_of(&path) else {
-            continue;
-        };
-        for name in types(&text) {
-            let place = path.display().to_string();
-            places
-                .entry((package.clone(), name))
-                .or_default()
-                .push(place);
-        }
-    }
-    assert!(places.len() > 200, "{} types were found", places.len());
-    places.retain(|_, places| places.len() > 1);
-    assert!(places.is_empty(), "{places:#?}");
+    let sources = collect_all();
+    let definitions = definitions(&sources);
+    assert!(definitions.len() > 200, "only {} types", definitions.len());
+    let repeated = repeated_in_a_package(&definitions);
+    assert!(repeated.is_empty(), "{repeated:#?}");
 }
 
 #[test]
 fn one_name_means_one_thing_in_all_crates() {
-    let mut packages: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
-    for (path, text) in sources() {
-        let package = package_of(&path).expect("a source of a package");
-        for name in types(&text) {
-            packages.entry(name).or_default().insert(package.clone());
-        }
-    }
-    packages.retain(|_, packages| packages.len() > 1);
-    let found: BTreeSet<&str> = packages.keys().map(String::as_str).collect();
+    let definitions = definitions(&sources());
+    let found = shared_by_packages(&definitions);
     let shared: BTreeSet<&str> = SHARED_NAMES.iter().map(|(name, _)| *name).collect();
     assert!(shared.len() <= 10, "{shared:?}");
-    assert_eq!(found, shared, "{packages:#?}");
+    assert_eq!(found, shared, "{definitions:#?}");
+}
+
+#[test]
+fn a_repeated_type_name_is_found() {
+    let sources = [
+        (
+            "crates/one/src/a.rs",
+            "pub struct Login;\n    struct Local;\npub(crate) enum Reply {\n",
+        ),
+        (
+            "crates/one/src/b/c.rs",
+            "trait Reply {}\n    struct Local;\n",
+        ),
+        ("backends/two/src/a.rs", "type Login = ();\n"),
+        ("tests/rig/a.rs", "struct Reply;\n"),
+    ];
+    let sources = sources.map(|(path, text)| (path.into(), text.to_owned()));
+    let definitions = definitions(&sources.into());
+    assert_eq!(repeated_in_a_package(&definitions), ["crates/one: Reply"]);
+    assert_eq!(shared_by_packages(&definitions), ["Login"].into());
 }
 
 #[test]
@@ -199,6 +201,38 @@ fn types(text: &str) -> Vec<String> {
         is_type.then(|| rest[..end.unwrap_or(rest.len())].to_owned())
     };
     text.lines().filter_map(name).collect()
+}
+
+/// Returns the packages of each type name, once for each definition below a `src`.
+fn definitions(sources: &BTreeMap<PathBuf, String>) -> BTreeMap<String, Vec<PathBuf>> {
+    let mut definitions: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (path, text) in sources {
+        let Some(package) = package_of(path) else {
+            continue;
+        };
+        for name in types(text) {
+            definitions.entry(name).or_default().push(package.clone());
+        }
+    }
+    definitions
+}
+
+fn repeated_in_a_package(definitions: &BTreeMap<String, Vec<PathBuf>>) -> Vec<String> {
+    let mut repeated = Vec::new();
+    for (name, packages) in definitions {
+        let mut seen = BTreeSet::new();
+        let again = packages.iter().filter(|package| !seen.insert(*package));
+        repeated.extend(again.map(|package| format!("{}: {name}", package.display())));
+    }
+    repeated
+}
+
+fn shared_by_packages(definitions: &BTreeMap<String, Vec<PathBuf>>) -> BTreeSet<&str> {
+    let is_shared = |packages: &[PathBuf]| packages.iter().any(|it| *it != packages[0]);
+    let shared = definitions
+        .iter()
+        .filter(|(_, packages)| is_shared(packages));
+    shared.map(|(name, _)| name.as_str()).collect()
 }
 
 /// Returns the folder of the package that a source below `src` belongs to.
