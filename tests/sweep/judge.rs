@@ -104,8 +104,9 @@ pub(crate) fn run_with_fault(
         next.trace.code = again.trace.code;
         next.hung |= again.hung;
     }
-    if next.trace.code == Some(REFUSED) {
-        // A child between fork and exec may hold the lock of the killed process.
+    if next.trace.code == Some(REFUSED) && next.output.contains(LOCKED) {
+        // A child between fork and exec may hold the lock of the killed process. Any other refusal
+        // counts: it would keep the next job from starting.
         let again = scene.next(part)?;
         next.output += &again.output;
         next.trace.code = again.trace.code;
@@ -141,8 +142,9 @@ pub(crate) fn run_with_fault(
 
 /// The exit code of a job when another job has the lease.
 const HELD: i32 = 123;
-/// The exit code when another process holds the home.
+/// The exit code of a refusal, and its message if another process holds the lock of the home.
 const REFUSED: i32 = 124;
+const LOCKED: &str = "is locked by another authferry process";
 
 fn has_aborted(ended: &JobResult) -> bool {
     !ended.trace.aborted.is_empty() || ended.trace.code == Some(ABORTED)
