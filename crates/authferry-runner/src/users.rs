@@ -118,8 +118,12 @@ pub(crate) fn of(home: &Home) -> Option<Vec<User>> {
     let us = processes::our_ancestry();
     let ours = us.first().and_then(|us| processes::executable(us.id));
     let others = processes::all().filter(|id| !us.iter().any(|process| process.id == *id));
+    // A process that exits loses its program before its open files, and writes nothing any more. A
+    // watch of ours that exits would count as another program in between.
+    let runs_another_program =
+        |id: &i32| processes::executable(*id).is_some_and(|program| Some(program) != ours);
     let users = others
-        .filter(|id| uses(*id, &folder) && processes::executable(*id) != ours)
+        .filter(|id| uses(*id, &folder) && runs_another_program(id))
         .filter_map(Process::of);
     Some(users.map(User::new).collect())
 }

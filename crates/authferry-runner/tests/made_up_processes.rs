@@ -16,7 +16,7 @@ use authferry_codex::Home;
 use authferry_conformance::MemoryStore;
 use authferry_core::{Outcome, Refusal};
 use authferry_runner::rescue::Rescue;
-use authferry_runner::{Job, Signals, StartError, admit, make_up_processes};
+use authferry_runner::{Job, Receipt, Signals, StartError, admit, make_up_processes};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -78,6 +78,19 @@ async fn a_login_that_a_codex_may_have_spent_is_not_overwritten() {
     let restored = authferry_runner::restore(&job, None, &mut signals).await;
     assert_eq!(restored.expect("a round trip").outcome, Outcome::Restored);
     assert_eq!(scene.read(), login(1, 7200));
+}
+
+/// The kernel takes the program of an exiting process before it closes the process's files.
+#[tokio::test(start_paused = true)]
+async fn an_exiting_process_does_not_use_the_home() {
+    let scene = Scene::new().await;
+    scene.write(0, 7200);
+    scene.start_writer(5_000_004);
+    assert!(scene.persist().await, "a running process uses the home");
+
+    let exe = processes().join("5000004/exe");
+    fs::remove_file(exe).expect("there");
+    assert!(!scene.persist().await, "an exiting process writes nothing");
 }
 
 /// The folder that is read instead of `/proc`: this process, and the machine's first process.
@@ -159,6 +172,30 @@ impl Scene {
 
     fn read(&self) -> String {
         fs::read_to_string(self.home.auth_file()).expect("there")
+    }
+
+    /// Persists as the job of the receipt; returns whether the login stays because the home is in
+    /// use.
+    async fn persist(&self) -> bool {
+        let receipt = self.home.dir().join("authferry-receipt.json");
+        let text = fs::read_to_string(&receipt).expect("there");
+        fs::write(&receipt, text.replace("made-up-1", "made-up-2")).expect("room");
+        let receipt = Receipt::read(&self.home).expect("readable").expect("there");
+        let mut signals = Signals::install().expect("signals");
+        let report = authferry_runner::persist(&self.job(), &receipt, &mut signals).await;
+        report.expect("a round trip").in_use.is_some()
+    }
+
+    /// A process that has a file in the home open for writing.
+    fn start_writer(&self, id: i32) {
+        add(processes(), id, 1, "logger", "CI_JOB_ID=made-up-2\0");
+        let process = processes().join(id.to_string());
+        for name in ["fd", "fdinfo"] {
+            fs::create_dir(process.join(name)).expect("room");
+        }
+        let log = self.home.dir().canonicalize().expect("there").join("log");
+        symlink(log, process.join("fd/3")).expect("room");
+        fs::write(process.join("fdinfo/3"), "flags:\t0100001\n").expect("room");
     }
 
     /// A Codex that was started at boot.
