@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use authferry_codex::{AuthFileError, Look};
 use authferry_core::copies::{Content, Copy, Origins, Place, Rules, Verdict, judge};
-use authferry_core::{Base, Fingerprint, Held, Secret};
+use authferry_core::{Base, Fingerprint, Generation, Held, Secret};
 
 use crate::rescue::{self, Location, Record, Rescue};
 use crate::rotations::{self, FolderState, HomeContent, UnfinishedRotation};
@@ -215,6 +215,16 @@ impl FoundCopy {
     pub(crate) fn is_base_or_ancestor(&self, base: &Base) -> bool {
         self.fingerprint()
             .is_some_and(|it| base.generation.fingerprint == it || base.ancestors.contains(&it))
+    }
+
+    /// Whether the copy is in a rotation that began with this login and wrote no new one.
+    pub(crate) fn is_unfinished_rotation_of(&self, login: &Generation) -> bool {
+        let began_with = self
+            .copy
+            .origins
+            .as_ref()
+            .map(|origins| origins.base.generation.fingerprint);
+        self.can_sweep() && [self.fingerprint(), began_with] == [Some(login.fingerprint); 2]
     }
 
     /// Removes the unfinished rotation, whose login is safe elsewhere, unless its content changed

@@ -83,6 +83,10 @@ pub(crate) fn unix_now() -> i64 {
 }
 
 /// The result of a rotation.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact of the rotation"
+)]
 #[derive(Debug)]
 pub struct Rotated {
     /// The outcome.
@@ -112,6 +116,9 @@ pub struct Rotated {
     pub lease_lost: bool,
     /// Whether a copy on this machine has to be settled first, so that nothing was rotated.
     pub has_unsettled_copies: bool,
+    /// Whether an earlier rotation of the store's login on this machine ended without an answer:
+    /// the refresh token may be spent. That rotation's private home is removed.
+    pub unfinished_rotation: bool,
     /// The folder of another rotation on this machine that was still running at the deadline.
     pub running_rotation: Option<PathBuf>,
     /// The last error of the store before the round trip.
@@ -266,6 +273,7 @@ impl<'a> RotationDriver<'a> {
                 lease_holder: None,
                 lease_lost: false,
                 has_unsettled_copies: false,
+                unfinished_rotation: false,
                 running_rotation: None,
                 store_error: None,
                 signal: None,
@@ -399,7 +407,7 @@ impl<'a> RotationDriver<'a> {
     }
 
     /// Removes the private homes of earlier rotations whose login the store holds or held.
-    fn sweep(&self) {
+    fn sweep(&mut self) {
         let round_trip = self.rotated.round_trip.as_ref();
         let rotated_base = round_trip
             .filter(|it| !it.writes.is_empty())
@@ -407,7 +415,7 @@ impl<'a> RotationDriver<'a> {
         let stored = self.rotated.last_read.as_ref();
         let stored_base = stored.and_then(|it| settle::base_of(self.rotating, self.job, it));
         if let Some(base) = rotated_base.or(stored_base) {
-            settle::sweep(self.rotating, &base);
+            self.rotated.unfinished_rotation = settle::sweep(self.rotating, &base);
         }
     }
 

@@ -560,7 +560,7 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
     let is_unfinished = report.unfinished_rotation && unchanged;
     ending
         .warnings
-        .extend(is_unfinished.then(|| unsettled::unfinished_rotation(report)));
+        .extend(is_unfinished.then(|| unsettled::unfinished_rotation(&login(report))));
     if report.busy {
         ending.warnings.push(format!(
             "{} is left in place: a process is still writing it",

@@ -394,10 +394,8 @@ impl RoundTripDriver<'_, '_> {
 
 /// Whether the rotation of the store's current login ended without a new generation.
 fn is_unfinished(round_trip: &RoundTrip, copy: &FoundCopy) -> bool {
-    let before = copy.copy.origins.as_ref();
-    let before = before.map(|origins| origins.base.generation.fingerprint);
-    let base = round_trip.base().map(|base| base.generation.fingerprint);
-    base.is_some() && copy.fingerprint() == base && before == base
+    let base = round_trip.base();
+    base.is_some_and(|base| copy.is_unfinished_rotation_of(&base.generation))
 }
 
 /// Whether the store holds or has held the login of an unfinished rotation: the rotation wrote

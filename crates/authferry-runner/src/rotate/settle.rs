@@ -88,14 +88,18 @@ pub(super) fn compare(
 }
 
 /// Removes the private homes of earlier rotations that hold this base or an ancestor of it: those
-/// rotations produced no newer login.
-pub(super) fn sweep(rotating: &Rotating<'_>, base: &Base) {
+/// rotations produced no newer login. Returns whether one of them began with the base itself, so
+/// that its Codex may have spent the refresh token.
+pub(super) fn sweep(rotating: &Rotating<'_>, base: &Base) -> bool {
     let found = all_copies(rotating, None).map_or_else(|_| Vec::new(), |found| found.copies);
+    let mut began_with_base = false;
     for copy in found {
         if copy.can_sweep() && copy.is_base_or_ancestor(base) {
+            began_with_base |= copy.is_unfinished_rotation_of(&base.generation);
             copy.sweep();
         }
     }
+    began_with_base
 }
 
 /// Returns the store's login as a base, completed from the receipt or a record on this machine: a

@@ -53,6 +53,7 @@ pub(crate) async fn rotate(
     match rotated.outcome {
         RotationOutcome::Fresh | RotationOutcome::NoLogin => Ok(JobStart {
             known: rotated.last_read.take(),
+            warnings: ending.warnings,
             ..JobStart::default()
         }),
         // A signal is held back during the rotation, and then cancels the job.

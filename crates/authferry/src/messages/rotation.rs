@@ -53,8 +53,15 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
     let lost = rotated.lease_lost.then(|| {
         "the refresh token may be spent twice: another job took over the lease during the rotation".to_owned()
     });
+    let unfinished = rotated.generation.as_ref();
+    let unfinished = unfinished
+        .filter(|_| rotated.unfinished_rotation)
+        .map(|generation| {
+            super::unsettled::unfinished_rotation(&format!("login {}", generation.fingerprint))
+        });
+    let warnings = ending.warnings.into_iter().chain(lost);
     let ending = Ending {
-        warnings: ending.warnings.into_iter().chain(lost).collect(),
+        warnings: warnings.chain(unfinished).collect(),
         ..ending
     };
     with_tried(ending, rotating, rotated)

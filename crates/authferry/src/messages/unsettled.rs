@@ -72,10 +72,7 @@ pub(super) fn not_replaced(job: &Job<'_>, report: &Report) -> Ending {
     Ending::good("unsettled", message)
 }
 
-/// An earlier rotation on this machine was killed, or got no answer from the provider.
-pub(super) fn unfinished_rotation(report: &Report) -> String {
-    format!(
-        "{} may be spent: an earlier rotation on this machine got no answer",
-        login(report)
-    )
+/// An earlier rotation of this login on this machine was killed, or got no answer from the provider.
+pub(super) fn unfinished_rotation(login: &str) -> String {
+    format!("{login} may be spent: an earlier rotation on this machine got no answer")
 }
