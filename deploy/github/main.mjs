@@ -1,4 +1,4 @@
-// The step: `run`, `refresh`, or a login for the following steps.
+// The step: `run`, `refresh`, `check`, or a login for the following steps.
 
 import { resolve } from 'node:path'
 
@@ -7,11 +7,15 @@ import { Refused, common, complain, environment, find, home, input, start, tell,
 const SEED = 'AUTHFERRY_SEED'
 
 async function main () {
-  if (input('run') && input('refresh')) throw new Refused('`run` and `refresh` exclude each other: use two steps')
+  const given = ['run', 'refresh', 'check'].filter(input)
+  if (given.length > 1) throw new Refused(`\`${given.join('` and `')}\` exclude each other: use two steps`)
   const restoring = options()
   const { program, sha256 } = await find()
   if (input('refresh')) {
     return await start(program, [...common(), 'refresh', '--within', input('refresh')])
+  }
+  if (input('check')) {
+    return await start(program, [...common(), 'status', '--check', '--within', input('check')])
   }
   const codexHome = home()
   // Before anything starts that `post` has to finish.

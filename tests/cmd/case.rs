@@ -71,6 +71,8 @@ pub(crate) struct After {
     pub(crate) second: Option<Vec<String>>,
     /// The private home of an unfinished rotation: `same` or `absent`.
     pub(crate) rotation: Place,
+    /// Whether the home got mode 0700.
+    pub(crate) closed: bool,
 }
 
 /// The expected state of a file.

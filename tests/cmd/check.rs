@@ -43,6 +43,9 @@ pub(crate) fn world(expected: &After, before: &World, after: &World) -> Vec<Stri
     let mut home = Folder::new("home", &before.home, &after.home);
     home.expect(AUTH_FILE, &expected.auth_file);
     home.expect(RECEIPT, &expected.receipt);
+    if expected.closed {
+        home.expect_closed();
+    }
     let mut rescue = Folder::new("rescue", &before.rescue, &after.rescue);
     rescue.expect_rescued(&expected.rescued);
     rescue.expect_dropped(&before.rescue, &expected.dropped);
@@ -85,6 +88,9 @@ fn listed(document: &[u8]) -> Vec<Vec<u8>> {
     logins.collect()
 }
 
+/// The folder itself, in a tree.
+const ITSELF: &str = ".";
+
 /// The changes in a folder, and the problems among them.
 struct Folder<'a> {
     name: &'static str,
@@ -119,6 +125,16 @@ impl<'a> Folder<'a> {
 
     fn private_file(&self, path: &str) -> Option<&'a [u8]> {
         self.after.get(path)?.private_file()
+    }
+
+    /// Expects that the folder was closed to other users.
+    fn expect_closed(&mut self) {
+        let mode = self.after.get(ITSELF).map(|node| node.mode);
+        if mode == Some(0o700) && self.is(ITSELF, Change::ModeChanged) {
+            self.changes.remove(ITSELF);
+        } else {
+            self.problems.push(format!("{} was not closed", self.name));
+        }
     }
 
     fn expect(&mut self, path: &str, place: &Place) {

@@ -98,6 +98,7 @@ fn play(props: &Props, case: &Case, arguments: &[String]) -> io::Result<Played> 
             Err(error) => return Err(io::Error::other(format!("scene {name:?}: {error}"))),
         }
     }
+    scene::level_rescue_times(&stage)?;
     for (name, text) in &case.files {
         stage.write(name, stage.fill(text).as_bytes())?;
     }

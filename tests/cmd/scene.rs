@@ -7,6 +7,8 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
+
 use crate::{
     logins::content,
     stage::{Mounts, Stage, can_mount, set_mode},
@@ -23,6 +25,9 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     }),
     ("rotated", |at, login| program(at, &["other-job", login])),
     ("found-dead", |at, _| program(at, &["sh", "-c", FIND_DEAD])),
+    ("found-refused", |at, _| {
+        program(at, &["sh", "-c", FIND_REFUSED])
+    }),
     ("by-hand", |at, name| at.write(LOGIN, content(name))),
     ("store-emptied", |at, _| fs::remove_file(at.path(LOGIN))),
     ("store-locked", |at, _| lock(at)),
@@ -60,6 +65,7 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
     }),
     ("home-full", |at, _| full(at, HOME)),
     ("home-open", |at, _| chmod(at, HOME, 0o755)),
+    ("home-writable", |at, _| chmod(at, HOME, 0o777)),
     ("home-read-only", |at, _| chmod(at, HOME, 0o500)),
     ("home-in-work-tree", |at, _| {
         fs::create_dir(at.path("[TEMP]/.git"))
@@ -124,6 +130,8 @@ pub(crate) const SCENES: &[(&str, Step)] = &[
 
 const FIND_DEAD: &str = "authferry refresh --codex codex-of-the-dead; test $? = 125";
 
+const FIND_REFUSED: &str = "authferry refresh --codex codex-of-the-refused; test $? = 125";
+
 const IN_ANOTHER_STORE: &str = "export AUTHFERRY_STORE=file://[TEMP]/other-store/login.json;";
 
 const WITH_A_RECIPIENT: &str = "export AUTHFERRY_RESCUE_RECIPIENT=\
@@ -168,6 +176,26 @@ pub(crate) fn play(stage: &mut Stage<'_>, scene: &str) -> io::Result<()> {
     let (_, step) = known.ok_or_else(|| io::Error::other("unknown setup step"))?;
     step(stage, argument)?;
     stage.set_owner()
+}
+
+/// Gives all rescue records the time of the first one: they are listed by time, in seconds, and a
+/// setup may take longer than a second.
+pub(crate) fn level_rescue_times(stage: &Stage<'_>) -> io::Result<()> {
+    let mut time = None;
+    for entry in fs::read_dir(stage.path(RESCUE)).into_iter().flatten() {
+        let path = entry?.path();
+        if path.extension().is_none_or(|end| end != "record") {
+            continue;
+        }
+        let Ok(mut record) = serde_json::from_slice::<Value>(&fs::read(&path)?) else {
+            continue;
+        };
+        if let Some(own) = record.get_mut("time") {
+            *own = time.get_or_insert_with(|| own.clone()).clone();
+            fs::write(&path, record.to_string())?;
+        }
+    }
+    Ok(())
 }
 
 fn authferry(stage: &Stage<'_>, arguments: &[&str]) -> io::Result<()> {

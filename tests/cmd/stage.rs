@@ -27,11 +27,16 @@ pub(crate) struct Props {
 
 /// The programs on the `PATH`. A shell reads the script of the case, since a program that any process
 /// has open for writing cannot be started.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     // The working directory may differ from the work folder of the case.
     (
         "codex",
-        "umask 077\nexec sh \"$HOME/../work/codex.sh\" \"$@\"",
+        // The question whether Codex uses the login is answered here, unless the case answers it.
+        "umask 077\nscript=$HOME/../work/codex.sh\n\
+         case \"$*\" in *sqlite_home*app-server)\n\
+         grep -q authMethod \"$script\" || {\n\
+         echo '{\"id\":2,\"result\":{\"authMethod\":\"chatgpt\"}}'; exit; };;\nesac\n\
+         exec sh \"$script\" \"$@\"",
     ),
     (
         "other-job",
@@ -57,7 +62,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ),
     (
         "codex-that-is-cut-off",
-        "# Stop authferry and the supervisor first: both would write the login through.\n\
+        "# Whether Codex uses the login is another question.\n\
+         case \"$*\" in *sqlite_home*) exit;; esac\n\
+         # Stop authferry and the supervisor first: both would write the login through.\n\
          umask 077\nauthferry=$(ps -o ppid= -p $PPID)\nkill -STOP $authferry $PPID\n\
          cp \"$NEXT\" \"$CODEX_HOME/auth.json\"\nkill -KILL $authferry $PPID",
     ),
@@ -65,6 +72,10 @@ const PROGRAMS: [(&str, &str); 6] = [
         "codex-of-the-dead",
         "echo 'ERROR codex_login::auth::manager: Failed to refresh token: Your access token \
          could not be refreshed because your refresh token was revoked.' >&2",
+    ),
+    (
+        "codex-of-the-refused",
+        "echo 'ERROR codex_login::auth::manager: Failed to refresh token status=401 Unauthorized' >&2",
     ),
 ];
 

@@ -36,7 +36,15 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "authferry-vault",
         ],
     ),
-    ("authferry-tests", &["authferry", "authferry-http"]),
+    (
+        "authferry-tests",
+        &[
+            "authferry",
+            "authferry-codex",
+            "authferry-core",
+            "authferry-http",
+        ],
+    ),
 ];
 
 #[test]
@@ -126,10 +134,10 @@ fn no_secret_is_exposed_but_where_bytes_are_moved() {
         "backends/authferry-vault/src/fields.rs",
         "backends/authferry-vault/src/store.rs",
         "crates/authferry/src/seal.rs",
-        "crates/authferry-codex/src/access_only.rs",
         "crates/authferry-codex/src/auth_file.rs",
         "crates/authferry-codex/src/home/aside.rs",
         "crates/authferry-codex/src/home.rs",
+        "crates/authferry-codex/src/raw.rs",
         "crates/authferry-codex/src/settle.rs",
         "crates/authferry-core/src/leases.rs",
         "crates/authferry-core/src/secret.rs",

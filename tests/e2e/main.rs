@@ -15,16 +15,20 @@ mod ferry;
 #[cfg(feature = "vault")]
 mod hung_store;
 mod interrupted_refresh;
+mod login_turned_off;
+mod monitor;
 mod oversized_replies;
 mod owners;
 mod pending_refresh;
 mod refresh;
 mod refresh_facts;
 mod refresh_faults;
+mod refusals;
 mod rescue;
 mod round_trip;
 mod signal_forwarding;
 mod signals;
 #[cfg(feature = "vault")]
 mod vault;
+mod versions;
 mod watch;

@@ -70,7 +70,7 @@ impl Cargo {
             .arg("--no-run")
             .env("CARGO_TARGET_DIR", &self.target);
         match target {
-            Some(target) => command.args(["--test", target]),
+            Some(target) => command.args([selector(target), target]),
             None => command.arg("--lib"),
         };
         executable(
@@ -92,7 +92,7 @@ impl Cargo {
             None => (unit_package(package), unit_target(package)),
         };
         let mut command = self.in_copy(tree, "test");
-        command.args(["--no-run", "--test", &target]);
+        command.args(["--no-run", selector(&target), &target]);
         executable(&mut command, &package, &target)
     }
 
@@ -130,6 +130,14 @@ impl Cargo {
             .args(["--message-format", "json-render-diagnostics"])
             .current_dir(folder);
         command
+    }
+}
+
+/// The option of cargo that selects a target: `drift` is a binary with unit tests.
+fn selector(target: &str) -> &'static str {
+    match target {
+        "drift" => "--bin",
+        _ => "--test",
     }
 }
 

@@ -118,12 +118,19 @@ fn npm_install(version: &str, into: &Path) -> io::Result<()> {
     .map(drop)
 }
 
-/// Finds the binary in the platform package that npm has installed.
+/// Finds the binary in the platform package that npm has installed. Up to 0.92.0 one package has the
+/// binaries of all platforms.
 fn native(version: &str, home: &Path) -> io::Result<PathBuf> {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let os_in_target = if os == "macos" { "darwin" } else { os };
     for package in fs::read_dir(home.join("node_modules/@openai"))? {
         let vendor = package?.path().join("vendor");
         for target in fs::read_dir(vendor).into_iter().flatten() {
             let target = target?.path();
+            let name = target.file_name().unwrap_or_default().to_string_lossy();
+            if !(name.starts_with(arch) && name.contains(os_in_target)) {
+                continue;
+            }
             // Versions up to 0.130.0 at least use the second folder.
             for binary in ["bin/codex", "codex/codex"] {
                 let binary = target.join(binary);
@@ -133,7 +140,6 @@ fn native(version: &str, home: &Path) -> io::Result<PathBuf> {
             }
         }
     }
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     Err(io::Error::new(
         io::ErrorKind::Unsupported,
         format!("npm has no Codex {version} for {os} on {arch}"),

@@ -7,7 +7,7 @@
 //!
 //! | Codex's request | the stub's answer | what a test can change |
 //! |---|---|---|
-//! | `POST /oauth/token` | rotates: a refresh token is valid for one refresh | fail, drop the connection before or after the decision, omit the refresh token ([`Fault`]); add latency ([`Rules::latency`]); change the session claims ([`Rules::changes_session`]); hold the reply ([`Stub::hold`]) |
+//! | `POST /oauth/token` | rotates: a refresh token is valid for one refresh | fail, drop the connection before or after the decision, omit tokens, give any refusal ([`Fault`]); add latency ([`Rules::latency`]); change the session claims ([`Rules::changes_session`]); hold the reply ([`Stub::hold`]) |
 //! | the same with a spent token | `refresh_token_reused`, 401 | answer 400 ([`Rules::reused_status`]) |
 //! | the same with an unknown token | `invalid_grant`, 400 | |
 //! | `POST /oauth/revoke` | ends the login | |
@@ -52,8 +52,10 @@ mod login;
 mod node24;
 #[cfg(feature = "vault")]
 mod openbao;
+mod pip;
 #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
 mod pki;
+mod prometheus;
 #[cfg(feature = "azure-kv")]
 mod python;
 mod runner;
@@ -84,10 +86,11 @@ pub use login::{ACCESS_LIFETIME, Login, MARKERS, Person, Session, secrets_in};
 pub use node24::Node24;
 #[cfg(feature = "vault")]
 pub use openbao::{Admin, OPENBAO_VERSION, OpenBao, Reply};
+pub use prometheus::{Sample, prometheus_samples};
 #[cfg(feature = "azure-kv")]
 pub use python::{PythonClient, Refusal};
 pub use runner::{EXEC, Runner, finish, finish_within};
-pub use stub::{Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
+pub use stub::{Answer, Bearer, Endpoint, Event, Fault, Hold, Outcome, Rules, Stub, What};
 pub use unique::unique;
 #[cfg(feature = "vault")]
 pub use wire::{Direction, Wire, WireAction};

@@ -2,15 +2,14 @@
 
 use std::{
     fmt,
-    fs::{self, File},
     io::{self, BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use serde_json::{Value, json};
 
-use crate::{ADMIN, KeyVault, TENANT};
+use crate::{ADMIN, KeyVault, TENANT, pip};
 
 /// The releases under test.
 const PACKAGES: [&str; 2] = ["azure-keyvault-secrets==4.12.0", "azure-identity==1.27.0"];
@@ -174,37 +173,6 @@ impl fmt::Debug for PythonClient {
 }
 
 /// Returns the folder of the packages, and installs them if they are missing.
-///
-/// Concurrent tests and processes share one installation under `target/azure-python`. It uses the
-/// `pip` of the `python3` on `PATH` with its configured index.
 pub(crate) fn install() -> io::Result<PathBuf> {
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/azure-python");
-    fs::create_dir_all(&cache)?;
-    let cache = cache.canonicalize()?;
-    let version = PACKAGES.join("-").replace("==", "-");
-
-    let lock = File::create(cache.join(format!("{version}.lock")))?;
-    lock.lock()?;
-    let home = cache.join(&version);
-    if !home.exists() {
-        // We hold the lock, so a leftover of a killed install is not in use.
-        let partial = cache.join(format!("{version}.partial"));
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
-        let output = Command::new("python3")
-            .args(["-m", "pip", "install", "--quiet"])
-            .args(["--disable-pip-version-check", "--no-input"])
-            .args(["--only-binary=:all:", "--target"])
-            .arg(&partial)
-            .args(PACKAGES)
-            .stdin(Stdio::null())
-            .output()?;
-        if !output.status.success() {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            return Err(io::Error::other(format!("pip failed:\n{errors}")));
-        }
-        fs::rename(&partial, &home)?;
-    }
-    Ok(home)
+    pip::install("azure-python", &PACKAGES)
 }

@@ -63,6 +63,35 @@ pub enum Fault {
     ReplyLost,
     /// Answers with new tokens except the refresh token, which stays live.
     RefreshTokenOmitted,
+    /// Answers with a new access token alone; the refresh token stays live.
+    AccessTokenAlone,
+    /// Answers with new tokens, of which the id token belongs to another account.
+    ForeignIdToken,
+    /// Answers with this in place of a decision; the refresh token stays as it is.
+    Answer(Answer),
+}
+
+/// An answer of the token endpoint that does not depend on the refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// 401 with the code `refresh_token_reused`.
+    Reused,
+    /// 401 with the code `refresh_token_expired`.
+    Expired,
+    /// 401 with the code `refresh_token_invalidated`.
+    Invalidated,
+    /// 401 without a code, as from a gateway.
+    Unnamed,
+    /// 400 with OAuth's own `invalid_grant`.
+    InvalidGrant,
+    /// 400 with the code `invalid_refresh_token_ciphertext_integrity`, as for a damaged token.
+    Ciphertext,
+    /// 429.
+    TooManyRequests,
+    /// 200 with a body that is no JSON.
+    NoJson,
+    /// 200 with an empty JSON object.
+    NoTokens,
 }
 
 /// Which access tokens the model endpoint accepts.

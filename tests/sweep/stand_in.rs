@@ -96,7 +96,7 @@ impl Codex {
                 }
             }
             if !message["id"].is_null() {
-                let answer = json!({"id": message["id"], "result": {}});
+                let answer = json!({"id": message["id"], "result": {"authMethod": "chatgpt"}});
                 writeln!(io::stdout(), "{answer}").ok();
             }
         }

@@ -1,9 +1,8 @@
 //! A login that Codex can use but not rotate.
 
 use authferry_core::Secret;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use crate::raw::{RawAuthFile, replace};
 use crate::{AuthFileError, Fault, Member, parse};
 
 /// Returns the auth file with an empty refresh token, and otherwise byte for byte the same.
@@ -13,18 +12,8 @@ use crate::{AuthFileError, Fault, Member, parse};
 /// a file, so that it is never stored as a login.
 pub fn access_only(secret: &Secret) -> Result<Secret, AuthFileError> {
     parse(secret)?;
-    let bytes = secret.expose();
-    let file: RawAuthFile<'_> =
-        serde_json::from_slice(bytes).map_err(|_| AuthFileError::NotAnObject)?;
-    let token = file.tokens.refresh_token.get();
-    // Locate the token by its address: a search could find the same text elsewhere in the file.
-    let start = token.as_ptr().addr() - bytes.as_ptr().addr();
-    let rest = &bytes[start + token.len()..];
-    let mut access_only = Vec::with_capacity(start + EMPTY_STRING.len() + rest.len());
-    access_only.extend_from_slice(&bytes[..start]);
-    access_only.extend_from_slice(EMPTY_STRING);
-    access_only.extend_from_slice(rest);
-    Ok(Secret::new(access_only))
+    let file = RawAuthFile::of(secret).ok_or(AuthFileError::NotAnObject)?;
+    Ok(replace(secret, [(file.tokens.refresh_token, "\"\"")]))
 }
 
 /// Returns whether this is the error of an access-only file.
@@ -34,20 +23,6 @@ pub fn is_access_only(why: AuthFileError) -> bool {
         member: Member::RefreshToken,
         fault: Fault::Empty,
     }
-}
-
-const EMPTY_STRING: &[u8] = b"\"\"";
-
-#[derive(Deserialize)]
-struct RawAuthFile<'a> {
-    #[serde(borrow)]
-    tokens: RawTokens<'a>,
-}
-
-#[derive(Deserialize)]
-struct RawTokens<'a> {
-    #[serde(borrow)]
-    refresh_token: &'a RawValue,
 }
 
 #[cfg(test)]

@@ -3,9 +3,16 @@
 //! `codex app-server` speaks JSON on its standard streams, one message per line. On a
 //! request for its login status, Codex rotates an expired login by the rule of its version;
 //! with `refreshToken` set, it rotates any login. The reply does not say whether the
-//! rotation succeeded: the auth file and stderr do. Measured on versions 0.101.0 to 0.169.0.
+//! rotation succeeded: the auth file and stderr do. Measured on versions 0.63.0 to 0.171.0.
+//!
+//! There are two such requests, `getAuthStatus` and `account/read`. The schema that 0.169.0 and
+//! 0.171.0 publish lacks the first, although they still answer it. The second may answer an error
+//! although Codex has rotated the login (`workspace routing discovery failed`). After a permanent
+//! refusal by the provider it answers without an account (0.163.0 to 0.171.0, not 0.101.0), and sends
+//! nothing more to the provider.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// The arguments of an app server that only answers our requests.
 ///
@@ -51,6 +58,10 @@ pub enum Request {
     ReadStatus,
     /// Rotates the login, expired or not.
     Rotate,
+    /// Does what [`ReadStatus`](Self::ReadStatus) does, by the newer request.
+    ReadAccount,
+    /// Does what [`Rotate`](Self::Rotate) does, by the newer request.
+    RotateByAccount,
 }
 
 impl Request {
@@ -75,6 +86,8 @@ impl Request {
                 "getAuthStatus",
                 r#"{"includeToken":false,"refreshToken":true}"#,
             ),
+            Self::ReadAccount => ("account/read", r#"{"refreshToken":false}"#),
+            Self::RotateByAccount => ("account/read", r#"{"refreshToken":true}"#),
         };
         format!("{{\"id\":{number},\"method\":\"{method}\",\"params\":{params}}}\n")
     }
@@ -120,6 +133,18 @@ impl ServerReply {
     }
 }
 
+/// Whether a reply has a result in which this member is `null`: `account` of `account/read` after a
+/// permanent refusal, `authMethod` of `getAuthStatus` if Codex does not use the login.
+#[must_use]
+pub fn is_null(reply: &[u8], member: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Message {
+        result: Map<String, Value>,
+    }
+    let message = serde_json::from_slice::<Message>(reply);
+    message.is_ok_and(|message| message.result.get(member) == Some(&Value::Null))
+}
+
 /// The error codes with which Codex rejects an unknown method.
 const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -135,13 +160,16 @@ mod tests {
             Request::Initialized,
             Request::ReadStatus,
             Request::Rotate,
+            Request::ReadAccount,
+            Request::RotateByAccount,
         ] {
             let line = request.line(7);
             assert_eq!(line.matches('\n').count(), 1, "{line}");
             let message: serde_json::Value = serde_json::from_str(&line).expect("JSON");
             assert_eq!(message["id"] == 7, request != Request::Initialized);
             let forced = &message["params"]["refreshToken"];
-            assert_eq!(*forced == true, request == Request::Rotate, "{line}");
+            let rotates = matches!(request, Request::Rotate | Request::RotateByAccount);
+            assert_eq!(*forced == true, rotates, "{line}");
         }
     }
 
@@ -150,6 +178,19 @@ mod tests {
         let set = |argument: &&str| argument.starts_with("chatgpt_base_url=");
         let address = APP_SERVER.iter().copied().find(set).expect("an address");
         assert!(!address.contains("\"http"), "{address} is reachable");
+    }
+
+    #[test]
+    fn a_member_is_null_only_in_a_result() {
+        for (reply, is) in [
+            (r#"{"id":2,"result":{"account":null}}"#, true),
+            (r#"{"id":2,"result":{"account":{"type":"chatgpt"}}}"#, false),
+            (r#"{"id":2,"result":{}}"#, false),
+            (r#"{"id":2,"error":{"code":-32603,"message":"m"}}"#, false),
+            ("no JSON", false),
+        ] {
+            assert_eq!(is_null(reply.as_bytes(), "account"), is, "{reply}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::error::Category;
 use sha2::{Digest, Sha256};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{AuthFileError, Member, jwt::Payload, value::JsonValue};
+use crate::{AuthFileError, Member, ended_copy, jwt::Payload, value::JsonValue};
 
 /// The maximum size of an auth file, in bytes. Real files have about 5,000.
 pub const MAX_LEN: usize = 1 << 20;
@@ -54,6 +54,9 @@ fn read(secret: &Secret) -> Result<Generation, AuthFileError> {
     let access_token = tokens.access_token.text(Member::AccessToken)?;
     let refresh_token = tokens.refresh_token.text(Member::RefreshToken)?;
     let account_id = tokens.account_id.text(Member::AccountId)?;
+    if ended_copy::is_marked(access_token) {
+        return Err(AuthFileError::EndedCopy);
+    }
     let Some(id) = Payload::of(id_token).filter(Payload::is_object) else {
         return Err(AuthFileError::IdTokenNotAJwt);
     };
@@ -220,11 +223,16 @@ fn identity(account_id: &str, id_token: &Payload) -> Identity {
     let person = id_token.person();
     let person_label = |claim: Option<String>| claim.map(|it| label("authferry: person", &it));
     Identity {
-        account: Some(label("authferry: account", account_id)),
+        account: Some(account_label(account_id)),
         chatgpt_user: person_label(person.chatgpt_user),
         user: person_label(person.user),
         subject: person_label(person.subject),
     }
+}
+
+/// Returns the label of a workspace.
+pub(crate) fn account_label(account_id: &str) -> Label {
+    label("authferry: account", account_id)
 }
 
 fn hints(access_token: &Payload) -> SessionHints {

@@ -68,6 +68,9 @@ pub enum AuthFileError {
     /// `last_refresh` is a string, but not an RFC 3339 time.
     #[error("its `last_refresh` is not an RFC 3339 time")]
     BadLastRefresh,
+    /// It is an [`ended_copy`](crate::ended_copy) of a login.
+    #[error("it is the copy with which authferry asked for the reason of a refusal")]
+    EndedCopy,
 }
 
 impl AuthFileError {
@@ -85,7 +88,8 @@ impl AuthFileError {
             | Self::ExternalTokens
             | Self::OtherMode(_)
             | Self::IdTokenNotAJwt
-            | Self::BadLastRefresh => false,
+            | Self::BadLastRefresh
+            | Self::EndedCopy => false,
         }
     }
 }

@@ -1,15 +1,15 @@
 //! The preflight checks, which change nothing.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, Metadata, Permissions},
     io::ErrorKind::{NotADirectory, NotFound},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::{fs::Access, io::Errno, process::geteuid};
 
-use crate::{Home, HomeError, config, mounts::is_mount_point};
+use crate::{Home, HomeError, mounts::is_mount_point};
 
 /// Implements [`Home::preflight`]; returns whether the home exists.
 pub(crate) fn preflight(home: &Home) -> Result<bool, HomeError> {
@@ -29,9 +29,30 @@ pub(crate) fn preflight(home: &Home) -> Result<bool, HomeError> {
     check_work_tree(home.dir(), &resolved)?;
     if exists {
         check_file(home.auth_file(), &resolved, &folder, us)?;
-        config::check(&path.join("config.toml"))?;
     }
     Ok(exists)
+}
+
+/// Implements [`Home::close`]. The home has passed the preflight.
+pub(crate) fn close(home: &Path) -> Result<Option<u32>, HomeError> {
+    let Some(mode) = open_mode(home)? else {
+        return Ok(None);
+    };
+    fs::set_permissions(home, Permissions::from_mode(0o700))
+        .map_err(|error| HomeError::io("close", home, error))?;
+    Ok(Some(mode))
+}
+
+/// Implements [`Home::open_mode`].
+pub(crate) fn open_mode(home: &Path) -> Result<Option<u32>, HomeError> {
+    match fs::metadata(home) {
+        Ok(folder) => {
+            let mode = folder.mode() & 0o7777;
+            Ok((mode & 0o077 != 0).then_some(mode))
+        }
+        Err(error) if error.kind() == NotFound => Ok(None),
+        Err(error) => Err(HomeError::io("examine", home, error)),
+    }
 }
 
 /// Returns the home or its nearest existing parent: the path as given, and the path with all
@@ -76,8 +97,10 @@ fn check_home(path: &Path, folder: &Metadata, us: u32) -> Result<(), HomeError> 
     if owner != us {
         return Err(HomeError::HomeNotOurs { path, owner });
     }
-    if mode & 0o077 != 0 {
-        return Err(HomeError::HomeReadableByOthers { path, mode });
+    // The home that Codex itself creates is readable: see `close`. In a writable one, other users
+    // may have put a configuration or a file in the auth file's place.
+    if mode & 0o022 != 0 {
+        return Err(HomeError::HomeWritableByOthers { path, mode });
     }
     // Root may write with any mode, but the mode shows the owner's intent.
     if mode & 0o300 != 0o300 {
@@ -230,9 +253,9 @@ mod tests {
     #[test]
     fn the_home_must_be_a_private_writable_folder() {
         let (_above, home) = home();
-        for mode in [0o755, 0o750, 0o710, 0o701, 0o702, 0o1777] {
+        for mode in [0o770, 0o702, 0o777, 0o1777] {
             set_mode(home.dir(), mode);
-            let error = home.preflight().expect_err("an open home").to_string();
+            let error = home.preflight().expect_err("a writable home").to_string();
             assert!(error.contains(&format!("(mode {mode:04o}, ")), "{error}");
         }
         for mode in [0o500, 0o600] {
@@ -286,10 +309,18 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_is_checked() {
-        let (_above, home) = home();
-        let config = "cli_auth_credentials_store = \"keyring\"";
-        fs::write(home.dir().join("config.toml"), config).expect("a file");
-        assert_eq!(outcome(&home), "CredentialsStore");
+    fn a_home_that_others_can_only_read_is_closed() {
+        let (above, home) = home();
+        for mode in [0o755, 0o750, 0o711, 0o701, 0o1755] {
+            set_mode(home.dir(), mode);
+            assert_eq!(outcome(&home), "fine", "{mode:o}");
+            assert_eq!(metadata(home.dir()).mode() & 0o7777, mode);
+            assert_eq!(home.open_mode().expect("a home"), Some(mode));
+            assert_eq!(home.close().expect("our home"), Some(mode));
+            assert_eq!(metadata(home.dir()).mode() & 0o7777, 0o700);
+        }
+        assert_eq!(home.close().expect("our home"), None);
+        let missing = Home::new(&above.path().join("a")).expect("a home");
+        assert_eq!(missing.close().expect("no home"), None);
     }
 }

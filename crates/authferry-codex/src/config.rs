@@ -1,152 +1,245 @@
-//! Settings and environment variables that make Codex ignore the auth file.
+//! Settings and environment variables that make Codex ignore or delete the auth file.
+//!
+//! Codex merges its settings from these sources; a later one has precedence. Measured on versions
+//! 0.101.0 to 0.171.0.
+//!
+//! 1. `/etc/codex/config.toml`
+//! 2. `config.toml` of the home
+//! 3. `NAME.config.toml` of the home, for a command with `-p NAME`
+//! 4. `.codex/config.toml` of each folder from the root of the git work tree to the working
+//!    directory, if the project is trusted
+//! 5. `-c KEY=VALUE` of the command
+//! 6. `/etc/codex/managed_config.toml`
+//! 7. `/etc/codex/requirements.toml`, whose `forced_…` settings have no effect
+//!
+//! In no version do `[profiles.NAME]` tables affect the auth file.
 
-use std::{fs, io, path::Path};
+mod command;
+mod file;
+mod overrides;
+mod project;
 
-use serde::Deserialize;
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+};
 
-use crate::HomeError;
+use authferry_core::Identity;
 
-/// An environment variable that makes Codex use other credentials than the auth file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Override {
-    /// Its name.
-    pub variable: &'static str,
-    /// Its effect, to complete "while it is set, Codex …".
-    pub effect: &'static str,
+pub use self::overrides::{Override, override_of};
+use self::{command::CommandOptions, file::ConfigFile};
+use crate::{Home, HomeError, auth_file::account_label};
+
+/// The folder with the settings of a machine.
+const SYSTEM_FOLDER: &str = "/etc/codex";
+
+/// The name of Codex's configuration, in the home and in a project.
+pub(crate) const CONFIG_FILE: &str = "config.toml";
+
+/// Where the Codex of a job finds its settings.
+#[derive(Clone, Debug)]
+pub struct SettingSources {
+    system: PathBuf,
+    home: Option<PathBuf>,
+    /// The working directory, if it is known.
+    work: Option<PathBuf>,
+    options: CommandOptions,
 }
 
-/// The environment variables that make Codex 0.169.0 use other credentials than the auth file.
-///
-/// This crate does not read the environment: the caller refuses or clears these variables.
-/// `OPENAI_API_KEY` is not in the list: with a `chatgpt` login, `codex exec` ignores it.
-pub const OVERRIDES: &[Override] = &[
-    Override {
-        variable: "CODEX_ACCESS_TOKEN",
-        effect: "runs on that token and ignores the auth file",
-    },
-    Override {
-        variable: "CODEX_API_KEY",
-        effect: "calls the model with that key, yet still rotates the login in the auth file",
-    },
-    Override {
-        variable: "OPENAI_FEDERATION_RULE_ID",
-        effect: "signs in by workload identity and ignores the auth file",
-    },
-    Override {
-        variable: "OPENAI_IDENTITY_TOKEN_FILE",
-        effect: "signs in by workload identity and ignores the auth file",
-    },
-];
+impl SettingSources {
+    /// Returns the sources for a command that starts in this working directory. Options are known
+    /// only if the command calls Codex directly, and not in a script.
+    #[must_use]
+    pub fn of_job(home: &Home, work: Option<&Path>, command: &[OsString]) -> Self {
+        let options = CommandOptions::of(command);
+        let work = match (work, &options.folder) {
+            (Some(work), Some(folder)) => Some(work.join(folder)),
+            (None, Some(folder)) if folder.is_absolute() => Some(folder.clone()),
+            (work, _) => work.map(Path::to_owned),
+        };
+        Self {
+            system: SYSTEM_FOLDER.into(),
+            home: Some(home.dir().to_owned()),
+            work,
+            options,
+        }
+    }
 
-/// The settings that affect the auth file.
-#[derive(Deserialize)]
-struct ConfigSettings {
-    cli_auth_credentials_store: Option<String>,
-    forced_login_method: Option<String>,
+    /// Returns the sources for a refresh in a private home. authferry sets the credentials store
+    /// there, and the machine's settings may override it.
+    #[must_use]
+    pub fn of_refresh() -> Self {
+        Self {
+            system: SYSTEM_FOLDER.into(),
+            home: None,
+            work: None,
+            options: CommandOptions::of_refresh(),
+        }
+    }
+
+    /// Returns the home whose settings apply; `None` for a private one.
+    #[must_use]
+    pub fn home(&self) -> Option<&Path> {
+        self.home.as_deref()
+    }
+
+    /// Returns the working directory of Codex, whose project's settings may apply.
+    #[must_use]
+    pub fn work(&self) -> Option<&Path> {
+        self.work.as_deref()
+    }
+
+    /// Returns the arguments of `-c`, in their order.
+    pub fn overrides(&self) -> impl Iterator<Item = &str> {
+        self.options.overrides.iter().map(String::as_str)
+    }
+
+    /// Reads all sources. Fails if a file is malformed: Codex does not start with it either.
+    pub fn read(&self) -> Result<EffectiveSettings, HomeError> {
+        let mut settings = EffectiveSettings::default();
+        let mut projects = project::Trust::default();
+        let mut add = |path: PathBuf| -> Result<(), HomeError> {
+            let file = ConfigFile::read(&path)?;
+            projects.add(&file);
+            settings.add(file.of_config());
+            Ok(())
+        };
+        add(self.system.join(CONFIG_FILE))?;
+        if let Some(home) = &self.home {
+            add(home.join(CONFIG_FILE))?;
+            if let Some(profile) = &self.options.profile {
+                add(home.join(format!("{profile}.{CONFIG_FILE}")))?;
+            }
+        }
+        if let Some(work) = &self.work {
+            for path in projects.files(work, self.home.as_deref()) {
+                settings.add(ConfigFile::read(&path)?.of_config());
+            }
+        }
+        settings.add(self.options.settings());
+        let managed = ConfigFile::read(&self.system.join("managed_config.toml"))?;
+        settings.add(managed.of_config());
+        let requirements = ConfigFile::read(&self.system.join("requirements.toml"))?;
+        settings.add(requirements.of_requirements());
+        Ok(settings)
+    }
 }
 
-/// Refuses a `config.toml` that makes Codex ignore or delete the auth file. A missing file is fine.
-pub(crate) fn check(path: &Path) -> Result<(), HomeError> {
-    // Reading a pipe would block.
-    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        return Err(HomeError::NotARegularFile { path: path.into() });
-    }
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(HomeError::io("read", path, error)),
-    };
-    // Drop the error: it quotes the line, and users keep keys in this file.
-    let settings: ConfigSettings =
-        toml::from_str(&text).map_err(|error| HomeError::ConfigMalformed {
-            path: path.into(),
-            line: error.span().map(|span| line_at(&text, span.start)),
-        })?;
-    if let Some(store) = settings.cli_auth_credentials_store
-        && store != "file"
-    {
-        return Err(HomeError::CredentialsStore {
-            path: path.into(),
-            store,
-        });
-    }
-    if settings.forced_login_method.as_deref() == Some("api") {
-        return Err(HomeError::ForcedApiLogin { path: path.into() });
-    }
-    Ok(())
+/// The settings that apply, each with its place.
+#[derive(Clone, Debug, Default)]
+pub struct EffectiveSettings {
+    credentials_store: Option<Setting<String>>,
+    login_method: Option<Setting<String>>,
+    workspaces: Option<Setting<Vec<String>>>,
+    allowed_methods: Option<Setting<Vec<String>>>,
+    allowed_workspaces: Option<Setting<Vec<String>>>,
 }
 
-fn line_at(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().iter().take(offset);
-    1 + before.filter(|byte| **byte == b'\n').count()
+impl EffectiveSettings {
+    /// Refuses settings with which Codex ignores or deletes the auth file of every `chatgpt` login.
+    pub fn check(&self) -> Result<(), HomeError> {
+        if let Some(Setting { value, place }) = &self.credentials_store
+            && value != "file"
+        {
+            return Err(HomeError::CredentialsStore {
+                place: place.clone(),
+                store: value.clone(),
+            });
+        }
+        if let Some(Setting { value, place }) = &self.login_method
+            && value == "api"
+        {
+            return Err(HomeError::ForcedApiLogin {
+                place: place.clone(),
+            });
+        }
+        if let Some(Setting { value, place }) = &self.allowed_methods
+            && !value.iter().any(|it| it == "chatgpt")
+        {
+            return Err(HomeError::LoginMethodNotAllowed {
+                place: place.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether only the logins of some workspaces may be used.
+    #[must_use]
+    pub fn restricts_workspaces(&self) -> bool {
+        self.restrictions().next().is_some()
+    }
+
+    /// Refuses settings with which Codex ignores or deletes a login of this workspace.
+    pub fn check_workspace(&self, identity: &Identity) -> Result<(), HomeError> {
+        let Some(account) = &identity.account else {
+            return Ok(());
+        };
+        for (setting, Setting { value, place }) in self.restrictions() {
+            if !value.iter().any(|it| account_label(it) == *account) {
+                return Err(HomeError::OtherWorkspace {
+                    place: place.clone(),
+                    setting,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn restrictions(&self) -> impl Iterator<Item = (&'static str, &Setting<Vec<String>>)> {
+        // Codex ignores an empty text or list in `forced_…`, and rejects every login with an empty
+        // list in `allowed_…`.
+        let forced = self.workspaces.as_ref().filter(|it| !it.value.is_empty());
+        let forced = forced.map(|it| ("forced_chatgpt_workspace_id", it));
+        let allowed = self.allowed_workspaces.as_ref();
+        let allowed = allowed.map(|it| ("allowed_chatgpt_workspaces", it));
+        forced.into_iter().chain(allowed)
+    }
+
+    /// Adds a source of higher precedence.
+    fn add(&mut self, source: ConfigFile) {
+        fn replace<T>(old: &mut Option<T>, new: Option<T>) {
+            if new.is_some() {
+                *old = new;
+            }
+        }
+        replace(&mut self.credentials_store, source.credentials_store);
+        replace(&mut self.login_method, source.login_method);
+        replace(&mut self.workspaces, source.workspaces);
+        replace(&mut self.allowed_methods, source.allowed_methods);
+        replace(&mut self.allowed_workspaces, source.allowed_workspaces);
+    }
+}
+
+/// A setting's value and place.
+#[derive(Clone, Debug)]
+struct Setting<T> {
+    value: T,
+    place: SettingPlace,
+}
+
+/// Where a setting is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingPlace {
+    /// In a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// In the command of the job.
+    CommandLine,
+}
+
+impl fmt::Display for SettingPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{} (line {line})", path.display()),
+            Self::CommandLine => f.write_str("`-c` of the command"),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outcome(config: &str) -> Option<String> {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("config.toml");
-        fs::write(&path, config).expect("a file");
-        let text = check(&path).err()?.to_string();
-        Some(text.replace(path.to_str().expect("a text"), "FILE"))
-    }
-
-    #[test]
-    fn settings_that_keep_the_auth_file_in_use_pass() {
-        let missing = Path::new("/nowhere/config.toml");
-        check(missing).expect("no configuration");
-        for fine in [
-            "",
-            "model = \"m\"\n[model_providers.a]\nname = \"a\"\n",
-            "cli_auth_credentials_store = \"file\"",
-            "forced_login_method = \"chatgpt\"",
-            // A setting of the same name in another table.
-            "[other]\ncli_auth_credentials_store = \"keyring\"",
-        ] {
-            assert_eq!(outcome(fine), None, "{fine}");
-        }
-    }
-
-    #[test]
-    fn every_other_credentials_store_is_refused() {
-        for store in ["keyring", "auto", "ephemeral", "elsewhere", ""] {
-            assert_eq!(
-                outcome(&format!("cli_auth_credentials_store = '{store}'")),
-                Some(format!(
-                    "FILE sets cli_auth_credentials_store to {store:?}, must be \"file\""
-                ))
-            );
-        }
-        assert_eq!(
-            outcome("forced_login_method = \"api\""),
-            Some("FILE sets forced_login_method to \"api\", which deletes a ChatGPT login".into())
-        );
-    }
-
-    #[test]
-    fn a_malformed_configuration_is_not_quoted() {
-        for config in [
-            "a = 1\nkey = \"MADEUP\" MADEUP\n",
-            "\ncli_auth_credentials_store = [\"MADEUP\"]",
-            "\nforced_login_method = { MADEUP = \"MADEUP\" }",
-        ] {
-            assert_eq!(
-                outcome(config),
-                Some("FILE is malformed (line 2)".into()),
-                "{config}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_unreadable_configuration_is_an_error() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let found = check(dir.path()).expect_err("a folder");
-        assert!(
-            matches!(found, HomeError::Io { action: "read", .. }),
-            "{found}"
-        );
-    }
-}
+mod tests;

@@ -74,19 +74,32 @@ impl Home {
     /// Refuses a home in which Codex would ignore, lose or publish a login. Changes
     /// nothing.
     ///
-    /// The home or its auth file may be missing. An existing home must be owned by us, writable,
-    /// closed to other users and outside of any git work tree. An existing auth file must be a
-    /// writable regular file that we own, with one hard link, and not a mount point.
-    /// `config.toml` must leave the auth file in use. The [`HomeError`] names the first check
-    /// that failed.
+    /// The home or its auth file may be missing. An existing home must be owned by us, writable
+    /// for us alone, and outside of any git work tree. An existing auth file must be a writable
+    /// regular file that we own, with one hard link, and not a mount point. The [`HomeError`]
+    /// names the first check that failed. The settings of Codex are a check of their own:
+    /// [`SettingSources`](crate::SettingSources).
     pub fn preflight(&self) -> Result<(), HomeError> {
         checks::preflight(self).map(drop)
+    }
+
+    /// Returns the mode of a home that other users can read or enter, such as the 0755 that Codex
+    /// and `mkdir` give it; `None` if the home is closed or missing.
+    pub fn open_mode(&self) -> Result<Option<u32>, HomeError> {
+        checks::open_mode(&self.dir)
+    }
+
+    /// Closes a home that other users can read or enter: mode 0700. Returns the mode that it had.
+    /// The home has passed the preflight, so it is ours.
+    pub fn close(&self) -> Result<Option<u32>, HomeError> {
+        checks::close(&self.dir)
     }
 
     /// Atomically replaces the auth file by these bytes, mode 0600, if the current file is
     /// expected; returns whether it was.
     ///
-    /// Starts with [`preflight`](Self::preflight), and creates a missing home, mode 0700. A
+    /// Starts with [`preflight`](Self::preflight), creates a missing home, mode 0700, and closes an
+    /// open one. A
     /// reader sees either the old or the new file, whole, also after a crash; after an error,
     /// the old file. The old file is read again after the exchange, to detect a concurrent
     /// write. Must not be called while Codex runs: Codex would lose its rotation.
@@ -95,7 +108,9 @@ impl Home {
         secret: &Secret,
         is_expected: impl Fn(&Look) -> bool,
     ) -> Result<bool, HomeError> {
-        if !checks::preflight(self)? {
+        if checks::preflight(self)? {
+            self.close()?;
+        } else {
             self.make()?;
         }
         self.sweep();

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::SettingPlace;
+
 /// Why a home, or the auth file in it, cannot be used.
 ///
 /// `Display` may contain paths and settings, and never a part of the auth file.
@@ -64,9 +66,9 @@ pub enum HomeError {
         /// Who owns it.
         owner: u32,
     },
-    /// The home grants permissions to its group or to others.
-    #[error("{} is open to other users (mode {mode:04o}, must be 0700)", path.display())]
-    HomeReadableByOthers {
+    /// The group of the home, or all users, may write to it.
+    #[error("{} is writable by other users (mode {mode:04o}, must be 0700)", path.display())]
+    HomeWritableByOthers {
         /// The home.
         path: PathBuf,
         /// Its permission bits.
@@ -86,24 +88,45 @@ pub enum HomeError {
         /// The folder that contains `.git`.
         root: PathBuf,
     },
-    /// `config.toml` makes Codex store its login elsewhere. Codex 0.169.0 then ignores the auth
-    /// file (`keyring`, `ephemeral`), or may ignore it (`auto`).
-    #[error(
-        "{} sets cli_auth_credentials_store to {store:?}, must be \"file\"",
-        path.display()
-    )]
+    /// The settings make Codex store its login elsewhere. Codex then ignores the auth file
+    /// (`keyring`, `ephemeral`), or may ignore it (`auto`).
+    #[error("{place} sets cli_auth_credentials_store to {store:?}, must be \"file\"")]
     CredentialsStore {
-        /// The `config.toml`.
-        path: PathBuf,
+        /// Where it is set.
+        place: SettingPlace,
         /// The configured credentials store.
         store: String,
     },
-    /// `config.toml` makes Codex accept only API keys. Codex 0.169.0 then deletes the auth file
-    /// of a `chatgpt` login.
-    #[error("{} sets forced_login_method to \"api\", which deletes a ChatGPT login", path.display())]
+    /// The settings make Codex accept only API keys. Codex then deletes the auth file of a
+    /// `chatgpt` login.
+    #[error("{place} sets forced_login_method to \"api\", which deletes a ChatGPT login")]
     ForcedApiLogin {
-        /// The `config.toml`.
-        path: PathBuf,
+        /// Where it is set.
+        place: SettingPlace,
+    },
+    /// The requirements of the machine do not allow a `chatgpt` login. Codex then ignores the auth
+    /// file.
+    #[error("{place} sets allowed_login_methods without \"chatgpt\": Codex ignores the login")]
+    LoginMethodNotAllowed {
+        /// Where it is set.
+        place: SettingPlace,
+    },
+    /// The settings allow only other workspaces than the login's. Codex then deletes the auth file
+    /// (`forced_chatgpt_workspace_id`) or ignores it (`allowed_chatgpt_workspaces`).
+    #[error("{place} sets {setting} without the workspace of the login: Codex would not use it")]
+    OtherWorkspace {
+        /// Where it is set.
+        place: SettingPlace,
+        /// The setting.
+        setting: &'static str,
+    },
+    /// Codex itself says that it does not use the auth file.
+    #[error("{} does not use the login in its auth file", program.display())]
+    LoginNotUsed {
+        /// The Codex that was asked.
+        program: PathBuf,
+        /// What Codex says, if anything.
+        source: Option<CodexAnswer>,
     },
     /// The configuration is not TOML, or a setting in it has the wrong type.
     #[error("{} is malformed{}", path.display(), at(*line))]
@@ -124,6 +147,11 @@ pub enum HomeError {
         source: io::Error,
     },
 }
+
+/// A line that Codex printed, sanitized.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CodexAnswer(pub String);
 
 impl HomeError {
     pub(crate) fn io(

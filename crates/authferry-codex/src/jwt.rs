@@ -121,7 +121,7 @@ impl Payload {
         }
     }
 
-    fn read<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
+    pub(crate) fn read<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_slice(&self.0).ok()
     }
 }

@@ -5,6 +5,8 @@ use std::{ffi::OsStr, fs::File, io::Read, path::Path};
 use authferry_core::DueRule;
 use serde::Deserialize;
 
+use crate::versions::{self, CodexVersion};
+
 /// The largest package manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
 
@@ -28,14 +30,17 @@ pub fn is_codex(program: &Path) -> bool {
 /// package manifest that npm installs; Codex is not started.
 #[must_use]
 pub fn due_rule(program: &Path) -> DueRule {
-    let folders = program.ancestors().skip(1).take(MAX_DEPTH);
-    let mut versions = folders.filter_map(|folder| version(&folder.join("package.json")));
-    versions
-        .next()
-        .map_or(DueRule::Any, |version| rule_of(&version))
+    versions::due_rule(version(program).as_deref().and_then(CodexVersion::parse))
 }
 
-fn version(manifest: &Path) -> Option<String> {
+/// Returns the version in the manifest of the package that the program belongs to.
+pub(crate) fn version(program: &Path) -> Option<String> {
+    let folders = program.ancestors().skip(1).take(MAX_DEPTH);
+    let mut versions = folders.filter_map(|folder| version_in(&folder.join("package.json")));
+    versions.next()
+}
+
+fn version_in(manifest: &Path) -> Option<String> {
     #[derive(Deserialize)]
     struct Manifest {
         name: String,
@@ -47,21 +52,6 @@ fn version(manifest: &Path) -> Option<String> {
     let manifest: Manifest = serde_json::from_slice(&text).ok()?;
     let is_codex = manifest.name.starts_with("@openai/codex");
     is_codex.then_some(manifest.version)
-}
-
-/// Returns the rule of a version, such as `0.171.0` or `0.171.0-linux-x64`. The version between
-/// 0.130 and 0.137 in which the third rule replaced the second was not measured.
-fn rule_of(version: &str) -> DueRule {
-    let mut numbers = version.split('.').map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(0)), Some(Ok(minor))) => match minor {
-            0..=116 => DueRule::Age,
-            117..=130 => DueRule::Ended,
-            131..=136 => DueRule::Any,
-            137.. => DueRule::Ending,
-        },
-        _ => DueRule::Any,
-    }
 }
 
 #[cfg(test)]
@@ -84,23 +74,6 @@ mod tests {
             ("/", false),
         ] {
             assert_eq!(is_codex(Path::new(path)), is, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_version_has_its_measured_rule() {
-        for (version, rule) in [
-            ("0.63.0", DueRule::Age),
-            ("0.116.0", DueRule::Age),
-            ("0.117.0-linux-x64", DueRule::Ended),
-            ("0.130.0", DueRule::Ended),
-            ("0.131.0", DueRule::Any),
-            ("0.137.0", DueRule::Ending),
-            ("0.171.0-alpha.3", DueRule::Ending),
-            ("1.0.0", DueRule::Any),
-            ("made up", DueRule::Any),
-        ] {
-            assert_eq!(rule_of(version), rule, "{version}");
         }
     }
 

@@ -39,6 +39,15 @@ impl HttpError {
             Self::Timeout | Self::ConnectionLost(_) | Self::TooLong(_) => true,
         }
     }
+
+    /// Returns whether a retry of an idempotent request may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::ConnectFailed(_) | Self::Timeout | Self::ConnectionLost(_) => true,
+            Self::ForeignRedirect(_) | Self::InvalidRequest(_) | Self::TooLong(_) => false,
+        }
+    }
 }
 
 impl From<&reqwest::Error> for HttpError {

@@ -5,18 +5,17 @@ use std::{
     fs::File,
     io::{self, Read},
     path::PathBuf,
-    time::Duration,
 };
 
 use reqwest::{StatusCode, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::time::sleep;
 use url::Url;
 
 use crate::{
     http_error::{HttpError, read_body},
     net::{Net, NetConfigError, Roots},
+    retry::with_retries,
 };
 
 /// The source of the job's OIDC token.
@@ -86,14 +85,7 @@ impl JobTokenError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NoResponse(error) => match error {
-                HttpError::ConnectFailed(_) | HttpError::Timeout | HttpError::ConnectionLost(_) => {
-                    true
-                }
-                HttpError::ForeignRedirect(_)
-                | HttpError::InvalidRequest(_)
-                | HttpError::TooLong(_) => false,
-            },
+            Self::NoResponse(error) => error.is_transient(),
             Self::Status(status) => *status == 429 || *status >= 500,
             Self::NotPermitted
             | Self::Unset(_)
@@ -105,9 +97,6 @@ impl JobTokenError {
         }
     }
 }
-
-/// The delays before each retry of a token request, which is idempotent.
-const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1500)];
 
 /// The maximum size of a file and of a response: far more than a token needs.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -121,16 +110,9 @@ impl JobToken {
         match self {
             Self::NotPermitted => Err(JobTokenError::NotPermitted),
             Self::GitHub { url, token } => {
-                let mut delays = RETRY_DELAYS.iter();
-                loop {
-                    match request(url, token, audience).await {
-                        Err(error) if error.is_transient() => match delays.next() {
-                            Some(delay) => sleep(*delay).await,
-                            None => return Err(error),
-                        },
-                        result => return result,
-                    }
-                }
+                // The request is idempotent.
+                let fetch = || request(url, token, audience);
+                with_retries(fetch, JobTokenError::is_transient).await
             }
             Self::Variable { name, value } => {
                 let value = value.as_ref().map(ExposeSecret::expose_secret);

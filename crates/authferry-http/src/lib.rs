@@ -1,4 +1,4 @@
-//! The HTTP client of all network stores, and the OIDC token of a CI job.
+//! The HTTP client of all network stores, the OIDC token of a CI job, and the ping to a monitor.
 //!
 //! # Guarantees
 //!
@@ -10,7 +10,7 @@
 //!   system's (or `SSL_CERT_FILE` and `SSL_CERT_DIR`), and only if a server uses TLS.
 //! - **Proxies** come from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; the HTTP
 //!   library reads them. Requests to this host never use a proxy.
-//! - **No automatic retry**, except of a request that the library knows was not sent.
+//! - **No automatic retry** by the client, except of a request that the library knows was not sent.
 //!
 //! # Examples
 //!
@@ -28,7 +28,10 @@ mod canned;
 mod http_error;
 mod job_token;
 mod net;
+mod ping;
+mod retry;
 
 pub use http_error::{HttpError, read_body};
 pub use job_token::{JobToken, JobTokenError};
 pub use net::{Net, NetConfigError, Roots};
+pub use ping::{Ping, PingError};

@@ -559,7 +559,10 @@ impl<'a, 'l> RoundTripDriver<'a, 'l> {
     /// Reads the file until it is stable. Keeps a complete login that appeared in between.
     fn read_file(&mut self) -> Result<Look, HomeError> {
         let mut transient = None;
-        let look = self.job.home.settled_look_with(&mut transient);
+        let mut look = self.job.home.settled_look_with(&mut transient);
+        if self.is_private {
+            look = look.map(Look::restored);
+        }
         if matches!(look, Ok(Look::Usable { .. })) {
             self.transient = None;
         } else if transient.is_some() && !self.access_only {
@@ -709,6 +712,7 @@ impl<'a, 'l> RoundTripDriver<'a, 'l> {
         let is_over = self.report.unkillable == 0 && self.report.left_running == 0;
         if self.is_private && is_over {
             let base = round_trip.base().map(|base| base.generation.fingerprint);
+            self.job.home.undo_ended_copy();
             self.job.home.rename_for_codex(base);
         }
         let found = match self.read_file() {

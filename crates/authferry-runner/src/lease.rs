@@ -12,7 +12,7 @@ use authferry_core::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::deadline;
+use crate::{RefusalNote, deadline};
 
 /// How long a lease is valid without a renewal. If a holder died, other jobs wait this long, and
 /// `CLOCK_SKEW` seconds more.
@@ -55,6 +55,12 @@ impl<'a> LeaseKeeper<'a> {
     /// Returns the note of the last holder.
     pub(crate) fn note(&self) -> Option<&str> {
         self.lease.note.as_deref()
+    }
+
+    /// Returns the note of an earlier holder that the provider refuses a login.
+    #[must_use]
+    pub fn refusal(&self) -> Option<RefusalNote> {
+        RefusalNote::in_note(self.note()?)
     }
 
     /// Sets the note for the next holder. The next renewal or the release writes it.

@@ -39,21 +39,23 @@ mod bounded;
 mod child;
 mod codex_process;
 mod copies;
-mod dead_login_note;
 mod deadline;
 mod drive;
 mod job_identity;
 mod lease;
+mod login_use;
 mod own_time;
 mod ownership;
 mod processes;
 mod receipt;
 mod refresher;
+mod refusal_note;
 mod rehearse;
 mod report;
 pub mod rescue;
 mod rotate;
 mod rotations;
+mod sanitized;
 mod seed;
 mod signals;
 mod supervise;
@@ -77,14 +79,15 @@ use authferry_core::{
 };
 
 pub use copies::{FoundCopy, find, find_read_only};
-pub use dead_login_note::{DeadLoginNote, NotADeadLoginNote};
 pub use job_identity::{JOB_VARIABLES, name_job};
 pub use lease::{LeaseDefect, LeaseKeeper};
+pub use login_use::{LOGIN_STATUS_TIMEOUT, LoginAnswer};
 pub use ownership::{Admitted, admit};
 #[doc(hidden)]
 pub use processes::make_up_processes;
 pub use receipt::Receipt;
 pub use refresher::{Codex, Refreshed, Supervisor};
+pub use refusal_note::{NotARefusalNote, RefusalNote};
 pub use rehearse::{VersionAnswer, preview_restore, try_lease};
 pub use report::{CommandEnd, InUse, Placement, Report, Written};
 pub use rotate::{Rotated, Rotating, lease, rotate, rotate_first};
@@ -475,7 +478,7 @@ async fn resume_terms(job: &Job<'_>, look: &Look) -> io::Result<Terms> {
     {
         let limit = rescue::SECOND_STORE_TIMEOUT.min(job.store_timeout / 4);
         job.rescue.load_second_store(limit).await.ok();
-        let refused = timeout(limit, DeadLoginNote::refused_generations(job.store)).await;
+        let refused = timeout(limit, RefusalNote::refused_generations(job.store)).await;
         terms.refused = refused.unwrap_or_default();
     }
     Ok(terms)
@@ -536,7 +539,7 @@ async fn refused(job: &Job<'_>, look: &Look) -> Vec<Fingerprint> {
         || copies::find_read_only(&job.store.to_string(), job.rescue, job.rotations)
             .is_ok_and(|found| !found.is_empty());
     if differs {
-        DeadLoginNote::refused_generations(job.store).await
+        RefusalNote::refused_generations(job.store).await
     } else {
         Vec::new()
     }

@@ -1,11 +1,9 @@
 //! Codex's own refresh, as the command of a round trip.
 
 use std::{
-    ffi::OsString,
     fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    io::{self, BufReader, Read, Write},
+    path::Path,
     process::{ChildStderr, ChildStdin, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,25 +13,30 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::app_server::{APP_SERVER, EXEC, REFRESH_ENV, Request, ServerReply};
-use authferry_codex::{Home, Look, OVERRIDES, RefreshFailure};
-use authferry_core::{Fingerprint, Generation};
+use authferry_codex::app_server::{APP_SERVER, EXEC};
+use authferry_codex::versions::{self, CodexVersion};
+use authferry_codex::{Home, Look, RefreshFailure};
+use authferry_core::{Fingerprint, Generation, Secret};
 use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::time::Instant;
 
 use crate::child::{FOREGROUND_LIMIT, ProcessTree};
+use crate::codex_process::may_have_spent;
 use crate::own_time::Limit;
-use crate::rotate::unix_now;
+use crate::sanitized::sanitized_line;
 use crate::surroundings::{self, Surroundings};
 use crate::{Rotating, supervise};
+
+use conversation::{ASK_WHY, Circumstances, Conversation, ROTATE, SLOW_ANSWER, Server, converse};
+
+pub use codex::{Codex, Supervisor};
+
+mod codex;
+mod conversation;
 
 /// How long to wait for a refresh before leaving it to its supervisor. An answered refresh takes
 /// half a second.
 const REFRESH_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// No request follows an answer that took longer than this: the next answer would exceed the limit
-/// too, and the provider may already have accepted the token.
-const SLOW_ANSWER: Duration = Duration::from_secs(10);
 
 /// How long to wait for the remaining output after Codex has exited.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,71 +49,6 @@ const LOOP_EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// More generations than this, the first one included, mean that Codex rotates in a loop.
 const MAX_GENERATIONS: usize = 2;
-
-/// The Codex that rotates the login.
-#[derive(Clone, Debug)]
-pub struct Codex {
-    /// The program: a path, or a name that is looked up on `PATH`.
-    pub program: PathBuf,
-    /// The `PATH` of Codex, if not ours. Codex runs in another folder, where a relative part of our
-    /// `PATH` does not resolve.
-    pub path: Option<OsString>,
-    /// Environment variables that are removed for Codex.
-    pub withheld: Vec<OsString>,
-    /// The supervisor: it runs Codex in a new session, and completes the rotation if this process
-    /// exits first. Without a supervisor, Codex only gets a new process group.
-    pub supervisor: Option<Supervisor>,
-    /// Whether this process has the environment variable by which the GitHub runner finds the
-    /// processes of a job, which it kills at the end of the job.
-    pub is_tracked: bool,
-}
-
-/// How to start this program as the supervisor of a Codex that rotates.
-#[derive(Clone, Debug)]
-pub struct Supervisor {
-    /// This program.
-    pub program: PathBuf,
-    /// The options that select the same store and the same rescue folder.
-    pub arguments: Vec<OsString>,
-}
-
-impl Codex {
-    /// Builds the command of Codex. It runs outside our process group, so that signals to the group
-    /// do not reach it, and in a folder without a project configuration. `supervised`: the
-    /// arguments of the supervisor, if it is used.
-    pub(crate) fn command(&self, home: &Path, supervised: Option<Vec<OsString>>) -> Command {
-        let supervisor = self.supervisor.as_ref().zip(supervised);
-        let mut command = if let Some((supervisor, supervised)) = supervisor {
-            let mut command = Command::new(&supervisor.program);
-            command.arg0("authferry").args(&supervisor.arguments);
-            command.args(supervised).arg("--").arg(&self.program);
-            // The GitHub runner would kill the supervisor at the end of the job and lose the login.
-            command.env_remove(surroundings::TRACKING_ID);
-            command
-        } else {
-            let mut command = Command::new(&self.program);
-            command.process_group(0);
-            // A supervisor keeps these variables: it needs the store's credentials, and removes the
-            // variables for Codex itself.
-            for variable in &self.withheld {
-                command.env_remove(variable);
-            }
-            command
-        };
-        if let Some(path) = &self.path {
-            command.env("PATH", path);
-        }
-        for set in OVERRIDES {
-            command.env_remove(set.variable);
-        }
-        command
-            .envs(REFRESH_ENV.iter().copied())
-            .env_remove("CODEX_SQLITE_HOME")
-            .env("CODEX_HOME", home)
-            .current_dir(home);
-        command
-    }
-}
 
 /// How to make Codex rotate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +74,15 @@ pub struct Refreshed {
     pub looping: bool,
     /// Codex exceeded the timeout.
     pub timed_out: bool,
-    /// Codex was left running, or exited late and without output: the provider may have accepted
-    /// the token.
+    /// Codex was left running, or exited late and without a new login: the provider may have
+    /// accepted the token.
     pub may_be_spent: bool,
+    /// The provider's answer took longer than this time, after which this Codex drops it.
+    pub answer_timeout: Option<Duration>,
+    /// What Codex reports first on its error stream, sanitized, if it wrote no new login.
+    pub error_line: Option<String>,
+    /// Codex knows more of the refusal than it reports.
+    pub hides_reason: bool,
 }
 
 /// What to do with a Codex at its limit.
@@ -154,9 +98,9 @@ pub(crate) enum LimitAction {
 
 impl Refreshed {
     /// Whether to retry with `codex exec`. Not after a timeout or a loop: that Codex understood the
-    /// request.
+    /// request. Not after a slow answer: the provider may have accepted the token.
     pub(crate) fn needs_exec(&self) -> bool {
-        let was_stopped = self.timed_out || self.looping;
+        let was_stopped = self.timed_out || self.looping || self.may_be_spent;
         self.not_understood && self.failure.is_none() && !was_stopped
     }
 }
@@ -165,11 +109,15 @@ impl Refreshed {
 #[derive(Debug)]
 pub(crate) struct Refresher<'a> {
     codex: &'a Codex,
+    /// The version of Codex, if it is known without starting Codex.
+    version: Option<CodexVersion>,
     method: RefreshMethod,
     /// Decides which login is due.
     rotating: &'a Rotating<'a>,
     /// Whether to refresh a login that is not due.
     on_trial: bool,
+    /// The refused login whose reason Codex names on an ended copy. No other login is refreshed.
+    refused: Option<Fingerprint>,
     /// The lock on the private folder. Codex inherits it, because Codex may outlive us.
     lock: Option<File>,
     /// The lease holder's id.
@@ -183,6 +131,8 @@ pub(crate) struct Refresher<'a> {
     ends_with_the_job: bool,
     /// Whether the login is due, so that Codex rotates it unasked.
     is_due: bool,
+    /// The login before the refresh, whose tokens no message may show.
+    login: Option<Secret>,
     /// The generations seen in the auth file; the first is the one before the refresh.
     generations: Vec<Fingerprint>,
     conversation: Option<Receiver<Conversation>>,
@@ -190,14 +140,6 @@ pub(crate) struct Refresher<'a> {
     input: Input,
     stderr: Option<Receiver<Vec<u8>>>,
     result: Refreshed,
-}
-
-/// The result of a conversation with the app server.
-#[derive(Debug, Default)]
-struct Conversation {
-    /// How many rotations were requested.
-    requested_rotations: usize,
-    not_understood: bool,
 }
 
 impl<'a> Refresher<'a> {
@@ -217,13 +159,16 @@ impl<'a> Refresher<'a> {
             is_due: false,
             input: Input::default(),
             codex: rotating.codex,
+            version: rotating.codex.version(),
             method,
             rotating,
             on_trial,
+            refused: None,
             lock,
             cancel_grace: rotating.cancel_grace,
             limit: None,
             loop_limit: None,
+            login: None,
             generations: Vec::new(),
             conversation: None,
             stderr: None,
@@ -231,28 +176,53 @@ impl<'a> Refresher<'a> {
         }
     }
 
+    /// Asks Codex for the reason of a refusal: gives Codex an ended copy of the refused login.
+    pub(crate) fn asking_why(mut self, refused: Fingerprint) -> Self {
+        self.refused = Some(refused);
+        self
+    }
+
     /// Whether to rotate this generation.
     pub(crate) fn should_rotate(&self, generation: &Generation) -> bool {
-        self.on_trial || self.rotating.is_due(&generation.issued)
+        match self.refused {
+            Some(refused) => generation.fingerprint == refused,
+            None => self.on_trial || self.rotating.is_due(&generation.issued),
+        }
     }
 
     /// Starts Codex in the home, which holds this login.
     pub(crate) fn spawn(&mut self, home: &Home, login: &Generation) -> io::Result<ProcessTree> {
         let before = login.fingerprint;
-        self.is_due = login.issued.is_due(unix_now());
+        self.login = match home.settled_look() {
+            Ok(Look::Usable { secret, .. }) => Some(secret),
+            Ok(Look::Missing | Look::Unusable { .. }) | Err(_) => None,
+        };
+        let steps = if self.refused.is_some() {
+            place_ended_copy(home, before)?;
+            ASK_WHY
+        } else {
+            ROTATE
+        };
+        let rule = versions::due_rule(self.version);
+        self.is_due = self.refused.is_some() || may_have_spent(&login.issued, rule);
         // Start the reader threads before Codex: if a thread fails to start, no token is spent.
         let (send_stderr, stderr_read) = channel();
         let read_stderr = start_worker(move |stderr| send_stderr.send(read(stderr)).ok())?;
         let (send_conversation, receive_conversation) = channel();
         let conversation_home = home.clone();
-        let is_due = self.is_due;
+        let answer_timeout = versions::answer_timeout(self.version);
+        let circumstances = Circumstances {
+            is_due: self.is_due,
+            answer_timeout,
+            slow: SLOW_ANSWER.min(answer_timeout),
+        };
         let converse_with = start_worker(move |server: Server<Input, _>| {
             let rotated = || {
-                let look = conversation_home.settled_look();
+                let look = conversation_home.settled_look().map(Look::restored);
                 matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
             };
-            let input = server.input.clone();
-            let conversation = converse(server, rotated, is_due, SLOW_ANSWER);
+            let input = server.input();
+            let conversation = converse(server, steps, rotated, circumstances);
             // At the end of its input, the server completes its request and exits.
             input.lock().take();
             send_conversation.send(conversation).ok()
@@ -270,11 +240,7 @@ impl<'a> Refresher<'a> {
         if let (Some(stdin), Some(stdout)) = (stdin, stdout) {
             self.conversation = Some(receive_conversation);
             *self.input.lock() = Some(stdin);
-            let server = Server {
-                input: self.input.clone(),
-                output: BufReader::new(stdout),
-                number: 0,
-            };
+            let server = Server::new(self.input.clone(), BufReader::new(stdout));
             converse_with.send(server).ok();
         }
         Ok(tree)
@@ -378,22 +344,45 @@ impl<'a> Refresher<'a> {
         let conversation = conversation.and_then(|it| it.recv_timeout(OUTPUT_TIMEOUT).ok());
         let stderr = self.stderr.take();
         let stderr = stderr.and_then(|stderr| stderr.recv_timeout(OUTPUT_TIMEOUT).ok());
-        let conversation = conversation.unwrap_or_default();
         let stderr = stderr.unwrap_or_default();
         let stderr = String::from_utf8_lossy(&stderr);
-        let rotations = conversation.requested_rotations;
-        let failure = authferry_codex::classify_failure(&stderr, rotations);
-        let was_slow = self
-            .limit
-            .as_mut()
-            .is_some_and(|it| it.elapsed() >= SLOW_ANSWER);
-        let not_understood = conversation.not_understood;
-        let is_silent = self.generations.len() == 1 && failure.is_none() && !not_understood;
-        Refreshed {
-            may_be_spent: is_silent && was_slow,
-            failure,
+        let elapsed = self.limit.as_mut().map(Limit::elapsed).unwrap_or_default();
+        let refresh = conversation
+            .as_ref()
+            .map_or(elapsed, |it| it.slowest_refresh);
+        let Conversation {
             not_understood,
+            account_is_null,
+            ..
+        } = conversation.unwrap_or_default();
+        let failure = authferry_codex::classify_failure(&stderr, account_is_null);
+        let has_written = self.generations.len() > 1;
+        let answer_timeout = versions::answer_timeout(self.version);
+        let was_dropped = !has_written && may_drop(failure, refresh, answer_timeout);
+        let is_silent = !has_written && failure.is_none() && !not_understood;
+        let hides_reason = authferry_codex::hides_reason(&stderr, account_is_null);
+        let line = authferry_codex::error_line(&stderr).filter(|_| !has_written);
+        Refreshed {
+            may_be_spent: was_dropped || is_silent && elapsed >= SLOW_ANSWER,
+            answer_timeout: was_dropped.then_some(answer_timeout),
+            // What Codex reports of a later attempt says nothing about the dropped answer.
+            hides_reason: hides_reason && !was_dropped,
+            failure: failure.filter(|_| !was_dropped),
+            not_understood,
+            error_line: line.map(|line| sanitized_line(line, &self.login)),
             ..self.result.clone()
+        }
+    }
+}
+
+/// Whether Codex may have dropped the provider's answer to a refresh that took this long, and the
+/// new login with it. Then Codex sends the same refresh token again, so that the last answer may be a
+/// failure. A named reason of the provider counts more: the login is dead.
+fn may_drop(failure: Option<RefreshFailure>, refresh: Duration, answer_timeout: Duration) -> bool {
+    match failure {
+        Some(RefreshFailure::Dead(_)) => false,
+        Some(RefreshFailure::Refused | RefreshFailure::Transient) | None => {
+            refresh >= answer_timeout
         }
     }
 }
@@ -445,77 +434,17 @@ pub(crate) fn spawn_with_lock<T>(lock: Option<&File>, spawn: impl FnOnce() -> T)
     spawned
 }
 
-/// Reads the status, then requests a rotation unless that read caused one: a version that considers
-/// the login stale would rotate twice. Retries a failed rotation once, to distinguish a permanent
-/// failure from a transient one. Sends no request after an answer that took `slow` or longer.
-/// `is_due`: the server rotates the login unasked.
-fn converse<I: Write, O: BufRead>(
-    mut server: Server<I, O>,
-    rotated: impl Fn() -> bool,
-    is_due: bool,
-    slow: Duration,
-) -> Conversation {
-    let mut conversation = Conversation::default();
-    let mut was_slow = false;
-    let requests = [
-        Request::Initialize,
-        Request::ReadStatus,
-        Request::Rotate,
-        Request::Rotate,
-    ];
-    for request in requests {
-        if was_slow {
-            break;
-        }
-        // A server that rotates a due login at its start may do so again at each request.
-        if matches!(request, Request::ReadStatus | Request::Rotate) && rotated() {
-            break;
-        }
-        conversation.requested_rotations += usize::from(request == Request::Rotate);
-        let started = Instant::now();
-        let reply = server.send(request);
-        // The server may rotate a due login before its first answer.
-        was_slow = (is_due || request == Request::Rotate) && started.elapsed() >= slow;
-        match reply {
-            Ok(ServerReply::Done | ServerReply::Unrelated) => {}
-            // A version without an app server exits at once, or reads on without an answer.
-            Ok(ServerReply::UnknownMethod) | Err(_) => {
-                conversation.not_understood = !rotated();
-                break;
-            }
-        }
-    }
-    conversation
-}
-
-struct Server<I, O> {
-    input: I,
-    output: O,
-    number: u32,
-}
-
-impl<I: Write, O: BufRead> Server<I, O> {
-    /// Sends a request and waits for the answer.
-    fn send(&mut self, request: Request) -> io::Result<ServerReply> {
-        self.number += 1;
-        self.input.write_all(request.line(self.number).as_bytes())?;
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            if self.output.read_until(b'\n', &mut line)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            match ServerReply::of(&line, self.number) {
-                ServerReply::Unrelated => {}
-                reply @ (ServerReply::Done | ServerReply::UnknownMethod) => {
-                    if request == Request::Initialize {
-                        let initialized = Request::Initialized.line(self.number);
-                        self.input.write_all(initialized.as_bytes())?;
-                    }
-                    return Ok(reply);
-                }
-            }
-        }
+/// Replaces the login in the private home by an ended copy of it. Fails if another login is there.
+fn place_ended_copy(home: &Home, login: Fingerprint) -> io::Result<()> {
+    let Look::Usable { secret, .. } = home.settled_look().map_err(io::Error::other)? else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let copy = authferry_codex::ended_copy(&secret).map_err(io::Error::other)?;
+    let is_login = |look: &Look| matches!(look, Look::Usable { generation, .. } if generation.fingerprint == login);
+    if home.place(&copy, is_login).map_err(io::Error::other)? {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::ResourceBusy.into())
     }
 }
 
@@ -536,29 +465,20 @@ fn read(mut stderr: ChildStderr) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Converses with a server that answers everything and rotates nothing; returns how many
-    /// rotations were requested.
-    fn requested_rotations(slow: Duration) -> usize {
-        let answers = [1, 2, 3, 4].map(|number| format!("{{\"id\":{number},\"result\":{{}}}}\n"));
-        let answers = answers.concat();
-        let mut input = Vec::new();
-        let server = Server {
-            input: &mut input,
-            output: answers.as_bytes(),
-            number: 0,
-        };
-        let conversation = converse(server, || false, false, slow);
-        assert!(!conversation.not_understood);
-        let input = String::from_utf8(input).expect("text");
-        let sent = input.matches("\"refreshToken\":true").count();
-        assert_eq!(conversation.requested_rotations, sent, "{input}");
-        sent
-    }
-
     #[test]
-    fn a_failed_rotation_is_retried_unless_it_was_slow() {
-        assert_eq!(requested_rotations(Duration::MAX), 2);
-        assert_eq!(requested_rotations(Duration::ZERO), 1);
+    fn a_failure_after_a_slow_answer_does_not_show_that_the_login_is_unspent() {
+        use authferry_codex::Death;
+        let timeout = Duration::from_secs(20);
+        let early = Duration::from_secs(12);
+        for (failure, may_drop_late) in [
+            (None, true),
+            (Some(RefreshFailure::Transient), true),
+            (Some(RefreshFailure::Refused), true),
+            (Some(RefreshFailure::Dead(Death::Reused)), false),
+        ] {
+            assert_eq!(may_drop(failure, timeout, timeout), may_drop_late);
+            assert!(!may_drop(failure, early, timeout), "{failure:?}");
+        }
     }
 
     #[test]
@@ -575,6 +495,10 @@ mod tests {
             },
             Refreshed {
                 looping: true,
+                ..unknown.clone()
+            },
+            Refreshed {
+                may_be_spent: true,
                 ..unknown.clone()
             },
         ] {

@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use authferry_codex::Home;
+use authferry_codex::versions::CodexVersion;
+use authferry_codex::{Home, error_line};
 use authferry_core::copies::{self, Rules, Verdict};
 use authferry_core::{Effect, Event, Goal, LeaseError, LeaseRequest, Leases, Outcome, Stored};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -21,6 +22,7 @@ use crate::drive::store_io::held;
 use crate::lease::Observation;
 use crate::ownership::{holder, in_use, judge};
 use crate::rotations::create_private_folder;
+use crate::sanitized::sanitized_line;
 use crate::users::{self, Admission};
 use crate::{
     Codex, Job, Placement, Report, Start, StartError, lease, random, receipt, start, try_lock,
@@ -147,6 +149,13 @@ impl Codex {
             .find(is_program)
     }
 
+    /// Returns the version, if npm installed this Codex: from the manifest of its package, without a
+    /// start of Codex.
+    #[must_use]
+    pub fn version(&self) -> Option<CodexVersion> {
+        CodexVersion::of_program(&self.locate()?)
+    }
+
     /// Runs `--version` the way a rotation runs Codex: in a private home in `temp`. Kills Codex if
     /// it does not answer within `timeout`.
     ///
@@ -177,18 +186,21 @@ impl Codex {
             Err(error) => VersionAnswer::NotStarted(error),
             Ok(None) => VersionAnswer::TimedOut,
             Ok(Some(status)) if status.success() => {
-                VersionAnswer::Version(sanitized_line(&output("stdout")))
+                let text = first_part(&output("stdout"));
+                let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+                VersionAnswer::Version(sanitized_line(line.unwrap_or_default(), []))
             }
-            Ok(Some(status)) => VersionAnswer::Failed(
-                crate::child::code_of(status),
-                sanitized_line(&output("stderr")),
-            ),
+            Ok(Some(status)) => {
+                let text = first_part(&output("stderr"));
+                let line = error_line(&text).unwrap_or_default();
+                VersionAnswer::Failed(crate::child::code_of(status), sanitized_line(line, []))
+            }
         })
     }
 }
 
 /// How often to check whether the program has exited.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Runs a program that leads a process group. At the timeout, kills the group and returns `None`.
 fn run_with_timeout(command: &mut Command, timeout: Duration) -> io::Result<Option<ExitStatus>> {
@@ -208,23 +220,16 @@ fn run_with_timeout(command: &mut Command, timeout: Duration) -> io::Result<Opti
     }
 }
 
-/// Sanitizes another program's output: first non-empty line, 200 characters, no control characters.
-fn sanitized_line(file: &Path) -> String {
+/// Returns the first part of a file: the output may be large.
+pub(crate) fn first_part(file: &Path) -> String {
     let mut text = Vec::new();
-    // The output may be large.
     let read = File::open(file).and_then(|file| file.take(MAX_OUTPUT_BYTES).read_to_end(&mut text));
     read.ok();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    let plain = line.unwrap_or_default().chars().filter(|c| !c.is_control());
-    plain.take(MAX_LINE_CHARS).collect()
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// How many bytes of the output are read.
 const MAX_OUTPUT_BYTES: u64 = 1 << 16;
-
-/// How many characters of the line are kept.
-const MAX_LINE_CHARS: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -246,24 +251,6 @@ mod tests {
         assert_eq!(ended, None);
         sleep(Duration::from_secs(3));
         assert!(!alive.exists(), "its child is still running");
-    }
-
-    #[test]
-    fn program_output_is_reduced_to_one_plain_line() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("output");
-        for (output, line) in [
-            ("", ""),
-            ("\n \n", ""),
-            ("codex-cli 0.169.0\n", "codex-cli 0.169.0"),
-            ("\n  one\x1b[31m two\r\nthree", "one[31m two"),
-        ] {
-            fs::write(&file, output).expect("room");
-            assert_eq!(sanitized_line(&file), line, "{output:?}");
-        }
-        fs::write(&file, "a".repeat(MAX_LINE_CHARS + 1)).expect("room");
-        assert_eq!(sanitized_line(&file).len(), MAX_LINE_CHARS);
-        assert_eq!(sanitized_line(Path::new("/nowhere")), "");
     }
 
     #[tokio::test]

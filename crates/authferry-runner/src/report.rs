@@ -20,6 +20,9 @@ pub struct Report {
     pub refreshed: Option<Refreshed>,
     /// The number of the first signal that asked the job to end.
     pub signal: Option<i32>,
+    /// The number of the first signal that asked the job to end while the command was running. Not a
+    /// key of a terminal: it means what the command makes of it.
+    pub ended_by: Option<i32>,
     /// How the auth file got the login.
     pub placement: Option<Placement>,
     /// The generation that the job began with, if it is known.
@@ -149,6 +152,7 @@ impl Report {
             command: None,
             refreshed: None,
             signal: None,
+            ended_by: None,
             placement: None,
             began: None,
             base: None,

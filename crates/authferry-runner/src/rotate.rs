@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::Home;
+use authferry_codex::{Home, SettingSources};
 use authferry_core::copies::Rules;
 use authferry_core::rotation::{
     AcquireResult, DueState, Proof, Rotation, RotationEffect, RotationEvent, RotationOutcome,
@@ -27,12 +27,13 @@ use crate::rescue::{Location, Rescue};
 use crate::rotations::{OverdueCodex, PrivateFolder};
 use crate::signals::SignalEvent;
 use crate::{
-    Codex, DeadLoginNote, Job, LockPurpose, Report, Signals, StartError, copies, drive, lock_home,
-    random, restore, seen_before,
+    Codex, Job, LockPurpose, RefusalNote, Report, Signals, StartError, copies, drive, lock_home,
+    login_use, random, restore, seen_before,
 };
 
 mod next;
 mod proof;
+mod reason;
 pub(crate) mod refresh;
 mod settle;
 
@@ -53,6 +54,8 @@ pub struct Rotating<'a> {
     pub rescue: &'a Rescue,
     /// Which generation stays current after a conflict.
     pub policy: Policy,
+    /// The settings under which Codex has to use the login; `None` to ask nothing before a refresh.
+    pub settings: Option<&'a SettingSources>,
     /// The name of the writer and lease owner, human-readable.
     pub writer: &'a str,
     /// A login that Codex would rotate by this time, in Unix seconds, is rotated now.
@@ -101,8 +104,8 @@ pub struct Rotated {
     pub start_error: Option<StartError>,
     /// The private home of the round trip. It still exists only if it has the only copy of a login.
     pub home: Option<Home>,
-    /// The note that the refresh token is dead, from this rotation or an earlier one.
-    pub dead: Option<DeadLoginNote>,
+    /// The note that the provider refuses the login, from this rotation or an earlier one.
+    pub refusal: Option<RefusalNote>,
     /// The copies that were tried in place of a refused login, and failed.
     pub tried_copies: Vec<Fingerprint>,
     /// Where the rescue keeps the login for which a copy was tried, if the login could not be put
@@ -164,7 +167,7 @@ pub async fn rotate(
 ) -> Result<Result<Rotated, Report>, StartError> {
     let mut rotated = run_rotation(rotating, None, signals).await?;
     if rotated.has_unsettled_copies {
-        let refused = DeadLoginNote::refused_generations(rotating.store).await;
+        let refused = RefusalNote::refused_generations(rotating.store).await;
         let known = rotated.last_read.take();
         let report = settle::settle(rotating, None, known, &refused, signals).await?;
         if report.outcome != authferry_core::Outcome::Restored {
@@ -203,6 +206,8 @@ struct RotationDriver<'a> {
     job: Option<&'a Job<'a>>,
     /// Whether to acquire the lease and rotate nothing.
     lease_only: bool,
+    /// Whether Codex was found to use the login.
+    is_login_used: bool,
     /// What the user allowed, and the generations that the provider refused earlier.
     rules: Rules,
     holder: u64,
@@ -249,6 +254,7 @@ impl<'a> RotationDriver<'a> {
             rotating,
             job,
             lease_only,
+            is_login_used: false,
             rules: Rules::default(),
             holder,
             started_at: Instant::now(),
@@ -266,7 +272,7 @@ impl<'a> RotationDriver<'a> {
                 round_trip: None,
                 start_error: None,
                 home: None,
-                dead: None,
+                refusal: None,
                 tried_copies: Vec::new(),
                 not_put_back: None,
                 superseded: false,
@@ -348,6 +354,9 @@ impl<'a> RotationDriver<'a> {
                 Some(event) => event,
                 None => self.next_event(&rotation, signals).await,
             };
+            if matches!(event, RotationEvent::Read(DueState::Due)) {
+                self.check_login_use()?;
+            }
             (rotation, effects) = rotation.step(event);
         }
     }
@@ -398,6 +407,23 @@ impl<'a> RotationDriver<'a> {
                 }
             }
         }
+    }
+
+    /// Refuses a login that Codex would ignore or delete, before the lease is acquired and a token
+    /// is spent.
+    fn check_login_use(&mut self) -> Result<(), StartError> {
+        let stored = self.rotated.last_read.as_ref();
+        let checked = stored.zip(self.rotating.settings);
+        if let (false, false, Some((stored, sources))) =
+            (self.lease_only, self.is_login_used, checked)
+        {
+            let Rotating {
+                codex, rotations, ..
+            } = self.rotating;
+            login_use::check(codex, rotations, sources, &stored.secret)?;
+            self.is_login_used = true;
+        }
+        Ok(())
     }
 
     /// Whether another rotation of the login is running on this machine.

@@ -301,7 +301,7 @@ fn read_content(home: &Home, receipt: Option<&Receipt>) -> HomeContent {
     if let Some(next) = home.unrenamed(base) {
         return HomeContent::Usable(next.generation, next.secret, next.path);
     }
-    match home.settled_look() {
+    match home.settled_look().map(Look::restored) {
         Ok(Look::Usable { secret, generation }) => {
             HomeContent::Usable(generation, secret, home.auth_file().to_owned())
         }

@@ -11,9 +11,9 @@ use authferry_core::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::dead_login_note::Notes;
 use crate::drive::{cleanup::keeps_history, store_io};
 use crate::lease::new_request;
+use crate::refusal_note::Notes;
 use crate::rescue::{Location, Reason, Record, Rescue, SECOND_STORE_TIMEOUT};
 use crate::{deadline, random};
 

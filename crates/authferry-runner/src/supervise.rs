@@ -115,7 +115,10 @@ pub async fn take_over(
     let receipt = receipt.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
     let mut lease = reacquire_lease(job.store, job.writer, holder).await;
     let watch = Watch::new(job.home.auth_file());
-    let look = job.home.settled_look().unwrap_or(Look::Missing);
+    let look = job
+        .home
+        .settled_look()
+        .map_or(Look::Missing, Look::restored);
     let base = receipt.base.clone();
     let terms = Terms {
         is_rotation: true,

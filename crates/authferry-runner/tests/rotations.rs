@@ -114,6 +114,7 @@ async fn rotate_once(store: &FaultyStore, scene: &Path, due_by: i64) -> Rotated 
         codex: &codex,
         rotations: &temp,
         rescue: &authferry_runner::rescue::Rescue::new(scene.join("rescue")),
+        settings: None,
         policy: Policy::Newest,
         writer: "a job",
         due_by,

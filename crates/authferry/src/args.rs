@@ -176,6 +176,11 @@ pub(crate) struct RefreshArgs {
     /// Whose login stays current after a concurrent write; a reseed always does
     #[arg(long, value_name = "WHOSE", value_enum, default_value_t = OnConflict::Newest)]
     pub(crate) on_conflict: OnConflict,
+    /// Ping a monitor at the end: a GET of this URL after a success, of URL/fail after a failure
+    /// [default: $AUTHFERRY_PING_URL]
+    #[cfg(feature = "ping")]
+    #[arg(long, value_name = "URL")]
+    pub(crate) ping: Option<String>,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 }
@@ -246,6 +251,16 @@ pub(crate) struct StatusArgs {
     /// Exit with 1 if the login needs attention: for monitoring
     #[arg(long)]
     pub(crate) check: bool,
+    /// A login needs attention if its access token expires within this time
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2d")]
+    pub(crate) within: Duration,
+    /// The attention is critical if the provider refuses the login, and its access token expires
+    /// within this time
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "6h")]
+    pub(crate) critical: Duration,
+    /// Write metrics for Prometheus to a file, or `-` for standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub(crate) prometheus: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 }

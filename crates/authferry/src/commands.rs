@@ -62,6 +62,16 @@ fn block_on<T>(plan: &Plan, future: impl Future<Output = T>) -> Result<T> {
     Ok(value)
 }
 
+/// Runs a future on this thread, for a request that concerns no store.
+#[cfg(feature = "ping")]
+pub(crate) fn run_alone<T>(future: impl Future<Output = T>) -> Result<T> {
+    let runtime = runtime()?;
+    start_blocking_threads(&runtime)?;
+    let value = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(value)
+}
+
 /// Releases what opening the stores acquired. Does not wait for a server that does not answer: what
 /// is not released expires.
 async fn close(plan: &Plan) {

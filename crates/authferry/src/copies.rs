@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use authferry_core::copies::{Copy, Rules, Verdict, settle};
 use authferry_core::{Fingerprint, Held, Stored};
-use authferry_runner::DeadLoginNote;
+use authferry_runner::RefusalNote;
 use authferry_runner::rescue::{Location, Record, Rescue};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -40,7 +40,7 @@ pub(crate) async fn judge(
     } else {
         let refused = timeout(
             store_timeout,
-            DeadLoginNote::refused_generations(&*plan.store),
+            RefusalNote::refused_generations(&*plan.store),
         )
         .await;
         refused.unwrap_or_default()
@@ -102,22 +102,35 @@ impl JudgedCopy {
     }
 }
 
-/// The encrypted copies, of which this machine can read only the names: whether each may be later
-/// than the head, and a line about it.
-pub(crate) fn encrypted(rescue: &Rescue, head: Option<Fingerprint>) -> Vec<(bool, String)> {
+/// An encrypted copy, of which this machine can read only the name.
+pub(crate) struct EncryptedCopy {
+    pub(crate) location: Location,
+    /// Whether the copy may be later than the head.
+    pub(crate) may_be_later: bool,
+    /// A line about the copy.
+    pub(crate) line: String,
+}
+
+/// The encrypted copies on this machine.
+pub(crate) fn encrypted(rescue: &Rescue, head: Option<Fingerprint>) -> Vec<EncryptedCopy> {
     let head = head.map(|head| head.to_string());
     let files = rescue.encrypted().unwrap_or_default().into_iter();
-    let line = |location: Location| {
+    let copy = |location: Location| {
         let (login, place) = (location.name(), location.place());
-        if Some(&login) == head.as_ref() {
-            let verdict = describe(Verdict::IsHead);
-            (false, format!("{login}, encrypted, {verdict}: {place}"))
+        let may_be_later = Some(&login) != head.as_ref();
+        let line = if may_be_later {
+            format!("{login}, encrypted: may be later than the store's login: {place}")
         } else {
-            let verdict = "encrypted: may be later than the store's login";
-            (true, format!("{login}, {verdict}: {place}"))
+            let verdict = describe(Verdict::IsHead);
+            format!("{login}, encrypted, {verdict}: {place}")
+        };
+        EncryptedCopy {
+            location,
+            may_be_later,
+            line,
         }
     };
-    files.map(line).collect()
+    files.map(copy).collect()
 }
 
 /// Describes a verdict: how the copy compares with the store's login.

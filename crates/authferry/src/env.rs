@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
-use authferry_codex::{OVERRIDES, Override};
+use authferry_codex::{Override, override_of};
 #[cfg(any(feature = "aws", feature = "azure-kv", feature = "vault"))]
 use secrecy::SecretString;
 
@@ -172,11 +172,7 @@ impl Env {
                 .and_then(|seconds| seconds.parse().ok())
                 .map(Duration::from_secs),
             is_tracked: non_empty("RUNNER_TRACKING_ID").is_some(),
-            overrides: OVERRIDES
-                .iter()
-                .copied()
-                .filter(|o| non_empty(o.variable).is_some())
-                .collect(),
+            overrides: overrides(),
             job: JOB_VARIABLES
                 .iter()
                 .filter_map(|&name| Some((name, text(name)?)))
@@ -290,6 +286,15 @@ pub(crate) fn job_variable(name: &str) -> Option<String> {
     non_empty(name).map(|value| value.to_string_lossy().into_owned())
 }
 
+/// Returns `AUTHFERRY_PING_URL`, the URL that `refresh` pings. Its path usually contains a secret.
+#[cfg(feature = "ping")]
+pub(crate) fn ping_url() -> Option<secrecy::SecretString> {
+    non_empty(PING_URL).map(|value| value.to_string_lossy().into_owned().into())
+}
+
+/// The variable that no Codex and no command of a job gets.
+pub(crate) const PING_URL: &str = "AUTHFERRY_PING_URL";
+
 /// Returns the value of a variable that the user chose; it may hold a login.
 pub(crate) fn user_variable(name: &str) -> Option<OsString> {
     non_empty(name)
@@ -302,6 +307,17 @@ fn list(text: String) -> Vec<String> {
     let items = items.filter(|item| !item.is_empty()).map(str::to_owned);
     let items: Vec<_> = items.collect();
     if items.is_empty() { vec![text] } else { items }
+}
+
+/// Returns the variables that make Codex ignore the auth file, in the order of their names.
+fn overrides() -> Vec<Override> {
+    let has_effect = |(name, value): (OsString, OsString)| {
+        let found = override_of(&name.to_string_lossy())?;
+        (found.counts_if_empty || !value.is_empty()).then_some(found)
+    };
+    let mut overrides: Vec<_> = std::env::vars_os().filter_map(has_effect).collect();
+    overrides.sort_by(|one, other| one.variable.cmp(&other.variable));
+    overrides
 }
 
 fn non_empty(name: &str) -> Option<OsString> {

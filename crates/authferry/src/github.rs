@@ -123,7 +123,11 @@ pub(crate) fn publish(ending: &Ending) {
     if let Some(file) = files.output {
         append(&file, &outputs(ending)).ok();
     }
-    if let Some(file) = files.summary.filter(|_| !ending.midway) {
+    // A later command of the job does not know of the refusal.
+    if let Some(file) = files
+        .summary
+        .filter(|_| !ending.midway || is_refused(ending))
+    {
         append(&file, &summary(ending)).ok();
     }
 }
@@ -136,11 +140,29 @@ fn annotations(ending: &Ending) -> String {
         lines.extend(ending.hints.iter().map(|it| format!("next: {it}")));
         workflow_command(&mut text, "error", &lines.join("\n"));
     }
-    for warning in &ending.warnings {
-        workflow_command(&mut text, "warning", warning);
+    for (number, warning) in ending.warnings.iter().enumerate() {
+        let mut lines = vec![warning.clone()];
+        // The first warning is that of the rotation before the job.
+        if number == 0 && is_refused(ending) && !ending.failed {
+            lines.extend(ending.hints.iter().map(|it| format!("next: {it}")));
+        }
+        workflow_command(&mut text, "warning", &lines.join("\n"));
     }
     text
 }
+
+/// Whether the provider refuses the login.
+fn is_refused(ending: &Ending) -> bool {
+    REFUSALS
+        .iter()
+        .any(|(_, fact)| as_text(ending, fact).is_some())
+}
+
+/// The facts of a refusal, with their labels.
+const REFUSALS: [(&str, &str); 2] = [
+    ("dead since", "dead_since"),
+    ("refused since", "refused_since"),
+];
 
 fn workflow_command(text: &mut String, level: &str, message: &str) {
     // Writing to a string cannot fail.
@@ -190,6 +212,7 @@ fn summary(ending: &Ending) -> String {
         ("rotated", "rotated"),
     ]
     .into_iter()
+    .chain(REFUSALS)
     .filter_map(|(label, fact)| Some((label, as_text(ending, fact)?)))
     .collect();
     if !rows.is_empty() {

@@ -10,6 +10,8 @@ mod github;
 mod messages;
 mod outcome;
 mod own_files;
+#[cfg(feature = "ping")]
+mod ping;
 mod plan;
 #[cfg(test)]
 mod reference;

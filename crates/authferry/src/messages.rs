@@ -20,6 +20,7 @@ use crate::outcome::Ending;
 
 mod hints;
 pub(crate) mod pasted;
+mod refusal;
 mod rescue;
 mod rotation;
 pub(crate) mod time;
@@ -29,10 +30,10 @@ mod use_of_home;
 mod watching;
 
 pub(crate) use hints::for_opening;
+pub(crate) use refusal::{refused_by_provider, refused_login, refused_since};
 pub(crate) use rescue::{put, same_place, second_store};
 pub(crate) use rotation::{
-    OTHER_CODEX, dead, dead_login, dead_since, may_start, no_lease, not_rotated_first, rotation,
-    unsettled,
+    OTHER_CODEX, may_start, no_lease, not_rotated_first, rotation, unsettled,
 };
 pub(crate) use unsettled::may_be_spent;
 pub(crate) use use_of_home::terminated;
@@ -55,6 +56,9 @@ pub(crate) fn round_trip(job: &Job<'_>, report: &Report, program: Option<&OsStr>
         }
         Outcome::Unchanged if unsettled::may_be_spent(job, report) => {
             of_command(unsettled::not_replaced(job, report), report, program)
+        }
+        Outcome::Unchanged if report.unfinished_rotation => {
+            of_command(unsettled::unanswered(job, report), report, program)
         }
         Outcome::Unchanged => {
             let message = format!("{} is unchanged in {}", login(report), job.store);
@@ -495,7 +499,7 @@ fn of_command(mut ending: Ending, report: &Report, program: Option<&OsStr>) -> E
     match &report.command {
         None | Some(CommandEnd::Running) => ending,
         Some(CommandEnd::Exited(code)) => {
-            ending.code = *code;
+            ending.code = exit_code(*code, report);
             ending
         }
         Some(CommandEnd::Cancelled) => {
@@ -512,6 +516,17 @@ fn of_command(mut ending: Ending, report: &Report, program: Option<&OsStr>) -> E
             ending.causes.push(error.to_string());
             ending
         }
+    }
+}
+
+/// The exit code for a command that exited. A signal that ended the job makes a success a failure:
+/// npm's launcher of Codex up to 0.165.0 exits with 0 after SIGTERM has ended Codex.
+fn exit_code(of_command: u8, report: &Report) -> u8 {
+    match report.ended_by {
+        Some(signal) if of_command == exit::OK => {
+            u8::try_from(128 + signal).unwrap_or(exit::FAILED)
+        }
+        Some(_) | None => of_command,
     }
 }
 
@@ -557,7 +572,8 @@ fn with_facts(mut ending: Ending, job: &Job<'_>, report: &Report, of_command: bo
             job.home.auth_file().display()
         ));
     }
-    let is_unfinished = report.unfinished_rotation && unchanged;
+    // Without a placed login, the message says so itself.
+    let is_unfinished = report.unfinished_rotation && report.outcome == Outcome::Restored;
     ending
         .warnings
         .extend(is_unfinished.then(|| unsettled::unfinished_rotation(&login(report))));

@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use authferry_codex::Home;
+use authferry_codex::{EffectiveSettings, Home, SettingSources};
 use authferry_core::{Policy, SecretStore};
 use authferry_runner::rescue::{self, Rescue};
 use authferry_runner::{Codex, Job, LoginObserver, Supervisor};
 
 use crate::args::{Global, OnConflict, PersistingArgs, RotatingArgs};
 use crate::commands::from_now;
-use crate::env::Env;
+use crate::env::{self, Env};
 use crate::github::Masks;
 use crate::outcome::{Ending, Result};
 use crate::stores::{self, NoStore};
@@ -33,7 +33,7 @@ pub(crate) struct Plan {
     pub(crate) store: Box<dyn SecretStore>,
     /// The store for logins that this one does not accept.
     pub(crate) second_store: Option<Arc<dyn SecretStore>>,
-    /// The environment variables with the credentials of both stores.
+    /// The environment variables with the credentials of both stores and of the monitor.
     pub(crate) credentials: Vec<String>,
     pub(crate) writer: String,
     /// The folder for the private homes of rotations.
@@ -62,6 +62,8 @@ impl Plan {
                 Some(Arc::from(second.store))
             }
         };
+        // A program that has the URL can report a success in our place.
+        credentials.push(env::PING_URL.to_owned());
         let writer = env.writer();
         let rotations = rotations(&env);
         Ok(Self {
@@ -149,8 +151,8 @@ impl Plan {
         Ok(home)
     }
 
-    /// The Codex that rotates. It gets neither the credentials of the stores nor the variable
-    /// `withheld`.
+    /// The Codex that rotates. It gets neither the credentials of the stores, nor the variable
+    /// `withheld`, nor those with which it would not rotate.
     pub(crate) fn codex(&self, global: &Global, withheld: Option<&str>) -> Result<Codex> {
         let program = match &global.codex {
             // The process that starts a bare name looks it up on PATH.
@@ -159,7 +161,8 @@ impl Plan {
             None => PathBuf::from("codex"),
         };
         let credentials = self.credentials.iter().map(String::as_str);
-        let withheld = credentials.chain(withheld);
+        let overrides = self.env.overrides.iter().map(|it| it.variable.as_str());
+        let withheld = credentials.chain(overrides).chain(withheld);
         Ok(Codex {
             program,
             path: self.env.programs.as_deref().and_then(absolute_search_path),
@@ -214,7 +217,7 @@ impl Plan {
         rescue: &'a Rescue,
         args: &RotatingArgs,
         within: Duration,
-        terms: &JobTerms<'_>,
+        terms: &JobTerms<'a>,
     ) -> authferry_runner::Rotating<'a> {
         authferry_runner::Rotating {
             store: &*self.store,
@@ -222,6 +225,7 @@ impl Plan {
             rotations: &self.rotations,
             rescue,
             policy: terms.policy,
+            settings: terms.settings,
             writer: &self.writer,
             due_by: from_now(within),
             only_after_half_life: false,
@@ -289,6 +293,8 @@ pub(crate) struct JobTerms<'a> {
     pub(crate) exit_grace: Duration,
     pub(crate) cancel_grace: Duration,
     pub(crate) masks: Option<&'a Masks>,
+    /// The settings under which Codex has to use the login.
+    pub(crate) settings: Option<&'a SettingSources>,
 }
 
 impl From<&PersistingArgs> for JobTerms<'_> {
@@ -302,6 +308,20 @@ impl From<&PersistingArgs> for JobTerms<'_> {
             ..Self::default()
         }
     }
+}
+
+/// Refuses settings with which Codex ignores or deletes every login.
+pub(crate) fn settings(sources: &SettingSources) -> Result<EffectiveSettings> {
+    let read = sources.read();
+    let checked = read.and_then(|settings| settings.check().map(|()| settings));
+    Ok(checked.map_err(|error| messages::home_error(&error))?)
+}
+
+/// Returns where the Codex of this job finds its settings.
+pub(crate) fn setting_sources(home: &Home, command: &[OsString]) -> SettingSources {
+    // Without a working directory there is no project.
+    let work = std::env::current_dir().ok();
+    SettingSources::of_job(home, work.as_deref(), command)
 }
 
 /// Makes each part of `PATH` absolute; an empty part is the current folder.

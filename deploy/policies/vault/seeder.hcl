@@ -5,6 +5,11 @@ path "secret/data/ci/codex" {
   capabilities = ["create", "read", "update"]
 }
 
+# Read in the lease whether the provider refuses the login.
+path "secret/data/ci/codex-lease" {
+  capabilities = ["read"]
+}
+
 # Read whether the server keeps a replaced version: the setting of the secret, else of the mount.
 # Without these two paths authferry keeps a copy in the rescue folder instead.
 path "secret/metadata/ci/codex" {

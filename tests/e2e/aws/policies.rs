@@ -11,6 +11,7 @@ use super::site::{
     Site, deployed,
 };
 use crate::ferry::{assert_code, script, successor};
+use crate::monitor::{dead_login_record, shows_dead_login};
 
 /// Something that a role must be able to do.
 struct Capability {
@@ -53,6 +54,17 @@ const RESEEDS: Capability = Capability {
     },
 };
 
+const SEES_REFUSAL: Capability = Capability {
+    what: "it sees that the provider refuses the login",
+    works: |site, keys| {
+        let note = dead_login_record(&site.stored()) + "\nby https://ci.example/jobs/1";
+        site.hand.put(&site.lease(), &note);
+        let runner = site.runner();
+        let mut status = site.authferry(&runner, &site.place(), &["status", "--json"]);
+        shows_dead_login(&finish(status.envs(keys)))
+    },
+};
+
 #[test]
 fn a_runner_needs_each_action() {
     each_action_is_needed("runner", &[PERSISTS]);
@@ -60,7 +72,12 @@ fn a_runner_needs_each_action() {
 
 #[test]
 fn a_seeder_needs_each_action() {
-    each_action_is_needed("seeder", &[RESEEDS, SEEDS]);
+    each_action_is_needed("seeder", &[SEES_REFUSAL, RESEEDS, SEEDS]);
+}
+
+#[test]
+fn a_monitor_needs_each_action() {
+    each_action_is_needed("monitor", &[SEES_REFUSAL]);
 }
 
 #[test]

@@ -38,19 +38,33 @@ const REFRESHER: &[Capability] = &[Capability {
     },
 }];
 
-const READER: &[Capability] = &[Capability {
-    what: "a job uses the login without its refresh token",
-    works: |site| {
-        let run = ["run", "--access-only", "--no-rotate-first", "--", "codex"];
-        let runner = site.runner();
-        let mut run = site.with_secret(&runner, Role::Reader, &run);
-        run.args(EXEC);
-        finish(&mut run)
-            .status
-            .code()
-            .is_some_and(|code| code < 120)
+const READER: &[Capability] = &[
+    Capability {
+        what: "a job uses the login without its refresh token",
+        works: |site| {
+            let run = ["run", "--access-only", "--no-rotate-first", "--", "codex"];
+            let runner = site.runner();
+            let mut run = site.with_secret(&runner, Role::Reader, &run);
+            run.args(EXEC);
+            finish(&mut run)
+                .status
+                .code()
+                .is_some_and(|code| code < 120)
+        },
     },
-}];
+    Capability {
+        what: "a monitor knows whether the provider refuses the login",
+        works: |site| {
+            let status = ["status", "--json"];
+            let status = site
+                .with_secret(&site.runner(), Role::Reader, &status)
+                .output();
+            let status: Value =
+                serde_json::from_slice(&status.expect("a program").stdout).unwrap_or_default();
+            status["unknown"] == json!([])
+        },
+    },
+];
 
 const SEEDER: &[Capability] = &[
     Capability {

@@ -18,6 +18,7 @@ use super::site::{
     PATH, Site, deployed,
 };
 use crate::ferry::{assert_code, script, successor};
+use crate::monitor::{dead_login_record, shows_dead_login};
 
 /// Something that a role must be able to do.
 struct Capability {
@@ -72,6 +73,10 @@ const RUNNER: &[Capability] = &[
 
 const SEEDER: &[Capability] = &[
     Capability {
+        what: "a person sees that the provider refuses the login",
+        works: |site| sees_refusal(site, "seeder"),
+    },
+    Capability {
         what: "a person seeds a login",
         works: |site| {
             let metadata = format!("{}/metadata/{PATH}", site.mount);
@@ -88,13 +93,7 @@ const SEEDER: &[Capability] = &[
     },
     Capability {
         what: "it revokes the token of its job",
-        works: |site| {
-            site.let_in(GitLab, |role| {
-                role["token_policies"] = json!([site.named("seeder")]);
-            });
-            finish(&mut site.in_job(&site.runner(), GitLab, &["status"]));
-            site.tokens(GitLab) == 0
-        },
+        works: |site| revokes_its_token(site, "seeder"),
     },
     Capability {
         what: "a person can see that the server keeps old versions",
@@ -109,6 +108,21 @@ const SEEDER: &[Capability] = &[
     },
 ];
 
+const MONITOR: &[Capability] = &[
+    Capability {
+        what: "it sees that the provider refuses the login",
+        works: |site| sees_refusal(site, "monitor"),
+    },
+    Capability {
+        what: "it revokes the token of its job",
+        works: |site| revokes_its_token(site, "monitor"),
+    },
+    Capability {
+        what: "it gets an error that names the missing right",
+        works: |site| reports_missing_right(site, &site.token("monitor")),
+    },
+];
+
 #[test]
 fn a_runner_needs_each_line() {
     each_line_is_needed("runner", RUNNER);
@@ -117,6 +131,11 @@ fn a_runner_needs_each_line() {
 #[test]
 fn a_seeder_needs_each_line() {
     each_line_is_needed("seeder", SEEDER);
+}
+
+#[test]
+fn a_monitor_needs_each_line() {
+    each_line_is_needed("monitor", MONITOR);
 }
 
 /// The right to acquire the lease does not prove the right to write the login.
@@ -251,7 +270,7 @@ fn each_line_is_needed(role: &str, capabilities: &[Capability]) {
         assert_ne!(failing_with(&without), [""; 0], "without {right} on {path}");
         lines += 1;
     }
-    assert!(lines > 4, "the policy was not read: {whole}");
+    assert!(lines > 3, "the policy was not read: {whole}");
 }
 
 /// Resets the store to the seeded login without a lease.
@@ -318,6 +337,28 @@ fn lease_works(site: &Site, token: &str) -> bool {
         };
         leases.release(&lease).await.is_ok()
     })
+}
+
+/// Whether `status` with this role shows a refusal that a job noted in the lease.
+fn sees_refusal(site: &Site, role: &str) -> bool {
+    let note = json!({"data": {"lease": dead_login_record(&site.stored())}});
+    let lease = format!("{}/data/{PATH}-lease", site.mount);
+    site.admin().write(&lease, &note);
+    let runner = site.runner();
+    let mut status = site.authferry(&runner, &site.place(), &["status", "--json"]);
+    let output = finish(status.env("VAULT_TOKEN", site.token(role)));
+    site.admin()
+        .delete(&format!("{}/metadata/{PATH}-lease", site.mount));
+    shows_dead_login(&output)
+}
+
+/// Whether a job with this role revokes its token at its end.
+fn revokes_its_token(site: &Site, role: &str) -> bool {
+    site.let_in(GitLab, |it| {
+        it["token_policies"] = json!([site.named(role)]);
+    });
+    finish(&mut site.in_job(&site.runner(), GitLab, &["status"]));
+    site.tokens(GitLab) == 0
 }
 
 /// The login's store, opened with this token.

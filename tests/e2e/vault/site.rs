@@ -71,7 +71,7 @@ impl Site {
         };
         let admin = site.admin();
         admin.mount_kv(&site.mount, 2);
-        for role in ["runner", "seeder"] {
+        for role in ["runner", "seeder", "monitor"] {
             admin.policy(&site.named(role), &site.policy(role));
         }
         for identity in [Identity::GitHub, Identity::GitLab] {

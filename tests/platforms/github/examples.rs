@@ -3,15 +3,16 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     time::Duration,
 };
 
 use rig::{Login, Node24, What, finish_within};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::job::{Job, deployed};
+use crate::job::{Ended, Job, deployed};
 use crate::jobs::assert_clean_end;
 use crate::program::publish;
 use crate::scene::Scene;
@@ -68,6 +69,67 @@ fn the_keep_alive_example_runs_unchanged() {
     assert_eq!(scene.stub().count(What::is_rotation), 1);
     assert!(scene.is_live());
 }
+
+#[test]
+fn the_monitor_example_opens_one_issue() {
+    let workflow = example("monitor.yml");
+    let check = &workflow.0["jobs"]["check"];
+    assert_eq!(check["permissions"], json!({"id-token": "write"}));
+    // Its access token has ended.
+    for (login, code) in [(Login::fresh(), 0), (Login::stale(), 1)] {
+        let scene = Scene::on_vault(&login);
+        let before = scene.stored();
+        let ended = workflow.first_step(&scene, check);
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert_eq!(scene.stored(), before);
+        assert_eq!(scene.stub().count(|_| true), 0);
+    }
+
+    let report = &workflow.0["jobs"]["report"];
+    assert_eq!(report["permissions"], json!({"issues": "write"}));
+    assert_eq!(report["needs"], "check");
+    assert_eq!(report["if"], "${{ failure() }}");
+    let known = BTreeMap::from(
+        [
+            ("github.token", "made-up"),
+            ("github.repository", "acme/app"),
+            ("github.server_url", "https://github.example"),
+            ("github.run_id", "7"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    let step = report["steps"][0]["run"].as_str().expect("a script");
+    let folder = tempfile::tempdir().expect("a folder");
+    let gh = folder.path().join("gh");
+    fs::write(&gh, GH).expect("disk space");
+    fs::set_permissions(&gh, fs::Permissions::from_mode(0o700)).expect("our file");
+    for _ in 0..2 {
+        let mut bash = Command::new("bash");
+        bash.args(["-e", "-c", step])
+            .env("PATH", format!("{}:/usr/bin:/bin", folder.path().display()))
+            .env("ISSUES", folder.path());
+        for (name, value) in entries(&report["env"]) {
+            bash.env(name, evaluate(&value, &known));
+        }
+        let output = finish_within(Duration::from_mins(1), &mut bash);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let issues = fs::read_to_string(folder.path().join("issues")).expect("an issue");
+    assert_eq!(
+        issues,
+        "acme/app: The Codex login needs attention: What is wrong and which commands mend it: \
+         https://github.example/acme/app/actions/runs/7\n"
+    );
+}
+
+/// A `gh` that keeps its issues in a file. Its `--jq` counts them all.
+const GH: &str = r#"#!/bin/sh
+case "$1 $2" in
+"issue list") if [ -e "$ISSUES/issues" ]; then wc -l <"$ISSUES/issues"; else echo 0; fi ;;
+"issue create") echo "$GH_REPO: $4: $6" >>"$ISSUES/issues" ;;
+*) exit 1 ;;
+esac
+"#;
 
 #[test]
 fn the_self_hosted_example_runs_unchanged() {
@@ -159,20 +221,34 @@ impl Workflow {
     fn job_runs(&self, scene: &Scene, job: &Value, matrix: &[(String, String)]) {
         let mut known = known(scene);
         known.extend(matrix.iter().cloned());
-        let mut variables = scene.variables();
-        let may_identify = self.0["permissions"]["id-token"] == "write";
-        variables.retain(|name, _| may_identify || !name.starts_with("ACTIONS_ID_TOKEN_"));
-        // Only the workflow may set it.
-        variables.remove("VAULT_ADDR");
-        for (name, value) in entries(&job["env"]) {
-            variables.insert(name, evaluate(&value, &known));
-        }
-        let mut machine = Job::new(scene.runner(), variables);
-        publish(&mut machine, "0.1.0");
+        let mut machine = self.machine(scene, job, &known);
         for step in job["steps"].as_array().expect("steps") {
             step_runs(&mut machine, step, &mut known);
         }
         assert_clean_end(scene, &mut machine);
+    }
+
+    /// A fresh machine for a job.
+    fn machine(&self, scene: &Scene, job: &Value, known: &BTreeMap<String, String>) -> Job {
+        let mut variables = scene.variables();
+        let permissions = job.get("permissions").unwrap_or(&self.0["permissions"]);
+        let may_identify = permissions["id-token"] == "write";
+        variables.retain(|name, _| may_identify || !name.starts_with("ACTIONS_ID_TOKEN_"));
+        // Only the workflow may set it.
+        variables.remove("VAULT_ADDR");
+        for (name, value) in entries(&job["env"]) {
+            variables.insert(name, evaluate(&value, known));
+        }
+        let mut machine = Job::new(scene.runner(), variables);
+        publish(&mut machine, "0.1.0");
+        machine
+    }
+
+    /// Runs the first step of a job, which uses the action, and returns how it ended.
+    fn first_step(&self, scene: &Scene, job: &Value) -> Ended {
+        let known = known(scene);
+        let mut machine = self.machine(scene, job, &known);
+        uses(&mut machine, &job["steps"][0], &known)
     }
 }
 
@@ -180,15 +256,7 @@ fn step_runs(machine: &mut Job, step: &Value, known: &mut BTreeMap<String, Strin
     let ended = match (step["uses"].as_str(), step["run"].as_str()) {
         // The folder exists already.
         (Some(uses), None) if uses.starts_with("actions/checkout@") => return,
-        (Some(uses), None) => {
-            assert!(uses.starts_with("acme/authferry/deploy/github@"), "{uses}");
-            let with: Vec<_> = entries(&step["with"])
-                .map(|(name, value)| (name, evaluate(&value, known)))
-                .collect();
-            let with: Vec<_> = with.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-            let step = machine.start_action(&with, &[]);
-            machine.finish(step)
-        }
+        (Some(_), None) => uses(machine, step, known),
         (None, Some(run)) if run.starts_with("npm install") => {
             npm(machine, run);
             return;
@@ -201,6 +269,18 @@ fn step_runs(machine: &mut Job, step: &Value, known: &mut BTreeMap<String, Strin
         let outputs = ended.outputs.into_iter();
         known.extend(outputs.map(|(name, value)| (format!("steps.{id}.outputs.{name}"), value)));
     }
+}
+
+/// Runs a step with the action.
+fn uses(machine: &mut Job, step: &Value, known: &BTreeMap<String, String>) -> Ended {
+    let uses = step["uses"].as_str().expect("an action");
+    assert!(uses.starts_with("acme/authferry/deploy/github@"), "{uses}");
+    let with: Vec<_> = entries(&step["with"])
+        .map(|(name, value)| (name, evaluate(&value, known)))
+        .collect();
+    let with: Vec<_> = with.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let step = machine.start_action(&with, &[]);
+    machine.finish(step)
 }
 
 /// Runs an `npm install` step outside of the job, whose machine has no network. The result is cached

@@ -19,8 +19,10 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-use super::{Bearer, Endpoint, Event, Fault, Inner, Outcome, Shared, What, ledger::State, model};
-use crate::Login;
+use super::{
+    Answer, Bearer, Endpoint, Event, Fault, Inner, Outcome, Shared, What, ledger::State, model,
+};
+use crate::{Login, Person};
 
 /// Serves until `stopped`, then drops every connection.
 pub(super) fn serve(listener: TcpListener, shared: Arc<Shared>, stopped: oneshot::Receiver<()>) {
@@ -70,7 +72,9 @@ async fn token(
     tokio::time::sleep(latency).await;
     shared.released(Endpoint::Token).await;
     match reply {
-        Some((status, body)) => (status, Json(body)).into_response(),
+        Some((status, body)) => {
+            (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        }
         None => connection.sever(),
     }
 }
@@ -160,9 +164,14 @@ impl Inner {
     fn refresh(
         &mut self,
         refresh_token: &str,
-    ) -> (Option<u32>, Outcome, Option<(StatusCode, Value)>) {
+    ) -> (Option<u32>, Outcome, Option<(StatusCode, String)>) {
         let found = self.ledger.find(refresh_token);
         let (outcome, reply) = match (self.rules.refresh_faults.pop_front(), found) {
+            (Some(fault @ Fault::Answer(given)), _) => {
+                let (status, body) = answer(given);
+                let found = found.map(|(_, serial, _)| serial);
+                return (found, Outcome::Failed(fault), Some((status, body)));
+            }
             (Some(fault @ Fault::ServerError), _) => (
                 Outcome::Failed(fault),
                 Some((StatusCode::INTERNAL_SERVER_ERROR, error("server_error"))),
@@ -184,20 +193,24 @@ impl Inner {
                 Some((StatusCode::UNAUTHORIZED, error("refresh_token_invalidated"))),
             ),
             (fault, Some((place, _, State::Live))) => {
-                let omitted = fault == Some(Fault::RefreshTokenOmitted);
+                let omitted = matches!(
+                    fault,
+                    Some(Fault::RefreshTokenOmitted | Fault::AccessTokenAlone)
+                );
                 let now = self.now();
                 let lifetime = self.rules.access_lifetime;
                 let changes_session = self.rules.changes_session;
                 let next = self
                     .ledger
                     .renew(place, now, lifetime, omitted, changes_session);
-                let reply = (StatusCode::OK, tokens(&next, omitted));
+                let reply = (StatusCode::OK, tokens(&next, fault));
                 (
                     Outcome::Rotated(next.serial),
                     (fault != Some(Fault::ReplyLost)).then_some(reply),
                 )
             }
         };
+        let reply = reply.map(|(status, body)| (status, body.to_string()));
         (found.map(|(_, serial, _)| serial), outcome, reply)
     }
 
@@ -244,15 +257,47 @@ impl Connected<IncomingStream<'_, tokio::net::TcpListener>> for Connection {
     }
 }
 
-fn tokens(login: &Login, omits_refresh_token: bool) -> Value {
-    let mut body = json!({
-        "id_token": login.id_token(),
-        "access_token": login.access_token(),
-    });
-    if !omits_refresh_token {
+fn tokens(login: &Login, fault: Option<Fault>) -> Value {
+    let mut body = json!({"access_token": login.access_token()});
+    if fault == Some(Fault::AccessTokenAlone) {
+        return body;
+    }
+    body["id_token"] = if fault == Some(Fault::ForeignIdToken) {
+        let foreign = Login {
+            account: format!("not-{}", login.account),
+            person: Person::named("another-person"),
+            ..login.clone()
+        };
+        foreign.id_token().into()
+    } else {
+        login.id_token().into()
+    };
+    if fault != Some(Fault::RefreshTokenOmitted) {
         body["refresh_token"] = login.refresh_token.as_str().into();
     }
     body
+}
+
+/// The status and the body of an answer that does not depend on the refresh token.
+fn answer(answer: Answer) -> (StatusCode, String) {
+    let named = |status, code| (status, error(code).to_string());
+    match answer {
+        Answer::Reused => named(StatusCode::UNAUTHORIZED, "refresh_token_reused"),
+        Answer::Expired => named(StatusCode::UNAUTHORIZED, "refresh_token_expired"),
+        Answer::Invalidated => named(StatusCode::UNAUTHORIZED, "refresh_token_invalidated"),
+        Answer::Unnamed => (StatusCode::UNAUTHORIZED, "{}".to_owned()),
+        Answer::InvalidGrant => (
+            StatusCode::BAD_REQUEST,
+            json!({"error": "invalid_grant"}).to_string(),
+        ),
+        Answer::Ciphertext => named(
+            StatusCode::BAD_REQUEST,
+            "invalid_refresh_token_ciphertext_integrity",
+        ),
+        Answer::TooManyRequests => named(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
+        Answer::NoJson => (StatusCode::OK, "no JSON".to_owned()),
+        Answer::NoTokens => (StatusCode::OK, "{}".to_owned()),
+    }
 }
 
 fn error(code: &str) -> Value {

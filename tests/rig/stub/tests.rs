@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::{Bearer, Endpoint, Fault, Outcome, Stub, What};
+use super::{Answer, Bearer, Endpoint, Fault, Outcome, Stub, What};
 use crate::{ACCESS_LIFETIME, Login, Person};
 
 #[test]
@@ -102,6 +102,57 @@ fn a_fault_determines_the_state_of_the_token() {
             Outcome::Rotated(3),
         ]
     );
+}
+
+#[test]
+fn an_answer_leaves_the_token_as_it_is() {
+    let login = Login::stale();
+    let stub = Stub::start(&login);
+    for (answer, status, code) in [
+        (Answer::Reused, 401, "refresh_token_reused"),
+        (Answer::Expired, 401, "refresh_token_expired"),
+        (Answer::Invalidated, 401, "refresh_token_invalidated"),
+        (
+            Answer::Ciphertext,
+            400,
+            "invalid_refresh_token_ciphertext_integrity",
+        ),
+        (Answer::TooManyRequests, 429, "rate_limit_exceeded"),
+    ] {
+        let fault = Fault::Answer(answer);
+        stub.rules(|rules| rules.refresh_faults.push_back(fault));
+        let (found, body) = refresh(&stub, &login.refresh_token);
+        assert_eq!((found, &body["error"]["code"]), (status, &json!(code)));
+    }
+    for (answer, status, body) in [
+        (Answer::Unnamed, 401, json!({})),
+        (Answer::InvalidGrant, 400, json!({"error": "invalid_grant"})),
+        (Answer::NoTokens, 200, json!({})),
+        (Answer::NoJson, 200, Value::Null),
+    ] {
+        let fault = Fault::Answer(answer);
+        stub.rules(|rules| rules.refresh_faults.push_back(fault));
+        assert_eq!(refresh(&stub, &login.refresh_token), (status, body));
+    }
+    assert!(stub.is_live(login.auth_json().as_bytes()));
+}
+
+#[test]
+fn an_answer_can_have_some_tokens_or_those_of_another_account() {
+    let login = Login::stale();
+    let stub = Stub::start(&login);
+    stub.rules(|rules| {
+        let faults = [Fault::AccessTokenAlone, Fault::ForeignIdToken];
+        rules.refresh_faults.extend(faults);
+    });
+    let (_, tokens) = refresh(&stub, &login.refresh_token);
+    let members: Vec<_> = tokens.as_object().expect("an object").keys().collect();
+    assert_eq!(members, ["access_token"]);
+    assert!(stub.is_live(login.auth_json().as_bytes()));
+    let (_, tokens) = refresh(&stub, &login.refresh_token);
+    let live = stub.live().expect("a live login");
+    assert_ne!(tokens["id_token"], live.id_token());
+    assert_eq!(tokens["refresh_token"], live.refresh_token.as_str());
 }
 
 #[test]

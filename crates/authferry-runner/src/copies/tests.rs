@@ -1,5 +1,6 @@
 use std::{
     fs::{self, DirBuilder, File, FileTimes, Permissions},
+    io::Read,
     os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
     time::{Duration, SystemTime},
@@ -146,10 +147,15 @@ fn a_codex_inherits_the_lock_of_its_folder() {
     let lock = rotation.lock();
     let start = || {
         let mut codex = Command::new("sh");
-        codex.args(["-c", "read -r line"]).stdin(Stdio::piped());
+        codex.args(["-c", "echo started; read -r line"]);
+        codex.stdin(Stdio::piped()).stdout(Stdio::piped());
         codex.current_dir("/").spawn().expect("a shell")
     };
     let mut codex = crate::refresher::spawn_with_lock(lock.as_ref(), start);
+    // The system lets the parent continue shortly before it closes the files of the new program.
+    let mut started = [0; 8];
+    let output = codex.stdout.as_mut().expect("a pipe");
+    output.read_exact(&mut started).expect("the shell's line");
     drop(lock);
     rotation.keep();
     assert_eq!(

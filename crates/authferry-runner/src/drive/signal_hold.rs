@@ -26,6 +26,13 @@ impl RoundTripDriver<'_, '_> {
     /// at once. After a signal that was not held back, a further one kills the command.
     pub(super) fn signal_command(&mut self, signal: Signal) {
         let via_terminal = reaches_command_via_terminal(signal);
+        let is_running = self
+            .tree
+            .as_ref()
+            .is_some_and(|it| it.exit_code().is_none());
+        if is_running && !via_terminal {
+            self.report.ended_by.get_or_insert(signal.as_raw());
+        }
         if via_terminal {
             self.note_interrupted();
         } else if self.signals_received == 1 && self.hold_back(SignalEvent::End(signal)) {

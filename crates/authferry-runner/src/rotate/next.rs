@@ -5,6 +5,9 @@
 //! - A refusal without a reason may come from a gateway that refuses every request. It counts
 //!   only until this rotation ends: the rotation tries each copy once. If Codex does not rotate the
 //!   copy, the runner puts the replaced login back. So a gateway changes nothing permanently.
+//!
+//! If no copy is left after a refusal without a reason, the runner asks for the reason
+//! ([`reason`](super::reason)).
 
 use authferry_codex::{Death, RefreshFailure};
 use authferry_core::{
@@ -12,16 +15,16 @@ use authferry_core::{
 };
 use tokio::time::{sleep_until, timeout_at};
 
-use super::{RotationDriver, proof::stamp_of, settle};
-use crate::dead_login_note::Notes;
+use super::{RotationDriver, proof::stamp_of, reason::Explanation, refresh::Purpose, settle};
 use crate::drive::store_io;
+use crate::refusal_note::Notes;
 use crate::rescue::{self, Location, Reason, Record, SECOND_STORE_TIMEOUT};
-use crate::{DeadLoginNote, LeaseKeeper, Report, Signals, StartError, deadline, lease, random};
+use crate::{LeaseKeeper, Report, Signals, StartError, deadline, random};
 
 /// A login that the provider refused, with the provider's reason if it gave one.
-struct Refused {
-    login: Fingerprint,
-    death: Option<Death>,
+pub(super) struct Refused {
+    pub(super) login: Fingerprint,
+    pub(super) death: Option<Death>,
 }
 
 /// A trial of a copy: the store holds it in place of a login refused without a reason.
@@ -64,13 +67,18 @@ impl RotationDriver<'_> {
         let mut refused = notes.all_refused();
         let mut trial: Option<CopyTrial> = None;
         loop {
-            let result = self.refresh_once(trial.is_some(), signals).await;
+            let purpose = if trial.is_some() {
+                Purpose::Trial
+            } else {
+                Purpose::Rotation
+            };
+            let result = self.refresh_once(purpose, signals).await;
             // A Codex that is still running may write the next generation: touch nothing.
             if self.is_codex_running() {
                 return result;
             }
             if result.is_ok() && self.has_written() {
-                notes.dead = None;
+                notes.current = None;
                 return Ok(());
             }
             let mut refusal = result.is_ok().then(|| self.refused()).flatten();
@@ -113,7 +121,8 @@ impl RotationDriver<'_> {
             };
             // Without the store's content in `held`, the login could not be put back later.
             let before = held.filter(|_| death.is_none());
-            if death.is_some() || before.is_some() {
+            let may_try_copies = death.is_some() || before.is_some();
+            if may_try_copies {
                 let report = self.adopt_next(&refused, signals).await?;
                 if let Some(copy) = adopted_copy(&report) {
                     let refused_report = self.rotated.round_trip.take();
@@ -128,16 +137,24 @@ impl RotationDriver<'_> {
                     continue;
                 }
             }
-            if let Some(death) = death {
-                let note = DeadLoginNote {
-                    fingerprint: login,
-                    since: lease::now(),
-                    death,
-                    by: self.rotating.writer.to_owned(),
-                };
-                notes.dead = Some(note.clone());
-                self.rotated.dead = Some(note);
+            let mut refusal = Refused { login, death };
+            // A copy may be live: do not show the refused token once more before that is known.
+            if may_try_copies && self.should_ask_why(&refusal, notes) {
+                match self.ask_why(login, signals).await {
+                    Explanation::Named(death) => {
+                        notes.refuse(login);
+                        refusal.death = Some(death);
+                    }
+                    Explanation::Unnamed => {}
+                    Explanation::NoRefusal => {
+                        if self.has_written() {
+                            notes.current = None;
+                        }
+                        return Ok(());
+                    }
+                }
             }
+            self.note_refusal(&refusal, notes);
             return Ok(());
         }
     }
@@ -162,13 +179,13 @@ impl RotationDriver<'_> {
         report.is_some_and(|report| report.outcome == Outcome::Unsettled)
     }
 
-    fn has_written(&self) -> bool {
+    pub(super) fn has_written(&self) -> bool {
         let report = self.rotated.round_trip.as_ref();
         report.is_some_and(|report| !report.writes.is_empty())
     }
 
     /// Whether a signal was received: then there is no time for another copy.
-    fn is_cancelled(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         let report = self.rotated.round_trip.as_ref();
         self.rotated.signal.is_some() || report.is_some_and(|report| report.signal.is_some())
     }

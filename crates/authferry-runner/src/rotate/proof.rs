@@ -10,9 +10,9 @@ use authferry_core::{
 use tokio::time::timeout;
 
 use super::{RotationAnswer, RotationDriver, settle};
-use crate::dead_login_note::Notes;
+use crate::refusal_note::Notes;
 use crate::signals::SignalEvent;
-use crate::{DeadLoginNote, Signals};
+use crate::{RefusalNote, Signals, lease};
 
 impl RotationDriver<'_> {
     /// Swaps the login for itself. Writer and origin in its stamp stay.
@@ -72,22 +72,24 @@ impl RotationDriver<'_> {
         }
     }
 
-    /// Whether to skip the proof because no token will be spent: the login is known to be dead,
-    /// or no private home can be created for the rotation.
+    /// Whether to skip the proof because no token will be spent: the provider is known to refuse
+    /// the login, or no private home can be created for the rotation.
     pub(super) async fn skips_proof(&mut self, signals: &mut Signals) -> bool {
-        self.rotated.dead = self.known_dead(signals).await;
+        self.rotated.refusal = self.known_refusal(signals).await;
         match crate::rotations::create_private_folder(self.rotating.rotations) {
             Ok(folder) => self.folder = Some(folder),
             Err(error) => self.rotated.start_error = Some(error),
         }
-        self.rotated.dead.is_some() || self.rotated.start_error.is_some()
+        self.rotated.refusal.is_some() || self.rotated.start_error.is_some()
     }
 
-    /// Returns the note of an earlier rotation that the login is dead.
-    async fn known_dead(&mut self, signals: &mut Signals) -> Option<DeadLoginNote> {
+    /// Returns the note of an earlier rotation that forbids another attempt with this login: the
+    /// login is dead, or the provider refused it without a reason a short time ago.
+    async fn known_refusal(&mut self, signals: &mut Signals) -> Option<RefusalNote> {
         let before = self.rotated.generation.as_ref()?.fingerprint;
-        let note = Notes::parse(self.lease.as_ref()?.note()).dead?;
-        (note.fingerprint == before && self.still_holds(before, signals).await).then_some(note)
+        let note = Notes::parse(self.lease.as_ref()?.note()).on(before)?;
+        let applies = note.forbids_attempt(lease::now());
+        (applies && self.still_holds(before, signals).await).then_some(note)
     }
 
     /// Whether the store still holds this generation. True if the read fails or a signal

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use authferry_codex::Home;
-use authferry_core::{Goal, RoundTrip, Terms};
+use authferry_core::{Fingerprint, Goal, RoundTrip, Terms};
 
 use super::{Rotating, RotationDriver};
 use crate::refresher::{RefreshMethod, Refreshed, Refresher};
@@ -13,17 +13,26 @@ use crate::{CommandEnd, Job, Look, Report, Signals, StartError, drive, terms};
 /// How long leftover processes of Codex may run after the refresh.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 
+/// Why Codex refreshes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The login is due.
+    Rotation,
+    /// Only a rotation shows that the login is live, due or not.
+    Trial,
+    /// The provider refused this login, and Codex names the reason only on an ended copy.
+    Reason(Fingerprint),
+}
+
 impl RotationDriver<'_> {
     /// Refreshes in a round trip, and in a second one with `codex exec` if Codex has no app server.
-    /// `on_trial`: rotates even a login that is not due, since only a rotation shows that it is
-    /// live.
     pub(super) async fn refresh_once(
         &mut self,
-        on_trial: bool,
+        purpose: Purpose,
         signals: &mut Signals,
     ) -> Result<(), StartError> {
         for method in [RefreshMethod::AppServer, RefreshMethod::Exec] {
-            let report = self.make_round_trip(method, on_trial, signals).await?;
+            let report = self.make_round_trip(method, purpose, signals).await?;
             // A program that is missing or does not start would fail the second time too.
             let has_started = !matches!(
                 report.command,
@@ -42,10 +51,10 @@ impl RotationDriver<'_> {
         Ok(())
     }
 
-    async fn make_round_trip(
+    pub(super) async fn make_round_trip(
         &mut self,
         method: RefreshMethod,
-        on_trial: bool,
+        purpose: Purpose,
         signals: &mut Signals,
     ) -> Result<Report, StartError> {
         let rotating = self.rotating;
@@ -60,7 +69,11 @@ impl RotationDriver<'_> {
             ..terms(&job, Goal::Run)?
         };
         let step = RoundTrip::start(terms, Vec::new());
-        let refresher = Refresher::new(rotating, method, on_trial, folder.lock(), self.holder);
+        let on_trial = purpose == Purpose::Trial;
+        let mut refresher = Refresher::new(rotating, method, on_trial, folder.lock(), self.holder);
+        if let Purpose::Reason(refused) = purpose {
+            refresher = refresher.asking_why(refused);
+        }
         let driver = drive::RoundTripDriver::new(&job, None, Look::Missing, None, true)
             .with_stored(self.rotated.last_read.take())
             .refreshing(refresher)

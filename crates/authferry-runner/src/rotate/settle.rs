@@ -11,7 +11,7 @@ use super::refresh::job_in;
 use crate::copies::{Access, FoundCopies, FoundCopy, auth_file, search};
 use crate::drive::{self, store_io::held};
 use crate::rotations::{HOME, create_private_folder};
-use crate::{DeadLoginNote, Job, Report, Signals, StartError, receipt, terms};
+use crate::{Job, RefusalNote, Report, Signals, StartError, receipt, terms};
 
 /// Returns the copies on this machine: the auth file of the job that follows, if any, then those
 /// of the rescue and of unfinished rotations.
@@ -37,7 +37,7 @@ pub(super) async fn rules(
 ) -> Result<Rules, StartError> {
     let is_login = |found: &FoundCopy| found.fingerprint().is_some();
     let refused = if all_copies(rotating, job)?.copies.iter().any(is_login) {
-        DeadLoginNote::refused_generations(rotating.store).await
+        RefusalNote::refused_generations(rotating.store).await
     } else {
         Vec::new()
     };

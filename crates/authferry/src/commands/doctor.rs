@@ -2,8 +2,10 @@
 
 mod check;
 mod checks;
+mod codex;
 mod guarantees;
 mod lease;
+mod login_use;
 
 use authferry_core::SecretStore;
 

@@ -1,5 +1,6 @@
 //! `refresh`: rotates a login that is due soon.
 
+use authferry_codex::SettingSources;
 use authferry_runner::rotate;
 
 use crate::args::{Global, RefreshArgs};
@@ -8,11 +9,27 @@ use crate::messages;
 use crate::outcome::{Ending, Result};
 use crate::plan::{self, JobTerms, Plan};
 
+#[cfg(feature = "ping")]
 pub(crate) fn refresh(args: &RefreshArgs, global: &Global) -> Result<Ending> {
+    let report = |ending| crate::ping::report(args.ping.as_deref(), ending);
+    match rotate_login(args, global) {
+        Ok(ending) => Ok(report(ending)),
+        Err(ending) => Err(report(*ending).into()),
+    }
+}
+
+#[cfg(not(feature = "ping"))]
+pub(crate) fn refresh(args: &RefreshArgs, global: &Global) -> Result<Ending> {
+    rotate_login(args, global)
+}
+
+fn rotate_login(args: &RefreshArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     let rescue = plan.usable_rescue(global)?;
     let codex = plan.codex(global, None)?;
+    let sources = SettingSources::of_refresh();
     let terms = JobTerms {
+        settings: Some(&sources),
         policy: plan::policy(args.on_conflict),
         store_timeout: args.common.store_timeout,
         ..JobTerms::default()

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use authferry_core::Stored;
 use authferry_core::rotation::RotationOutcome;
-use authferry_runner::{CommandEnd, Job, Report, Rotated, Rotating, Signals, rotate_first};
+use authferry_runner::{
+    CommandEnd, Job, RefusalNote, Report, Rotated, Rotating, Signals, rotate_first,
+};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::args::LeaseScope;
@@ -25,7 +28,11 @@ pub(crate) struct JobStart {
     pub(crate) warnings: Vec<String>,
     /// Whether the login was rotated before the job started.
     pub(crate) rotated: bool,
+    /// Whether an earlier rotation of the login on this machine ended without an answer.
+    pub(crate) unfinished_rotation: bool,
     pub(crate) hints: Vec<String>,
+    /// Since when the provider refuses the login, for programs.
+    pub(crate) refusal: Map<String, Value>,
     /// Whether the job failed because another job had spent its login.
     pub(crate) spent: bool,
 }
@@ -53,7 +60,7 @@ pub(crate) async fn rotate(
     match rotated.outcome {
         RotationOutcome::Fresh | RotationOutcome::NoLogin => Ok(JobStart {
             known: rotated.last_read.take(),
-            warnings: ending.warnings,
+            unfinished_rotation: rotated.unfinished_rotation,
             ..JobStart::default()
         }),
         // A signal is held back during the rotation, and then cancels the job.
@@ -104,11 +111,39 @@ fn start_after(rotated: &Rotated, ending: Ending) -> JobStart {
         start.notes.push(ending.message);
     }
     start.notes.extend(ending.notes);
-    // Codex may rotate the login in the job: no hint is needed.
-    if ending.outcome != "not-rotated" {
-        start.hints = ending.hints;
+    // Codex may rotate the login in the job: only a hint how to choose a Codex that runs is needed.
+    start.hints = ending.hints;
+    if ending.outcome == "not-rotated" {
+        start.hints.retain(|hint| hint == messages::OTHER_CODEX);
     }
+    start.refusal = refusal_facts(ending.facts);
     start
+}
+
+fn refusal_facts(facts: Map<String, Value>) -> Map<String, Value> {
+    let is_of_refusal = |name: &str| ["dead_since", "refused_since"].contains(&name);
+    let facts = facts.into_iter();
+    facts.filter(|(name, _)| is_of_refusal(name)).collect()
+}
+
+/// Warns of a refusal that an earlier job noted in the lease, if this job holds the lease and its
+/// login is still the refused one. A job that does not need the lease does not read it: that would
+/// cost a request.
+pub(crate) fn warn_of_refusal(
+    job: &Job<'_>,
+    report: &Report,
+    note: Option<&RefusalNote>,
+    start: &mut JobStart,
+) {
+    let base = report.base.as_ref().map(|base| &base.generation);
+    let refused = note.zip(base);
+    let refused = refused.filter(|(note, base)| note.fingerprint == base.fingerprint);
+    if let Some((note, base)) = refused.filter(|_| start.refusal.is_empty()) {
+        let ending = messages::refused_by_provider(job.store, note, Some(base));
+        start.warnings.push(ending.message);
+        start.hints.extend(ending.hints);
+        start.refusal = refusal_facts(ending.facts);
+    }
 }
 
 /// Acquires the lease for the whole job. A login that was read before is stale.
@@ -177,6 +212,7 @@ impl Ending {
         self.notes.splice(0..0, start.notes);
         self.warnings.splice(0..0, start.warnings);
         self.hints.extend(start.hints);
+        self.facts.extend(start.refusal);
         if start.rotated {
             return self.fact("rotated", true);
         }

@@ -2,9 +2,11 @@
 
 use std::{cell::Cell, ffi::OsString, process, time::Duration};
 
-use authferry_codex::Home;
+use authferry_codex::{EffectiveSettings, Home};
 use authferry_core::{Outcome, Refusal, Stored};
-use authferry_runner::{Admitted, Codex, Job, Receipt, Report, Rotating, Signals, StartError};
+use authferry_runner::{
+    Admitted, Codex, Job, LeaseKeeper, Receipt, Report, Rotating, Signals, StartError,
+};
 use tokio::time::timeout;
 
 use crate::args::{
@@ -14,15 +16,18 @@ use crate::commands::rotate_first::{self, JobStart};
 use crate::commands::{block_on, read_second_store, seed, watch};
 use crate::github::Masks;
 use crate::outcome::{Ending, Result};
-use crate::plan::{JobTerms, Plan};
+use crate::plan::{self, JobTerms, Plan};
 use crate::{env, exit, messages};
 
 pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     plan.trust(args.restoring.allow_untrusted, global)?;
     let home = plan.home(global)?;
+    let sources = plan::setting_sources(&home, &args.command);
+    let settings = plan::settings(&sources)?;
     let masks = Masks::new(global);
     let terms = JobTerms {
+        settings: Some(&sources),
         replace: args.restoring.replace,
         access_only: args.rotate_first.access_only,
         exit_grace: args.exit_grace,
@@ -45,10 +50,13 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<Ending> {
     };
     let program = args.command.first().cloned().unwrap_or_default();
     let nested = Cell::new(false);
+    let open_mode = Cell::new(None);
     let made: Result<Result<_>> = block_on(&plan, async {
         let mut signals = install_signals()?;
         read_second_store(&rescue, terms.store_timeout).await?;
         let round_trip = async |signals: &mut Signals| {
+            check_workspace(&plan, &settings, terms.store_timeout).await?;
+            close_home(&home, &open_mode)?;
             let (job, admitted) = admit(&job, &args.rotate_first, &nested).await?;
             let mut start = start(
                 &args.rotate_first,
@@ -66,6 +74,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<Ending> {
                 }
             };
             let known = start.known.take();
+            let refusal = lease.as_ref().and_then(LeaseKeeper::refusal);
             let command = command(&args.command, &args.restoring, &plan, &home);
             let run = authferry_runner::run(&job, command, known, lease.as_mut(), signals);
             let report = Box::pin(run).await;
@@ -75,6 +84,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<Ending> {
             }
             let report = check_start(report)?;
             rotate_first::check_if_spent(&job, &report, &mut start).await;
+            rotate_first::warn_of_refusal(&job, &report, refusal.as_ref(), &mut start);
             rotate_first::warn_of_expired_access_token(&job, &report, &mut start);
             Ok((report, start))
         };
@@ -92,7 +102,8 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<Ending> {
     });
     // The watch of the enclosing job has handed over: start another one after any outcome.
     let watch = nested.get().then(|| start_watch(args, global, &home));
-    let ((report, start), note) = made??;
+    let ((mut report, start), note) = made??;
+    report.unfinished_rotation |= start.unfinished_rotation;
     let ending = messages::round_trip(&job, &report, Some(&program));
     let stays = report.in_use.is_some() || report.left_running > 0;
     let watch = match watch {
@@ -100,7 +111,42 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<Ending> {
         None if report.command.is_some() && stays => Some(start_watch(args, global, &home)),
         watch => watch,
     };
-    Ok(ending.with_watch(watch).with_start(start).note(note))
+    let ending = ending.with_watch(watch).with_start(start).note(note);
+    Ok(ending.note(closed(&home, open_mode.get())))
+}
+
+/// Refuses a store's login that the settings exclude by its workspace, before it is rotated or
+/// placed. Reads the store only if there are such settings.
+async fn check_workspace(
+    plan: &Plan,
+    settings: &EffectiveSettings,
+    store_timeout: Duration,
+) -> Result<()> {
+    if !settings.restricts_workspaces() {
+        return Ok(());
+    }
+    // The round trip reports a store that cannot be read.
+    let Ok(Ok(Some(stored))) = timeout(store_timeout, plan.store.read()).await else {
+        return Ok(());
+    };
+    let Ok(login) = authferry_codex::parse(&stored.secret) else {
+        return Ok(());
+    };
+    let checked = settings.check_workspace(&login.identity);
+    Ok(checked.map_err(|error| messages::home_error(&error))?)
+}
+
+/// Closes a home that other users can read, and remembers the mode that it had.
+fn close_home(home: &Home, open_mode: &Cell<Option<u32>>) -> Result<()> {
+    let closed = home.close().map_err(|error| messages::home_error(&error))?;
+    open_mode.set(open_mode.get().or(closed));
+    Ok(())
+}
+
+/// The note about a home that was closed.
+fn closed(home: &Home, open_mode: Option<u32>) -> Option<String> {
+    let home = home.dir().display();
+    open_mode.map(|mode| format!("{home} is now closed to other users: mode 0700, was {mode:04o}"))
 }
 
 /// Checks whether and how the job may start in its home.
@@ -125,8 +171,11 @@ pub(crate) fn restore(args: &RestoreArgs, global: &Global) -> Result<Ending> {
     let plan = Plan::new(global)?;
     plan.trust(args.restoring.allow_untrusted, global)?;
     let home = plan.home(global)?;
+    let sources = plan::setting_sources(&home, &[]);
+    let settings = plan::settings(&sources)?;
     let masks = Masks::new(global);
     let terms = JobTerms {
+        settings: Some(&sources),
         replace: args.restoring.replace,
         access_only: args.rotate_first.access_only,
         masks: masks.as_ref(),
@@ -148,10 +197,13 @@ pub(crate) fn restore(args: &RestoreArgs, global: &Global) -> Result<Ending> {
         )
     };
     let nested = Cell::new(false);
+    let open_mode = Cell::new(None);
     let made: Result<Result<_>> = block_on(&plan, async {
         let mut signals = install_signals()?;
         read_second_store(&rescue, terms.store_timeout).await?;
         let round_trip = async |signals: &mut Signals| {
+            check_workspace(&plan, &settings, terms.store_timeout).await?;
+            close_home(&home, &open_mode)?;
             let (job, admitted) = admit(&job, &args.rotate_first, &nested).await?;
             let lease = LeaseScope::Rotation;
             let mut start = start(
@@ -190,9 +242,11 @@ pub(crate) fn restore(args: &RestoreArgs, global: &Global) -> Result<Ending> {
             withheld.as_slice(),
         )
     });
-    let ((report, start), note) = made??;
+    let ((mut report, start), note) = made??;
+    report.unfinished_rotation |= start.unfinished_rotation;
     let ending = messages::round_trip(&job, &report, None).with_watch(watch);
     let mut ending = ending.with_start(start).note(note);
+    ending = ending.note(closed(&home, open_mode.get()));
     ending.midway = !ending.failed;
     Ok(ending)
 }

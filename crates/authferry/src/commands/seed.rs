@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs, io, io::Read, os::unix::ffi::OsStringExt, path::Pat
 use authferry_codex::MAX_LEN;
 use authferry_core::Secret;
 use authferry_runner::rescue::Rescue;
-use authferry_runner::{DeadLoginNote, Job, NotSeeded, Replace, SeedError, Seeded};
+use authferry_runner::{Job, NotSeeded, RefusalNote, Replace, SeedError, Seeded};
 use tokio::time::timeout;
 
 use crate::args::{Global, SeedArgs};
@@ -40,9 +40,9 @@ pub(crate) fn seed(args: &SeedArgs, global: &Global) -> Result<Ending> {
             store_timeout,
         })
         .await?;
-        // No job can have found a login dead that is new in the store.
+        // No job can have noted a refusal of a login that is new in the store.
         let note = if seeded.unchanged {
-            let note = DeadLoginNote::read(seeded.generation.fingerprint, store);
+            let note = RefusalNote::read(seeded.generation.fingerprint, store);
             timeout(store_timeout, note).await.ok().flatten()
         } else {
             None
@@ -53,7 +53,7 @@ pub(crate) fn seed(args: &SeedArgs, global: &Global) -> Result<Ending> {
     let (seeded, note) = seeded.map_err(|error| failed(&plan, &rescue, &error))?;
     let mut ending = succeeded(&plan, &seeded);
     if let Some(note) = note {
-        let why = messages::dead_login(&note);
+        let why = messages::refused_login(&note);
         ending.warnings.push(format!("this login is {why}"));
         ending = ending.hint(LOG_IN);
     }

@@ -1,33 +1,80 @@
 //! `status`: shows what the store holds.
 
-use std::{fmt::Write, path::Path, time::Duration};
+mod attention;
+mod lease_reading;
+mod prometheus;
+mod times;
+
+use std::{path::Path, time::Duration};
 
 use authferry_core::{Generation, Origin, Stamp, Stored};
-use authferry_runner::rescue::Location;
-use authferry_runner::{DeadLoginNote, LeaseDefect};
+use authferry_runner::{LeaseDefect, RefusalNote};
+use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
+use attention::{Limits, Problem};
+use lease_reading::LeaseReading;
+use prometheus::LoginFacts;
+
 use crate::args::{Global, StatusArgs};
 use crate::commands::block_on;
-use crate::copies::{self, JudgedCopy};
+use crate::copies::{self, EncryptedCopy, JudgedCopy};
 use crate::messages::time::text;
 use crate::outcome::{Ending, Result};
 use crate::plan::Plan;
 use crate::{exit, messages};
 
+pub(crate) use times::{at, due_at, expiry_at};
+
 pub(crate) fn status(args: &StatusArgs, global: &Global) -> Result<Ending> {
+    if let Some(file) = &args.prometheus {
+        prometheus::check(file, global)?;
+    }
     let plan = Plan::new(global)?;
+    let found = find(&plan, args, global);
+    let store = plan.store.to_string();
+    let (ending, metrics) = match found {
+        Ok(found) => {
+            let metrics = prometheus::text(&store, Some(&found.facts()));
+            (found.describe(&plan, args), metrics)
+        }
+        Err(ending) => (*ending, prometheus::text(&store, None)),
+    };
+    Ok(match &args.prometheus {
+        Some(file) => prometheus::publish(file, &metrics, ending),
+        None => ending,
+    })
+}
+
+/// The store's login, its lease, and the copies outside of the store.
+struct Found {
+    stored: Stored,
+    generation: Generation,
+    lease: LeaseReading,
+    /// The note that the provider refuses the login.
+    refusal: Option<RefusalNote>,
+    copies: Vec<JudgedCopy>,
+    encrypted: Vec<EncryptedCopy>,
+    /// Why the second store could not be read.
+    unread: Option<Ending>,
+    /// What needs attention, the worst first.
+    problems: Vec<Problem>,
+    now: OffsetDateTime,
+}
+
+/// Reads everything. An error if the store holds no usable login.
+fn find(plan: &Plan, args: &StatusArgs, global: &Global) -> Result<Found> {
     // Without a usable rescue folder there are no rescued logins.
     let rescue = plan.rescue(global).ok();
     let store_timeout = args.common.store_timeout;
-    let (state, copies, unread) = block_on(&plan, async {
-        let state = read_store(&plan, store_timeout).await?;
+    let (state, copies, unread) = block_on(plan, async {
+        let state = read_store(plan, store_timeout).await?;
         let (copies, unread) = match &rescue {
             Some(rescue) => {
                 let unread = rescue.load_second_store(store_timeout).await.err();
-                let stored = state.as_ref().map(|(stored, _, _)| stored);
-                let judged = copies::judge(&plan, rescue, stored, store_timeout).await;
+                let stored = state.as_ref().map(|(stored, _)| stored);
+                let judged = copies::judge(plan, rescue, stored, store_timeout).await;
                 let folder = rescue.folder();
                 let copies = judged.map_err(|error| messages::rescue_folder(folder, &error))?;
                 (copies, unread)
@@ -36,86 +83,80 @@ pub(crate) fn status(args: &StatusArgs, global: &Global) -> Result<Ending> {
         };
         Result::Ok((state, copies, unread))
     })??;
-    let unread = unread.map(|error| messages::second_store(&error));
     let folder = rescue.as_ref().map_or(Path::new(""), |it| it.folder());
-    let Some(state) = state else {
-        let ending = if copies.is_empty() {
-            let problem = format!("{} holds no login yet", plan.store);
-            Ending::bad(exit::FAILED, "empty", problem).hint("seed it with `authferry seed FILE`")
-        } else {
-            Ending {
-                outcome: "empty",
-                ..messages::only_copies(
-                    &plan.store,
-                    folder,
-                    None,
-                    copies.iter().map(|it| &it.location),
-                )
-            }
-        };
-        return Err(with_copies(ending, &copies).into());
+    let Some((stored, lease)) = state else {
+        return Err(empty(plan, folder, &copies).into());
     };
-    let generation = authferry_codex::parse(&state.0.secret).map_err(|why| {
-        let ending = if copies.is_empty() {
-            let problem = format!("the value in {} is unusable: {why}", plan.store);
-            Ending::bad(exit::FAILED, "unusable", problem).hint(messages::RESEED)
-        } else {
-            let places = copies.iter().map(|it| &it.location);
-            Ending {
-                outcome: "unusable",
-                ..messages::only_copies(&plan.store, folder, Some(why), places)
-            }
-        };
-        with_copies(ending, &copies)
-    })?;
+    let generation = authferry_codex::parse(&stored.secret)
+        .map_err(|why| unusable(plan, folder, why, &copies))?;
     let head = Some(generation.fingerprint);
-    let encrypted = rescue
-        .as_ref()
-        .map_or_else(Vec::new, |rescue| copies::encrypted(rescue, head));
-    Ok(describe(
-        &plan,
-        args,
-        &state,
-        &generation,
-        &Copies {
-            folder,
-            judged: copies,
-            encrypted,
-            unread,
-        },
-    ))
+    let mut found = Found {
+        refusal: lease.refusal(generation.fingerprint),
+        stored,
+        generation,
+        lease,
+        copies,
+        encrypted: rescue
+            .as_ref()
+            .map_or_else(Vec::new, |rescue| copies::encrypted(rescue, head)),
+        unread: unread.map(|error| messages::second_store(&error)),
+        problems: Vec::new(),
+        now: OffsetDateTime::now_utc(),
+    };
+    found.problems = found.find_problems(plan, args, folder);
+    Ok(found)
 }
 
-/// The store's value, the note that its login is dead, and the defect of its lease.
-type StoreState = (Stored, Option<DeadLoginNote>, Option<LeaseDefect>);
-
-async fn read_store(plan: &Plan, store_timeout: Duration) -> Result<Option<StoreState>> {
+async fn read_store(
+    plan: &Plan,
+    store_timeout: Duration,
+) -> Result<Option<(Stored, LeaseReading)>> {
     let read = timeout(store_timeout, plan.store.read()).await;
     let read = read.map_err(|_| messages::out_of_time(&plan.store))?;
     let Some(stored) = read.map_err(|error| messages::store(&error))? else {
         return Ok(None);
     };
-    let lease = match plan.store.leases() {
-        Some(leases) => timeout(store_timeout, leases.look()).await,
-        None => Ok(Ok(None)),
-    };
-    let lease = lease.ok().and_then(std::result::Result::ok).flatten();
-    let defect = lease.as_ref().and_then(LeaseDefect::of);
-    let note = authferry_codex::parse(&stored.secret)
-        .ok()
-        .and_then(|it| DeadLoginNote::in_status(it.fingerprint, lease.as_ref()?));
-    Ok(Some((stored, note, defect)))
+    let lease = LeaseReading::make(plan, store_timeout).await;
+    Ok(Some((stored, lease)))
 }
 
-/// The copies outside of the store.
-struct Copies<'a> {
-    /// The rescue folder.
-    folder: &'a Path,
-    judged: Vec<JudgedCopy>,
-    /// The encrypted copies: whether each may be later, and a line about it.
-    encrypted: Vec<(bool, String)>,
-    /// Why the second store could not be read.
-    unread: Option<Ending>,
+/// Reports an empty store.
+fn empty(plan: &Plan, folder: &Path, copies: &[JudgedCopy]) -> Ending {
+    let ending = if copies.is_empty() {
+        let problem = format!("{} holds no login yet", plan.store);
+        Ending::bad(exit::FAILED, "empty", problem).hint("seed it with `authferry seed FILE`")
+    } else {
+        Ending {
+            outcome: "empty",
+            ..messages::only_copies(
+                &plan.store,
+                folder,
+                None,
+                copies.iter().map(|it| &it.location),
+            )
+        }
+    };
+    with_copies(ending, copies)
+}
+
+/// Reports a value that is no usable login.
+fn unusable(
+    plan: &Plan,
+    folder: &Path,
+    why: authferry_codex::AuthFileError,
+    copies: &[JudgedCopy],
+) -> Ending {
+    let ending = if copies.is_empty() {
+        let problem = format!("the value in {} is unusable: {why}", plan.store);
+        Ending::bad(exit::FAILED, "unusable", problem).hint(messages::RESEED)
+    } else {
+        let places = copies.iter().map(|it| &it.location);
+        Ending {
+            outcome: "unusable",
+            ..messages::only_copies(&plan.store, folder, Some(why), places)
+        }
+    };
+    with_copies(ending, copies)
 }
 
 /// Adds the copies to the message about a store without a login.
@@ -125,151 +166,176 @@ fn with_copies(mut ending: Ending, copies: &[JudgedCopy]) -> Ending {
     ending.fact("copies", copies::to_json(copies))
 }
 
-fn describe(
-    plan: &Plan,
-    args: &StatusArgs,
-    state: &StoreState,
-    generation: &Generation,
-    copies: &Copies<'_>,
-) -> Ending {
-    let Copies {
-        folder,
-        judged: copies,
-        encrypted,
-        unread,
-    } = copies;
-    let now = OffsetDateTime::now_utc();
-    let (stored, note, defect) = state;
-    let (note, defect) = (note.as_ref(), *defect);
-    let ends = generation
-        .issued
-        .exp
-        .and_then(|exp| OffsetDateTime::from_unix_timestamp(exp).ok());
-    let refreshed = generation
-        .issued
-        .last_refresh
-        .and_then(|nanoseconds| OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok());
-    let stamp = stored.stamp.as_ref();
-    let written = written(stamp);
-    let mut ending = Ending::good("held", "");
-    let mut row = |name: &str, value: &dyn std::fmt::Display| {
-        ending.lines.push(format!("{name:<13} {value}"));
-    };
-    row("store", &plan.store);
-    row("login", &generation.fingerprint);
-    row("account", &generation.identity);
-    row("version", &stored.version);
-    if let Some(stamp) = stamp {
-        row("generation", &stamp.count);
+impl Found {
+    fn find_problems(&self, plan: &Plan, args: &StatusArgs, folder: &Path) -> Vec<Problem> {
+        let limits = Limits::new(args, self.now);
+        let issued = &self.generation.issued;
+        let mut problems = attention::of_tokens(&plan.store, issued, self.refusal.as_ref(), limits);
+        let copies = self.copies.iter();
+        problems.extend(copies.filter_map(|it| attention::of_copy(&plan.store, folder, it)));
+        let encrypted = self.encrypted.iter();
+        problems
+            .extend(encrypted.filter_map(|it| attention::of_encrypted(&plan.store, folder, it)));
+        let unread = self.unread.as_ref();
+        problems.extend(unread.map(|it| attention::of_second_store(it.hints.first())));
+        let defect = self.lease.defect();
+        problems.extend(defect.map(|it| attention::of_lease(&plan.store, it)));
+        attention::sort(&mut problems);
+        problems
     }
-    row("written", &written);
-    row(
-        "access token",
-        &ends.map_or_else(|| "expiry unknown".to_owned(), |at| expiry_at(at, now)),
-    );
-    row(
-        "last refresh",
-        &refreshed.map_or_else(|| "unknown".to_owned(), text),
-    );
-    let due = generation.issued.due();
-    let due = due.and_then(|due| OffsetDateTime::from_unix_timestamp(due).ok());
-    row("rotation", &due_at(due, now));
-    if let Some(note) = note {
-        row("refresh token", &messages::dead_login(note));
+
+    /// The facts for the metrics.
+    fn facts(&self) -> LoginFacts<'_> {
+        LoginFacts {
+            issued: self.generation.issued,
+            lease: &self.lease,
+            refusal: self.refusal.as_ref(),
+            problems: &self.problems,
+            copies: self.copies.len() + self.encrypted.len(),
+        }
     }
-    if let Some(defect) = defect {
-        row("lease", &messages::lease_defect(defect));
+
+    fn describe(self, plan: &Plan, args: &StatusArgs) -> Ending {
+        let mut ending = Ending::good("held", "");
+        ending.lines = self.lines(plan);
+        if let (true, Some(worst)) = (args.check, self.problems.first()) {
+            let problems: Vec<_> = self.problems.iter().map(|it| it.text.as_str()).collect();
+            ending.failed = true;
+            ending.code = exit::ATTENTION;
+            ending.outcome = "attention";
+            ending.message = format!(
+                "login {} is in {}, but needs attention ({}): {}",
+                self.generation.fingerprint,
+                plan.store,
+                worst.severity,
+                problems.join("; ")
+            );
+            let hints = self.problems.iter().map(|it| &it.hint);
+            for hint in hints.filter(|hint| !hint.is_empty()) {
+                if !ending.hints.contains(hint) {
+                    ending.hints.push(hint.clone());
+                }
+            }
+        }
+        if let Some(unread) = &self.unread {
+            ending.warnings.push(unread.reason().to_owned());
+        }
+        if let Some(failure) = self.lease.failure() {
+            let causes = failure.causes.iter().map(|cause| format!(": {cause}"));
+            let causes: String = causes.collect();
+            ending.warnings.push(format!(
+                "it is unknown whether the provider refuses the login: {}{causes}",
+                failure.reason()
+            ));
+            ending.hints.extend(failure.hints.iter().cloned());
+        }
+        self.with_facts(ending, plan)
     }
-    let encrypted = encrypted.iter().map(|(_, line)| line.clone());
-    for line in copies.iter().map(JudgedCopy::line).chain(encrypted) {
-        ending.lines.push(format!("{:<13} {line}", "copy"));
-    }
-    let attention = attention(
-        plan,
-        folder,
-        state,
-        copies,
-        unread.as_ref(),
-        ends.is_some_and(|ends| ends <= now),
-    );
-    if let (true, Some((problem, hint))) = (args.check, attention) {
-        ending.failed = true;
-        ending.code = exit::ATTENTION;
-        ending.outcome = "attention";
-        ending.message = format!(
-            "login {} is in {}, but {problem}",
-            generation.fingerprint, plan.store
-        );
-        ending = ending.hint(hint);
-    }
-    if let Some(unread) = unread {
-        ending.warnings.push(unread.reason().to_owned());
-    }
-    if let Some(defect) = defect {
-        let word = match defect {
-            LeaseDefect::Foreign => "foreign",
-            LeaseDefect::EndsTooLate => "ends-too-late",
+
+    /// The rows of the output.
+    fn lines(&self, plan: &Plan) -> Vec<String> {
+        let Self {
+            stored,
+            generation,
+            now,
+            ..
+        } = self;
+        let mut lines = Vec::new();
+        let mut row = |name: &str, value: &dyn std::fmt::Display| {
+            lines.push(format!("{name:<13} {value}"));
         };
-        ending = ending.fact("lease_defect", word);
+        row("store", &plan.store);
+        row("login", &generation.fingerprint);
+        row("account", &generation.identity);
+        row("version", &stored.version);
+        if let Some(stamp) = &stored.stamp {
+            row("generation", &stamp.count);
+        }
+        row("written", &written(stored.stamp.as_ref()));
+        let expiry = at(generation.issued.exp);
+        let expiry = expiry.map_or_else(|| "expiry unknown".to_owned(), |at| expiry_at(at, *now));
+        row("access token", &expiry);
+        let refreshed = last_refresh(generation);
+        let refreshed = refreshed.map_or_else(|| "unknown".to_owned(), text);
+        row("last refresh", &refreshed);
+        row("rotation", &due_at(at(generation.issued.due()), *now));
+        if let Some(note) = &self.refusal {
+            row("refresh token", &messages::refused_login(note));
+        }
+        if let Some(failure) = self.lease.failure() {
+            row("refresh token", &format!("unknown: {}", failure.reason()));
+        }
+        if let Some(defect) = self.lease.defect() {
+            row("lease", &messages::lease_defect(defect));
+        }
+        for copy in &self.copies {
+            row("copy", &copy.line());
+        }
+        for copy in &self.encrypted {
+            row("copy", &copy.line);
+        }
+        lines
     }
-    ending
-        .fact("store", plan.store.to_string())
-        .fact("fingerprint", generation.fingerprint.to_string())
-        .fact("account", generation.identity.to_string())
-        .fact("version", stored.version.to_string())
-        .fact("generation", stamp.map(|stamp| stamp.count))
-        .fact("origin", stamp.map(|stamp| stamp.origin.to_string()))
-        .fact(
-            "writer",
-            stamp
-                .map(|stamp| stamp.writer.clone())
-                .filter(|writer| !writer.is_empty()),
-        )
-        .fact("access_token_ends", ends.map(text))
-        .fact("last_refresh", refreshed.map(text))
-        .fact("rotation_due", due.map(text))
-        .fact("dead_since", note.map(messages::dead_since))
-        .fact("copies", copies::to_json(copies))
+
+    fn with_facts(&self, ending: Ending, plan: &Plan) -> Ending {
+        let Self {
+            stored, generation, ..
+        } = self;
+        let stamp = stored.stamp.as_ref();
+        let since = |is_dead| {
+            let note = self.refusal.as_ref();
+            note.filter(|note| note.is_dead() == is_dead)
+                .map(messages::refused_since)
+        };
+        let problems: Vec<_> = self.problems.iter().map(Problem::json).collect();
+        let severity = self.problems.first().map(|it| it.severity.to_string());
+        ending
+            .fact("store", plan.store.to_string())
+            .fact("fingerprint", generation.fingerprint.to_string())
+            .fact("account", generation.identity.to_string())
+            .fact("version", stored.version.to_string())
+            .fact("generation", stamp.map(|stamp| stamp.count))
+            .fact("origin", stamp.map(|stamp| stamp.origin.to_string()))
+            .fact(
+                "writer",
+                stamp
+                    .map(|stamp| stamp.writer.clone())
+                    .filter(|writer| !writer.is_empty()),
+            )
+            .fact("access_token_ends", at(generation.issued.exp).map(text))
+            .fact("last_refresh", last_refresh(generation).map(text))
+            .fact("rotation_due", at(generation.issued.due()).map(text))
+            .fact("dead_since", since(true))
+            .fact("refused_since", since(false))
+            .fact("lease_defect", self.lease.defect().map(defect_name))
+            .fact("severity", severity)
+            .fact("problems", problems)
+            .fact("unknown", self.unknown())
+            .fact("copies", copies::to_json(&self.copies))
+    }
+
+    /// The fields that are empty because their source cannot be read.
+    fn unknown(&self) -> Vec<Value> {
+        let of_lease = ["dead_since", "refused_since", "lease_defect"];
+        let of_lease = of_lease.iter().filter(|_| self.lease.failure().is_some());
+        let of_second_store = ["copies"].iter().filter(|_| self.unread.is_some());
+        of_lease
+            .chain(of_second_store)
+            .map(|&field| field.into())
+            .collect()
+    }
 }
 
-/// What needs attention, with a hint.
-fn attention(
-    plan: &Plan,
-    rescue: &Path,
-    (_, note, defect): &StoreState,
-    copies: &[JudgedCopy],
-    unread: Option<&Ending>,
-    has_expired: bool,
-) -> Option<(String, String)> {
-    if let Some(copy) = copies.iter().find(|copy| copy.is_adopted()) {
-        let (place, put) = match &copy.location {
-            Location::File(_) | Location::EncryptedFile(_) => {
-                let login = &copy.fingerprint;
-                let put = messages::pasted::rescue_put(&plan.store, rescue, "", login);
-                ("on this machine".to_owned(), put)
-            }
-            location @ Location::SecondStore { .. } => {
-                let put = messages::put(&plan.store, rescue, "", location);
-                (format!("in {location}"), put)
-            }
-        };
-        let hint = format!("let a job adopt it, or {put}");
-        Some((format!("a later one is saved {place}"), hint))
-    } else if note.is_some() {
-        let problem = "its refresh token is dead".to_owned();
-        Some((problem, messages::RESEED.to_owned()))
-    } else if let Some(unread) = unread {
-        let hint = unread.hints.first().cloned();
-        let problem = "the second store cannot be read".to_owned();
-        Some((problem, hint.unwrap_or_default()))
-    } else if has_expired {
-        let hint = "let a job rotate it: `authferry run -- codex exec …`".to_owned();
-        Some(("its access token has expired".to_owned(), hint))
-    } else {
-        defect.map(|defect| {
-            let problem = messages::lease_defect(defect);
-            (problem, messages::take_over(&plan.store))
-        })
+fn last_refresh(generation: &Generation) -> Option<OffsetDateTime> {
+    let nanoseconds = generation.issued.last_refresh?;
+    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()
+}
+
+/// The name of a defect in JSON.
+fn defect_name(defect: LeaseDefect) -> &'static str {
+    match defect {
+        LeaseDefect::Foreign => "foreign",
+        LeaseDefect::EndsTooLate => "ends-too-late",
     }
 }
 
@@ -282,75 +348,5 @@ pub(crate) fn written(stamp: Option<&Stamp>) -> String {
         Some((Origin::Rotation, "")) => "persisted".to_owned(),
         Some((Origin::Seed, writer)) => format!("seeded by {writer}"),
         Some((Origin::Rotation, writer)) => format!("persisted by {writer}"),
-    }
-}
-
-pub(crate) fn due_at(due: Option<OffsetDateTime>, now: OffsetDateTime) -> String {
-    match due {
-        None => "never due".to_owned(),
-        Some(due) if due <= now => format!("due since {}", text(due)),
-        Some(due) => format!("due from {} on", text(due)),
-    }
-}
-
-pub(crate) fn expiry_at(ends: OffsetDateTime, now: OffsetDateTime) -> String {
-    let mut line = String::new();
-    let distance = (ends - now).unsigned_abs();
-    let words = if ends > now {
-        ("expires", "in ", "")
-    } else {
-        ("expired", "", " ago")
-    };
-    // Writing to a string cannot fail.
-    write!(
-        line,
-        "{} {}, {}{}{}",
-        words.0,
-        text(ends),
-        words.1,
-        rounded(distance),
-        words.2
-    )
-    .ok();
-    line
-}
-
-/// A duration in its largest unit only.
-fn rounded(span: Duration) -> String {
-    let seconds = span.as_secs();
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_rounded_down_to_the_largest_unit() {
-        let text = |seconds| rounded(Duration::from_secs(seconds));
-        assert_eq!(
-            [text(1), text(59), text(60)],
-            ["1 second", "59 seconds", "1 minute"]
-        );
-        assert_eq!([text(7200), text(86_400 * 10 - 1)], ["2 hours", "9 days"]);
-    }
-
-    #[test]
-    fn an_expiry_is_in_the_future_or_in_the_past() {
-        let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).expect("a time");
-        assert_eq!(
-            expiry_at(at(3600), at(0)),
-            "expires 1970-01-01T01:00:00Z, in 1 hour"
-        );
-        assert_eq!(
-            expiry_at(at(0), at(120)),
-            "expired 1970-01-01T00:00:00Z, 2 minutes ago"
-        );
     }
 }

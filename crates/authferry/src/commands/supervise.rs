@@ -56,7 +56,8 @@ fn failed(error: &io::Error) -> Ending {
     } else {
         exit::NOT_EXECUTABLE
     };
-    Ending::refused(code, "the program cannot be started").caused_by(error)
+    // The rotating process shows this line as the cause.
+    Ending::bad(code, "failed", error.to_string())
 }
 
 /// Completes the rotation. Logs in to the store again: the rotating process may have revoked its

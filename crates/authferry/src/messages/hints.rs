@@ -57,8 +57,11 @@ pub(super) fn for_home(error: &HomeError) -> Option<String> {
                 pasted::path(path)
             )
         }
-        HomeError::HomeReadableByOthers { path, .. } => {
-            format!("deny others access: `chmod 700 {}`", pasted::path(path))
+        HomeError::HomeWritableByOthers { path, .. } => {
+            format!(
+                "remove what other users put there, then deny them access: `chmod 700 {}`",
+                pasted::path(path)
+            )
         }
         HomeError::HomeNotWritable { path } => format!(
             "make {} writable for this user, or use another home with `--codex-home DIR`",
@@ -70,9 +73,20 @@ pub(super) fn for_home(error: &HomeError) -> Option<String> {
                 .to_owned()
         }
         HomeError::CredentialsStore { .. } => {
-            "set cli_auth_credentials_store = \"file\" there, or remove the line".to_owned()
+            "set cli_auth_credentials_store = \"file\" there, or remove it".to_owned()
         }
-        HomeError::ForcedApiLogin { .. } => "remove the line".to_owned(),
+        HomeError::ForcedApiLogin { .. } => "remove it".to_owned(),
+        HomeError::LoginMethodNotAllowed { .. } => {
+            "add \"chatgpt\" there, or use an API key in this job".to_owned()
+        }
+        HomeError::OtherWorkspace { .. } => {
+            "add the workspace there, or use a login of that workspace: `authferry seed --replace FILE`"
+                .to_owned()
+        }
+        HomeError::LoginNotUsed { .. } => {
+            "look for other credentials in the settings of Codex: /etc/codex, its home, and .codex of the project"
+                .to_owned()
+        }
         HomeError::ConfigMalformed { .. } => {
             "correct the file: Codex does not start with it either".to_owned()
         }

@@ -4,14 +4,15 @@ use std::{iter, time::Duration};
 
 use authferry_codex::{Home, RefreshFailure};
 use authferry_core::rotation::{Blocker, RotationOutcome};
-use authferry_core::{Fingerprint, Outcome as End, Refusal, SecretStore};
+use authferry_core::{Fingerprint, Outcome as End, Refusal};
 use authferry_runner::{
-    CommandEnd, DeadLoginNote, Job, Refreshed, Report, Rotated, Rotating, StartError,
+    CommandEnd, Job, Refreshed, RefusalNote, Report, Rotated, Rotating, StartError,
 };
 use time::OffsetDateTime;
 
+use super::refusal::refused_by_provider;
 use super::rescue::put;
-use super::time::{at, text};
+use super::time::text;
 use crate::outcome::Ending;
 use crate::{commands, exit};
 
@@ -21,8 +22,10 @@ pub(crate) fn rotation(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
         RotationOutcome::Fresh => fresh(rotating, rotated),
         RotationOutcome::NoLogin => no_login(rotating, rotated),
         RotationOutcome::Refreshed | RotationOutcome::CodexRunning => {
-            match (&rotated.dead, &rotated.start_error) {
-                (Some(note), _) => dead(rotating.store, note),
+            match (&rotated.refusal, &rotated.start_error) {
+                (Some(note), _) => {
+                    refused_by_provider(rotating.store, note, rotated.generation.as_ref())
+                }
                 (None, _) if rotated.superseded => changed_meanwhile(rotating),
                 (None, Some(error)) => super::start_error(error),
                 (None, None) => match (&rotated.round_trip, &rotated.home) {
@@ -103,8 +106,13 @@ pub(crate) fn may_start(rotated: &Rotated, access_only: bool) -> bool {
         RotationOutcome::Refreshed => {}
     }
     let signal = rotated.round_trip.as_ref().and_then(|report| report.signal);
-    if rotated.dead.is_some() || rotated.start_error.is_some() {
+    let is_dead = rotated.refusal.as_ref().is_some_and(RefusalNote::is_dead);
+    if is_dead || rotated.start_error.is_some() {
         return is_valid && signal.is_none();
+    }
+    // A refusal without a reason blocks no job that could rotate the login itself.
+    if rotated.refusal.is_some() {
+        return signal.is_none() && (is_valid || !access_only);
     }
     let Some(report) = &rotated.round_trip else {
         return true;
@@ -141,7 +149,9 @@ pub(crate) fn not_rotated_first(rotated: &Rotated, ending: &Ending) -> String {
         format!("the login was not rotated first: {}", ending.reason())
     };
     let causes = ending.causes.iter().map(|cause| format!(": {cause}"));
-    let expiry = valid_until(rotated).and_then(|it| OffsetDateTime::from_unix_timestamp(it).ok());
+    // The message on a refused login names the expiry itself.
+    let expiry = valid_until(rotated).filter(|_| rotated.refusal.is_none());
+    let expiry = expiry.and_then(|it| OffsetDateTime::from_unix_timestamp(it).ok());
     let expiry = expiry.map(|at| format!("; its access token is valid until {}", text(at)));
     iter::once(why).chain(causes).chain(expiry).collect()
 }
@@ -172,31 +182,6 @@ fn changed_meanwhile(rotating: &Rotating<'_>) -> Ending {
         rotating.store
     );
     Ending::good("fresh", message)
-}
-
-/// Reports a login that this rotation or an earlier one found dead.
-pub(crate) fn dead(store: &dyn SecretStore, note: &DeadLoginNote) -> Ending {
-    let message = format!(
-        "login {} in {} is {}",
-        note.fingerprint,
-        store,
-        dead_login(note)
-    );
-    Ending::bad(exit::FAILED, "dead", message)
-        .hint(super::RESEED)
-        .fact("store", store.to_string())
-        .fact("fingerprint", note.fingerprint.to_string())
-        .fact("dead_since", dead_since(note))
-}
-
-/// Describes a dead login: since when, found by which job, and why.
-pub(crate) fn dead_login(note: &DeadLoginNote) -> String {
-    let since = dead_since(note);
-    format!("dead since {since}, found by {}: {}", note.by, note.death)
-}
-
-pub(crate) fn dead_since(note: &DeadLoginNote) -> String {
-    at(note.since)
 }
 
 fn no_login(rotating: &Rotating<'_>, rotated: &Rotated) -> Ending {
@@ -341,25 +326,41 @@ fn unchanged(rotating: &Rotating<'_>, report: &Report, round_trip: Ending) -> En
             ending.hint(hint).hint(OTHER_CODEX)
         }
         // `supervise` exits with these codes if it cannot start Codex.
-        (Some(CommandEnd::Exited(code @ (exit::NOT_FOUND | exit::NOT_EXECUTABLE))), _) => {
-            failed(*code, "not-rotated", cannot_start(report, rotating)).hint(OTHER_CODEX)
+        (Some(CommandEnd::Exited(code @ (exit::NOT_FOUND | exit::NOT_EXECUTABLE))), refreshed) => {
+            let mut ending = failed(*code, "not-rotated", cannot_start(report, rotating));
+            ending.causes.extend(error_line(refreshed.as_ref()));
+            ending.hint(OTHER_CODEX)
         }
-        (Some(CommandEnd::Exited(_)), refreshed) => {
+        (Some(CommandEnd::Exited(codex_code)), refreshed) => {
             let refreshed = refreshed.clone().unwrap_or_default();
             let why = not_rotated(&refreshed);
+            let causes: Vec<_> = error_line(Some(&refreshed)).into_iter().collect();
             if refreshed.may_be_spent {
                 let message = format!("{login} in {store} may be spent: {why}");
                 return Ending {
+                    causes,
                     warnings: round_trip.warnings.clone(),
                     ..failed(exit::UNSETTLED, "unsettled", message)
                 }
-                .hint("try again later: the provider's answer shows whether the login is spent")
+                .hint(format!(
+                    "when the provider answers again, find out whether it is spent: {}",
+                    super::pasted::refresh(store)
+                ))
                 .with_facts_of(round_trip);
             }
             let message = format!("{login} in {store} was not rotated: {why}");
+            let failure = failed(exit::FAILED, "not-rotated", message);
+            // A Codex that fails in another way may be another program, or lack what it needs.
+            let is_unsuitable = refreshed.failure.is_none()
+                && (refreshed.not_understood || *codex_code != exit::OK);
+            let hints = is_unsuitable.then(|| OTHER_CODEX.to_owned());
+            let ending = Ending {
+                causes,
+                hints: hints.into_iter().collect(),
+                ..failure
+            };
             // Codex may have sent the token without receiving the answer.
-            failed(exit::FAILED, "not-rotated", message)
-                .hint("try again later; the login may be spent")
+            ending.hint("try again later; the login may be spent")
         }
         (Some(CommandEnd::Running), _) => {
             unreachable!("a running Codex leaves the login unsettled")
@@ -370,6 +371,11 @@ fn unchanged(rotating: &Rotating<'_>, report: &Report, round_trip: Ending) -> En
         warnings: round_trip.warnings,
         ..ending
     }
+}
+
+/// What Codex reports first on its error stream.
+fn error_line(refreshed: Option<&Refreshed>) -> Option<String> {
+    refreshed?.error_line.clone()
 }
 
 fn cannot_start(report: &Report, rotating: &Rotating<'_>) -> String {
@@ -383,24 +389,35 @@ fn cannot_start(report: &Report, rotating: &Rotating<'_>) -> String {
 
 pub(crate) const OTHER_CODEX: &str = "choose the Codex that rotates with `--codex PROGRAM`";
 
-fn not_rotated(refreshed: &Refreshed) -> &'static str {
+fn not_rotated(refreshed: &Refreshed) -> String {
     match refreshed {
         Refreshed {
             timed_out: true, ..
-        } => "Codex did not finish in time, and was terminated",
+        } => "Codex did not finish in time, and was terminated".to_owned(),
+        Refreshed {
+            answer_timeout: Some(timeout),
+            ..
+        } => format!(
+            "the provider did not answer Codex within {}, and Codex drops a later answer",
+            humantime::format_duration(*timeout)
+        ),
         Refreshed {
             failure: Some(RefreshFailure::Refused),
             ..
-        } => "the provider refused the refresh token, and Codex does not report why",
+        } => "the provider refused the refresh token, and Codex does not report why".to_owned(),
         Refreshed {
             failure: Some(RefreshFailure::Dead(_) | RefreshFailure::Transient),
             ..
-        } => "Codex reports that the provider is unreachable or failing",
+        } => "Codex reports that the provider is unreachable or failing".to_owned(),
         Refreshed {
             not_understood: true,
             ..
-        } => "this Codex cannot rotate on request",
-        Refreshed { .. } => "Codex wrote no new login, and does not report why",
+        } => "this Codex cannot rotate on request".to_owned(),
+        Refreshed {
+            error_line: Some(_),
+            ..
+        } => "Codex wrote no new login".to_owned(),
+        Refreshed { .. } => "Codex wrote no new login, and does not report why".to_owned(),
     }
 }
 

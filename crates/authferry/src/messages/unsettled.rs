@@ -72,6 +72,12 @@ pub(super) fn not_replaced(job: &Job<'_>, report: &Report) -> Ending {
     Ending::good("unsettled", message)
 }
 
+/// The message for an unchanged login after an earlier rotation without an answer.
+pub(super) fn unanswered(job: &Job<'_>, report: &Report) -> Ending {
+    let login = format!("{} in {}", login(report), job.store);
+    Ending::good("unsettled", unfinished_rotation(&login))
+}
+
 /// An earlier rotation of this login on this machine was killed, or got no answer from the provider.
 pub(super) fn unfinished_rotation(login: &str) -> String {
     format!("{login} may be spent: an earlier rotation on this machine got no answer")

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
 use crate::outcome::Ending;
 
@@ -111,9 +110,4 @@ impl Check {
             "hints": self.hints,
         })
     }
-}
-
-/// A time in Unix seconds.
-pub(super) fn at(seconds: Option<i64>) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp(seconds?).ok()
 }

@@ -1,28 +1,27 @@
 //! The checks, in the order of a job.
 
-use std::{io, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use authferry_codex::Home;
 use authferry_core::{Fingerprint, Generation, Outcome, Stored};
 use authferry_runner::rescue::{self, Rescue};
-use authferry_runner::{Placement, VersionAnswer, preview_restore};
+use authferry_runner::{Placement, RefusalNote, preview_restore};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::check::{Check, State, at};
+use super::check::{Check, State};
+use super::codex;
 use super::lease::LeaseCheck;
+use super::login_use;
 use crate::args::{DoctorArgs, Global};
-use crate::commands::status::{due_at, expiry_at, written};
+use crate::commands::status::{at, due_at, expiry_at, written};
 use crate::commands::{block_on, from_now, read_second_store, rotate_first};
-use crate::copies::{self, JudgedCopy};
+use crate::copies::{self, EncryptedCopy, JudgedCopy};
 use crate::messages::time::text;
-use crate::outcome::{Ending, Result};
-use crate::plan::{JobTerms, Plan};
-use crate::{exit, messages, trust};
-
-/// The timeout of `codex --version`.
-const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::outcome::Result;
+use crate::plan::{self, JobTerms, Plan};
+use crate::{messages, trust};
 
 /// The results of all checks.
 #[derive(Debug, Default)]
@@ -43,7 +42,13 @@ pub(super) fn run(plan: &Plan, args: &DoctorArgs, global: &Global) -> Result<Fin
         "no variable makes Codex ignore the login".to_owned()
     });
     let home = findings.add("home", home(plan, global), |home| {
-        format!("{} can hold a login", home.dir().display())
+        let dir = home.dir().display();
+        match home.open_mode() {
+            Ok(Some(mode)) => format!(
+                "{dir} can hold a login: a job closes it to other users first (mode {mode:04o})"
+            ),
+            Ok(None) | Err(_) => format!("{dir} can hold a login"),
+        }
     });
 
     // Without a usable rescue folder there are no rescued logins.
@@ -74,6 +79,8 @@ pub(super) fn run(plan: &Plan, args: &DoctorArgs, global: &Global) -> Result<Fin
     })?;
     findings.history = history;
     let stored = findings.add("store", read, |_| format!("{} can be read", plan.store));
+    let secret = stored.as_ref().and_then(Option::as_ref);
+    let secret = secret.map(|stored| stored.secret.duplicate());
     if let Some(stored) = stored {
         let head = stored.as_ref().and_then(|stored| {
             let login = authferry_codex::parse(&stored.secret).ok()?;
@@ -91,7 +98,11 @@ pub(super) fn run(plan: &Plan, args: &DoctorArgs, global: &Global) -> Result<Fin
         });
         if let Some((stored, generation)) = login {
             findings.account_plan = authferry_codex::plan(&stored.secret);
-            findings.checks.push(token(plan, &generation));
+            let refused = refused(plan, &lease, &generation);
+            findings
+                .checks
+                .push(token(plan, &generation, refused.is_some()));
+            findings.checks.extend(refused);
             findings.facts = facts(&stored, &generation);
             if let Some(home) = &home {
                 findings.checks.push(match &rescue {
@@ -110,7 +121,9 @@ pub(super) fn run(plan: &Plan, args: &DoctorArgs, global: &Global) -> Result<Fin
         findings.add("second store", second, |()| format!("{store} can be read"));
     }
     findings.checks.extend(lease.check(plan));
-    findings.checks.extend(codex(plan, global));
+    codex::check(plan, global, &mut findings);
+    let login_use = login_use::check(plan, global, home.as_ref(), secret.as_ref());
+    findings.checks.push(login_use);
     Ok(findings)
 }
 
@@ -144,11 +157,12 @@ fn trusted(plan: &Plan, args: &DoctorArgs, global: &Global) -> Result<String> {
     })
 }
 
-/// The check of the home, without the environment.
+/// The check of the home and of its settings, without the environment.
 fn home(plan: &Plan, global: &Global) -> Result<Home> {
     let home = plan.home_as_left(global)?;
     home.preflight()
         .map_err(|error| messages::home_error(&error))?;
+    plan::settings(&plan::setting_sources(&home, &[]))?;
     Ok(home)
 }
 
@@ -176,21 +190,24 @@ fn login(
         [] => messages::unusable_stored(store, Some(why)),
         [..] => messages::only_copies(store, rescue, Some(why), places()),
     })?;
-    let note = lease.dead_login();
-    match note.filter(|note| note.fingerprint == generation.fingerprint) {
-        Some(note) => Err(messages::dead(&*plan.store, &note).into()),
+    let note = lease.refusal();
+    let note = note.filter(|note| note.fingerprint == generation.fingerprint);
+    match note.filter(RefusalNote::is_dead) {
+        Some(note) => {
+            Err(messages::refused_by_provider(&*plan.store, &note, Some(&generation)).into())
+        }
         None => Ok((stored, generation)),
     }
 }
 
-fn token(plan: &Plan, generation: &Generation) -> Check {
+fn token(plan: &Plan, generation: &Generation, is_refused: bool) -> Check {
     let now = OffsetDateTime::now_utc();
     let issued = &generation.issued;
     let ends = at(issued.exp).map_or_else(|| "expiry unknown".to_owned(), |at| expiry_at(at, now));
     let due = due_at(at(issued.due()), now);
     let rotate_within = from_now(rotate_first::rotate_within(None, plan));
     let is_rotated = issued.is_due(rotate_within) && issued.is_half_over(from_now(Duration::ZERO));
-    let rotation = if is_rotated {
+    let rotation = if is_rotated && !is_refused {
         ": the next job rotates it first"
     } else {
         ""
@@ -200,6 +217,18 @@ fn token(plan: &Plan, generation: &Generation) -> Check {
         State::Ok,
         format!("{ends}; {due}{rotation}"),
     )
+}
+
+/// The check of a login that the provider refuses without a reason: a job starts, but may be unable
+/// to rotate the login.
+fn refused(plan: &Plan, lease: &LeaseCheck, generation: &Generation) -> Option<Check> {
+    let note = lease.refusal()?;
+    if note.fingerprint != generation.fingerprint {
+        return None;
+    }
+    let ending = messages::refused_by_provider(&*plan.store, &note, Some(generation));
+    let check = Check::new("refresh token", State::Warning, ending.message);
+    Some(ending.hints.into_iter().fold(check, Check::hint))
 }
 
 fn facts(stored: &Stored, generation: &Generation) -> Map<String, Value> {
@@ -272,83 +301,16 @@ fn rescued(rescue: &Rescue, copies: &[JudgedCopy], head: Option<Fingerprint>) ->
         }
     };
     let check = |copy: &JudgedCopy| Check::new(NAME, state(copy), copy.line());
-    let of_encrypted = |(may_be_later, line)| {
-        let state = if may_be_later {
+    let of_encrypted = |copy: EncryptedCopy| {
+        let state = if copy.may_be_later {
             State::Warning
         } else {
             State::Ok
         };
-        Check::new(NAME, state, line)
+        Check::new(NAME, state, copy.line)
     };
     let checks = copies.iter().map(check);
     checks
         .chain(encrypted.into_iter().map(of_encrypted))
         .collect()
-}
-
-/// The checks of the private home and of Codex.
-fn codex(plan: &Plan, global: &Global) -> Vec<Check> {
-    let codex = match plan.codex(global, None) {
-        Ok(codex) => codex,
-        Err(ending) => return vec![Check::failed("codex", *ending)],
-    };
-    let temp = &plan.rotations;
-    let version = match codex.query_version(temp, VERSION_TIMEOUT) {
-        Ok(version) => version,
-        Err(error) => {
-            let ending = Ending {
-                hints: vec![messages::other_rotations_folder(temp)],
-                ..messages::start_error(&error)
-            };
-            let home = Check::failed("private home", ending);
-            let codex = Check::new(
-                "codex",
-                State::NotTried,
-                "Codex has no private home to run in",
-            );
-            return vec![home, codex];
-        }
-    };
-    let message = format!("a login can be rotated in {}", temp.display());
-    vec![
-        Check::new("private home", State::Ok, message),
-        check_version(&codex.locate().unwrap_or(codex.program), version),
-    ]
-}
-
-fn check_version(program: &Path, version: VersionAnswer) -> Check {
-    const NAME: &str = "codex";
-    let program = program.display();
-    let failed = |code, problem: String| Ending::refused(code, problem);
-    match version {
-        VersionAnswer::Version(text) if text.is_empty() => {
-            let message = format!("{program}, which prints no version");
-            Check::new(NAME, State::Ok, message)
-        }
-        VersionAnswer::Version(text) => Check::new(NAME, State::Ok, format!("{program}: {text}")),
-        VersionAnswer::NotStarted(error) => {
-            let (code, hint) = messages::not_started(&error);
-            let ending = failed(code, format!("`{program}` cannot be started")).caused_by(&error);
-            Check::failed(NAME, ending.hint(hint).hint(messages::OTHER_CODEX))
-        }
-        VersionAnswer::Failed(code, text) => {
-            let is_known = [exit::NOT_FOUND, exit::NOT_EXECUTABLE].contains(&code);
-            let run_code = if is_known { code } else { exit::NOT_EXECUTABLE };
-            let ending = failed(
-                run_code,
-                format!("`{program} --version` exited with {code}"),
-            );
-            let cause = (!text.is_empty()).then(|| io::Error::other(text));
-            let ending = match &cause {
-                Some(cause) => ending.caused_by(cause),
-                None => ending,
-            };
-            Check::failed(NAME, ending.hint(messages::OTHER_CODEX))
-        }
-        VersionAnswer::TimedOut => {
-            let limit = humantime::format_duration(VERSION_TIMEOUT);
-            let message = format!("timeout: `{program} --version` did not exit within {limit}");
-            Check::new(NAME, State::Warning, message)
-        }
-    }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use authferry_core::{LeaseError, LeaseStatus};
-use authferry_runner::{DeadLoginNote, LeaseDefect, try_lease};
+use authferry_runner::{LeaseDefect, RefusalNote, try_lease};
 use tokio::time::timeout;
 
-use super::check::{Check, State, at};
+use super::check::{Check, State};
 use crate::args::DoctorArgs;
-use crate::commands::{from_now, round_trips};
+use crate::commands::{from_now, round_trips, status::at};
 use crate::messages;
 use crate::messages::time::text;
 use crate::outcome::Ending;
@@ -29,11 +29,11 @@ pub(super) enum LeaseCheck {
 }
 
 impl LeaseCheck {
-    /// The note of an earlier rotation about a dead login.
-    pub(super) fn dead_login(&self) -> Option<DeadLoginNote> {
+    /// The note of an earlier rotation that the provider refuses a login.
+    pub(super) fn refusal(&self) -> Option<RefusalNote> {
         match self {
             Self::Status(status) | Self::Tried(status, _) => {
-                DeadLoginNote::in_note(status.as_ref()?.note.as_ref()?)
+                RefusalNote::in_note(status.as_ref()?.note.as_ref()?)
             }
             Self::Unsupported | Self::Skipped | Self::Failed(_) => None,
         }

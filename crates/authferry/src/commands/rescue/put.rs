@@ -3,7 +3,7 @@
 use std::{io, path::Path, time::Duration};
 
 use authferry_runner::rescue::{Rescue, Rescued};
-use authferry_runner::{DeadLoginNote, NotSeeded, Replace, Seed, SeedError};
+use authferry_runner::{NotSeeded, RefusalNote, Replace, Seed, SeedError};
 use tokio::time::timeout;
 
 use super::find::{FoundLogin, Source, find};
@@ -55,7 +55,7 @@ pub(super) fn put(args: &RescuePutArgs, global: &Global) -> Result<Ending> {
         {
             return Err(of_another_store(&plan, &rescue, &found, other).into());
         }
-        let refused = timeout(store_timeout, DeadLoginNote::refused_generations(store)).await;
+        let refused = timeout(store_timeout, RefusalNote::refused_generations(store)).await;
         let seed = Seed {
             store,
             secret: &found.secret,
