@@ -23,7 +23,7 @@ fn doctor_reports_the_installed_codex_and_changes_nothing(version: &str) {
     let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
     assert_eq!(report["outcome"], "ready");
     let program = runner.root().join("bin/codex");
-    let codex = format!("{}: codex-cli {version}", program.display());
+    let codex = format!("{}: codex-cli {version}, tested", program.display());
     assert_eq!(check(&report, "codex")["message"], *codex);
     assert_eq!(check(&report, "lease")["state"], "not tried");
     let after = (ferry.folder(), names(&runner.codex_home()));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, error::Error, fs};
 
 use authferry_codex::override_of;
-use rig::{Login, Runner, Stub, What, finish};
+use rig::{EXEC, Login, Runner, Stub, What, finish};
 
 use super::{Length, Scenario, scenario, seen};
 use crate::{
@@ -193,12 +193,7 @@ fn is_refused_where_off(
     let login = Login::fresh();
     let (stub, runner): (Stub, Runner) = bench.codex_alone(&login)?;
     set(&runner)?;
-    let mut status = runner.command("codex");
-    let status = finish(status.args(options).args(["login", "status"]));
-    let text = [status.stdout, status.stderr].concat();
-    let has_none = String::from_utf8_lossy(&text).contains("Not logged in");
-    // Codex deletes a login that a setting forbids. An option that it does not know is no setting.
-    let is_off = has_none || !runner.auth_file().exists();
+    let is_off = is_off(&stub, &runner, options);
     checks.equal("requests of Codex alone", stub.count(What::is_refresh), 0);
 
     let scene = Scene::holding(bench, &Login::stale())?;
@@ -213,6 +208,26 @@ fn is_refused_where_off(
         checks.holds("the store is as it was", scene.is_as_seeded());
     }
     Ok(is_off)
+}
+
+/// Whether Codex runs without the login. Old versions say so only by what `exec` does, and a Codex
+/// that does not accept an option or a setting does not run at all.
+fn is_off(stub: &Stub, runner: &Runner, options: &[&str]) -> bool {
+    let mut status = runner.command("codex");
+    let status = finish(status.args(options).args(["login", "status"]));
+    let text = [status.stdout, status.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    if ["Not logged in", "Error checking login status"]
+        .iter()
+        .any(|it| text.contains(it))
+    {
+        return true;
+    }
+    let mut exec = runner.command("codex");
+    finish(exec.args(options).args(EXEC));
+    let without_login = |what: &What| matches!(what, What::Model { serial: None, .. });
+    // Codex deletes a login that a setting forbids.
+    stub.count(without_login) > 0 || !runner.auth_file().exists()
 }
 
 /// Sets a member of the top level of a configuration.

@@ -222,13 +222,14 @@ fn attempted(rotating: &Rotating<'_>, rotated: &Rotated, home: &Home, report: &R
         End::Persisted { .. } if is_spinning(report) => {
             let now = format!("{login} is now in {}", rotating.store);
             let looping = report.refreshed.as_ref().is_some_and(|it| it.looping);
+            // Codex may have sent one more request before it ended: seen with 0.130.0.
             let why = if looping {
-                // Codex may have sent one more request before it ended.
-                " and may be spent: Codex rotated it again and again, and was terminated"
+                "Codex rotated it again and again, and was terminated"
             } else {
-                ", just rotated, but its access token expires at once"
+                "it was just rotated, but its access token expires at once"
             };
-            let message = format!("{now}{why}: is the clock of this machine ahead?");
+            let message =
+                format!("{now} and may be spent: {why}: is the clock of this machine ahead?");
             Ending {
                 code: exit::FAILED,
                 outcome: "rotated",
