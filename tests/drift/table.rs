@@ -21,8 +21,12 @@ const UNSTEADY: &str = "⚠ ";
 const TO: &str = " – ";
 
 /// The titles of the sections.
-const SCENARIOS: &str = "## Scenarios";
+const DIFFERENT: &str = "## Different between versions";
+const SAME: &str = "## The same in every version";
 const NAMES: &str = "## What is new";
+
+/// The title of a column that all versions share.
+const EVERY: &str = "every version";
 
 /// All cells, and what is known of each version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,8 +85,22 @@ impl Table {
                 line(&mut text, &row);
             }
         }
-        line(&mut text, &format!("\n{SCENARIOS}\n"));
-        self.render_cells(scenarios, &mut text);
+        let is_same = |name: &&&str| {
+            let mut cells = self.cells.values().map(|cells| cells.get(**name));
+            let first = cells.next().flatten();
+            first.is_some() && cells.all(|cell| cell == first)
+        };
+        let (same, different): (Vec<&str>, Vec<&str>) =
+            scenarios.iter().partition(|name| is_same(name));
+        line(&mut text, &format!("\n{DIFFERENT}\n"));
+        self.render_cells(&different, &mut text);
+        line(&mut text, &format!("\n{SAME}\n"));
+        row(&mut text, "scenario", [EVERY.to_owned()]);
+        row(&mut text, "---", ["---".to_owned()]);
+        for name in same {
+            let cell = self.cells.values().find_map(|cells| cells.get(name));
+            row(&mut text, name, cell.map(show));
+        }
         line(&mut text, &format!("\n{NAMES}\n"));
         line(
             &mut text,
@@ -176,20 +194,28 @@ impl Table {
             };
             table.set(version, date, names, BTreeMap::new());
         }
-        let (_, scenarios) = before.split_once(SCENARIOS).unwrap_or_default();
-        let titles = rows_of(scenarios).next().unwrap_or_default();
-        for cells in rows(scenarios) {
+        let (before, same) = before.split_once(SAME).unwrap_or((before, ""));
+        let (_, different) = before.split_once(DIFFERENT).unwrap_or_default();
+        table.read_cells(different);
+        table.read_cells(same);
+        table
+    }
+
+    /// Reads the cells of the versions that are known already.
+    fn read_cells(&mut self, section: &str) {
+        let titles = rows_of(section).next().unwrap_or_default();
+        for cells in rows(section) {
             for (title, cell) in titles.iter().zip(&cells).skip(1) {
                 let (first, last) = title.split_once(TO).unwrap_or((title, title));
                 let range = served::numbers(first)..=served::numbers(last);
-                for (key, column) in &mut table.cells {
-                    if range.contains(key) {
-                        column.insert(cells[0].clone(), read(cell));
-                    }
+                let of_column = |key: &Key| title == EVERY || range.contains(key);
+                let columns = self.cells.iter_mut().filter(|(key, _)| of_column(key));
+                // A cell that was not played is empty.
+                for (_, column) in columns.filter(|_| !cell.is_empty()) {
+                    column.insert(cells[0].clone(), read(cell));
                 }
             }
         }
-        table
     }
 }
 
@@ -222,9 +248,7 @@ fn show(cell: &Cell) -> String {
 }
 
 fn read(text: &str) -> Cell {
-    if text.is_empty() {
-        Cell::Absent
-    } else if let Some(text) = text.strip_prefix(WRONG) {
+    if let Some(text) = text.strip_prefix(WRONG) {
         Cell::Wrong(text.to_owned())
     } else if let Some(text) = text.strip_prefix(UNSTEADY) {
         Cell::Unsteady(text.to_owned())
@@ -258,7 +282,7 @@ fn rows_of(text: &str) -> impl Iterator<Item = Vec<String>> {
 mod tests {
     use super::*;
 
-    const ROWS: [&str; 2] = ["`run`: a fresh login", "outage: 500"];
+    const ROWS: [&str; 3] = ["`run`: a fresh login", "outage: 500", "refusal: 401"];
 
     fn names(variables: &[&str], settings: &[&str]) -> Names {
         let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
@@ -287,7 +311,11 @@ mod tests {
             ("0.171.0", &["CODEX_NEW", "CODEX_HOMEX"], [wrong, unsteady]),
         ] {
             let names = names(new, &["`getAuthStatus`"]);
-            let cells = [(ROWS[0].to_owned(), first), (ROWS[1].to_owned(), second)];
+            let cells = [
+                (ROWS[0].to_owned(), first),
+                (ROWS[1].to_owned(), second),
+                (ROWS[2].to_owned(), right("refused")),
+            ];
             table.set(version, "2026-11-28", names, cells.into());
         }
         table
@@ -297,11 +325,13 @@ mod tests {
     fn equal_columns_are_folded_and_wrong_cells_are_named() {
         let text = table().render(&ROWS);
         for line in [
-            "1 of 6 in 3 versions:",
+            "1 of 9 in 3 versions:",
             "- 0.171.0, `run`: a fresh login: exit code: 1, expected 0.",
             "| scenario | 0.63.0 – 0.101.0 | 0.171.0 |",
             "| `run`: a fresh login | unchanged | **✗** exit code: 1, expected 0 |",
             "| outage: 500 | not-rotated | ⚠ refreshes: 2, expected 1 |",
+            "| scenario | every version |",
+            "| refusal: 401 | refused |",
             "| 0.63.0 | 2026-11-28 | CODEX_HOME | `getAuthStatus` |",
             "| 0.101.0 | 2026-11-28 | CODEX_CI |  |",
             "| 0.171.0 | 2026-11-28 | CODEX_NEW |  |",
@@ -322,13 +352,14 @@ mod tests {
     #[test]
     fn a_run_of_one_version_keeps_the_others() {
         let mut table = Table::parse(&table().render(&ROWS));
-        let cell = Cell::Right("unchanged".to_owned());
-        let cells = [(ROWS[0].to_owned(), cell)].into();
+        let [first, third] = ["unchanged", "dead"].map(|it| Cell::Right(it.to_owned()));
+        let cells = [(ROWS[0].to_owned(), first), (ROWS[2].to_owned(), third)].into();
         table.set("0.172.0", "2026-11-30", names(&["CODEX_CI"], &[]), cells);
         let text = table.render(&ROWS);
         for line in [
             "| scenario | 0.63.0 – 0.101.0 | 0.171.0 | 0.172.0 |",
             "| outage: 500 | not-rotated | ⚠ refreshes: 2, expected 1 |  |",
+            "| refusal: 401 | refused | refused | dead |",
             "| 0.172.0 | 2026-11-30 |  |  |",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");

@@ -90,6 +90,12 @@ impl SettingSources {
         self.work.as_deref()
     }
 
+    /// Whether the command selects a profile, whose settings Codex reads for that command alone.
+    #[must_use]
+    pub fn has_profile(&self) -> bool {
+        self.options.profile.is_some()
+    }
+
     /// Returns the arguments of `-c`, in their order.
     pub fn overrides(&self) -> impl Iterator<Item = &str> {
         self.options.overrides.iter().map(String::as_str)

@@ -123,15 +123,8 @@ mod tests {
     use super::*;
     use crate::made_up::{MARKER, auth_file, home, is, jwt, secret, with, with_value, without};
 
-    fn look(secret: Secret) -> Look {
-        match parse(&secret) {
-            Ok(generation) => Look::Usable { secret, generation },
-            Err(why) => Look::Unusable { secret, why },
-        }
-    }
-
     fn restored(copy: Secret) -> String {
-        match look(copy).restored() {
+        match Look::of(copy).restored() {
             Look::Usable { secret, .. } => {
                 String::from_utf8(secret.expose().to_vec()).expect("a text")
             }
@@ -200,7 +193,7 @@ mod tests {
         let token = format!("\"{unsigned}{MARK}\"");
         for value in [token.as_str(), "\"x.authferry-ended-copy\""] {
             let file = Secret::new(with_value("access_token", value).into());
-            let look = look(file).restored();
+            let look = Look::of(file).restored();
             let why = AuthFileError::EndedCopy;
             assert!(matches!(look, Look::Unusable { why: it, .. } if it == why));
         }

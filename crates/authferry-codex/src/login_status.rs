@@ -43,12 +43,18 @@ impl LoginStatus {
         }
         let message: Message = serde_json::from_slice(line).ok()?;
         let result = message.result.unwrap_or_default();
+        // A model provider that needs no login of OpenAI: the job may select another one.
+        if result.get("requiresOpenaiAuth") == Some(&Value::Bool(false)) {
+            return Some(Self::Unknown);
+        }
         Some(match result.get("authMethod") {
             Some(Value::String(method)) if method == "chatgpt" => Self::Used,
-            Some(Value::Null | Value::String(_)) => Self::NotUsed,
-            Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) | None => {
-                Self::Unknown
+            Some(Value::String(method)) if OTHER_METHODS.contains(&method.as_str()) => {
+                Self::NotUsed
             }
+            Some(Value::Null) => Self::NotUsed,
+            // Also a method that a later version names in another way.
+            Some(_) | None => Self::Unknown,
         })
     }
 
@@ -64,6 +70,17 @@ impl LoginStatus {
         }
     }
 }
+
+/// The methods that use no `chatgpt` login from an auth file, as Codex names them.
+const OTHER_METHODS: [&str; 7] = [
+    "apikey",
+    "apiKey",
+    "chatgptAuthTokens",
+    "headers",
+    "agentIdentity",
+    "personalAccessToken",
+    "bedrockApiKey",
+];
 
 #[cfg(test)]
 mod tests {
@@ -83,6 +100,18 @@ mod tests {
             (
                 r#"{"id":2,"result":{"authMethod":"apikey"}}"#,
                 Some(LoginStatus::NotUsed),
+            ),
+            (
+                r#"{"id":2,"result":{"authMethod":"a later name"}}"#,
+                Some(LoginStatus::Unknown),
+            ),
+            (
+                r#"{"id":2,"result":{"authMethod":null,"requiresOpenaiAuth":true}}"#,
+                Some(LoginStatus::NotUsed),
+            ),
+            (
+                r#"{"id":2,"result":{"authMethod":null,"requiresOpenaiAuth":false}}"#,
+                Some(LoginStatus::Unknown),
             ),
             (r#"{"id":2,"result":{}}"#, Some(LoginStatus::Unknown)),
             (

@@ -36,6 +36,16 @@ pub enum Look {
     },
 }
 
+impl Look {
+    /// The look at a file with these bytes.
+    pub(crate) fn of(secret: Secret) -> Self {
+        match parse(&secret) {
+            Ok(generation) => Self::Usable { secret, generation },
+            Err(why) => Self::Unusable { secret, why },
+        }
+    }
+}
+
 impl Home {
     /// Reads the auth file once, possibly in the middle of a write.
     ///
@@ -46,10 +56,7 @@ impl Home {
             return Ok(Look::Missing);
         };
         let secret = read(file).map_err(|error| HomeError::io("read", self.auth_file(), error))?;
-        Ok(match parse(&secret) {
-            Ok(generation) => Look::Usable { secret, generation },
-            Err(why) => Look::Unusable { secret, why },
-        })
+        Ok(Look::of(secret))
     }
 
     /// Opens the auth file.
@@ -73,10 +80,7 @@ impl Home {
 /// Reads a file with another name than the auth file's.
 pub(crate) fn look_at(path: &Path) -> io::Result<Look> {
     let secret = read(File::from(rustix::fs::open(path, FLAGS, Mode::empty())?))?;
-    Ok(match parse(&secret) {
-        Ok(generation) => Look::Usable { secret, generation },
-        Err(why) => Look::Unusable { secret, why },
-    })
+    Ok(Look::of(secret))
 }
 
 /// Does not follow a symbolic link, and does not block on a pipe.

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::SystemTime};
 
 use authferry_core::{Fingerprint, Generation, Secret};
 
-use crate::{Home, Look, MAX_LEN, parse};
+use crate::{Home, Look, MAX_LEN};
 
 /// The prefix of Codex's temporary files. Since 0.167.2 Codex writes `.auth-XXXXXX`,
 /// syncs it and renames it over the auth file.
@@ -67,9 +67,13 @@ impl Home {
             }
             let modified = metadata.modified().ok()?;
             let secret = Secret::new(fs::read(entry.path()).ok()?);
+            // Codex may have written a new refresh token into an ended copy.
+            let Look::Usable { secret, generation } = Look::of(secret).restored() else {
+                return None;
+            };
             Some(Unrenamed {
                 path: entry.path(),
-                generation: parse(&secret).ok()?,
+                generation,
                 secret,
                 modified,
             })
@@ -93,6 +97,7 @@ mod tests {
 
     use super::*;
     use crate::made_up::{auth_file, home, is};
+    use crate::parse;
 
     #[test]
     fn an_unrenamed_login_is_found_unless_torn_or_older() {

@@ -54,6 +54,14 @@ pub const RANGES: &[VersionRange] = &[
         ..VersionRange::OLDEST
     },
     VersionRange {
+        // Between the last measured version with one rule and the first one with the next.
+        first: CodexVersion::new(116, 1),
+        due_rule: DueRule::Any,
+        answer_timeout: Duration::from_secs(15),
+        resends: true,
+        ..VersionRange::OLDEST
+    },
+    VersionRange {
         first: CodexVersion::new(117, 0),
         due_rule: DueRule::Ended,
         answer_timeout: Duration::from_secs(15),
@@ -183,12 +191,13 @@ impl CodexVersion {
         Self::parse(&program::version(&program.ok()?)?)
     }
 
-    /// Returns what this version does; `None` if it is newer or older than every tested one.
+    /// Returns what this version does; `None` if it is newer or older than every tested one, or a
+    /// pre-release, which may belong to either of two ranges.
     #[must_use]
     pub fn range(self) -> Option<&'static VersionRange> {
         match self.support() {
-            Support::Newer | Support::Older => None,
-            Support::Tested | Support::Between | Support::PreRelease => {
+            Support::Newer | Support::Older | Support::PreRelease => None,
+            Support::Tested | Support::Between => {
                 let begins_before = |range: &&VersionRange| range.first.numbers <= self.numbers;
                 RANGES.iter().rev().find(begins_before)
             }
@@ -321,7 +330,6 @@ mod tests {
             ("0.165.0", Ending, 20, InPlace, true),
             ("0.166.0", Ending, 20, InPlaceUnderLock, false),
             ("0.167.2", Ending, 20, Rename, false),
-            ("0.171.0-alpha.3", Ending, 20, Rename, false),
         ] {
             let range = version(text).range().expect("a range");
             let timeout = Duration::from_secs(seconds);

@@ -113,6 +113,11 @@ impl Codex {
             Answer::Exited(Some(status)) => (status, question.error_line("app-server")),
             Answer::TimedOut => (LoginStatus::Unknown, None),
         };
+        // `app-server` and `login` accept no profile, and that of the job may turn the login on.
+        let status = match status {
+            LoginStatus::NotUsed if sources.has_profile() => LoginStatus::Unknown,
+            LoginStatus::Used | LoginStatus::NotUsed | LoginStatus::Unknown => status,
+        };
         Ok(LoginAnswer { status, line })
     }
 }
@@ -266,6 +271,12 @@ mod tests {
 
     /// The answer of a program in place of Codex.
     fn answer(script: &str, timeout: Duration) -> LoginAnswer {
+        answer_for(&[], script, timeout)
+    }
+
+    /// The answer for a job with this command.
+    fn answer_for(command: &[&str], script: &str, timeout: Duration) -> LoginAnswer {
+        let command: Vec<_> = command.iter().map(Into::into).collect();
         let folder = tempfile::tempdir().expect("a folder");
         let program = folder.path().join("codex");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("room");
@@ -281,7 +292,7 @@ mod tests {
             is_tracked: false,
         };
         let real = Home::new(&real).expect("a home");
-        let sources = SettingSources::of_job(&real, Some(folder.path()), &[]);
+        let sources = SettingSources::of_job(&real, Some(folder.path()), &command);
         let temp = folder.path().join("temp");
         fs::create_dir(&temp).expect("room");
         let answer = codex.query_login_status(&temp, &sources, None, timeout);
@@ -317,6 +328,18 @@ mod tests {
         let not_used = answer(script, LONG);
         assert_eq!(not_used.status, LoginStatus::NotUsed);
         assert_eq!(not_used.line.as_deref(), Some("Not logged in"));
+    }
+
+    #[test]
+    fn a_profile_may_turn_the_login_on() {
+        let script = "echo '{\"id\":2,\"result\":{\"authMethod\":null}}'; cat >/dev/null";
+        for (command, status) in [
+            (&["codex", "exec"][..], LoginStatus::NotUsed),
+            (&["codex", "-p", "ci", "exec"], LoginStatus::Unknown),
+        ] {
+            let answer = answer_for(command, script, LONG);
+            assert_eq!(answer.status, status, "{command:?}");
+        }
     }
 
     /// The answer of a version that does not know the request is no reason to wait.

@@ -422,6 +422,8 @@ impl<'a> RotationDriver<'a> {
             } = self.rotating;
             login_use::check(codex, rotations, sources, &stored.secret)?;
             self.is_login_used = true;
+            // The answer of Codex took none of the store's time.
+            self.started_at = Instant::now();
         }
         Ok(())
     }

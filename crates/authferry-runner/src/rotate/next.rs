@@ -137,9 +137,12 @@ impl RotationDriver<'_> {
                     continue;
                 }
             }
+            // A copy may be live: a note would keep the next job from trying it and from asking why.
+            if !may_try_copies {
+                return Ok(());
+            }
             let mut refusal = Refused { login, death };
-            // A copy may be live: do not show the refused token once more before that is known.
-            if may_try_copies && self.should_ask_why(&refusal, notes) {
+            if self.should_ask_why(&refusal, notes) {
                 match self.ask_why(login, signals).await {
                     Explanation::Named(death) => {
                         notes.refuse(login);
@@ -152,6 +155,7 @@ impl RotationDriver<'_> {
                         }
                         return Ok(());
                     }
+                    Explanation::NotAsked => return Ok(()),
                 }
             }
             self.note_refusal(&refusal, notes);

@@ -18,6 +18,8 @@ pub(super) enum Explanation {
     Unnamed,
     /// This attempt was no refusal: Codex rotated the login, may have spent it, or met an outage.
     NoRefusal,
+    /// Codex was not asked: the next job asks.
+    NotAsked,
 }
 
 impl RotationDriver<'_> {
@@ -44,9 +46,8 @@ impl RotationDriver<'_> {
         signals: &mut Signals,
     ) -> Explanation {
         let (method, purpose) = (RefreshMethod::AppServer, Purpose::Reason(refused));
-        // Without an answer, the refusal before stands.
         let Ok(report) = self.make_round_trip(method, purpose, signals).await else {
-            return Explanation::Unnamed;
+            return Explanation::NotAsked;
         };
         let explanation = explanation_in(&report, refused);
         self.rotated.round_trip = Some(report);
@@ -89,6 +90,9 @@ fn explanation_in(report: &Report, refused: Fingerprint) -> Option<Explanation> 
     let base = report.base.as_ref();
     if base.is_some_and(|base| base.generation.fingerprint != refused) {
         return None;
+    }
+    if report.command.is_none() || report.signal.is_some() {
+        return Some(Explanation::NotAsked);
     }
     let refreshed = report.refreshed.as_ref();
     Some(match refreshed.and_then(|it| it.failure) {

@@ -104,9 +104,8 @@ fn start_after(rotated: &Rotated, ending: Ending) -> JobStart {
         ..JobStart::default()
     };
     if ending.failed {
-        start
-            .warnings
-            .push(messages::not_rotated_first(rotated, &ending));
+        let warning = messages::not_rotated_first(rotated, &ending);
+        start.warnings.insert(0, warning);
     } else if ending.outcome == "rotated" {
         start.notes.push(ending.message);
     }

@@ -178,6 +178,8 @@ impl Found {
             .extend(encrypted.filter_map(|it| attention::of_encrypted(&plan.store, folder, it)));
         let unread = self.unread.as_ref();
         problems.extend(unread.map(|it| attention::of_second_store(it.hints.first())));
+        let failure = self.lease.failure();
+        problems.extend(failure.map(attention::of_unknown_lease));
         let defect = self.lease.defect();
         problems.extend(defect.map(|it| attention::of_lease(&plan.store, it)));
         attention::sort(&mut problems);

@@ -17,6 +17,7 @@ use super::times::{at, rounded};
 use crate::args::StatusArgs;
 use crate::copies::{EncryptedCopy, JudgedCopy};
 use crate::messages::{self, time::text};
+use crate::outcome::Ending;
 
 /// How long a rotation may be due. The keep-alive runs daily and rotates three days before a login
 /// is due, and a job rotates a login that is due. So after this time neither has run, or both fail.
@@ -52,6 +53,8 @@ pub(super) enum ProblemKind {
     Expired,
     /// The second store, which may hold a later copy, cannot be read.
     SecondStore,
+    /// The lease, which may hold the note of a refusal, cannot be read.
+    LeaseUnknown,
     /// The access token expires soon.
     Expiring,
     /// No job has rotated the login in time.
@@ -61,12 +64,13 @@ pub(super) enum ProblemKind {
 }
 
 impl ProblemKind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::LaterCopy,
         Self::Dead,
         Self::Refused,
         Self::Expired,
         Self::SecondStore,
+        Self::LeaseUnknown,
         Self::Expiring,
         Self::Overdue,
         Self::Lease,
@@ -80,6 +84,7 @@ impl ProblemKind {
             Self::Refused => "refused",
             Self::Expired => "expired",
             Self::SecondStore => "second-store",
+            Self::LeaseUnknown => "lease-unknown",
             Self::Expiring => "expiring",
             Self::Overdue => "overdue",
             Self::Lease => "lease",
@@ -274,6 +279,16 @@ pub(super) fn of_second_store(hint: Option<&String>) -> Problem {
         "the second store cannot be read",
         hint,
     )
+}
+
+/// The problem of a lease that cannot be read: a monitor must not take that for a sound login.
+pub(super) fn of_unknown_lease(failure: &Ending) -> Problem {
+    let hint = failure.hints.first().cloned().unwrap_or_default();
+    let text = format!(
+        "it is unknown whether the provider refuses it: {}",
+        failure.reason()
+    );
+    Problem::warning(ProblemKind::LeaseUnknown, text, hint)
 }
 
 /// The problem of a lease record with a defect.

@@ -69,7 +69,16 @@ pub(super) fn text(store: &str, login: Option<&LoginFacts<'_>>) -> String {
     }
     let help = "Whether the login has this problem, as in `status --check`.";
     metrics.family("authferry_login_attention", help);
-    for kind in ProblemKind::ALL {
+    let is_known = |kind: &ProblemKind| match kind {
+        ProblemKind::Dead | ProblemKind::Refused | ProblemKind::Lease => is_readable != Some(false),
+        ProblemKind::LaterCopy
+        | ProblemKind::Expired
+        | ProblemKind::SecondStore
+        | ProblemKind::LeaseUnknown
+        | ProblemKind::Expiring
+        | ProblemKind::Overdue => true,
+    };
+    for kind in ProblemKind::ALL.into_iter().filter(is_known) {
         let has_problem = login.problems.iter().any(|it| it.kind == kind);
         metrics.sample(&[("problem", kind.name())], u8::from(has_problem));
     }
