@@ -12,9 +12,12 @@
 //! 6. `/etc/codex/managed_config.toml`
 //! 7. `/etc/codex/requirements.toml`, whose `forced_…` settings have no effect
 //!
+//! Codex also reads environment variables from `.env` in the home.
+//!
 //! In no version do `[profiles.NAME]` tables affect the auth file.
 
 mod command;
+mod env_file;
 mod file;
 mod overrides;
 mod project;
@@ -118,16 +121,20 @@ impl SettingSources {
                 add(home.join(format!("{profile}.{CONFIG_FILE}")))?;
             }
         }
+        let managed = ConfigFile::read(&self.system.join("managed_config.toml"))?;
+        projects.add(&managed);
         if let Some(work) = &self.work {
             for path in projects.files(work, self.home.as_deref()) {
                 settings.add(ConfigFile::read(&path)?.of_config());
             }
         }
         settings.add(self.options.settings());
-        let managed = ConfigFile::read(&self.system.join("managed_config.toml"))?;
         settings.add(managed.of_config());
         let requirements = ConfigFile::read(&self.system.join("requirements.toml"))?;
         settings.add(requirements.of_requirements());
+        if let Some(home) = &self.home {
+            settings.environment = env_file::read(&home.join(".env"))?;
+        }
         Ok(settings)
     }
 }
@@ -135,6 +142,8 @@ impl SettingSources {
 /// The settings that apply, each with its place.
 #[derive(Clone, Debug, Default)]
 pub struct EffectiveSettings {
+    /// A variable in the `.env` of the home.
+    environment: Option<Setting<Override>>,
     credentials_store: Option<Setting<String>>,
     login_method: Option<Setting<String>>,
     workspaces: Option<Setting<Vec<String>>>,
@@ -145,6 +154,13 @@ pub struct EffectiveSettings {
 impl EffectiveSettings {
     /// Refuses settings with which Codex ignores or deletes the auth file of every `chatgpt` login.
     pub fn check(&self) -> Result<(), HomeError> {
+        if let Some(Setting { value, place }) = &self.environment {
+            return Err(HomeError::OverrideInFile {
+                place: place.clone(),
+                variable: value.variable.clone(),
+                effect: value.effect,
+            });
+        }
         if let Some(Setting { value, place }) = &self.credentials_store
             && value != "file"
         {

@@ -1,6 +1,6 @@
 //! Why Codex could not rotate a login, according to its stderr.
 
-use core::fmt;
+use core::{fmt, iter};
 
 /// A rotation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,17 +48,17 @@ impl fmt::Display for Death {
 /// The result contains none of the text: a proxy's response may contain anything.
 #[must_use]
 pub fn classify_failure(stderr: &str, account_is_null: bool) -> Option<RefreshFailure> {
-    let mut lines = about_refresh(stderr).peekable();
-    if lines.peek().is_none() {
+    let mut reports = about_refresh(stderr).peekable();
+    if reports.peek().is_none() {
         return account_is_null.then_some(RefreshFailure::Refused);
     }
     let mut failure = RefreshFailure::Transient;
-    for line in lines {
-        let has_any = |phrases: &[&str]| phrases.iter().any(|phrase| line.contains(phrase));
+    for report in reports {
+        let has_any = |phrases: &[&str]| phrases.iter().any(|phrase| report.contains(phrase));
         if let Some((_, death)) = DEATHS.iter().find(|(phrases, _)| has_any(phrases)) {
             return Some(RefreshFailure::Dead(*death));
         }
-        if has_any(REFUSALS) || matches!(status(line), Some(400 | 401)) {
+        if has_any(REFUSALS) || matches!(status(report), Some(400 | 401)) {
             failure = RefreshFailure::Refused;
         }
     }
@@ -105,11 +105,49 @@ const DEATHS: &[(&[&str], Death)] = &[
 const REFUSALS: &[&str] = &["invalid_grant", "Your access token could not be refreshed"];
 
 const PREFIX: &str = "Failed to refresh token";
+const REFRESHED: &str = "could not be refreshed";
 
-/// Returns the lines about a failed refresh.
+/// Returns the reports of a failed refresh. The response that a report quotes may have several
+/// lines: the provider formats its JSON.
 fn about_refresh(stderr: &str) -> impl Iterator<Item = &str> {
-    let lines = stderr.lines();
-    lines.filter(|line| line.contains(PREFIX) || line.contains("could not be refreshed"))
+    let mut rest = stderr;
+    iter::from_fn(move || {
+        while !rest.is_empty() {
+            let is_report = |line: &str| line.contains(PREFIX) || line.contains(REFRESHED);
+            let (line, _) = rest.split_once('\n').unwrap_or((rest, ""));
+            let length = if is_report(line) {
+                let lines = rest.split_inclusive('\n');
+                let more = lines
+                    .skip(1)
+                    .take_while(|it| !begins_a_record(it) && !is_report(it));
+                line.len() + 1 + more.map(str::len).sum::<usize>()
+            } else {
+                line.len() + 1
+            };
+            let (report, next) = rest.split_at(length.min(rest.len()));
+            rest = next;
+            if is_report(line) {
+                return Some(report);
+            }
+        }
+        None
+    })
+}
+
+/// Whether a line begins a record of the log, with its time, or a message of Codex.
+fn begins_a_record(line: &str) -> bool {
+    let is_time = |line: &str| {
+        let date = line.get(..11).unwrap_or_default();
+        let form = |(byte, shape): (u8, u8)| match shape {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == shape,
+        };
+        !date.is_empty() && date.bytes().zip(*b"0000-00-00T").all(form)
+    };
+    is_time(line)
+        || ["ERROR", "WARN", "Error"]
+            .iter()
+            .any(|it| line.starts_with(it))
 }
 
 /// Returns the status in a line such as "Failed to refresh token: 401 Unauthorized: {…}" or
@@ -165,6 +203,10 @@ mod tests {
             (
                 ": 401 Unauthorized: {\"code\": \"refresh_token_invalidated\"}",
                 Revoked,
+            ),
+            (
+                ": 401 Unauthorized: {\n  \"error\": {\n    \"message\": \"made up\",\n    \"code\": \"refresh_token_expired\"\n  }\n}",
+                Expired,
             ),
             (&format!(": {because} was revoked. Please"), Revoked),
         ] {

@@ -88,6 +88,16 @@ pub enum HomeError {
         /// The folder that contains `.git`.
         root: PathBuf,
     },
+    /// A file with environment variables makes Codex use other credentials than the auth file.
+    #[error("{place} sets {variable}, with which Codex {effect}")]
+    OverrideInFile {
+        /// Where it is set.
+        place: SettingPlace,
+        /// The variable.
+        variable: String,
+        /// Its effect, to complete "Codex …".
+        effect: &'static str,
+    },
     /// The settings make Codex store its login elsewhere. Codex then ignores the auth file
     /// (`keyring`, `ephemeral`), or may ignore it (`auto`).
     #[error("{place} sets cli_auth_credentials_store to {store:?}, must be \"file\"")]

@@ -21,7 +21,8 @@ pub(crate) fn sanitized_line<'a>(
     line: &str,
     logins: impl IntoIterator<Item = &'a Secret>,
 ) -> String {
-    let mut line = line.to_owned();
+    // First, because a control character may divide a token or a command.
+    let mut line: String = line.chars().filter(|c| !c.is_control()).collect();
     for login in logins {
         for_each_token(login, |token| {
             if !token.is_empty() {
@@ -33,8 +34,7 @@ pub(crate) fn sanitized_line<'a>(
     // The runner finds `##[` anywhere in a line, and `::` at its beginning.
     let line = line.replace("##[", "# #[");
     let line = line.trim().trim_start_matches(':');
-    let plain = line.chars().filter(|c| !c.is_control());
-    plain.take(MAX_CHARS).collect()
+    line.chars().take(MAX_CHARS).collect()
 }
 
 fn hide_possible_tokens(line: &str) -> String {
@@ -69,6 +69,7 @@ mod tests {
             ("one\x1b[31m two", "one[31m two"),
             (" ::error::made up", "error::made up"),
             ("a ##[error]made up", "a # #[error]made up"),
+            ("a #\u{1}#[error]made up", "a # #[error]made up"),
         ] {
             assert_eq!(sanitized_line(line, []), safe);
         }

@@ -1,6 +1,7 @@
 //! The commands: one function each.
 
 mod doctor;
+mod open_home;
 mod refresh;
 mod rescue;
 mod rotate_first;

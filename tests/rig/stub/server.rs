@@ -210,7 +210,7 @@ impl Inner {
                 )
             }
         };
-        let reply = reply.map(|(status, body)| (status, body.to_string()));
+        let reply = reply.map(|(status, body)| (status, formatted(&body)));
         (found.map(|(_, serial, _)| serial), outcome, reply)
     }
 
@@ -280,7 +280,7 @@ fn tokens(login: &Login, fault: Option<Fault>) -> Value {
 
 /// The status and the body of an answer that does not depend on the refresh token.
 fn answer(answer: Answer) -> (StatusCode, String) {
-    let named = |status, code| (status, error(code).to_string());
+    let named = |status, code| (status, formatted(&error(code)));
     match answer {
         Answer::Reused => named(StatusCode::UNAUTHORIZED, "refresh_token_reused"),
         Answer::Expired => named(StatusCode::UNAUTHORIZED, "refresh_token_expired"),
@@ -288,7 +288,7 @@ fn answer(answer: Answer) -> (StatusCode, String) {
         Answer::Unnamed => (StatusCode::UNAUTHORIZED, "{}".to_owned()),
         Answer::InvalidGrant => (
             StatusCode::BAD_REQUEST,
-            json!({"error": "invalid_grant"}).to_string(),
+            formatted(&json!({"error": "invalid_grant"})),
         ),
         Answer::Ciphertext => named(
             StatusCode::BAD_REQUEST,
@@ -298,6 +298,11 @@ fn answer(answer: Answer) -> (StatusCode, String) {
         Answer::NoJson => (StatusCode::OK, "no JSON".to_owned()),
         Answer::NoTokens => (StatusCode::OK, "{}".to_owned()),
     }
+}
+
+/// JSON on several lines, as the real provider sends a refusal.
+fn formatted(body: &Value) -> String {
+    format!("{body:#}")
 }
 
 fn error(code: &str) -> Value {

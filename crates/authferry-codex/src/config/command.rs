@@ -28,11 +28,17 @@ impl CommandOptions {
     pub(super) fn of(command: &[OsString]) -> Self {
         let mut options = Self::default();
         let mut words = command.iter().map(|word| word.to_string_lossy());
-        if !words.any(|word| is_codex(&word)) {
+        let Some(codex) = words.find(|word| is_codex(word)) else {
             return options;
-        }
+        };
+        // npm ends its own options with `--` after the name of the package.
+        let mut is_after_package = is_package(&codex);
         while let Some(word) = words.next() {
             if word == "--" {
+                if is_after_package {
+                    is_after_package = false;
+                    continue;
+                }
                 break;
             }
             let Some((option, value)) = split(&word) else {
@@ -86,7 +92,11 @@ impl CommandOptions {
 /// Whether a word of a command is Codex: the program, or its package for `npx`.
 fn is_codex(word: &str) -> bool {
     let name = Path::new(word).file_name().and_then(OsStr::to_str);
-    name == Some("codex") || word == "@openai/codex" || word.starts_with("@openai/codex@")
+    matches!(name, Some("codex" | "codex.js")) || is_package(word)
+}
+
+fn is_package(word: &str) -> bool {
+    word == "@openai/codex" || word.starts_with("@openai/codex@")
 }
 
 #[derive(Clone, Copy)]
@@ -153,6 +163,30 @@ mod tests {
                 "-C=sub",
             ],
             &[
+                "npm",
+                "exec",
+                "@openai/codex",
+                "--",
+                "-c",
+                "a=1",
+                "-p",
+                "ci",
+                "-C",
+                "sub",
+            ],
+            &[
+                "npx",
+                "-y",
+                "-p",
+                "@openai/codex",
+                "--",
+                "codex",
+                "-ca=1",
+                "-pci",
+                "-Csub",
+            ],
+            &["node", "/opt/codex.js", "-c", "a=1", "-p=ci", "--cd", "sub"],
+            &[
                 "env",
                 "codex",
                 "--config",
@@ -171,6 +205,7 @@ mod tests {
         for line in [
             &["sh", "-c", "codex -c a=1"][..],
             &["codex", "exec", "--", "-c", "a=1"],
+            &["npx", "@openai/codex", "--", "exec", "--", "-c", "a=1"],
             &["codex-like", "-c", "a=1"],
             &["codex", "--color", "never", "-"],
             &[],

@@ -27,12 +27,18 @@ pub(super) struct ConfigFile {
 impl ConfigFile {
     pub(super) fn read(path: &Path) -> Result<Self, HomeError> {
         // Reading a pipe would block.
-        if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             return Err(HomeError::NotARegularFile { path: path.into() });
         }
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text),
             Err(error) if is_missing(&error) => Ok(Self::default()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(HomeError::ConfigMalformed {
+                    path: path.into(),
+                    line: None,
+                })
+            }
             Err(error) => Err(HomeError::io("read", path, error)),
         }
     }
@@ -116,7 +122,8 @@ pub(super) fn workspaces(value: Value) -> Option<Vec<String>> {
         | Value::Datetime(_)
         | Value::Table(_) => return None,
     };
-    Some(list.into_iter().filter(|it| !it.is_empty()).collect())
+    let list = list.into_iter().map(|it| it.trim().to_owned());
+    Some(list.filter(|it| !it.is_empty()).collect())
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,9 @@
 //! The settings of a project that the user trusts.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::{CONFIG_FILE, file::ConfigFile};
 
@@ -27,8 +30,10 @@ impl Trust {
         // Without a work tree, the working directory is the whole project.
         let root = work.ancestors().find(|it| it.join(".git").exists());
         let root = root.unwrap_or(&work);
+        let main = main_work_tree(root);
         let is_trusted = |folder: &Path| {
             let own = self.of(folder).or_else(|| self.of(root));
+            let own = own.or_else(|| self.of(main.as_deref()?));
             own.unwrap_or(false)
         };
         let folders = work.ancestors().take_while(|it| it.starts_with(root));
@@ -49,4 +54,13 @@ impl Trust {
             .find(|(path, _)| path == folder)
             .map(|(_, trusted)| *trusted)
     }
+}
+
+/// Returns the main work tree of a linked one, from which that inherits the trust. The `.git` of a
+/// linked work tree is a file with the path of a folder in the `.git` of the main one.
+fn main_work_tree(root: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(root.join(".git")).ok()?;
+    let folder = root.join(text.strip_prefix("gitdir:")?.trim());
+    let git = folder.ancestors().find(|it| it.ends_with(".git"))?;
+    git.parent()?.canonicalize().ok()
 }

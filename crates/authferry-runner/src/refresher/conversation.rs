@@ -79,9 +79,7 @@ pub(super) struct Conversation {
     pub(super) slowest_refresh: Duration,
 }
 
-/// Goes through the exchanges until the login is rotated. After a slow answer, it requests no
-/// rotation. After a slow start, which may be that of the machine, it still reads the login: Codex
-/// then rotates it by the rule of its version.
+/// Goes through the exchanges until the login is rotated. Sends no request after a slow answer.
 ///
 /// The server exits at the end of its input. Then it would lose the answer to the request that a
 /// version sends again after its timeout, so this waits for that answer.
@@ -99,7 +97,7 @@ pub(super) fn converse<I: Write, O: BufRead>(
     let mut conversation = Conversation::default();
     let mut was_slow = false;
     for &exchange in exchanges {
-        if was_slow && exchange != Exchange::Read {
+        if was_slow {
             break;
         }
         // A server that rotates a due login at its start may do so again at each request.
@@ -108,19 +106,18 @@ pub(super) fn converse<I: Write, O: BufRead>(
         }
         let started = Instant::now();
         let answered = server.take(exchange);
-        let mut elapsed = Duration::ZERO;
         // The server may rotate a due login before its first answer.
         if is_due || matches!(exchange, Exchange::Rotate | Exchange::Retry) {
-            elapsed = started.elapsed();
+            let elapsed = started.elapsed();
             conversation.slowest_refresh = conversation.slowest_refresh.max(elapsed);
-            was_slow |= elapsed >= slow;
+            was_slow = elapsed >= slow;
         }
         // A version without an app server exits at once, or reads on without an answer.
         if !answered.is_ok_and(|is_known| is_known) {
             conversation.not_understood = !rotated();
             break;
         }
-        if elapsed >= slow && exchange == Exchange::Read {
+        if was_slow && matches!(exchange, Exchange::Initialize | Exchange::Read) {
             wait_for_write(&rotated, answer_timeout.saturating_add(WRITE_TIMEOUT));
         }
     }
@@ -252,23 +249,6 @@ mod tests {
         let (asked, conversation) = converse_with(&[DONE; 4], Duration::ZERO);
         assert_eq!(asked, ["getAuthStatus", "getAuthStatus!"]);
         assert!(!conversation.not_understood);
-    }
-
-    /// A slow machine must not keep Codex from rotating a login that is due.
-    #[test]
-    fn after_a_slow_start_the_login_is_read_and_no_rotation_is_requested() {
-        let answers = "{\"id\":1,\"result\":{}}\n{\"id\":2,\"result\":{}}\n";
-        let mut input = Vec::new();
-        let server = Server::new(&mut input, answers.as_bytes());
-        let circumstances = Circumstances {
-            is_due: true,
-            answer_timeout: Duration::ZERO,
-            slow: Duration::ZERO,
-        };
-        converse(server, ROTATE, || false, circumstances);
-        let asked = String::from_utf8(input).expect("text");
-        assert!(asked.contains("\"refreshToken\":false"), "{asked}");
-        assert!(!asked.contains("\"refreshToken\":true"), "{asked}");
     }
 
     #[test]

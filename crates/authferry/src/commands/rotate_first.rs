@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use authferry_core::Stored;
 use authferry_core::rotation::RotationOutcome;
+use authferry_core::{Generation, SecretStore, Stored};
 use authferry_runner::{
     CommandEnd, Job, RefusalNote, Report, Rotated, Rotating, Signals, rotate_first,
 };
@@ -37,6 +37,15 @@ pub(crate) struct JobStart {
     pub(crate) spent: bool,
 }
 
+impl JobStart {
+    fn add_refusal(&mut self, store: &dyn SecretStore, note: &RefusalNote, login: &Generation) {
+        let ending = messages::refused_by_provider(store, note, Some(login));
+        self.warnings.insert(0, ending.message);
+        self.hints.extend(ending.hints);
+        self.refusal = refusal_facts(ending.facts);
+    }
+}
+
 /// A login that is due within this time is rotated before the job.
 pub(crate) fn rotate_within(given: Option<Duration>, plan: &Plan) -> Duration {
     given
@@ -58,11 +67,17 @@ pub(crate) async fn rotate(
     };
     let ending = messages::rotation(rotating, &rotated);
     match rotated.outcome {
-        RotationOutcome::Fresh | RotationOutcome::NoLogin => Ok(JobStart {
-            known: rotated.last_read.take(),
-            unfinished_rotation: rotated.unfinished_rotation,
-            ..JobStart::default()
-        }),
+        RotationOutcome::Fresh | RotationOutcome::NoLogin => {
+            let mut start = JobStart {
+                known: rotated.last_read.take(),
+                unfinished_rotation: rotated.unfinished_rotation,
+                ..JobStart::default()
+            };
+            if let Some(login) = &rotated.generation {
+                tell_refusal(rotating, login, &mut start).await;
+            }
+            Ok(start)
+        }
         // A signal is held back during the rotation, and then cancels the job.
         RotationOutcome::Refreshed if ending.outcome == "rotated" && signal(&rotated).is_some() => {
             let code = signal(&rotated).and_then(|signal| u8::try_from(128 + signal).ok());
@@ -125,9 +140,24 @@ fn refusal_facts(facts: Map<String, Value>) -> Map<String, Value> {
     facts.filter(|(name, _)| is_of_refusal(name)).collect()
 }
 
+/// A login that is due within this time may be noted as refused: the keep-alive rotates it three
+/// days before it is due. The lease is read only then, because that costs a request.
+const MAY_BE_NOTED_WITHIN: Duration = Duration::from_hours(3 * 24);
+
+/// Warns of a refusal that an earlier job noted in the lease, although this job rotates nothing.
+async fn tell_refusal(rotating: &Rotating<'_>, login: &Generation, start: &mut JobStart) {
+    if !login.issued.is_due(from_now(MAY_BE_NOTED_WITHIN)) {
+        return;
+    }
+    let read = RefusalNote::read(login.fingerprint, rotating.store);
+    // Without an answer the job starts: its login is not due.
+    if let Ok(Some(note)) = timeout(rotating.store_timeout, read).await {
+        start.add_refusal(rotating.store, &note, login);
+    }
+}
+
 /// Warns of a refusal that an earlier job noted in the lease, if this job holds the lease and its
-/// login is still the refused one. A job that does not need the lease does not read it: that would
-/// cost a request.
+/// login is still the refused one.
 pub(crate) fn warn_of_refusal(
     job: &Job<'_>,
     report: &Report,
@@ -138,10 +168,7 @@ pub(crate) fn warn_of_refusal(
     let refused = note.zip(base);
     let refused = refused.filter(|(note, base)| note.fingerprint == base.fingerprint);
     if let Some((note, base)) = refused.filter(|_| start.refusal.is_empty()) {
-        let ending = messages::refused_by_provider(job.store, note, Some(base));
-        start.warnings.push(ending.message);
-        start.hints.extend(ending.hints);
-        start.refusal = refusal_facts(ending.facts);
+        start.add_refusal(job.store, note, base);
     }
 }
 

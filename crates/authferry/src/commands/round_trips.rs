@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::args::{
     Global, LeaseScope, PersistArgs, RestoreArgs, RestoringArgs, RotateFirstArgs, RunArgs,
 };
+use crate::commands::open_home::{close_home, closed};
 use crate::commands::rotate_first::{self, JobStart};
 use crate::commands::{block_on, read_second_store, seed, watch};
 use crate::github::Masks;
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global) -> Result<Ending> {
         read_second_store(&rescue, terms.store_timeout).await?;
         let round_trip = async |signals: &mut Signals| {
             check_workspace(&plan, &settings, terms.store_timeout).await?;
-            close_home(&home, &open_mode)?;
+            close_home(&plan, &home, &open_mode)?;
             let (job, admitted) = admit(&job, &args.rotate_first, &nested).await?;
             let mut start = start(
                 &args.rotate_first,
@@ -136,19 +137,6 @@ async fn check_workspace(
     Ok(checked.map_err(|error| messages::home_error(&error))?)
 }
 
-/// Closes a home that other users can read, and remembers the mode that it had.
-fn close_home(home: &Home, open_mode: &Cell<Option<u32>>) -> Result<()> {
-    let closed = home.close().map_err(|error| messages::home_error(&error))?;
-    open_mode.set(open_mode.get().or(closed));
-    Ok(())
-}
-
-/// The note about a home that was closed.
-fn closed(home: &Home, open_mode: Option<u32>) -> Option<String> {
-    let home = home.dir().display();
-    open_mode.map(|mode| format!("{home} is now closed to other users: mode 0700, was {mode:04o}"))
-}
-
 /// Checks whether and how the job may start in its home.
 async fn admit<'a>(
     job: &Job<'a>,
@@ -203,7 +191,7 @@ pub(crate) fn restore(args: &RestoreArgs, global: &Global) -> Result<Ending> {
         read_second_store(&rescue, terms.store_timeout).await?;
         let round_trip = async |signals: &mut Signals| {
             check_workspace(&plan, &settings, terms.store_timeout).await?;
-            close_home(&home, &open_mode)?;
+            close_home(&plan, &home, &open_mode)?;
             let (job, admitted) = admit(&job, &args.rotate_first, &nested).await?;
             let lease = LeaseScope::Rotation;
             let mut start = start(

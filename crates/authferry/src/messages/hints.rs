@@ -75,7 +75,9 @@ pub(super) fn for_home(error: &HomeError) -> Option<String> {
         HomeError::CredentialsStore { .. } => {
             "set cli_auth_credentials_store = \"file\" there, or remove it".to_owned()
         }
-        HomeError::ForcedApiLogin { .. } => "remove it".to_owned(),
+        HomeError::ForcedApiLogin { .. } | HomeError::OverrideInFile { .. } => {
+            "remove it".to_owned()
+        }
         HomeError::LoginMethodNotAllowed { .. } => {
             "add \"chatgpt\" there, or use an API key in this job".to_owned()
         }
