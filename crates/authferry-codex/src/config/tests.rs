@@ -261,10 +261,18 @@ fn a_malformed_configuration_is_not_quoted() {
 #[test]
 fn an_unreadable_configuration_is_an_error() {
     let machine = Machine::new();
-    fs::create_dir(machine.at("home/config.toml")).expect("a folder");
+    let file = machine.at("home/config.toml");
+    fs::write(&file, b"model = \"\xff\"").expect("room");
+    let found = machine.read(CODEX).expect_err("no text");
+    assert!(
+        matches!(found, HomeError::ConfigMalformed { line: None, .. }),
+        "{found}"
+    );
+    fs::remove_file(&file).expect("our file");
+    fs::create_dir(&file).expect("a folder");
     let found = machine.read(CODEX).expect_err("a folder");
     assert!(
-        matches!(found, HomeError::Io { action: "read", .. }),
+        matches!(found, HomeError::NotARegularFile { .. }),
         "{found}"
     );
 }
