@@ -46,6 +46,7 @@ mod codex;
 mod gitlab;
 #[cfg(feature = "issuer")]
 mod issuer;
+mod json_filter;
 #[cfg(feature = "azure-kv")]
 mod keyvault;
 mod login;

@@ -3,12 +3,14 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
+
+use crate::json_filter::json_of;
 
 /// The release of Node that runs an action with `using: node24`.
 const NODE: &str = "24.21.0";
@@ -60,19 +62,9 @@ impl Node24 {
     pub fn yaml(&self, text: &str) -> Value {
         const SCRIPT: &str = "const yaml = require('js-yaml'); \
             console.log(JSON.stringify(yaml.load(require('fs').readFileSync(0, 'utf8'))))";
-        let mut node = Command::new(self.program())
-            .args(["-e", SCRIPT])
-            .current_dir(&self.home)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a program to start");
-        let mut stdin = node.stdin.take().expect("a pipe");
-        stdin.write_all(text.as_bytes()).expect("a reader");
-        drop(stdin);
-        let output = node.wait_with_output().expect("our child");
-        assert!(output.status.success(), "no YAML: {text}");
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        let mut node = Command::new(self.program());
+        node.args(["-e", SCRIPT]).current_dir(&self.home);
+        json_of(&mut node, text)
     }
 }
 

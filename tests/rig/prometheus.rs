@@ -1,14 +1,8 @@
 //! Prometheus' own Python client: an independent reader of metrics.
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeMap, process::Command};
 
-use serde_json::Value;
-
-use crate::pip;
+use crate::{json_filter::json_of, pip};
 
 /// The release under test.
 const PACKAGES: [&str; 1] = ["prometheus-client==0.23.1"];
@@ -32,18 +26,7 @@ pub type Sample = (String, BTreeMap<String, String>, f64);
 #[track_caller]
 pub fn prometheus_samples(text: &str) -> Vec<Sample> {
     let packages = pip::install("prometheus-python", &PACKAGES).expect("the client from PyPI");
-    let mut parser = Command::new("python3")
-        .args(["-s", "-c", PARSE])
-        .env("PYTHONPATH", packages)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("Python");
-    let mut stdin = parser.stdin.take().expect("a pipe");
-    stdin.write_all(text.as_bytes()).expect("a reader");
-    drop(stdin);
-    let output = parser.wait_with_output().expect("our child");
-    assert!(output.status.success(), "not accepted:\n{text}");
-    let samples: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    serde_json::from_value(samples).expect("samples")
+    let mut parser = Command::new("python3");
+    parser.args(["-s", "-c", PARSE]).env("PYTHONPATH", packages);
+    serde_json::from_value(json_of(&mut parser, text)).expect("samples")
 }

@@ -133,16 +133,15 @@ impl ServerReply {
     }
 }
 
-/// Whether a reply has a result in which this member is `null`: `account` of `account/read` after a
-/// permanent refusal, `authMethod` of `getAuthStatus` if Codex does not use the login.
+/// Whether a reply to `account/read` names no account, as after a permanent refusal.
 #[must_use]
-pub fn is_null(reply: &[u8], member: &str) -> bool {
+pub fn has_no_account(reply: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Message {
         result: Map<String, Value>,
     }
     let message = serde_json::from_slice::<Message>(reply);
-    message.is_ok_and(|message| message.result.get(member) == Some(&Value::Null))
+    message.is_ok_and(|message| message.result.get("account") == Some(&Value::Null))
 }
 
 /// The error codes with which Codex rejects an unknown method.
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_null_only_in_a_result() {
+    fn an_account_is_missing_only_in_a_result() {
         for (reply, is) in [
             (r#"{"id":2,"result":{"account":null}}"#, true),
             (r#"{"id":2,"result":{"account":{"type":"chatgpt"}}}"#, false),
@@ -189,7 +188,7 @@ mod tests {
             (r#"{"id":2,"error":{"code":-32603,"message":"m"}}"#, false),
             ("no JSON", false),
         ] {
-            assert_eq!(is_null(reply.as_bytes(), "account"), is, "{reply}");
+            assert_eq!(has_no_account(reply.as_bytes()), is, "{reply}");
         }
     }
 

@@ -197,7 +197,7 @@ impl<'a> Refresher<'a> {
             Ok(Look::Usable { secret, .. }) => Some(secret),
             Ok(Look::Missing | Look::Unusable { .. }) | Err(_) => None,
         };
-        let steps = if self.refused.is_some() {
+        let exchanges = if self.refused.is_some() {
             place_ended_copy(home, before)?;
             ASK_WHY
         } else {
@@ -222,7 +222,7 @@ impl<'a> Refresher<'a> {
                 matches!(look, Ok(Look::Usable { generation, .. }) if generation.fingerprint != before)
             };
             let input = server.input();
-            let conversation = converse(server, steps, rotated, circumstances);
+            let conversation = converse(server, exchanges, rotated, circumstances);
             // At the end of its input, the server completes its request and exits.
             input.lock().take();
             send_conversation.send(conversation).ok()

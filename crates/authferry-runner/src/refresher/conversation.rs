@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use authferry_codex::LoginStatus;
 use authferry_codex::app_server::{self, Request, ServerReply};
 use tokio::time::Instant;
 
@@ -192,9 +193,12 @@ impl<I: Write, O: BufRead> Server<I, O> {
 
     fn note(&mut self, request: Request, reply: &[u8]) {
         match request {
-            Request::ReadStatus => self.ignores_login = app_server::is_null(reply, "authMethod"),
+            Request::ReadStatus => {
+                let status = LoginStatus::of_reply(reply, self.number);
+                self.ignores_login = status == Some(LoginStatus::NotUsed);
+            }
             Request::RotateByAccount => {
-                self.account_is_null = app_server::is_null(reply, "account");
+                self.account_is_null = app_server::has_no_account(reply);
             }
             Request::Initialize | Request::Initialized | Request::Rotate | Request::ReadAccount => {
             }
